@@ -1,0 +1,220 @@
+// Package store keeps what a chat cluster must not forget: accounts, rosters,
+// timelines and session records, in SQL.
+//
+// # Timelines
+//
+// A timeline is the ordered, durable list of one owner's messages. Its entries
+// are numbered 1, 2, 3 … without gaps; a number is never used twice and the head
+// never goes down. A message between two local users is two entries, one on the
+// sender's timeline and one on the recipient's, appended in one transaction
+// together with the sending session's handled count. So what was acknowledged to
+// a client is durable, and a session that has been taken over by another node is
+// fenced at the same place where its message would have become durable.
+//
+// # Ownership
+//
+// Every method is safe for concurrent use. Byte slices handed in are not kept
+// after a call returns; byte slices handed out belong to the caller.
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Errors on which callers decide. They are returned wrapped; use errors.Is.
+var (
+	// ErrNotFound: the account, roster item, session or node does not exist.
+	ErrNotFound = errors.New("not found")
+	// ErrExists: an account or session of that name exists already.
+	ErrExists = errors.New("already exists")
+	// ErrFenced: the session's epoch was raised by somebody else, who owns the
+	// session now. The caller must stop acting for it at once.
+	ErrFenced = errors.New("session is owned elsewhere")
+)
+
+// OwnerID identifies the owner of a timeline: an account. It is given by
+// the store, is positive, and is never given twice, not even after the account
+// was deleted.
+type OwnerID int64
+
+// Account is a user's entry in the user directory.
+type Account struct {
+	Owner   OwnerID
+	User    string // canonical bare JID
+	Created time.Time
+}
+
+// Credential holds the keys from which a SCRAM exchange (RFC 5802 §3) and a
+// PLAIN login are verified. The password itself is never stored.
+type Credential struct {
+	Mechanism  string // "SCRAM-SHA-1" or "SCRAM-SHA-256"
+	Salt       []byte
+	Iterations int
+	StoredKey  []byte
+	ServerKey  []byte
+}
+
+// Accounts is the user directory.
+type Accounts interface {
+	// CreateAccount adds a user with its credentials; ErrExists if there is one.
+	CreateAccount(ctx context.Context, user string, creds []Credential) (Account, error)
+	// Account looks a user up; ErrNotFound.
+	Account(ctx context.Context, user string) (Account, error)
+	// Credential returns the user's keys for one mechanism; ErrNotFound when
+	// the user does not exist or has no keys for it.
+	Credential(ctx context.Context, user, mechanism string) (Credential, error)
+	// SetCredentials replaces all keys of a user; ErrNotFound.
+	SetCredentials(ctx context.Context, user string, creds []Credential) error
+	// ListAccounts returns up to limit accounts whose user sorts after after.
+	ListAccounts(ctx context.Context, after string, limit int) ([]Account, error)
+	// DeleteAccount removes a user and all that it owns; ErrNotFound.
+	DeleteAccount(ctx context.Context, user string) error
+}
+
+// Subscription is the state of RFC 6121 §2.1.2.5.
+type Subscription uint8
+
+// The values of Subscription; To and From are bits, Both is their union.
+const (
+	SubscriptionNone Subscription = 0
+	SubscriptionTo   Subscription = 1
+	SubscriptionFrom Subscription = 2
+	SubscriptionBoth Subscription = SubscriptionTo | SubscriptionFrom
+)
+
+// RosterItem is what a user remembers of a contact (RFC 6121 §2.1.2).
+type RosterItem struct {
+	Contact      string // canonical bare JID
+	Name         string
+	Groups       []string // sorted, without duplicates
+	Subscription Subscription
+	Ask          bool // an outbound subscription request is pending
+	Approved     bool // pre-approved (RFC 6121 §3.4)
+	// PendingIn is the inbound <presence type='subscribe'/> that the user has
+	// not yet answered, as received; empty when there is none. An item that
+	// has only this is not part of the roster that clients see (§3.1.3).
+	PendingIn []byte
+	// InRoster reports that clients see the item.
+	InRoster bool
+	Version  uint64 // the roster version of the item's last change
+}
+
+// Rosters keeps each owner's contacts.
+type Rosters interface {
+	// Roster returns all items, pending ones included, and the roster's version.
+	Roster(ctx context.Context, owner OwnerID) (items []RosterItem, version uint64, err error)
+	// UpdateRoster reads the item of a contact (a zero item if there is none),
+	// lets change edit it, and stores it, in one transaction. When change
+	// returns false nothing is stored. An edited item that is neither InRoster
+	// nor has PendingIn or Approved is removed. It returns the item
+	// as it is afterwards and the roster's new version, which grows by one
+	// with each change.
+	UpdateRoster(ctx context.Context, owner OwnerID, contact string, change func(*RosterItem) bool) (item RosterItem, version uint64, err error)
+}
+
+// Entry is one message on a timeline.
+type Entry struct {
+	Seq      uint64    // 1, 2, 3 … without gaps
+	Time     time.Time // never goes backwards within an owner; millisecond resolution, UTC
+	Peer     string    // bare JID of the other party
+	Sent     bool      // the owner is the sender
+	Resource string    // the owner's resource that a received message was addressed to, or that sent it
+	Stanza   []byte    // the <message/> as it will be delivered
+}
+
+// Draft is an entry that has no number yet.
+type Draft struct {
+	Owner    OwnerID
+	Peer     string
+	Sent     bool
+	Resource string
+	Stanza   []byte
+}
+
+// Append is one message: all that must become durable together.
+type Append struct {
+	// Session and Epoch name the sending session; the append fails with
+	// ErrFenced when the record has another epoch or is gone. An empty Session
+	// means that the message comes from the system and is not fenced.
+	Session string
+	Epoch   uint64
+	// Handled is the session's XEP-0198 inbound count once this message is
+	// handled, modulo 2^32.
+	Handled uint32
+	Drafts  []Draft
+}
+
+// Appended answers an Append at the same position.
+type Appended struct {
+	Seqs []uint64  // one for each draft
+	Time time.Time // given to all of its entries
+	Err  error     // ErrFenced; then nothing of this Append was stored
+}
+
+// Timelines stores messages.
+type Timelines interface {
+	// AppendBatch stores many messages in one transaction, in the given order.
+	// The error is for the whole batch: nothing of it was stored (or, after a
+	// lost connection, it is not known: ask Session for the handled count).
+	// Use a Writer rather than calling it directly.
+	AppendBatch(ctx context.Context, batch []Append) ([]Appended, error)
+	// Read returns up to limit entries after number after, in order.
+	Read(ctx context.Context, owner OwnerID, after uint64, limit int) ([]Entry, error)
+	// Head returns the number of the last entry, 0 when there is none, and the
+	// number up to which received entries were delivered to one of the
+	// owner's clients.
+	Head(ctx context.Context, owner OwnerID) (head, delivered uint64, err error)
+	// SetDelivered raises the delivered numbers; a lower number than the stored
+	// one changes nothing.
+	SetDelivered(ctx context.Context, delivered map[OwnerID]uint64) error
+}
+
+// Session is the durable part of a client's logged-in presence on a node.
+type Session struct {
+	ID       string
+	Owner    OwnerID
+	User     string // canonical bare JID of the owner
+	Resource string
+	Node     string // the node that serves it
+	Epoch    uint64 // raised at each change of node or owner; starts at 1
+	Handled  uint32 // XEP-0198 inbound count, modulo 2^32
+	Created  time.Time
+}
+
+// Sessions keeps session records and the nodes' leases on them.
+type Sessions interface {
+	// CreateSession records a session at epoch 1. When the owner has a session
+	// with that resource it is ended in the same transaction and returned
+	// in replaced (RFC 6120 §7.7.2.2), so that its node can be told.
+	CreateSession(ctx context.Context, s Session) (replaced *Session, err error)
+	// Session looks a session up; ErrNotFound.
+	Session(ctx context.Context, id string) (Session, error)
+	// SessionsOf returns the sessions of an owner on any node.
+	SessionsOf(ctx context.Context, owner OwnerID) ([]Session, error)
+	// SetHandled stores an inbound count on its own; ErrFenced.
+	SetHandled(ctx context.Context, id string, epoch uint64, handled uint32) error
+	// EndSession removes the record if it has that epoch; ErrFenced otherwise.
+	EndSession(ctx context.Context, id string, epoch uint64) error
+	// RenewLease says that a node's process lives until until. An incarnation
+	// is one run of the process.
+	RenewLease(ctx context.Context, node, incarnation string, until time.Time) error
+	// EndLease removes a node's lease if that incarnation holds it.
+	EndLease(ctx context.Context, node, incarnation string) error
+	// ReapSessions ends, and returns, up to limit sessions whose node has no
+	// lease that is valid at now. Each is returned to one caller only.
+	ReapSessions(ctx context.Context, now time.Time, limit int) ([]Session, error)
+}
+
+// Store is everything that the database remembers. Open returns the SQL
+// implementation; storetest holds the suite that an implementation must pass.
+type Store interface {
+	Accounts
+	Rosters
+	Timelines
+	Sessions
+	// Ping reports whether the database answers.
+	Ping(ctx context.Context) error
+	Close() error
+}
