@@ -32,6 +32,9 @@ var (
 	// ErrFenced: the session's epoch was raised by somebody else, who owns the
 	// session now. The caller must stop acting for it at once.
 	ErrFenced = errors.New("session is owned elsewhere")
+	// ErrUnavailable: the database is busy or cannot be reached. Nothing was
+	// changed, and trying again later may help.
+	ErrUnavailable = errors.New("database is not available")
 )
 
 // OwnerID identifies the owner of a timeline: an account. It is given by
@@ -67,9 +70,11 @@ type Accounts interface {
 	Credential(ctx context.Context, user, mechanism string) (Credential, error)
 	// SetCredentials replaces all keys of a user; ErrNotFound.
 	SetCredentials(ctx context.Context, user string, creds []Credential) error
-	// ListAccounts returns up to limit accounts whose user sorts after after.
+	// ListAccounts returns up to limit accounts, sorted by the bytes of their
+	// user, whose user sorts after after.
 	ListAccounts(ctx context.Context, after string, limit int) ([]Account, error)
-	// DeleteAccount removes a user and all that it owns; ErrNotFound.
+	// DeleteAccount removes a user and all that it owns: keys, roster, sessions
+	// and timeline; ErrNotFound.
 	DeleteAccount(ctx context.Context, user string) error
 }
 
@@ -103,14 +108,22 @@ type RosterItem struct {
 
 // Rosters keeps each owner's contacts.
 type Rosters interface {
-	// Roster returns all items, pending ones included, and the roster's version.
+	// Roster returns all items, pending ones included, sorted by the bytes of
+	// their contact, and the roster's version; ErrNotFound when the owner does
+	// not exist.
 	Roster(ctx context.Context, owner OwnerID) (items []RosterItem, version uint64, err error)
-	// UpdateRoster reads the item of a contact (a zero item if there is none),
-	// lets change edit it, and stores it, in one transaction. When change
-	// returns false nothing is stored. An edited item that is neither InRoster
-	// nor has PendingIn or Approved is removed. It returns the item
-	// as it is afterwards and the roster's new version, which grows by one
-	// with each change.
+	// UpdateRoster reads the item of a contact (an item with nothing but its
+	// Contact if there is none), lets change edit it, and stores it, in one
+	// transaction. When change returns false nothing is stored. An edited item
+	// that is neither InRoster nor has PendingIn or Approved is removed. It
+	// returns the item as it is afterwards, the edited one if it was removed, and
+	// the roster's new version, which grows by one with each change. Contact
+	// and Version are not change's to edit, and Groups are sorted for it.
+	// ErrNotFound when the owner does not exist.
+	//
+	// The transaction is open while change runs, and it may run again: it
+	// must be quick, must not call the store, and must set what it reports anew
+	// each time.
 	UpdateRoster(ctx context.Context, owner OwnerID, contact string, change func(*RosterItem) bool) (item RosterItem, version uint64, err error)
 }
 
@@ -137,7 +150,8 @@ type Draft struct {
 type Append struct {
 	// Session and Epoch name the sending session; the append fails with
 	// ErrFenced when the record has another epoch or is gone. An empty Session
-	// means that the message comes from the system and is not fenced.
+	// means that the message comes from the system: it is not fenced, and
+	// Handled says nothing.
 	Session string
 	Epoch   uint64
 	// Handled is the session's XEP-0198 inbound count once this message is
@@ -148,9 +162,11 @@ type Append struct {
 
 // Appended answers an Append at the same position.
 type Appended struct {
-	Seqs []uint64  // one for each draft
+	Seqs []uint64  // one for each draft, in the drafts' order
 	Time time.Time // given to all of its entries
-	Err  error     // ErrFenced; then nothing of this Append was stored
+	// Err is ErrFenced, or ErrNotFound when the owner of a draft does not exist
+	// (any more); then nothing of this Append was stored, its Handled neither.
+	Err error
 }
 
 // Timelines stores messages.
@@ -164,10 +180,11 @@ type Timelines interface {
 	Read(ctx context.Context, owner OwnerID, after uint64, limit int) ([]Entry, error)
 	// Head returns the number of the last entry, 0 when there is none, and the
 	// number up to which received entries were delivered to one of the
-	// owner's clients.
+	// owner's clients; ErrNotFound when the owner does not exist.
 	Head(ctx context.Context, owner OwnerID) (head, delivered uint64, err error)
 	// SetDelivered raises the delivered numbers; a lower number than the stored
-	// one changes nothing.
+	// one changes nothing, a number above the head counts as the head, and an
+	// owner that does not exist is passed over.
 	SetDelivered(ctx context.Context, delivered map[OwnerID]uint64) error
 }
 
@@ -175,35 +192,46 @@ type Timelines interface {
 type Session struct {
 	ID       string
 	Owner    OwnerID
-	User     string // canonical bare JID of the owner
+	User     string // canonical bare JID of the owner; the store fills it in
 	Resource string
 	Node     string // the node that serves it
 	Epoch    uint64 // raised at each change of node or owner; starts at 1
 	Handled  uint32 // XEP-0198 inbound count, modulo 2^32
-	Created  time.Time
+	Created  time.Time // when the record was made; the store fills it in
 }
 
 // Sessions keeps session records and the nodes' leases on them.
+//
+// A session belongs to the run of the node that held the node's lease when the
+// session was created. So what a crashed process left behind can be reaped
+// at once when the node's next run has taken the lease over, and a node
+// takes its lease before it creates sessions.
 type Sessions interface {
-	// CreateSession records a session at epoch 1. When the owner has a session
-	// with that resource it is ended in the same transaction and returned
-	// in replaced (RFC 6120 §7.7.2.2), so that its node can be told.
+	// CreateSession records a session at epoch 1; Epoch, User and Created of s
+	// are not looked at. When the owner has a session with that resource it is
+	// ended in the same transaction and returned in replaced (RFC 6120
+	// §7.7.2.2), so that its node can be told. ErrExists when another session
+	// has that ID, ErrNotFound when the owner does not exist.
 	CreateSession(ctx context.Context, s Session) (replaced *Session, err error)
 	// Session looks a session up; ErrNotFound.
 	Session(ctx context.Context, id string) (Session, error)
-	// SessionsOf returns the sessions of an owner on any node.
+	// SessionsOf returns the sessions of an owner on any node, sorted by the
+	// bytes of their resource; none when the owner does not exist.
 	SessionsOf(ctx context.Context, owner OwnerID) ([]Session, error)
-	// SetHandled stores an inbound count on its own; ErrFenced.
+	// SetHandled stores an inbound count on its own; ErrFenced when the record
+	// has another epoch or is gone.
 	SetHandled(ctx context.Context, id string, epoch uint64, handled uint32) error
 	// EndSession removes the record if it has that epoch; ErrFenced otherwise.
 	EndSession(ctx context.Context, id string, epoch uint64) error
-	// RenewLease says that a node's process lives until until. An incarnation
-	// is one run of the process.
+	// RenewLease says that a node's process lives until until (millisecond
+	// resolution). An incarnation is one run of the process; another one than the
+	// last takes the lease over, and the sessions of the last are left
+	// without.
 	RenewLease(ctx context.Context, node, incarnation string, until time.Time) error
-	// EndLease removes a node's lease if that incarnation holds it.
+	// EndLease ends a node's lease if that incarnation holds it.
 	EndLease(ctx context.Context, node, incarnation string) error
-	// ReapSessions ends, and returns, up to limit sessions whose node has no
-	// lease that is valid at now. Each is returned to one caller only.
+	// ReapSessions ends, and returns, up to limit sessions whose lease is not
+	// valid after now. Each is returned to one caller only.
 	ReapSessions(ctx context.Context, now time.Time, limit int) ([]Session, error)
 }
 

@@ -1,0 +1,488 @@
+package storetest
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"imlb/backend/store"
+)
+
+// Memory is a store.Store in maps behind one mutex. It is the naive model that
+// the SQL implementation is compared with, and what other packages' unit
+// tests run on. What it holds is gone when it is dropped.
+type Memory struct {
+	mu        sync.Mutex
+	lastOwner store.OwnerID
+	accounts  map[string]*account // by user
+	owners    map[store.OwnerID]*account
+	sessions  map[string]*session // by ID
+	leases    map[string]*lease   // by node
+}
+
+type account struct {
+	store.Account
+	creds     map[string]store.Credential // by mechanism
+	items     map[string]store.RosterItem // by contact
+	version   uint64
+	entries   []store.Entry
+	delivered uint64
+}
+
+// session points at the lease that its node held when it was created.
+type session struct {
+	store.Session
+	lease *lease
+}
+
+type lease struct {
+	incarnation string
+	until       time.Time
+}
+
+// NewMemory returns an empty store.
+func NewMemory() *Memory {
+	return &Memory{
+		accounts: make(map[string]*account),
+		owners:   make(map[store.OwnerID]*account),
+		sessions: make(map[string]*session),
+		leases:   make(map[string]*lease),
+	}
+}
+
+var _ store.Store = (*Memory)(nil)
+
+// Ping implements store.Store.
+func (*Memory) Ping(ctx context.Context) error { return ctx.Err() }
+
+// Close implements store.Store; the store can be used afterwards.
+func (*Memory) Close() error { return nil }
+
+// CreateAccount implements store.Accounts.
+func (m *Memory) CreateAccount(ctx context.Context, user string, creds []store.Credential) (store.Account, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return store.Account{}, err
+	}
+	if m.accounts[user] != nil {
+		return store.Account{}, fmt.Errorf("create account %s: %w", user, store.ErrExists)
+	}
+	m.lastOwner++
+	a := &account{
+		Account: store.Account{Owner: m.lastOwner, User: user, Created: now()},
+		creds:   copyCredentials(creds),
+		items:   make(map[string]store.RosterItem),
+	}
+	m.accounts[user] = a
+	m.owners[a.Owner] = a
+	return a.Account, nil
+}
+
+// Account implements store.Accounts.
+func (m *Memory) Account(ctx context.Context, user string) (store.Account, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a, err := m.byUser(ctx, user)
+	if err != nil {
+		return store.Account{}, err
+	}
+	return a.Account, nil
+}
+
+// Credential implements store.Accounts.
+func (m *Memory) Credential(ctx context.Context, user, mechanism string) (store.Credential, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a, err := m.byUser(ctx, user)
+	if err != nil {
+		return store.Credential{}, err
+	}
+	c, ok := a.creds[mechanism]
+	if !ok {
+		return store.Credential{}, fmt.Errorf("%s keys of %s: %w", mechanism, user, store.ErrNotFound)
+	}
+	return copyCredential(c), nil
+}
+
+// SetCredentials implements store.Accounts.
+func (m *Memory) SetCredentials(ctx context.Context, user string, creds []store.Credential) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a, err := m.byUser(ctx, user)
+	if err != nil {
+		return err
+	}
+	a.creds = copyCredentials(creds)
+	return nil
+}
+
+// ListAccounts implements store.Accounts.
+func (m *Memory) ListAccounts(ctx context.Context, after string, limit int) ([]store.Account, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	var list []store.Account
+	for _, user := range slices.Sorted(maps.Keys(m.accounts)) {
+		if user > after && len(list) < limit {
+			list = append(list, m.accounts[user].Account)
+		}
+	}
+	return list, nil
+}
+
+// DeleteAccount implements store.Accounts.
+func (m *Memory) DeleteAccount(ctx context.Context, user string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a, err := m.byUser(ctx, user)
+	if err != nil {
+		return err
+	}
+	delete(m.accounts, user)
+	delete(m.owners, a.Owner)
+	maps.DeleteFunc(m.sessions, func(_ string, s *session) bool { return s.Owner == a.Owner })
+	return nil
+}
+
+// Roster implements store.Rosters.
+func (m *Memory) Roster(ctx context.Context, owner store.OwnerID) ([]store.RosterItem, uint64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a, err := m.byOwner(ctx, owner)
+	if err != nil {
+		return nil, 0, err
+	}
+	var items []store.RosterItem
+	for _, contact := range slices.Sorted(maps.Keys(a.items)) {
+		items = append(items, copyItem(a.items[contact]))
+	}
+	return items, a.version, nil
+}
+
+// UpdateRoster implements store.Rosters.
+func (m *Memory) UpdateRoster(ctx context.Context, owner store.OwnerID, contact string, change func(*store.RosterItem) bool) (store.RosterItem, uint64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a, err := m.byOwner(ctx, owner)
+	if err != nil {
+		return store.RosterItem{}, 0, err
+	}
+	old, existed := a.items[contact]
+	old.Contact = contact
+	item := copyItem(old)
+	if !change(&item) {
+		return copyItem(old), a.version, nil
+	}
+	item.Contact, item.Version = contact, old.Version
+	item = copyItem(item)
+	keep := item.InRoster || item.Approved || len(item.PendingIn) > 0
+	if !keep && !existed {
+		return item, a.version, nil
+	}
+	a.version++
+	item.Version = a.version
+	delete(a.items, contact)
+	if keep {
+		a.items[contact] = item
+	}
+	return copyItem(item), a.version, nil
+}
+
+// AppendBatch implements store.Timelines.
+func (m *Memory) AppendBatch(ctx context.Context, batch []store.Append) ([]store.Appended, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	done := make([]store.Appended, len(batch))
+	for i, a := range batch {
+		done[i] = m.append(a)
+	}
+	return done, nil
+}
+
+func (m *Memory) append(a store.Append) store.Appended {
+	if a.Session != "" {
+		if _, err := m.fence(a.Session, a.Epoch); err != nil {
+			return store.Appended{Err: err}
+		}
+	}
+	at := now()
+	for _, d := range a.Drafts {
+		o := m.owners[d.Owner]
+		if o == nil {
+			return store.Appended{Err: fmt.Errorf("timeline of owner %d: %w", d.Owner, store.ErrNotFound)}
+		}
+		if n := len(o.entries); n > 0 && o.entries[n-1].Time.After(at) {
+			at = o.entries[n-1].Time
+		}
+	}
+	if a.Session != "" {
+		m.sessions[a.Session].Handled = a.Handled
+	}
+	done := store.Appended{Time: at, Seqs: make([]uint64, len(a.Drafts))}
+	for i, d := range a.Drafts {
+		done.Seqs[i] = m.owners[d.Owner].add(d, at)
+	}
+	return done
+}
+
+func (a *account) add(d store.Draft, at time.Time) uint64 {
+	seq := uint64(len(a.entries)) + 1
+	a.entries = append(a.entries, store.Entry{
+		Seq: seq, Time: at, Peer: d.Peer, Sent: d.Sent, Resource: d.Resource, Stanza: bytes.Clone(d.Stanza),
+	})
+	return seq
+}
+
+// Read implements store.Timelines.
+func (m *Memory) Read(ctx context.Context, owner store.OwnerID, after uint64, limit int) ([]store.Entry, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	a := m.owners[owner]
+	if a == nil || after >= uint64(len(a.entries)) || limit <= 0 {
+		return nil, nil
+	}
+	page := a.entries[after:]
+	page = slices.Clone(page[:min(limit, len(page))])
+	for i := range page {
+		page[i].Stanza = bytes.Clone(page[i].Stanza)
+	}
+	return page, nil
+}
+
+// Head implements store.Timelines.
+func (m *Memory) Head(ctx context.Context, owner store.OwnerID) (head, delivered uint64, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a, err := m.byOwner(ctx, owner)
+	if err != nil {
+		return 0, 0, err
+	}
+	return uint64(len(a.entries)), a.delivered, nil
+}
+
+// SetDelivered implements store.Timelines.
+func (m *Memory) SetDelivered(ctx context.Context, delivered map[store.OwnerID]uint64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	for owner, seq := range delivered {
+		if a := m.owners[owner]; a != nil {
+			a.delivered = max(a.delivered, min(seq, uint64(len(a.entries))))
+		}
+	}
+	return nil
+}
+
+// CreateSession implements store.Sessions.
+func (m *Memory) CreateSession(ctx context.Context, s store.Session) (*store.Session, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a, err := m.byOwner(ctx, s.Owner)
+	if err != nil {
+		return nil, err
+	}
+	replaced := m.resource(s.Owner, s.Resource)
+	if m.sessions[s.ID] != nil && (replaced == nil || replaced.ID != s.ID) {
+		return nil, fmt.Errorf("create session %s: %w", s.ID, store.ErrExists)
+	}
+	if replaced != nil {
+		delete(m.sessions, replaced.ID)
+	}
+	if m.leases[s.Node] == nil {
+		m.leases[s.Node] = new(lease)
+	}
+	s.User, s.Epoch, s.Created = a.User, 1, now()
+	m.sessions[s.ID] = &session{Session: s, lease: m.leases[s.Node]}
+	return replaced, nil
+}
+
+// resource returns a copy of the owner's session with that resource, or nil.
+func (m *Memory) resource(owner store.OwnerID, resource string) *store.Session {
+	for _, s := range m.sessions {
+		if s.Owner == owner && s.Resource == resource {
+			found := s.Session
+			return &found
+		}
+	}
+	return nil
+}
+
+// Session implements store.Sessions.
+func (m *Memory) Session(ctx context.Context, id string) (store.Session, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return store.Session{}, err
+	}
+	s := m.sessions[id]
+	if s == nil {
+		return store.Session{}, fmt.Errorf("session %s: %w", id, store.ErrNotFound)
+	}
+	return s.Session, nil
+}
+
+// SessionsOf implements store.Sessions.
+func (m *Memory) SessionsOf(ctx context.Context, owner store.OwnerID) ([]store.Session, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	var list []store.Session
+	for _, s := range m.sessions {
+		if s.Owner == owner {
+			list = append(list, s.Session)
+		}
+	}
+	slices.SortFunc(list, func(a, b store.Session) int { return cmp.Compare(a.Resource, b.Resource) })
+	return list, nil
+}
+
+// SetHandled implements store.Sessions.
+func (m *Memory) SetHandled(ctx context.Context, id string, epoch uint64, handled uint32) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s, err := m.fence(id, epoch)
+	if err != nil {
+		return err
+	}
+	s.Handled = handled
+	return nil
+}
+
+// EndSession implements store.Sessions.
+func (m *Memory) EndSession(ctx context.Context, id string, epoch uint64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if _, err := m.fence(id, epoch); err != nil {
+		return err
+	}
+	delete(m.sessions, id)
+	return nil
+}
+
+// RenewLease implements store.Sessions.
+func (m *Memory) RenewLease(ctx context.Context, node, incarnation string, until time.Time) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	held := m.leases[node]
+	if held != nil && held.incarnation == incarnation {
+		held.until = until.Truncate(time.Millisecond)
+		return nil
+	}
+	if held != nil {
+		held.until = time.Time{}
+	}
+	m.leases[node] = &lease{incarnation: incarnation, until: until.Truncate(time.Millisecond)}
+	return nil
+}
+
+// EndLease implements store.Sessions.
+func (m *Memory) EndLease(ctx context.Context, node, incarnation string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if held := m.leases[node]; held != nil && held.incarnation == incarnation {
+		held.until = time.Time{}
+	}
+	return nil
+}
+
+// ReapSessions implements store.Sessions.
+func (m *Memory) ReapSessions(ctx context.Context, at time.Time, limit int) ([]store.Session, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	var reaped []store.Session
+	for id, s := range m.sessions {
+		if len(reaped) < limit && !s.lease.until.After(at.Truncate(time.Millisecond)) {
+			reaped = append(reaped, s.Session)
+			delete(m.sessions, id)
+		}
+	}
+	return reaped, nil
+}
+
+// fence returns the session if it has that epoch.
+func (m *Memory) fence(id string, epoch uint64) (*session, error) {
+	s := m.sessions[id]
+	if s == nil || s.Epoch != epoch {
+		return nil, fmt.Errorf("session %s at epoch %d: %w", id, epoch, store.ErrFenced)
+	}
+	return s, nil
+}
+
+func (m *Memory) byUser(ctx context.Context, user string) (*account, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if a := m.accounts[user]; a != nil {
+		return a, nil
+	}
+	return nil, fmt.Errorf("account %s: %w", user, store.ErrNotFound)
+}
+
+func (m *Memory) byOwner(ctx context.Context, owner store.OwnerID) (*account, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if a := m.owners[owner]; a != nil {
+		return a, nil
+	}
+	return nil, fmt.Errorf("owner %d: %w", owner, store.ErrNotFound)
+}
+
+// now has the resolution that every store keeps.
+func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
+
+func copyCredentials(creds []store.Credential) map[string]store.Credential {
+	byMechanism := make(map[string]store.Credential, len(creds))
+	for _, c := range creds {
+		byMechanism[c.Mechanism] = copyCredential(c)
+	}
+	return byMechanism
+}
+
+func copyCredential(c store.Credential) store.Credential {
+	c.Salt, c.StoredKey, c.ServerKey = bytes.Clone(c.Salt), bytes.Clone(c.StoredKey), bytes.Clone(c.ServerKey)
+	return c
+}
+
+// copyItem also brings Groups into their canonical form.
+func copyItem(item store.RosterItem) store.RosterItem {
+	item.Groups = slices.Compact(slices.Sorted(slices.Values(item.Groups)))
+	item.PendingIn = bytes.Clone(item.PendingIn)
+	if len(item.PendingIn) == 0 {
+		item.PendingIn = nil
+	}
+	return item
+}
