@@ -194,9 +194,9 @@ type Session struct {
 	Owner    OwnerID
 	User     string // canonical bare JID of the owner; the store fills it in
 	Resource string
-	Node     string // the node that serves it
-	Epoch    uint64 // raised at each change of node or owner; starts at 1
-	Handled  uint32 // XEP-0198 inbound count, modulo 2^32
+	Node     string    // the node that serves it
+	Epoch    uint64    // raised at each change of node or owner; starts at 1
+	Handled  uint32    // XEP-0198 inbound count, modulo 2^32
 	Created  time.Time // when the record was made; the store fills it in
 }
 
