@@ -1,0 +1,250 @@
+package configs
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+)
+
+// complete fills in what by default follows from other parts of the document.
+func (p *Proxy) complete() {
+	for i := range p.Listeners {
+		l := &p.Listeners[i]
+		if l.Name == "" {
+			l.Name = string(l.Protocol)
+		}
+		if l.Pool == "" && len(p.Pools) == 1 {
+			l.Pool = slices.Collect(maps.Keys(p.Pools))[0]
+		}
+	}
+	for _, pool := range p.Pools {
+		if pool.Consul != nil && pool.Consul.Service == "" {
+			pool.Consul.Service = p.Cluster + "-node"
+		}
+	}
+	if len(p.Listeners) > 0 {
+		p.Consul.complete(p.Cluster+"-front", p.Listeners[0].Address, p.Admin.Address)
+	}
+}
+
+// check holds the parts of the document against each other.
+func (p *Proxy) check(d *decoder) {
+	noneTwice(d, "domains", p.Domains)
+	noneTwice(d, "sasl.mechanisms", p.SASL.Mechanisms)
+	p.checkListeners(d)
+	for name, pool := range p.Pools {
+		p.checkPool(d, join("pools", name), pool)
+	}
+	if len(p.SASL.Mechanisms) == 0 {
+		d.refuse("sasl.mechanisms", "is empty, so that nobody could log in; leave the key out for the default")
+	}
+	if p.Limits.MaxStanzaBeforeLogin > p.Limits.MaxStanza {
+		d.refuse("limits.max_stanza_before_login", "%v is more than max_stanza, %v", p.Limits.MaxStanzaBeforeLogin, p.Limits.MaxStanza)
+	}
+	p.Consul.check(d)
+}
+
+func (p *Proxy) checkListeners(d *decoder) {
+	names, ports := map[string]int{}, map[string]int{}
+	for i, l := range p.Listeners {
+		at := fmt.Sprintf("listeners[%d]", i)
+		if first, ok := names[l.Name]; ok && l.Name != "" {
+			d.refuse(at+".name", "%q is the name of listeners[%d] already; give each a name of its own", l.Name, first)
+		} else {
+			names[l.Name] = i
+		}
+		port := l.Protocol.network() + " " + l.Address
+		if first, ok := ports[port]; ok && l.Address != "" && !anyPort(l.Address) {
+			d.refuse(at+".address", "listeners[%d] has the same address; give each its own", first)
+		} else {
+			ports[port] = i
+		}
+		p.checkPoolOf(d, at, l)
+		if l.ProxyProtocol != nil && l.Protocol == QUIC {
+			d.refuse(at+".proxy_protocol", "there is no PROXY protocol for QUIC; leave it out")
+		}
+	}
+	port := "tcp " + p.Admin.Address
+	if first, ok := ports[port]; ok && !anyPort(p.Admin.Address) {
+		d.refuse("admin.address", "listeners[%d] has the same address; give each its own", first)
+	}
+}
+
+func (p *Proxy) checkPoolOf(d *decoder, at string, l Listener) {
+	names := slices.Sorted(maps.Keys(p.Pools))
+	if l.Pool == "" {
+		d.refuse(at+".pool", "is missing; say which of the pools this listener serves: %v", names)
+		return
+	}
+	if err := oneOf(l.Pool, names); err != nil {
+		d.refuse(at+".pool", "%v", err)
+	}
+}
+
+func (p *Proxy) checkPool(d *decoder, at string, pool Pool) {
+	switch {
+	case pool.Consul != nil && len(pool.Nodes) > 0:
+		d.refuse(at, "has both nodes and consul; keep one of them")
+	case pool.Consul != nil && p.Consul == nil:
+		d.refuse(at+".consul", "no agent is named; add a block consul with its address to the document")
+	case pool.Consul == nil && len(pool.Nodes) == 0:
+		d.refuse(at, "has no nodes; list them under nodes, or find them with a block consul")
+	}
+	names, addresses := map[string]int{}, map[string]int{}
+	for i, n := range pool.Nodes {
+		at := fmt.Sprintf("%s.nodes[%d]", at, i)
+		if first, ok := names[n.Name]; ok && n.Name != "" {
+			d.refuse(at+".name", "%q is the name of nodes[%d] already; give each a name of its own", n.Name, first)
+		}
+		if first, ok := addresses[n.Address]; ok && n.Address != "" {
+			d.refuse(at+".address", "nodes[%d] has the same address", first)
+		}
+		if pool.Check.Type == CheckHTTP && n.Admin == "" {
+			d.refuse(at+".admin", "is missing; the pool's checks are of type http and ask the node's admin listener")
+		}
+		names[n.Name], addresses[n.Address] = i, i
+	}
+}
+
+// checkFiles tries the files that the document names.
+func (p *Proxy) checkFiles(d *decoder) {
+	for i, c := range p.TLS.Certificates {
+		if _, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile); err != nil {
+			d.refuse(fmt.Sprintf("tls.certificates[%d]", i), "cannot be used: %v", err)
+		}
+	}
+	p.Consul.checkFiles(d)
+}
+
+// complete fills in what by default follows from other parts of the document.
+func (n *Node) complete() {
+	n.Consul.complete(n.Cluster+"-node", n.Listen, n.Admin.Address)
+}
+
+// check holds the parts of the document against each other.
+func (n *Node) check(d *decoder) {
+	noneTwice(d, "sasl.mechanisms", n.SASL.Mechanisms)
+	if len(n.SASL.Mechanisms) == 0 {
+		d.refuse("sasl.mechanisms", "is empty, so that nobody could log in; leave the key out for the default")
+	}
+	if len(n.TrustedFronts) == 0 {
+		d.refuse("trusted_fronts", "is empty, so that no front could connect; leave the key out for the default")
+	}
+	if n.Listen == n.Admin.Address && !anyPort(n.Listen) {
+		d.refuse("admin.address", "is the same as listen; give each its own")
+	}
+	if len(n.Bus.URLs) > 0 && (n.Bus.Cluster.Listen != "" || len(n.Bus.Cluster.Routes) > 0) {
+		d.refuse("bus", "has both urls and cluster; keep urls for an external NATS, cluster for the embedded one")
+	}
+	if n.Bus.Cluster.Listen == "" && len(n.Bus.Cluster.Routes) > 0 {
+		d.refuse("bus.cluster.listen", "is missing; a node with routes has to listen for the others too")
+	}
+	n.Consul.check(d)
+}
+
+// checkFiles tries the files that the document names. The database is not one of
+// them: it is made when it is not there.
+func (n *Node) checkFiles(d *decoder) { n.Consul.checkFiles(d) }
+
+// complete fills in what a registration leaves out.
+func (c *Consul) complete(service, listen, admin string) {
+	if c == nil || c.Register == nil {
+		return
+	}
+	r := c.Register
+	if r.Service == "" {
+		r.Service = service
+	}
+	if r.Address == "" && reachable(listen) {
+		r.Address = listen
+	}
+	if r.Admin == "" && reachable(admin) {
+		r.Admin = admin
+	}
+}
+
+func (c *Consul) check(d *decoder) {
+	if c == nil {
+		return
+	}
+	if t := c.TLS; t != nil && (t.CertFile == "") != (t.KeyFile == "") {
+		d.refuse("consul.tls", "has only one of cert_file and key_file; a client certificate needs both")
+	}
+	if c.Register == nil {
+		return
+	}
+	const advice = "is missing; what this process listens on does not name one host and port, so say where others reach it"
+	if c.Register.Address == "" {
+		d.refuse("consul.register.address", advice)
+	}
+	if c.Register.Admin == "" {
+		d.refuse("consul.register.admin", advice)
+	}
+}
+
+func (c *Consul) checkFiles(d *decoder) {
+	if c == nil {
+		return
+	}
+	if c.TokenFile != "" {
+		if _, err := os.ReadFile(c.TokenFile); err != nil {
+			d.refuse("consul.token_file", "cannot be read: %v", err)
+		}
+	}
+	if c.TLS == nil {
+		return
+	}
+	if c.TLS.CAFile != "" {
+		if err := checkCA(c.TLS.CAFile); err != nil {
+			d.refuse("consul.tls.ca_file", "cannot be used: %v", err)
+		}
+	}
+	if c.TLS.CertFile != "" {
+		if _, err := tls.LoadX509KeyPair(c.TLS.CertFile, c.TLS.KeyFile); err != nil {
+			d.refuse("consul.tls.cert_file", "cannot be used: %v", err)
+		}
+	}
+}
+
+func checkCA(path string) error {
+	pem, err := os.ReadFile(path) //nolint:gosec // the operator names the file
+	if err != nil {
+		return err
+	}
+	if !x509.NewCertPool().AppendCertsFromPEM(pem) {
+		return errors.New("it holds no PEM certificate")
+	}
+	return nil
+}
+
+// noneTwice reports texts that are in a list more than once.
+func noneTwice[T ~string](d *decoder, path string, list []T) {
+	for i, s := range list {
+		if slices.Contains(list[:i], s) {
+			d.refuse(fmt.Sprintf("%s[%d]", path, i), "%q is in the list already", s)
+		}
+	}
+}
+
+// anyPort reports whether an address leaves the port to the system.
+func anyPort(address string) bool {
+	_, port, err := net.SplitHostPort(address)
+	return err == nil && port == "0"
+}
+
+// reachable reports whether an address to listen on also tells others where to
+// connect.
+func reachable(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil || host == "" || anyPort(address) {
+		return false
+	}
+	ip, err := netip.ParseAddr(host)
+	return err != nil || !ip.IsUnspecified()
+}

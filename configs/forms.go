@@ -1,0 +1,130 @@
+package configs
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// forms are the shapes of text that an "is" tag can ask for.
+var forms = map[string]func(string) error{
+	"listen":   isListen,
+	"dial":     isDial,
+	"domain":   isDomain,
+	"name":     isName,
+	"file":     isFile,
+	"database": isDatabase,
+	"nats":     isNATS,
+}
+
+// isListen accepts host:port; the host may be empty (all addresses) and the port
+// zero (any free one).
+func isListen(s string) error {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return fmt.Errorf("%q is not an address to listen on; write host:port, like 127.0.0.1:5222, [::1]:5222 or :5222", s)
+	}
+	if err := isHost(host, true); err != nil {
+		return err
+	}
+	return isPort(port, 0)
+}
+
+// isDial accepts host:port with both of them given.
+func isDial(s string) error {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return fmt.Errorf("%q is not an address; write host:port, like 10.0.0.7:5280 or [fd00::7]:5280", s)
+	}
+	if err := isHost(host, false); err != nil {
+		return err
+	}
+	return isPort(port, 1)
+}
+
+func isHost(host string, emptyToo bool) error {
+	if host == "" {
+		if emptyToo {
+			return nil
+		}
+		return errors.New("the host is missing; write host:port")
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return nil
+	}
+	if !hostPattern.MatchString(host) {
+		return fmt.Errorf("%q is neither an IP address nor a host name", host)
+	}
+	return nil
+}
+
+func isPort(port string, least int) error {
+	n, err := strconv.Atoi(port)
+	if err != nil || n < least || n > 65535 {
+		return fmt.Errorf("%q is not a port; ports are numbers from %d to 65535", port, least)
+	}
+	return nil
+}
+
+var (
+	hostPattern   = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?$`)
+	domainPattern = regexp.MustCompile(`^[\pL\pN]([\pL\pN\pM-]*[\pL\pN\pM])?(\.[\pL\pN]([\pL\pN\pM-]*[\pL\pN\pM])?)*$`)
+	namePattern   = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$`)
+)
+
+// isDomain accepts a domain in the form in which JIDs are compared (RFC 7622
+// §3.2): lower case, no final dot. Package backend/xmpp has the last word.
+func isDomain(s string) error {
+	if len(s) > 253 || !domainPattern.MatchString(s) {
+		return fmt.Errorf("%q is not a domain; write it like example.com", s)
+	}
+	if lower := strings.ToLower(s); lower != s {
+		return fmt.Errorf("%q has capital letters; write %q", s, lower)
+	}
+	return nil
+}
+
+// isName accepts what can stand in file names, metric labels and Consul alike.
+func isName(s string) error {
+	if !namePattern.MatchString(s) {
+		return fmt.Errorf("%q is not a name; use up to 64 letters, digits, dots, dashes and underscores, with a letter or digit first and last", s)
+	}
+	return nil
+}
+
+func isFile(s string) error {
+	if s == "" || strings.ContainsRune(s, 0) {
+		return fmt.Errorf("%q is not a file name", s)
+	}
+	if s != "." && strings.HasSuffix(s, string(filepath.Separator)) {
+		return fmt.Errorf("%q is a directory; name a file", s)
+	}
+	return nil
+}
+
+// isDatabase accepts sqlite:PATH.
+func isDatabase(s string) error {
+	path, ok := strings.CutPrefix(s, sqliteScheme)
+	if !ok {
+		return fmt.Errorf("%q is not a database; write sqlite: and a file name, like sqlite:/var/lib/imlb/imlb.db", s)
+	}
+	return isFile(path)
+}
+
+// sqliteScheme starts the URL of an SQLite database.
+const sqliteScheme = "sqlite:"
+
+// isNATS accepts the URL of a NATS server.
+func isNATS(s string) error {
+	u, err := url.Parse(s)
+	if err != nil || (u.Scheme != "nats" && u.Scheme != "tls") || u.Host == "" {
+		return fmt.Errorf("%q is not the URL of a NATS server; write nats://host:port or tls://host:port", s)
+	}
+	return nil
+}

@@ -1,0 +1,151 @@
+package configs
+
+import (
+	"fmt"
+	"log/slog"
+	"math"
+	"strconv"
+	"strings"
+)
+
+// Size is a number of bytes, written like 4096, "64KiB" or "1MiB".
+type Size int64
+
+// The units in which a Size may be written, the largest first.
+var sizeUnits = []struct {
+	suffix string
+	bytes  int64
+}{
+	{"GiB", 1 << 30},
+	{"MiB", 1 << 20},
+	{"KiB", 1 << 10},
+	{"GB", 1e9},
+	{"MB", 1e6},
+	{"kB", 1e3},
+	{"KB", 1e3},
+	{"B", 1},
+}
+
+// UnmarshalText reads a Size; a number without a unit counts bytes.
+func (s *Size) UnmarshalText(text []byte) error {
+	number, unit := string(text), int64(1)
+	for _, u := range sizeUnits {
+		if rest, ok := strings.CutSuffix(number, u.suffix); ok {
+			number, unit = strings.TrimSpace(rest), u.bytes
+			break
+		}
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n < 0 || n > math.MaxInt64/unit {
+		return fmt.Errorf("%q is not a size; write bytes with a unit, like 64KiB or 1MiB", text)
+	}
+	*s = Size(n * unit)
+	return nil
+}
+
+// MarshalText writes the size in the largest binary unit that it fills exactly.
+func (s Size) MarshalText() ([]byte, error) {
+	for _, u := range sizeUnits[:3] {
+		if n := int64(s); n != 0 && n%u.bytes == 0 {
+			return fmt.Appendf(nil, "%d%s", n/u.bytes, u.suffix), nil
+		}
+	}
+	return strconv.AppendInt(nil, int64(s), 10), nil
+}
+
+// String returns what MarshalText writes.
+func (s Size) String() string {
+	text, _ := s.MarshalText() // never fails
+	return string(text)
+}
+
+// choice is a text that may have a few values only.
+type choice interface{ choices() []string }
+
+// Protocol is what a listener speaks to clients.
+type Protocol string
+
+// The protocols of listeners.
+const (
+	XMPP  Protocol = "xmpp"  // XMPP on TCP, encrypted by STARTTLS (RFC 6120 §5)
+	XMPPS Protocol = "xmpps" // XMPP on TCP with TLS from the first byte (XEP-0368)
+	HTTPS Protocol = "https" // XMPP over WebSocket (RFC 7395), and host-meta (XEP-0156)
+	QUIC  Protocol = "quic"  // XMPP over QUIC (XEP-0467)
+)
+
+func (Protocol) choices() []string {
+	return []string{string(XMPP), string(XMPPS), string(HTTPS), string(QUIC)}
+}
+
+// network is the kind of port that a listener of the protocol occupies.
+func (p Protocol) network() string {
+	if p == QUIC {
+		return "udp"
+	}
+	return "tcp"
+}
+
+// CheckType is how a front probes nodes.
+type CheckType string
+
+// The types of checks.
+const (
+	CheckTCP  CheckType = "tcp"  // connect to the node's address
+	CheckHTTP CheckType = "http" // GET /readyz at the node's admin address
+)
+
+func (CheckType) choices() []string { return []string{string(CheckTCP), string(CheckHTTP)} }
+
+// Mechanism is a SASL mechanism (RFC 6120 §6).
+type Mechanism string
+
+// The mechanisms that fronts can read the user from and that nodes verify.
+const (
+	ScramSHA256 Mechanism = "SCRAM-SHA-256" // RFC 7677
+	ScramSHA1   Mechanism = "SCRAM-SHA-1"   // RFC 5802
+	Plain       Mechanism = "PLAIN"         // RFC 4616, within TLS only
+)
+
+func (Mechanism) choices() []string {
+	return []string{string(ScramSHA256), string(ScramSHA1), string(Plain)}
+}
+
+// Level is the least severity that is logged.
+type Level string
+
+// The log levels.
+const (
+	DebugLevel Level = "debug"
+	InfoLevel  Level = "info"
+	WarnLevel  Level = "warn"
+	ErrorLevel Level = "error"
+)
+
+func (Level) choices() []string {
+	return []string{string(DebugLevel), string(InfoLevel), string(WarnLevel), string(ErrorLevel)}
+}
+
+// Level makes the level a slog.Leveler.
+func (l Level) Level() slog.Level {
+	switch l {
+	case DebugLevel:
+		return slog.LevelDebug
+	case WarnLevel:
+		return slog.LevelWarn
+	case ErrorLevel:
+		return slog.LevelError
+	case InfoLevel:
+	}
+	return slog.LevelInfo
+}
+
+// Format is the shape of log lines.
+type Format string
+
+// The log formats.
+const (
+	TextFormat Format = "text" // key=value
+	JSONFormat Format = "json" // one object a line
+)
+
+func (Format) choices() []string { return []string{string(TextFormat), string(JSONFormat)} }
