@@ -22,7 +22,7 @@ type Memory struct {
 	accounts  map[string]*account // by user
 	owners    map[store.OwnerID]*account
 	sessions  map[string]*session // by ID
-	leases    map[string]*lease   // by node
+	leases    map[holder]*lease
 }
 
 type account struct {
@@ -40,9 +40,11 @@ type session struct {
 	lease *lease
 }
 
+// holder is one run of a node.
+type holder struct{ node, incarnation string }
+
 type lease struct {
-	incarnation string
-	until       time.Time
+	until time.Time // zero when it is over
 }
 
 // NewMemory returns an empty store.
@@ -51,7 +53,7 @@ func NewMemory() *Memory {
 		accounts: make(map[string]*account),
 		owners:   make(map[store.OwnerID]*account),
 		sessions: make(map[string]*session),
-		leases:   make(map[string]*lease),
+		leases:   make(map[holder]*lease),
 	}
 }
 
@@ -304,12 +306,26 @@ func (m *Memory) CreateSession(ctx context.Context, s store.Session) (*store.Ses
 	if replaced != nil {
 		delete(m.sessions, replaced.ID)
 	}
-	if m.leases[s.Node] == nil {
-		m.leases[s.Node] = new(lease)
-	}
 	s.User, s.Epoch, s.Created = a.User, 1, now()
-	m.sessions[s.ID] = &session{Session: s, lease: m.leases[s.Node]}
+	m.sessions[s.ID] = &session{Session: s, lease: m.currentLease(s.Node)}
 	return replaced, nil
+}
+
+// currentLease returns the lease that the node holds, or one that is over.
+func (m *Memory) currentLease(node string) *lease {
+	for h, l := range m.leases {
+		if h.node == node && !l.until.IsZero() {
+			return l
+		}
+	}
+	return m.lease(holder{node: node})
+}
+
+func (m *Memory) lease(h holder) *lease {
+	if m.leases[h] == nil {
+		m.leases[h] = new(lease)
+	}
+	return m.leases[h]
 }
 
 // resource returns a copy of the owner's session with that resource, or nil.
@@ -390,15 +406,12 @@ func (m *Memory) RenewLease(ctx context.Context, node, incarnation string, until
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	held := m.leases[node]
-	if held != nil && held.incarnation == incarnation {
-		held.until = until.Truncate(time.Millisecond)
-		return nil
+	for h, l := range m.leases {
+		if h.node == node {
+			l.until = time.Time{}
+		}
 	}
-	if held != nil {
-		held.until = time.Time{}
-	}
-	m.leases[node] = &lease{incarnation: incarnation, until: until.Truncate(time.Millisecond)}
+	m.lease(holder{node, incarnation}).until = until.Truncate(time.Millisecond)
 	return nil
 }
 
@@ -409,8 +422,8 @@ func (m *Memory) EndLease(ctx context.Context, node, incarnation string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if held := m.leases[node]; held != nil && held.incarnation == incarnation {
-		held.until = time.Time{}
+	if l := m.leases[holder{node, incarnation}]; l != nil {
+		l.until = time.Time{}
 	}
 	return nil
 }

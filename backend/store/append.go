@@ -1,0 +1,247 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// AppendBatch implements Timelines. The steps, and why in this order: fence the
+// sessions first, so that a message of a session that is owned elsewhere takes
+// no number; then hand out each timeline's numbers with one update; then
+// write the entries. Sessions and timelines are each touched once, in sorted
+// order, so that batches of several processes cannot lock each other out.
+func (db *DB) AppendBatch(ctx context.Context, batch []Append) ([]Appended, error) {
+	b := appending{batch: batch, statements: &db.appends, missing: make(map[OwnerID]bool)}
+	for {
+		err := db.update(ctx, fmt.Sprintf("append %d messages", len(batch)), func(tx *sql.Tx) error {
+			return b.run(ctx, tx, millis(db.now()))
+		})
+		if errors.Is(err, errMissingOwner) {
+			continue // without it: there is one less each time
+		}
+		if err != nil {
+			return nil, err
+		}
+		return b.done, nil
+	}
+}
+
+// errMissingOwner undoes a transaction in which an owner turned out to be gone
+// after numbers had been handed out to others.
+var errMissingOwner = errors.New("a timeline's owner is missing")
+
+// appendStatements are prepared once: they make up nearly all of the work.
+type appendStatements struct {
+	fence, claim, insert, raise *sql.Stmt
+}
+
+func (s *appendStatements) prepare(ctx context.Context, db *sql.DB) error {
+	for _, p := range []struct {
+		statement **sql.Stmt
+		text      string
+	}{
+		// NULL leaves the count as it is.
+		{&s.fence, `UPDATE sessions SET handled = COALESCE($1, handled) WHERE id = $2 AND epoch = $3`},
+		{&s.claim, `UPDATE heads SET head = head + $1, time = CASE WHEN time < $2 THEN $3 ELSE time END
+			WHERE owner = $4 RETURNING head, time`},
+		{&s.insert, `INSERT INTO entries (owner, seq, time, peer, sent, resource, stanza)
+			VALUES ($1, $2, $3, $4, $5, $6, $7)`},
+		{&s.raise, `UPDATE heads SET time = $1 WHERE owner = $2`},
+	} {
+		var err error
+		if *p.statement, err = db.PrepareContext(ctx, p.text); err != nil {
+			return fmt.Errorf("prepare %q: %w", p.text, err)
+		}
+	}
+	return nil
+}
+
+// appending is one batch on its way into the database.
+type appending struct {
+	batch      []Append
+	done       []Appended
+	now        int64
+	statements *appendStatements
+	missing    map[OwnerID]bool // owners that are known not to exist
+}
+
+// fencing is what the messages of one session come to.
+type fencing struct {
+	session string
+	epoch   uint64
+}
+
+// claim is a range of numbers on one timeline.
+type claim struct {
+	count uint64 // how many are needed
+	next  uint64 // the number that is given out next
+	time  int64  // of the entry before, at least the present
+	floor int64  // what the head's row says of it
+}
+
+// run takes the steps within a transaction.
+func (b *appending) run(ctx context.Context, tx *sql.Tx, now int64) error {
+	b.done, b.now = make([]Appended, len(b.batch)), now
+	if err := b.fence(ctx, tx); err != nil {
+		return fmt.Errorf("fence sessions: %w", err)
+	}
+	claims, err := b.claim(ctx, tx)
+	if err != nil {
+		return fmt.Errorf("claim numbers: %w", err)
+	}
+	if err := b.insert(ctx, tx, claims); err != nil {
+		return fmt.Errorf("insert entries: %w", err)
+	}
+	if err := b.raise(ctx, tx, claims); err != nil {
+		return fmt.Errorf("raise times: %w", err)
+	}
+	return nil
+}
+
+// fence marks the messages of sessions that are owned elsewhere, and those that
+// name a missing owner, and stores the other sessions' handled counts.
+func (b *appending) fence(ctx context.Context, tx *sql.Tx) error {
+	sessions := b.sessions()
+	owned := make(map[fencing]bool, len(sessions))
+	update := tx.StmtContext(ctx, b.statements.fence)
+	for _, s := range slices.SortedFunc(maps.Keys(sessions), compareFencings) {
+		r, err := update.ExecContext(ctx, sessions[s], s.session, storable(s.epoch))
+		if err != nil {
+			return err
+		}
+		n, err := r.RowsAffected()
+		if err != nil {
+			return err
+		}
+		owned[s] = n > 0
+	}
+	for i, a := range b.batch {
+		switch {
+		case a.Session != "" && !owned[fencing{a.Session, a.Epoch}]:
+			b.done[i].Err = fmt.Errorf("session %s at epoch %d: %w", a.Session, a.Epoch, ErrFenced)
+		case b.hopeless(a):
+			b.done[i].Err = fmt.Errorf("timeline: %w", ErrNotFound)
+		}
+	}
+	return nil
+}
+
+// sessions returns the sessions of the batch with their last handled counts:
+// nil for one that has only messages which cannot be stored.
+func (b *appending) sessions() map[fencing]*uint32 {
+	sessions := make(map[fencing]*uint32)
+	for i := range b.batch {
+		a := &b.batch[i]
+		s := fencing{a.Session, a.Epoch}
+		switch {
+		case a.Session == "":
+		case !b.hopeless(*a):
+			sessions[s] = &a.Handled
+		case sessions[s] == nil:
+			sessions[s] = nil
+		}
+	}
+	return sessions
+}
+
+func compareFencings(a, b fencing) int {
+	return cmp.Or(cmp.Compare(a.session, b.session), cmp.Compare(a.epoch, b.epoch))
+}
+
+// hopeless reports whether a message names an owner that does not exist.
+func (b *appending) hopeless(a Append) bool {
+	return len(b.missing) > 0 &&
+		slices.ContainsFunc(a.Drafts, func(d Draft) bool { return b.missing[d.Owner] })
+}
+
+// claim moves the heads of all timelines that get entries.
+func (b *appending) claim(ctx context.Context, tx *sql.Tx) (map[OwnerID]*claim, error) {
+	claims, known := b.counts(), len(b.missing)
+	update := tx.StmtContext(ctx, b.statements.claim)
+	for _, owner := range slices.Sorted(maps.Keys(claims)) {
+		c := claims[owner]
+		var head uint64
+		err := update.QueryRowContext(ctx, c.count, b.now, b.now, owner).Scan(&head, &c.floor)
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
+			b.missing[owner] = true
+		case err != nil:
+			return nil, err
+		}
+		c.next, c.time = head-c.count+1, c.floor
+	}
+	if len(b.missing) > known {
+		return nil, errMissingOwner
+	}
+	return claims, nil
+}
+
+// counts returns how many entries each timeline gets.
+func (b *appending) counts() map[OwnerID]*claim {
+	claims := make(map[OwnerID]*claim)
+	for i, a := range b.batch {
+		if b.done[i].Err != nil {
+			continue
+		}
+		for _, d := range a.Drafts {
+			if claims[d.Owner] == nil {
+				claims[d.Owner] = new(claim)
+			}
+			claims[d.Owner].count++
+		}
+	}
+	return claims
+}
+
+// insert numbers the messages in their order and writes their entries.
+func (b *appending) insert(ctx context.Context, tx *sql.Tx, claims map[OwnerID]*claim) error {
+	insert := tx.StmtContext(ctx, b.statements.insert)
+	for i, a := range b.batch {
+		if b.done[i].Err != nil {
+			continue
+		}
+		done := number(a.Drafts, claims, b.now)
+		for j, d := range a.Drafts {
+			_, err := insert.ExecContext(ctx, d.Owner, done.Seqs[j], millis(done.Time), d.Peer, d.Sent, d.Resource, notNull(d.Stanza))
+			if err != nil {
+				return fmt.Errorf("owner %d, number %d: %w", d.Owner, done.Seqs[j], err)
+			}
+		}
+		b.done[i] = done
+	}
+	return nil
+}
+
+// number takes a message's numbers from the claims. Its time is at, the present,
+// or the last time on one of its timelines if a clock was ahead there.
+func number(drafts []Draft, claims map[OwnerID]*claim, at int64) Appended {
+	for _, d := range drafts {
+		at = max(at, claims[d.Owner].time)
+	}
+	done := Appended{Seqs: make([]uint64, len(drafts)), Time: fromMillis(at)}
+	for i, d := range drafts {
+		c := claims[d.Owner]
+		done.Seqs[i], c.time = c.next, at
+		c.next++
+	}
+	return done
+}
+
+// raise corrects the heads that got a time ahead of their own, which happens
+// only where clocks differ.
+func (b *appending) raise(ctx context.Context, tx *sql.Tx, claims map[OwnerID]*claim) error {
+	update := tx.StmtContext(ctx, b.statements.raise)
+	for _, owner := range slices.Sorted(maps.Keys(claims)) {
+		if c := claims[owner]; c.time > c.floor {
+			if _, err := update.ExecContext(ctx, c.time, owner); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,133 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+const rosterColumns = `contact, name, group_names, subscription, ask, approved, pending_in, in_roster, version`
+
+// Roster implements Rosters.
+func (db *DB) Roster(ctx context.Context, owner OwnerID) (items []RosterItem, version uint64, err error) {
+	err = db.view(ctx, fmt.Sprintf("roster of owner %d", owner), func(tx *sql.Tx) (err error) {
+		if version, err = rosterVersion(ctx, tx, owner); err != nil {
+			return err
+		}
+		rows, err := tx.QueryContext(ctx, `
+			SELECT `+rosterColumns+` FROM roster_items WHERE owner = $1 ORDER BY contact`, owner)
+		items, err = collect(rows, err, scanRosterItem)
+		return err
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	return items, version, nil
+}
+
+func rosterVersion(ctx context.Context, tx *sql.Tx, owner OwnerID) (version uint64, err error) {
+	err = tx.QueryRowContext(ctx, `SELECT roster_version FROM accounts WHERE owner = $1`, owner).Scan(&version)
+	return version, err
+}
+
+func scanRosterItem(r row) (RosterItem, error) {
+	var item RosterItem
+	var groups []byte
+	err := r.Scan(&item.Contact, &item.Name, &groups, &item.Subscription, &item.Ask, &item.Approved,
+		&item.PendingIn, &item.InRoster, &item.Version)
+	if err != nil {
+		return RosterItem{}, err
+	}
+	if err := json.Unmarshal(groups, &item.Groups); err != nil {
+		return RosterItem{}, fmt.Errorf("groups of %s: %w", item.Contact, err)
+	}
+	return item, nil
+}
+
+// UpdateRoster implements Rosters.
+func (db *DB) UpdateRoster(ctx context.Context, owner OwnerID, contact string, change func(*RosterItem) bool) (item RosterItem, version uint64, err error) {
+	what := fmt.Sprintf("update %s in roster of owner %d", contact, owner)
+	err = db.update(ctx, what, func(tx *sql.Tx) (err error) {
+		if version, err = rosterVersion(ctx, tx, owner); err != nil {
+			return err
+		}
+		old, err := rosterItem(ctx, tx, owner, contact)
+		if err != nil {
+			return err
+		}
+		var changed bool
+		if item, changed = edited(old, change); !changed {
+			return nil
+		}
+		version++
+		item.Version = version
+		return storeRosterItem(ctx, tx, owner, item)
+	})
+	if err != nil {
+		return RosterItem{}, 0, err
+	}
+	return item, version, nil
+}
+
+// rosterItem reads an item, or makes an empty one.
+func rosterItem(ctx context.Context, tx *sql.Tx, owner OwnerID, contact string) (RosterItem, error) {
+	item, err := scanRosterItem(tx.QueryRowContext(ctx, `
+		SELECT `+rosterColumns+` FROM roster_items WHERE owner = $1 AND contact = $2`, owner, contact))
+	if errors.Is(err, sql.ErrNoRows) {
+		return RosterItem{Contact: contact}, nil
+	}
+	return item, err
+}
+
+// edited returns what change makes of an item, and whether that is to be stored.
+func edited(old RosterItem, change func(*RosterItem) bool) (RosterItem, bool) {
+	item := old
+	item.Groups = slices.Clone(old.Groups)
+	item.PendingIn = slices.Clone(old.PendingIn)
+	if !change(&item) {
+		return old, false
+	}
+	item.Contact, item.Version = old.Contact, old.Version
+	item.Groups = slices.Compact(slices.Sorted(slices.Values(item.Groups)))
+	if len(item.PendingIn) == 0 {
+		item.PendingIn = nil
+	}
+	// An item has a version from when it is first stored, so that what was
+	// not there and is not to be kept is no change.
+	return item, keep(item) || old.Version > 0
+}
+
+// keep reports whether an item says anything.
+func keep(item RosterItem) bool {
+	return item.InRoster || item.Approved || item.PendingIn != nil
+}
+
+// storeRosterItem writes an item, or removes it when there is nothing to keep,
+// and sets the roster's version to the item's.
+func storeRosterItem(ctx context.Context, tx *sql.Tx, owner OwnerID, item RosterItem) error {
+	if _, err := tx.ExecContext(ctx, `DELETE FROM roster_items WHERE owner = $1 AND contact = $2`, owner, item.Contact); err != nil {
+		return err
+	}
+	if keep(item) {
+		if err := insertRosterItem(ctx, tx, owner, item); err != nil {
+			return err
+		}
+	}
+	_, err := tx.ExecContext(ctx, `UPDATE accounts SET roster_version = $1 WHERE owner = $2`, item.Version, owner)
+	return err
+}
+
+func insertRosterItem(ctx context.Context, tx *sql.Tx, owner OwnerID, item RosterItem) error {
+	groups, err := json.Marshal(item.Groups)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `
+		INSERT INTO roster_items (owner, `+rosterColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
+		owner, item.Contact, item.Name, string(groups), item.Subscription, item.Ask, item.Approved,
+		item.PendingIn, item.InRoster, item.Version)
+	return err
+}

@@ -1,0 +1,176 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// sessionColumns reads a session whole, in a SELECT as well as after RETURNING.
+const sessionColumns = `id, owner,
+	(SELECT name FROM accounts WHERE accounts.owner = sessions.owner), resource,
+	(SELECT node FROM leases WHERE leases.id = sessions.lease), epoch, handled, created`
+
+func scanSession(r row) (Session, error) {
+	var s Session
+	var created int64
+	err := r.Scan(&s.ID, &s.Owner, &s.User, &s.Resource, &s.Node, &s.Epoch, &s.Handled, &created)
+	s.Created = fromMillis(created)
+	return s, err
+}
+
+// CreateSession implements Sessions.
+func (db *DB) CreateSession(ctx context.Context, s Session) (replaced *Session, err error) {
+	err = db.update(ctx, "create session "+s.ID, func(tx *sql.Tx) (err error) {
+		if _, err := rosterVersion(ctx, tx, s.Owner); err != nil {
+			return fmt.Errorf("owner %d: %w", s.Owner, err)
+		}
+		if replaced, err = endResource(ctx, tx, s.Owner, s.Resource); err != nil {
+			return fmt.Errorf("end the session before: %w", err)
+		}
+		lease, err := currentLease(ctx, tx, s.Node)
+		if err != nil {
+			return fmt.Errorf("lease of %s: %w", s.Node, err)
+		}
+		_, err = tx.ExecContext(ctx, `
+			INSERT INTO sessions (id, owner, resource, lease, epoch, handled, created)
+			VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+			s.ID, s.Owner, s.Resource, lease, 1, s.Handled, millis(db.now()))
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return replaced, nil
+}
+
+// endResource ends the owner's session with a resource, if there is one.
+func endResource(ctx context.Context, tx *sql.Tx, owner OwnerID, resource string) (*Session, error) {
+	s, err := scanSession(tx.QueryRowContext(ctx, `
+		DELETE FROM sessions WHERE owner = $1 AND resource = $2 RETURNING `+sessionColumns, owner, resource))
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &s, nil
+}
+
+// currentLease returns the lease that a node holds. For a node without one it
+// returns one that is over.
+func currentLease(ctx context.Context, tx *sql.Tx, node string) (id int64, err error) {
+	err = tx.QueryRowContext(ctx, `SELECT id FROM leases WHERE node = $1 AND until > 0`, node).Scan(&id)
+	if !errors.Is(err, sql.ErrNoRows) {
+		return id, err
+	}
+	err = tx.QueryRowContext(ctx, `
+		INSERT INTO leases (node, incarnation, until) VALUES ($1, '', 0)
+		ON CONFLICT (node, incarnation) DO UPDATE SET until = 0 RETURNING id`, node).Scan(&id)
+	return id, err
+}
+
+// Session implements Sessions.
+func (db *DB) Session(ctx context.Context, id string) (Session, error) {
+	s, err := scanSession(db.read.QueryRowContext(ctx, `SELECT `+sessionColumns+` FROM sessions WHERE id = $1`, id))
+	if err != nil {
+		return Session{}, db.wrap("session "+id, err)
+	}
+	return s, nil
+}
+
+// SessionsOf implements Sessions.
+func (db *DB) SessionsOf(ctx context.Context, owner OwnerID) ([]Session, error) {
+	rows, err := db.read.QueryContext(ctx, `
+		SELECT `+sessionColumns+` FROM sessions WHERE owner = $1 ORDER BY resource`, owner)
+	list, err := collect(rows, err, scanSession)
+	return list, db.wrap(fmt.Sprintf("sessions of owner %d", owner), err)
+}
+
+// SetHandled implements Sessions.
+func (db *DB) SetHandled(ctx context.Context, id string, epoch uint64, handled uint32) error {
+	return db.update(ctx, fmt.Sprintf("set handled count of session %s at epoch %d", id, epoch), func(tx *sql.Tx) error {
+		r, err := tx.ExecContext(ctx, `
+			UPDATE sessions SET handled = $1 WHERE id = $2 AND epoch = $3`, handled, id, storable(epoch))
+		return found(r, err, ErrFenced)
+	})
+}
+
+// EndSession implements Sessions.
+func (db *DB) EndSession(ctx context.Context, id string, epoch uint64) error {
+	return db.update(ctx, fmt.Sprintf("end session %s at epoch %d", id, epoch), func(tx *sql.Tx) error {
+		r, err := tx.ExecContext(ctx, `DELETE FROM sessions WHERE id = $1 AND epoch = $2`, id, storable(epoch))
+		return found(r, err, ErrFenced)
+	})
+}
+
+// RenewLease implements Sessions.
+func (db *DB) RenewLease(ctx context.Context, node, incarnation string, until time.Time) error {
+	return db.update(ctx, "renew lease of "+node, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `
+			UPDATE leases SET until = 0 WHERE node = $1 AND incarnation <> $2 AND until > 0`, node, incarnation)
+		if err != nil {
+			return fmt.Errorf("take over: %w", err)
+		}
+		_, err = tx.ExecContext(ctx, `
+			INSERT INTO leases (node, incarnation, until) VALUES ($1, $2, $3)
+			ON CONFLICT (node, incarnation) DO UPDATE SET until = excluded.until`,
+			node, incarnation, max(millis(until), 1))
+		return err
+	})
+}
+
+// EndLease implements Sessions.
+func (db *DB) EndLease(ctx context.Context, node, incarnation string) error {
+	return db.update(ctx, "end lease of "+node, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `
+			UPDATE leases SET until = 0 WHERE node = $1 AND incarnation = $2`, node, incarnation)
+		if err != nil {
+			return err
+		}
+		return dropLeases(ctx, tx, db.now())
+	})
+}
+
+// leaseMemory is how long after its end a lease is kept that was not given
+// up: its holder may only have been cut off, and go on with it.
+const leaseMemory = 24 * time.Hour
+
+// dropLeases removes the leases that are over and have no session left.
+func dropLeases(ctx context.Context, tx *sql.Tx, now time.Time) error {
+	_, err := tx.ExecContext(ctx, `
+		DELETE FROM leases WHERE (until = 0 OR until < $1)
+		AND NOT EXISTS (SELECT 1 FROM sessions WHERE sessions.lease = leases.id)`, millis(now.Add(-leaseMemory)))
+	if err != nil {
+		return fmt.Errorf("drop leases: %w", err)
+	}
+	return nil
+}
+
+// ReapSessions implements Sessions. As long as all is well there is nothing to
+// find, and nobody has to wait for a transaction.
+func (db *DB) ReapSessions(ctx context.Context, now time.Time, limit int) ([]Session, error) {
+	var left bool
+	err := db.read.QueryRowContext(ctx, `
+		SELECT EXISTS (SELECT 1 FROM leases l JOIN sessions s ON s.lease = l.id WHERE l.until <= $1)`, millis(now)).Scan(&left)
+	if err != nil || !left || limit <= 0 {
+		return nil, db.wrap("look for sessions without a lease", err)
+	}
+	var reaped []Session
+	err = db.update(ctx, "reap sessions", func(tx *sql.Tx) error {
+		rows, err := tx.QueryContext(ctx, `
+			DELETE FROM sessions WHERE id IN (
+				SELECT s.id FROM leases l JOIN sessions s ON s.lease = l.id WHERE l.until <= $1 LIMIT $2)
+			RETURNING `+sessionColumns, millis(now), limit)
+		if reaped, err = collect(rows, err, scanSession); err != nil {
+			return err
+		}
+		return dropLeases(ctx, tx, db.now())
+	})
+	if err != nil {
+		return nil, err
+	}
+	return reaped, nil
+}

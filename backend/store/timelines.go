@@ -1,0 +1,59 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+)
+
+// storable brings a number from outside into the range of an SQL integer. No
+// stored number reaches the end of it, so that the order is kept.
+func storable(n uint64) uint64 { return min(n, math.MaxInt64) }
+
+// Read implements Timelines.
+func (db *DB) Read(ctx context.Context, owner OwnerID, after uint64, limit int) ([]Entry, error) {
+	rows, err := db.read.QueryContext(ctx, `
+		SELECT seq, time, peer, sent, resource, stanza FROM entries
+		WHERE owner = $1 AND seq > $2 ORDER BY seq LIMIT $3`, owner, storable(after), max(limit, 0))
+	page, err := collect(rows, err, scanEntry)
+	return page, db.wrap(fmt.Sprintf("read timeline of owner %d", owner), err)
+}
+
+func scanEntry(r row) (Entry, error) {
+	var e Entry
+	var at int64
+	err := r.Scan(&e.Seq, &at, &e.Peer, &e.Sent, &e.Resource, &e.Stanza)
+	e.Time = fromMillis(at)
+	return e, err
+}
+
+// Head implements Timelines.
+func (db *DB) Head(ctx context.Context, owner OwnerID) (head, delivered uint64, err error) {
+	err = db.read.QueryRowContext(ctx, `SELECT head, delivered FROM heads WHERE owner = $1`, owner).Scan(&head, &delivered)
+	if err != nil {
+		return 0, 0, db.wrap(fmt.Sprintf("head of owner %d", owner), err)
+	}
+	return head, delivered, nil
+}
+
+// SetDelivered implements Timelines.
+func (db *DB) SetDelivered(ctx context.Context, delivered map[OwnerID]uint64) error {
+	if len(delivered) == 0 {
+		return nil
+	}
+	return db.update(ctx, "set delivered numbers", func(tx *sql.Tx) error {
+		for _, owner := range slices.Sorted(maps.Keys(delivered)) {
+			seq := storable(delivered[owner])
+			_, err := tx.ExecContext(ctx, `
+				UPDATE heads SET delivered = CASE WHEN head < $1 THEN head ELSE $2 END
+				WHERE owner = $3 AND delivered < $4`, seq, seq, owner, seq)
+			if err != nil {
+				return fmt.Errorf("owner %d: %w", owner, err)
+			}
+		}
+		return nil
+	})
+}
