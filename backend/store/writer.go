@@ -1,0 +1,311 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// ErrClosed is returned by Writer.Submit once the writer is being closed.
+var ErrClosed = errors.New("writer is closed")
+
+// WriterOptions adjusts a Writer. The zero value is ready for use.
+type WriterOptions struct {
+	// MaxBatch is how many messages go into one transaction at most; 0 means 500.
+	MaxBatch int
+	// MaxBytes is how much memory the messages that wait may take before Submit
+	// blocks; 0 means 16 MiB. A message larger than that passes alone.
+	MaxBytes int64
+	// Patience is how long messages are tried again while the store
+	// answers ErrUnavailable; 0 means 15 s.
+	Patience time.Duration
+	// Observe is told of each transaction: how many messages were in it, how
+	// long it took, and how it ended. It must not block; nil means nobody is.
+	Observe func(messages int, took time.Duration, err error)
+	// Logger hears of transactions that failed; nil means nobody does.
+	Logger *slog.Logger
+}
+
+func (o WriterOptions) withDefaults() WriterOptions {
+	if o.MaxBatch <= 0 {
+		o.MaxBatch = 500
+	}
+	if o.MaxBytes <= 0 {
+		o.MaxBytes = 16 << 20
+	}
+	if o.Patience <= 0 {
+		o.Patience = 15 * time.Second
+	}
+	if o.Observe == nil {
+		o.Observe = func(int, time.Duration, error) {}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+// Writer appends the messages of many sessions in few, full transactions. It
+// never lingers: while one transaction is on its way, what is submitted gathers,
+// and then goes into the next. So a lone message is not delayed, and the
+// busier the node, the less a message costs.
+//
+// Messages are stored and answered in the order in which they were submitted.
+// When one of a session's messages fails otherwise than by ErrFenced or
+// ErrNotFound, those that follow it on this session fail with the same error:
+// were they stored, the session's handled count would cover the one that is
+// missing. The session has to be ended.
+type Writer struct {
+	// Static.
+	timelines Timelines
+	opts      WriterOptions
+	room      *semaphore.Weighted // bytes that may still wait
+	arrived   chan struct{}       // has an item when the queue may be non-empty or closed
+	done      chan struct{}
+
+	// Owned by run.
+	failed   map[fencing]error
+	failures []failure // the keys of failed, oldest first
+	err      error     // read after done
+
+	mu     sync.Mutex
+	queue  []submission // guarded by mu
+	closed bool         // guarded by mu
+}
+
+type submission struct {
+	Append
+
+	size int64
+	done func(Appended)
+}
+
+// failure says since when a session's messages are refused.
+type failure struct {
+	session fencing
+	at      time.Time
+}
+
+// NewWriter returns a running writer. The end of ctx aborts it: what waits is
+// answered with the context's error. The caller has to Close it.
+func NewWriter(ctx context.Context, t Timelines, o WriterOptions) *Writer {
+	o = o.withDefaults()
+	w := &Writer{
+		timelines: t,
+		opts:      o,
+		room:      semaphore.NewWeighted(o.MaxBytes),
+		arrived:   make(chan struct{}, 1),
+		done:      make(chan struct{}),
+		failed:    make(map[fencing]error),
+	}
+	go w.run(ctx)
+	return w
+}
+
+// Submit hands a message over. It blocks while too much waits, until ctx ends;
+// an error means that the message was not taken, and done is not called.
+// Otherwise done is called once, from the writer's goroutine: it must not
+// block. The drafts belong to the writer until then. What follows on the
+// same session must be submitted after Submit has returned.
+func (w *Writer) Submit(ctx context.Context, a Append, done func(Appended)) error {
+	size := min(sizeOf(a), w.opts.MaxBytes)
+	if err := w.room.Acquire(ctx, size); err != nil {
+		return fmt.Errorf("wait for the writer: %w", err)
+	}
+	if err := w.push(submission{Append: a, size: size, done: done}); err != nil {
+		w.room.Release(size)
+		return err
+	}
+	return nil
+}
+
+// sizeOf estimates the memory that a message takes while it waits.
+func sizeOf(a Append) int64 {
+	const fixed = 256 // structs, names and the like
+	size := fixed
+	for _, d := range a.Drafts {
+		size += fixed + len(d.Stanza)
+	}
+	return int64(size)
+}
+
+// Close lets what was submitted be stored and answered, and waits for it. The
+// error says that the writer's context ended before.
+func (w *Writer) Close() error {
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
+	w.signal()
+	<-w.done
+	return w.err
+}
+
+func (w *Writer) push(s submission) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return ErrClosed
+	}
+	w.queue = append(w.queue, s)
+	w.signal()
+	return nil
+}
+
+func (w *Writer) signal() {
+	select {
+	case w.arrived <- struct{}{}:
+	default:
+	}
+}
+
+// take returns what waits, as far as it fits into a batch, and whether the
+// writer is closed.
+func (w *Writer) take() (batch []submission, closed bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := min(len(w.queue), w.opts.MaxBatch)
+	batch, w.queue = w.queue[:n:n], w.queue[n:]
+	if len(w.queue) == 0 {
+		w.queue = nil // the batch keeps the array, and with it the stanzas
+	}
+	return batch, w.closed
+}
+
+// run stores batch after batch until the writer is closed and nothing waits.
+func (w *Writer) run(ctx context.Context) {
+	defer close(w.done)
+	for {
+		batch, closed := w.take()
+		switch {
+		case len(batch) > 0:
+			w.store(ctx, batch)
+			w.forget(time.Now())
+		case closed:
+			return
+		default:
+			<-w.arrived
+		}
+	}
+}
+
+// store stores a batch and answers it. When the store refuses it as a whole, it
+// is halved until what is at fault stands alone.
+func (w *Writer) store(ctx context.Context, batch []submission) {
+	batch = w.refuse(batch)
+	if len(batch) == 0 {
+		return
+	}
+	answers, err := w.persist(ctx, batch)
+	switch {
+	case err == nil:
+		for i, s := range batch {
+			w.answer(s, answers[i])
+		}
+	case len(batch) == 1 || errors.Is(err, ErrUnavailable) || ctx.Err() != nil:
+		w.fail(ctx, batch, err)
+	default:
+		half := len(batch) / 2
+		w.store(ctx, batch[:half])
+		w.store(ctx, batch[half:])
+	}
+}
+
+// refuse answers the messages of sessions that have lost one before, and
+// returns the others.
+func (w *Writer) refuse(batch []submission) []submission {
+	if len(w.failed) == 0 {
+		return batch
+	}
+	var rest []submission
+	for _, s := range batch {
+		if err := w.failed[fencing{s.Session, s.Epoch}]; err != nil {
+			w.answer(s, Appended{Err: err})
+		} else {
+			rest = append(rest, s)
+		}
+	}
+	return rest
+}
+
+// fail answers a batch of which nothing was stored.
+func (w *Writer) fail(ctx context.Context, batch []submission, err error) {
+	w.opts.Logger.ErrorContext(ctx, "messages were not stored", "messages", len(batch), "error", err)
+	if ctx.Err() != nil {
+		w.err = fmt.Errorf("messages were not stored: %w", err)
+	}
+	for _, s := range batch {
+		w.remember(fencing{s.Session, s.Epoch}, err)
+		w.answer(s, Appended{Err: err})
+	}
+}
+
+// remember makes a session's further messages fail with err.
+func (w *Writer) remember(session fencing, err error) {
+	if session.session != "" && w.failed[session] == nil {
+		w.failed[session] = err
+		w.failures = append(w.failures, failure{session: session, at: time.Now()})
+	}
+}
+
+func (w *Writer) answer(s submission, a Appended) {
+	w.room.Release(s.size)
+	s.done(a)
+}
+
+// failureMemory is how long a session that has lost a message is remembered. It
+// is ended by whoever gets the error; only what is on its way into Submit at
+// that moment can still come.
+const failureMemory = time.Minute
+
+// forget drops the failures of sessions that must have ended.
+func (w *Writer) forget(now time.Time) {
+	for len(w.failures) > 0 && now.Sub(w.failures[0].at) > failureMemory {
+		delete(w.failed, w.failures[0].session)
+		w.failures = w.failures[1:]
+	}
+}
+
+// The pauses between attempts, doubled each time.
+const (
+	firstPause = 10 * time.Millisecond
+	lastPause  = time.Second
+)
+
+// persist runs the transaction, again and again while the store is not
+// available and there is patience left.
+func (w *Writer) persist(ctx context.Context, batch []submission) ([]Appended, error) {
+	appends := make([]Append, len(batch))
+	for i, s := range batch {
+		appends[i] = s.Append
+	}
+	deadline := time.Now().Add(w.opts.Patience)
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		start := time.Now()
+		answers, err := w.timelines.AppendBatch(ctx, appends)
+		w.opts.Observe(len(batch), time.Since(start), err)
+		if !errors.Is(err, ErrUnavailable) || time.Now().Add(pause).After(deadline) {
+			return answers, err
+		}
+		if err := wait(ctx, pause/2+rand.N(pause/2)); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// wait waits for a duration or the end of ctx.
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
