@@ -1,7 +1,5 @@
 package xmpp
 
-import "errors"
-
 // Conditions of stream errors (RFC 6120 §4.9.3), of stanza errors (§8.3.3) and of
 // SASL failures (§6.5). One that belongs to several of them is listed once.
 const (
@@ -197,6 +195,3 @@ func condition(e Element, space, missing string) (name, text string) {
 	}
 	return name, text
 }
-
-// errNotElement is what the views return for bytes that do not begin with a start tag.
-var errNotElement = errors.New("not an XML element")
