@@ -19,6 +19,7 @@ type Table struct {
 	headroom headroom
 	scorers  []scorer
 	owners   []int32 // partition → index of its owner; nil when there are no nodes
+	owned    []int   // how many partitions each owns
 }
 
 // BuildTable distributes the partitions over the members that have a weight; it
@@ -83,20 +84,18 @@ func (t *Table) Ranked(partition uint16) iter.Seq[string] {
 
 // Owned returns how many partitions each node owns.
 func (t *Table) Owned() map[string]int {
-	counts := t.counts()
 	owned := make(map[string]int, len(t.names))
 	for i, name := range t.names {
-		owned[name] = counts[i]
+		owned[name] = t.owned[i]
 	}
 	return owned
 }
 
-func (t *Table) counts() []int {
-	counts := make([]int, len(t.names))
-	for _, i := range t.owners {
-		counts[i]++
-	}
-	return counts
+// isOf says whether the table is the one of these members, which are sorted by
+// name and have a weight.
+func (t *Table) isOf(members []Member) bool {
+	return slices.EqualFunc(members, t.names, func(m Member, name string) bool { return m.Name == name }) &&
+		slices.EqualFunc(members, t.weights, func(m Member, w weight) bool { return newWeight(m.Weight) == w })
 }
 
 // limit returns how many partitions a node may own.
@@ -187,7 +186,9 @@ func (t *Table) settle(claims []claim) {
 		}
 	}
 	t.owners = make([]int32, Partitions)
-	for _, h := range held {
+	t.owned = make([]int, len(held))
+	for i, h := range held {
+		t.owned[i] = len(h.claims)
 		for _, c := range h.claims {
 			t.owners[c.partition] = c.node
 		}

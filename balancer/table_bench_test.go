@@ -43,3 +43,30 @@ func equal(n int) []balancer.Member {
 }
 
 func user(i int) string { return fmt.Sprintf("user%d@example.com", i) }
+
+// BenchmarkAcquire places and releases a session of a user who has none, on
+// nodes that have 100 each.
+func BenchmarkAcquire(b *testing.B) {
+	for _, nodes := range []int{20, 1000} {
+		b.Run(fmt.Sprintf("nodes=%d", nodes), func(b *testing.B) {
+			balanced := balancer.New(balancer.Options{})
+			balanced.SetMembers(equal(nodes))
+			users := make([]string, 100*nodes)
+			for i := range users {
+				users[i] = user(i)
+				if _, err := balanced.Acquire(users[i], nil); err != nil {
+					b.Fatal(err)
+				}
+			}
+			i := 0
+			for b.Loop() {
+				l, err := balanced.Acquire(users[i%len(users)]+"2", nil)
+				if err != nil {
+					b.Fatal(err)
+				}
+				l.Release()
+				i++
+			}
+		})
+	}
+}
