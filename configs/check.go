@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 )
 
 // complete fills in what by default follows from other parts of the document.
@@ -139,18 +140,27 @@ func (n *Node) check(d *decoder) {
 	if n.Listen == n.Admin.Address && !anyPort(n.Listen) {
 		d.refuse("admin.address", "is the same as listen; give each its own")
 	}
-	if len(n.Bus.URLs) > 0 && (n.Bus.Cluster.Listen != "" || len(n.Bus.Cluster.Routes) > 0) {
+	n.Bus.check(d)
+	n.Consul.check(d)
+}
+
+func (b *Bus) check(d *decoder) {
+	c := b.Cluster
+	if c.Listen == "" && (len(c.Routes) > 0 || c.Advertise != "" || c.SecretFile != "") {
+		d.refuse("bus.cluster.listen", "is missing; a node of a cluster has to listen for the others")
+	}
+	if len(b.URLs) > 0 && c.Listen != "" {
 		d.refuse("bus", "has both urls and cluster; keep urls for an external NATS, cluster for the embedded one")
 	}
-	if n.Bus.Cluster.Listen == "" && len(n.Bus.Cluster.Routes) > 0 {
-		d.refuse("bus.cluster.listen", "is missing; a node with routes has to listen for the others too")
-	}
-	n.Consul.check(d)
 }
 
 // checkFiles tries the files that the document names. The database is not one of
 // them: it is made when it is not there.
-func (n *Node) checkFiles(d *decoder) { n.Consul.checkFiles(d) }
+func (n *Node) checkFiles(d *decoder) {
+	d.checkSecret("bus.cluster.secret_file", n.Bus.Cluster.SecretFile)
+	d.checkSecret("sasl.secret_file", n.SASL.SecretFile)
+	n.Consul.checkFiles(d)
+}
 
 // complete fills in what a registration leaves out.
 func (c *Consul) complete(service, listen, admin string) {
@@ -192,11 +202,7 @@ func (c *Consul) checkFiles(d *decoder) {
 	if c == nil {
 		return
 	}
-	if c.TokenFile != "" {
-		if _, err := os.ReadFile(c.TokenFile); err != nil {
-			d.refuse("consul.token_file", "cannot be read: %v", err)
-		}
-	}
+	d.checkSecret("consul.token_file", c.TokenFile)
 	if c.TLS == nil {
 		return
 	}
@@ -210,6 +216,30 @@ func (c *Consul) checkFiles(d *decoder) {
 			d.refuse("consul.tls.cert_file", "cannot be used: %v", err)
 		}
 	}
+}
+
+// checkSecret tries a file that holds a secret, if one is named.
+func (d *decoder) checkSecret(path, file string) {
+	if file == "" {
+		return
+	}
+	if _, err := ReadSecret(file); err != nil {
+		d.refuse(path, "cannot be used: %v", err)
+	}
+}
+
+// ReadSecret returns what a file holds, without the space around it. It is an
+// error when that is nothing.
+func ReadSecret(file string) (string, error) {
+	data, err := os.ReadFile(file) //nolint:gosec // the operator names the file
+	if err != nil {
+		return "", fmt.Errorf("read secret: %w", err)
+	}
+	secret := strings.TrimSpace(string(data))
+	if secret == "" {
+		return "", fmt.Errorf("read secret: %s is empty", file)
+	}
+	return secret, nil
 }
 
 func checkCA(path string) error {

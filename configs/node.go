@@ -40,8 +40,13 @@ type Bus struct {
 
 // BusCluster joins the embedded NATS servers of the nodes.
 type BusCluster struct {
-	Listen string   `yaml:"listen,omitempty" is:"listen"` // empty: the node is alone
-	Routes []string `yaml:"routes,omitempty" is:"dial"`   // some other nodes' listen addresses; the rest is learnt from them
+	Listen string `yaml:"listen,omitempty" is:"listen"` // empty: the node is alone
+	// Advertise is what the others are told, where it differs from Listen.
+	Advertise string `yaml:"advertise,omitempty" is:"dial"`
+	// SecretFile holds what the servers ask each other for, the same on all
+	// nodes; empty: nothing.
+	SecretFile string   `yaml:"secret_file,omitempty" is:"file"`
+	Routes     []string `yaml:"routes,omitempty" is:"dial"` // some other nodes' listen addresses; the rest is learnt from them
 }
 
 // NodeSASL says which mechanisms are offered and how new passwords are kept.
@@ -49,16 +54,25 @@ type NodeSASL struct {
 	Mechanisms []Mechanism `yaml:"mechanisms" default:"SCRAM-SHA-256,SCRAM-SHA-1,PLAIN"`
 	// Iterations is the work in each key; RFC 7677 §4 asks for at least 4096.
 	Iterations int `yaml:"iterations" default:"10000" min:"4096" max:"10000000"`
+	// SecretFile holds what the salts of names without an account are made
+	// from, the same on all nodes, so that they look like accounts on each of
+	// them; empty: each start of a node has its own.
+	SecretFile string `yaml:"secret_file,omitempty" is:"file"`
 }
 
 // NodeLimits bound what one client can cost.
 type NodeLimits struct {
-	MaxStanza   Size `yaml:"max_stanza" default:"256KiB" min:"10000" max:"64MiB"`
-	MaxSessions int  `yaml:"max_sessions" default:"0" min:"0"` // 0: no limit
+	MaxStanza     Size `yaml:"max_stanza" default:"256KiB" min:"10000" max:"64MiB"`
+	MaxQueue      Size `yaml:"max_queue" default:"1MiB" min:"64KiB" max:"1GiB"` // waiting for one client to read
+	MaxContacts   int  `yaml:"max_contacts" default:"5000" min:"1"`             // in one user's roster
+	MaxSessions   int  `yaml:"max_sessions" default:"0" min:"0"`                // on the node; 0: no limit
+	LoginAttempts int  `yaml:"login_attempts" default:"5" min:"1" max:"100"`
 }
 
 // NodeTimeouts bound how long things may take.
 type NodeTimeouts struct {
+	Login time.Duration `yaml:"login" default:"30s" min:"10ms"` // from the front's connection to a bound resource
+	Write time.Duration `yaml:"write" default:"30s" min:"10ms"` // a front that does not read
 	// Lease is how long a node that fell silent is believed to live. After that
 	// others end its sessions.
 	Lease    time.Duration `yaml:"lease" default:"10s" min:"1s"`

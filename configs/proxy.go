@@ -33,8 +33,8 @@ type Listener struct {
 	Rate          Rate           `yaml:"rate"`
 }
 
-// ProxyProtocol lists who may say in a PROXY header where a connection comes
-// from. Connections of others are taken as they are.
+// ProxyProtocol lists who has to say in a PROXY header (v1 or v2) where
+// a connection comes from. Connections of others are taken as they are.
 type ProxyProtocol struct {
 	Trusted []netip.Prefix `yaml:"trusted" required:"list the networks of the proxies, like [10.0.0.0/8]"`
 }
@@ -43,6 +43,9 @@ type ProxyProtocol struct {
 type Rate struct {
 	PerSecond float64 `yaml:"per_second" default:"500" min:"0"` // 0: no limit
 	Burst     int     `yaml:"burst" default:"1000" min:"1"`
+	// MaxWait is how long a connection above the rate may have to wait for its
+	// turn; one that would have to wait longer is refused at once.
+	MaxWait time.Duration `yaml:"max_wait" default:"2s" min:"0s"`
 }
 
 // Pool is a group of nodes among which users are placed. It has either Nodes or
@@ -52,6 +55,8 @@ type Pool struct {
 	Consul      *PoolConsul   `yaml:"consul,omitempty"`
 	Check       Check         `yaml:"check"`
 	DialTimeout time.Duration `yaml:"dial_timeout" default:"2s" min:"1ms"`
+	// DialAttempts is how many nodes a login tries.
+	DialAttempts int `yaml:"dial_attempts" default:"3" min:"1" max:"100"`
 }
 
 // PoolNode is a node of a static pool.
@@ -62,6 +67,10 @@ type PoolNode struct {
 	Admin   string  `yaml:"admin,omitempty" is:"dial"` // host:port of its admin listener
 	Weight  float64 `yaml:"weight" default:"1" min:"0.001" max:"1000"`
 	Zone    string  `yaml:"zone,omitempty" is:"name"`
+	// Backup nodes are used only when no other can take a session.
+	Backup bool `yaml:"backup" default:"false"`
+	// MaxSessions is the most that this front gives the node; 0: no limit.
+	MaxSessions int `yaml:"max_sessions" default:"0" min:"0"`
 }
 
 // PoolConsul finds the nodes of a pool in Consul.
@@ -83,6 +92,9 @@ type Check struct {
 type Placement struct {
 	// Epsilon is how much more than its share a node may carry: 0.25 is a quarter.
 	Epsilon float64 `yaml:"epsilon" default:"0.25" min:"0.01" max:"10"`
+	// Zone is where the front stands; nodes of that zone come first. Empty: no
+	// zone is preferred.
+	Zone string `yaml:"zone,omitempty" is:"name"`
 }
 
 // TLS names the certificates that clients see.
