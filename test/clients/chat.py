@@ -13,6 +13,8 @@ command {"client": NAME, "cmd": ...}; each line on standard output is an event
     ping       [to]                     answered with "pong" or "iq_error"
     roster                              answered with "roster"
     raw        xml                      sent as it is
+    acks                                asks the server what it has handled:
+               slixmpp asks before each message, so never for the last one
     talk       to, prefix[, count][, every]   messages "PREFIX-1", "PREFIX-2" …
                one each `every` seconds while online; keeps its number across
                logins; ends with "talked"
@@ -150,11 +152,16 @@ class Client:
     def raw(self, cmd):
         self.session.send_raw(cmd["xml"])
 
+    def acks(self, _cmd):
+        if self.session.opts.get("sm") and self.online.is_set():
+            self.session["xep_0198"].request_ack()
+
     def talk(self, cmd):
         self.talking = asyncio.ensure_future(self.talker(cmd))
 
     def hush(self, _cmd):
         self.talking.cancel()
+        self.acks({})
         emit(self.name, "talked", count=self.sent)
 
     def stay(self, cmd):
@@ -179,9 +186,10 @@ class Client:
 
     async def rostering(self):
         try:
-            iq = await self.session.get_roster(timeout=10)
-            items = {str(jid): item["subscription"] for jid, item in iq["roster"]["items"].items()}
-            emit(self.name, "roster", items=items)
+            # An answer may say only that nothing changed; what slixmpp keeps is whole.
+            await self.session.get_roster(timeout=10)
+            roster = self.session.client_roster
+            emit(self.name, "roster", items={jid: roster[jid]["subscription"] for jid in roster})
         except (IqError, IqTimeout) as err:
             emit(self.name, "iq_error", what="roster", condition=condition(err))
 
@@ -195,6 +203,7 @@ class Client:
             emit(self.name, "sent", id=body, body=body)
             self.send({"to": cmd["to"], "body": body})
             await asyncio.sleep(cmd.get("every", 0.01))
+        self.acks({})
         emit(self.name, "talked", count=self.sent)
 
     def lost(self, session, why):

@@ -1,0 +1,44 @@
+package test
+
+import (
+	"testing"
+)
+
+// TestFront runs every scenario that leaves the cluster as it found it on one
+// cluster, each with accounts of its own.
+func TestFront(t *testing.T) {
+	d := startDev(t, devOptions{users: 60})
+	scenarios := []struct {
+		name string
+		run  func(*testing.T, *dev)
+	}{
+		{"EchoBot", testEchoBot},
+		{"GoSendxmpp", testGoSendxmpp},
+		{"XMPPJSDirectTLS", testXMPPJSDirectTLS},
+		{"XMPPJSWebSocket", testXMPPJSWebSocket},
+		{"HostMeta", testHostMeta},
+		{"Mechanisms", testMechanisms},
+		{"SASLFailures", testSASLFailures},
+		{"SASLRetry", testSASLRetry},
+		{"SASLAbort", testSASLAbort},
+		{"StreamErrors", testStreamErrors},
+		{"TLSFirst", testTLSFirst},
+		{"STARTTLSInjection", testSTARTTLSInjection},
+		{"QUIC", testQUIC},
+		{"QUICManySessions", testQUICManySessions},
+		{"Apart", testApart},
+		{"Together", testTogether},
+		{"Offline", testOffline},
+		{"Acknowledgements", testAcknowledgements},
+		{"Subscription", testSubscription},
+		{"PortScan", testPortScan},
+		{"Garbage", testGarbage},
+		{"Probes", testProbes},
+	}
+	for _, s := range scenarios {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			s.run(t, d)
+		})
+	}
+}
