@@ -1,0 +1,180 @@
+package test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// consul is a real agent, in server mode, so that it can be restarted with its state.
+type consul struct {
+	*process
+	t    *testing.T
+	bin  string
+	args []string
+	addr string // of its HTTP API
+}
+
+// startConsul runs an agent on loopback ports and waits until it leads itself.
+func startConsul(t *testing.T) *consul {
+	t.Helper()
+	bin := consulBinary(t)
+	base := freeBasePort(t)
+	port := func(i int) string { return strconv.Itoa(base + i) }
+	c := &consul{t: t, bin: bin, addr: "127.0.0.1:" + port(0), args: []string{
+		"agent", "-server", "-bootstrap-expect=1", "-node=test", "-data-dir=" + filepath.Join(t.TempDir(), "consul"),
+		"-bind=127.0.0.1", "-client=127.0.0.1", "-log-level=warn",
+		"-http-port=" + port(0), "-server-port=" + port(1), "-serf-lan-port=" + port(2), "-serf-wan-port=" + port(3),
+		"-dns-port=-1", "-grpc-port=-1", "-grpc-tls-port=-1",
+	}}
+	c.start()
+	return c
+}
+
+func consulBinary(t *testing.T) string {
+	t.Helper()
+	for _, path := range []string{"bin/consul", "consul/consul"} {
+		path = filepath.Join(testCache(t), path)
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	missing(t, "consul")
+	return ""
+}
+
+// start runs the agent, for the first time or again.
+func (c *consul) start() {
+	c.t.Helper()
+	c.process = start(c.t, "consul", c.bin, c.args)
+	eventually(c.t, "a leader of Consul", func(ctx context.Context) (bool, string) {
+		status, body, err := get(ctx, c.addr, "/v1/status/leader")
+		return err == nil && status == http.StatusOK && len(strings.Trim(body, "\"\n")) > 0, fmt.Sprint(status, body, err)
+	})
+}
+
+// kill ends the agent without warning.
+func (c *consul) kill() {
+	c.t.Helper()
+	if err := killGroup(c.pid()); err != nil {
+		c.t.Fatal(err)
+	}
+	c.awaitExit()
+}
+
+// forget removes the agent's state; it must not be running.
+func (c *consul) forget() {
+	c.t.Helper()
+	for _, a := range c.args {
+		if dir, ok := strings.CutPrefix(a, "-data-dir="); ok {
+			if err := os.RemoveAll(dir); err != nil {
+				c.t.Fatal(err)
+			}
+		}
+	}
+}
+
+// passing lists the addresses of the instances of a service whose checks pass.
+func (c *consul) passing(ctx context.Context, service string) ([]string, error) {
+	_, body, err := get(ctx, c.addr, "/v1/health/service/"+service+"?passing")
+	if err != nil {
+		return nil, err
+	}
+	var entries []struct {
+		Service struct {
+			Address string
+			Port    int
+		}
+	}
+	if err := json.Unmarshal([]byte(body), &entries); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, body)
+	}
+	var addrs []string
+	for _, e := range entries {
+		addrs = append(addrs, fmt.Sprintf("%s:%d", e.Service.Address, e.Service.Port))
+	}
+	slices.Sort(addrs)
+	return addrs, nil
+}
+
+// awaitPassing waits until exactly these instances of a service pass.
+func (c *consul) awaitPassing(service string, want []string) {
+	c.t.Helper()
+	slices.Sort(want)
+	eventually(c.t, "the passing instances of "+service, func(ctx context.Context) (bool, string) {
+		got, err := c.passing(ctx, service)
+		return err == nil && slices.Equal(got, want), fmt.Sprintf("%v, %v; want %v", got, err, want)
+	})
+}
+
+// living lists the addresses of the nodes that have not been killed.
+func (d *dev) living() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var addrs []string
+	for _, n := range d.Nodes {
+		if !d.killed[n.Name] {
+			addrs = append(addrs, n.Addr)
+		}
+	}
+	return addrs
+}
+
+// TestConsul runs the cluster on a real agent: nodes and front register, the
+// front finds the nodes there, a killed node leaves; and an agent that dies takes
+// nothing with it.
+func TestConsul(t *testing.T) {
+	t.Parallel()
+	c := startConsul(t)
+	d := startDev(t, devOptions{users: 30, args: []string{"--consul", c.addr, "--nodes", "4"}})
+	nodes := fmt.Sprintf("imlb-dev-%d", d.base)
+	front := nodes + "-front"
+	c.awaitPassing(nodes, d.living())
+	c.awaitPassing(front, []string{d.Front.XMPP})
+
+	alice, bob := apart(t, d)
+	home := placement(t, d, alice)
+	d.kill(t, home)
+	if got := placement(t, d, alice); got == home {
+		t.Errorf("after the kill of %s a login landed there", home)
+	}
+	c.awaitPassing(nodes, d.living())
+
+	// A session from before the agent's death lives through all of the rest.
+	s := d.dialTLS(t)
+	s.session(d.Domain, "PLAIN", bob)
+	s.write("<presence/>")
+	s.sync(d)
+
+	c.kill()
+	for range 3 {
+		placement(t, d, d.account(t))
+	}
+	s.sync(d)
+	wantServing(t, d)
+
+	c.start() // with its state
+	c.awaitPassing(nodes, d.living())
+	c.awaitPassing(front, []string{d.Front.XMPP})
+	s.sync(d)
+
+	c.kill()
+	c.forget()
+	c.start() // an agent that knows nothing: everybody registers again
+	c.awaitPassing(nodes, d.living())
+	c.awaitPassing(front, []string{d.Front.XMPP})
+	s.sync(d)
+	placement(t, d, d.account(t))
+	s.close()
+
+	d.stop()
+	c.awaitPassing(nodes, nil)
+	c.awaitPassing(front, nil)
+}

@@ -1,0 +1,208 @@
+package test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestKill kills node after node under a conversation that goes on in both
+// directions. Clients log in again when they lose the connection. No message
+// that was acknowledged may be lost, none may come twice, none out of order.
+func TestKill(t *testing.T) {
+	t.Parallel()
+	d := startDev(t, devOptions{users: 30, args: []string{"--nodes", "4"}})
+	alice, bob := apart(t, d)
+	c := startChat(t)
+	a := &talker{client: c.client("a"), account: alice, prefix: "ab"}
+	b := &talker{client: c.client("b"), account: bob, prefix: "ba"}
+	for _, x := range []*talker{a, b} {
+		x.login(d, x.account, login{sm: true})
+		x.do("stay", map[string]any{"attempts": 100})
+	}
+	a.talkTo(b)
+	b.talkTo(a)
+	killAllButOne(t, d, []*talker{a, b}, func() {
+		b.hears(a)
+		a.hears(b)
+	})
+	a.finish(b)
+	b.finish(a)
+	a.logout()
+	b.logout()
+	conversation(a.client, b.client, a.prefix).check(t, "alice to bob")
+	conversation(b.client, a.client, b.prefix).check(t, "bob to alice")
+	wantNothingStored(t, d, alice)
+	wantNothingStored(t, d, bob)
+	wantServing(t, d)
+}
+
+// TestKillWithoutAcks does the same to a receiver that acknowledges nothing:
+// what has reached it is known from the connection alone.
+func TestKillWithoutAcks(t *testing.T) {
+	t.Parallel()
+	d := startDev(t, devOptions{users: 30, args: []string{"--nodes", "4"}})
+	alice, bob := apart(t, d)
+	c := startChat(t)
+	a := &talker{client: c.client("a"), account: alice, prefix: "ab"}
+	b := &talker{client: c.client("b"), account: bob, prefix: "ba"}
+	a.login(d, alice, login{sm: true})
+	b.login(d, bob, login{})
+	for _, x := range []*talker{a, b} {
+		x.do("stay", map[string]any{"attempts": 100})
+	}
+	a.talkTo(b)
+	killAllButOne(t, d, []*talker{a, b}, func() { b.hears(a) })
+	a.finish(b)
+	a.logout()
+	b.logout()
+	conversation(a.client, b.client, a.prefix).check(t, "alice to bob")
+	wantNothingStored(t, d, bob)
+	wantServing(t, d)
+}
+
+// talker is a client in a conversation.
+type talker struct {
+	*client
+	account account
+	prefix  string // of what it says
+}
+
+func (x *talker) talkTo(y *talker) {
+	x.t.Helper()
+	x.do("talk", map[string]any{"to": y.account.jid, "prefix": x.prefix, "every": 0.004})
+}
+
+// hears waits until x has received twenty more messages of y.
+func (x *talker) hears(y *talker) {
+	x.t.Helper()
+	for range 20 {
+		x.await("message", func(m event) bool { return strings.HasPrefix(m.Body, y.prefix+"-") })
+	}
+}
+
+// finish ends the talk and waits until all of it that will arrive has: what one
+// session sends to one user arrives in order, so the last word comes last.
+func (x *talker) finish(y *talker) {
+	x.t.Helper()
+	x.do("hush", nil)
+	x.await("talked", nil)
+	last := "the last word of " + x.name
+	x.send(y.account.jid, last)
+	y.awaitBody(last)
+}
+
+// killAllButOne kills the nodes that have the sessions, one after the other,
+// and waits each time until everybody is back and traffic flows.
+func killAllButOne(t *testing.T, d *dev, all []*talker, traffic func()) {
+	t.Helper()
+	logins := func() (n int) {
+		for _, x := range all {
+			n += len(x.history("online"))
+		}
+		return n
+	}
+	for range len(d.Nodes) - 1 {
+		traffic()
+		victim := d.busiest(t)
+		hosted, before := d.sessionsOn(t, victim), logins()
+		d.kill(t, victim)
+		eventually(t, "new logins after the kill of "+victim, func(context.Context) (bool, string) {
+			return logins() >= before+hosted, fmt.Sprintf("%d of %d", logins()-before, hosted)
+		})
+		if extra := logins() - before - hosted; extra > 0 {
+			t.Errorf("the kill of %s, with %d sessions, ended %d sessions of other nodes", victim, hosted, extra)
+		}
+	}
+	traffic()
+}
+
+// nodeStatus is what a node says of itself.
+type nodeStatus struct {
+	Node     string `json:"node"`
+	Sessions int    `json:"sessions"`
+	Draining bool   `json:"draining"`
+	Ready    bool   `json:"ready"`
+}
+
+func (d *dev) sessionsOn(t *testing.T, name string) int {
+	t.Helper()
+	_, body, err := get(within(t, patience), d.node(t, name).Admin, "/status")
+	if err != nil {
+		t.Fatalf("/status of %s: %v", name, err)
+	}
+	var s nodeStatus
+	if err := json.Unmarshal([]byte(body), &s); err != nil || s.Node != name {
+		t.Fatalf("/status of %s: %q: %v", name, body, err)
+	}
+	return s.Sessions
+}
+
+// busiest returns the living node that has the most sessions; there must be one.
+func (d *dev) busiest(t *testing.T) string {
+	t.Helper()
+	living := make([]string, 0, len(d.Nodes))
+	sessions := make(map[string]int)
+	for name := range d.admins() {
+		if name != "front" {
+			living = append(living, name)
+			sessions[name] = d.sessionsOn(t, name)
+		}
+	}
+	slices.Sort(living)
+	name := slices.MaxFunc(living, func(x, y string) int { return sessions[x] - sessions[y] })
+	if sessions[name] == 0 {
+		t.Fatalf("no node has a session: %v", sessions)
+	}
+	return name
+}
+
+// TestKillMidStanza kills a node while it sends a client long messages: what
+// the client reads is well-formed to the end, and ends with the stream error
+// that tells it to come back.
+func TestKillMidStanza(t *testing.T) {
+	t.Parallel()
+	d := startDev(t, devOptions{users: 30})
+	alice, bob := apart(t, d)
+	home := placement(t, d, bob)
+	receiver, sender := d.dialTLS(t), d.dialTLS(t)
+	receiver.session(d.Domain, "PLAIN", bob)
+	receiver.write("<presence/>")
+	sender.session(d.Domain, "PLAIN", alice)
+	sender.sync(d)
+
+	text := make([]byte, 60_000)
+	for i := range text {
+		text[i] = 'a' + byte(i%26)
+	}
+	go func() {
+		// More than the receiver takes before the node dies; the end of the
+		// test ends it.
+		for i := range 10_000 {
+			if _, err := fmt.Fprintf(sender.conn, "<message to='%s' type='chat' id='m%d'><body>%d %s</body></message>", bob.jid, i, i, text); err != nil {
+				return
+			}
+		}
+	}()
+	for range 5 {
+		receiver.message()
+	}
+	d.kill(t, home)
+	e := receiver.readUntil("a stream error", func(e element) bool { return e.is(nsStreams, "error") })
+	if e.child(nsStream, "system-shutdown").XMLName.Local == "" {
+		t.Errorf("want the stream error system-shutdown, got %+v", e)
+	}
+	receiver.wantEnd()
+	r := d.awaitRecord(t, "of "+bob.jid+" on the killed node", func(r record) bool {
+		return r.text("user") == bob.jid && r.text("reason") == "node-lost"
+	})
+	if r.text("node") != home {
+		t.Errorf("session record %v: want node %s", r, home)
+	}
+	if got := placement(t, d, bob); got == home {
+		t.Errorf("the next login landed on the dead node")
+	}
+}
