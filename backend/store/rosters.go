@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -86,12 +87,13 @@ func rosterItem(ctx context.Context, tx *sql.Tx, owner OwnerID, contact string) 
 func edited(old RosterItem, change func(*RosterItem) bool) (RosterItem, bool) {
 	item := old
 	item.Groups = slices.Clone(old.Groups)
-	item.PendingIn = slices.Clone(old.PendingIn)
+	item.PendingIn = bytes.Clone(old.PendingIn)
 	if !change(&item) {
 		return old, false
 	}
 	item.Contact, item.Version = old.Contact, old.Version
 	item.Groups = slices.Compact(slices.Sorted(slices.Values(item.Groups)))
+	item.PendingIn = bytes.Clone(item.PendingIn)
 	if len(item.PendingIn) == 0 {
 		item.PendingIn = nil
 	}

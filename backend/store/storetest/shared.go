@@ -1,0 +1,330 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"imlb/backend/store"
+)
+
+// sharedTests are about one database that several processes use, and that
+// outlives them.
+func sharedTests() []test {
+	return []test{
+		{"Reopen", reopen},
+		{"OpenTogether", openTogether},
+		{"AppendsAreGapFree", sharedAppends},
+		{"OneAccountOfAName", sharedAccounts},
+		{"RosterVersions", sharedRoster},
+		{"OneSessionPerResource", sharedResource},
+		{"ReapedOnce", sharedReap},
+		{"CanceledContext", on(canceled)},
+	}
+}
+
+func reopen(t *testing.T, open Open) {
+	first := open(t)
+	a, err := first.CreateAccount(t.Context(), "alice@example.com", []store.Credential{keys("SCRAM-SHA-1", 1)})
+	check(t, err)
+	renew(t, first, "node-1", "run-1")
+	session := newSession(t, first, a.Owner, "s1", "phone", "node-1")
+	appendOne(t, first, store.Append{Session: "s1", Epoch: 1, Handled: 1, Drafts: []store.Draft{text(a.Owner, "1"), text(a.Owner, "2")}})
+	check(t, first.SetDelivered(t.Context(), map[store.OwnerID]uint64{a.Owner: 1}))
+	_, _, err = first.UpdateRoster(t.Context(), a.Owner, "bob@example.com", add)
+	check(t, err)
+	entries := readAll(t.Context(), t, first, a.Owner)
+	check(t, first.Close())
+
+	second := open(t)
+	defer func() { check(t, second.Close()) }()
+	found, err := second.Account(t.Context(), a.User)
+	check(t, err)
+	equal(t, "account", found, a)
+	c, err := second.Credential(t.Context(), a.User, "SCRAM-SHA-1")
+	check(t, err)
+	equal(t, "keys", c, keys("SCRAM-SHA-1", 1))
+	equal(t, "entries", readAll(t.Context(), t, second, a.Owner), entries)
+	head, seen, err := second.Head(t.Context(), a.Owner)
+	check(t, err)
+	equal(t, "head and delivered", [2]uint64{head, seen}, [2]uint64{2, 1})
+	items, version, err := second.Roster(t.Context(), a.Owner)
+	check(t, err)
+	equal(t, "items and version", [2]int{len(items), int(min(version, 9))}, [2]int{1, 1})
+	session.Handled = 1
+	got, err := second.Session(t.Context(), "s1")
+	check(t, err)
+	equal(t, "session", got, session)
+	reap(t, second, noon())
+	equal(t, "numbers", appendOne(t, second, store.Append{Drafts: []store.Draft{text(a.Owner, "3")}}).Seqs, []uint64{3})
+}
+
+// together runs f for 0 to n-1 at the same time, and waits.
+func together(t *testing.T, n int, f func(i int) error) {
+	t.Helper()
+	var group sync.WaitGroup
+	start := make(chan struct{})
+	for i := range n {
+		group.Go(func() {
+			<-start
+			if err := f(i); err != nil {
+				t.Errorf("%d: %v", i, err)
+			}
+		})
+	}
+	close(start)
+	group.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+}
+
+// several opens a database a number of times.
+func several(t *testing.T, open Open, n int) []store.Store {
+	t.Helper()
+	stores := make([]store.Store, n)
+	for i := range stores {
+		stores[i] = open(t)
+		t.Cleanup(func() { check(t, stores[i].Close()) })
+	}
+	return stores
+}
+
+func openTogether(t *testing.T, open Open) {
+	stores := make([]store.Store, 6)
+	together(t, len(stores), func(i int) error {
+		stores[i] = open(t)
+		_, err := stores[i].CreateAccount(t.Context(), fmt.Sprintf("user%d@example.com", i), nil)
+		return err
+	})
+	list, err := stores[0].ListAccounts(t.Context(), "", 100)
+	check(t, err)
+	equal(t, "accounts", len(list), len(stores))
+	for _, s := range stores {
+		check(t, s.Close())
+	}
+}
+
+// sharedAppends lets the sessions of two processes write to the same
+// timelines, in batches of several sizes, and reads along.
+func sharedAppends(t *testing.T, open Open) {
+	const processes, writers, batches = 2, 4, 25
+	stores := several(t, open, processes)
+	owners := []store.OwnerID{
+		newAccount(t, stores[0], "alice@example.com").Owner,
+		newAccount(t, stores[0], "bob@example.com").Owner,
+		newAccount(t, stores[0], "carol@example.com").Owner,
+	}
+	for i := range processes * writers {
+		newSession(t, stores[0], owners[0], sessionID(i), sessionID(i), "node-1")
+	}
+	answers := make([][]store.Appended, processes*writers)
+	together(t, processes*writers, func(i int) error {
+		for b := range batches {
+			done, err := stores[i%processes].AppendBatch(t.Context(), sharedBatch(owners, i, len(answers[i]), 1+(b+i)%4))
+			if err != nil {
+				return err
+			}
+			answers[i] = append(answers[i], done...)
+			if err := readAlong(t.Context(), stores[i%processes], owners[b%len(owners)]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	timelines := make(map[store.OwnerID][]store.Entry)
+	total := 0
+	for _, owner := range owners {
+		timelines[owner] = readAll(t.Context(), t, stores[1], owner)
+		total += len(timelines[owner])
+	}
+	for i, done := range answers {
+		for n, a := range done {
+			check(t, a.Err)
+			for j, owner := range sharedOwners(owners, i, n) {
+				entry := timelines[owner][a.Seqs[j]-1]
+				equal(t, "body", string(entry.Stanza), sharedBody(i, n, j))
+				equal(t, "time", entry.Time, a.Time)
+				total--
+			}
+		}
+		handled(t, stores[0], sessionID(i), uint32(min(len(done), 1e6)))
+	}
+	equal(t, "entries that nobody wrote", total, 0)
+	perSenderInOrder(t, timelines)
+}
+
+func sessionID(i int) string { return fmt.Sprintf("session-%d", i) }
+
+// sharedBatch is writer i's messages from number n on.
+func sharedBatch(owners []store.OwnerID, i, n, size int) []store.Append {
+	batch := make([]store.Append, size)
+	for k := range batch {
+		a := store.Append{Session: sessionID(i), Epoch: 1, Handled: uint32(min(n+k+1, 1e6))}
+		for j, owner := range sharedOwners(owners, i, n+k) {
+			a.Drafts = append(a.Drafts, text(owner, "%s", sharedBody(i, n+k, j)))
+		}
+		batch[k] = a
+	}
+	return batch
+}
+
+// sharedOwners are the two timelines that writer i's message n goes to.
+func sharedOwners(owners []store.OwnerID, i, n int) []store.OwnerID {
+	return []store.OwnerID{owners[(i+n)%len(owners)], owners[(i+2*n+1)%len(owners)]}
+}
+
+func sharedBody(i, n, j int) string { return fmt.Sprintf("%d %06d %d", i, n, j) }
+
+// perSenderInOrder checks that on each timeline each writer's messages are in
+// the order in which it wrote them.
+func perSenderInOrder(t *testing.T, timelines map[store.OwnerID][]store.Entry) {
+	t.Helper()
+	for owner, entries := range timelines {
+		last := make(map[string]string)
+		for _, e := range entries {
+			writer, message, _ := strings.Cut(string(e.Stanza), " ")
+			if message <= last[writer] {
+				t.Fatalf("owner %d: writer %s: %q follows %q", owner, writer, message, last[writer])
+			}
+			last[writer] = message
+		}
+	}
+}
+
+// readAlong checks that what can be seen of a timeline has no gap, up to its head.
+func readAlong(ctx context.Context, s store.Store, owner store.OwnerID) error {
+	head, _, err := s.Head(ctx, owner)
+	if err != nil {
+		return err
+	}
+	after := max(head, 10) - 10
+	page, err := s.Read(ctx, owner, after, 10)
+	if err != nil {
+		return err
+	}
+	for i, e := range page {
+		if e.Seq != after+uint64(i)+1 {
+			return fmt.Errorf("owner %d: entry %d has number %d", owner, i+1, e.Seq)
+		}
+	}
+	if after+uint64(len(page)) < head {
+		return fmt.Errorf("owner %d: %d entries after %d, but the head was %d", owner, len(page), after, head)
+	}
+	return nil
+}
+
+func sharedAccounts(t *testing.T, open Open) {
+	stores := several(t, open, 2)
+	var mu sync.Mutex
+	created := 0
+	together(t, 8, func(i int) error {
+		_, err := stores[i%2].CreateAccount(t.Context(), "alice@example.com", nil)
+		if errors.Is(err, store.ErrExists) {
+			return nil
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		created++
+		return err
+	})
+	equal(t, "accounts created", created, 1)
+}
+
+func sharedRoster(t *testing.T, open Open) {
+	const writers, changes = 4, 10
+	stores := several(t, open, 2)
+	a := newAccount(t, stores[0], "alice@example.com")
+	var mu sync.Mutex
+	versions := make(map[uint64]bool)
+	together(t, writers, func(i int) error {
+		for range changes {
+			_, version, err := stores[i%2].UpdateRoster(t.Context(), a.Owner, "bob@example.com", func(item *store.RosterItem) bool {
+				item.Name += "x"
+				return add(item)
+			})
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			versions[version] = true
+			mu.Unlock()
+		}
+		return nil
+	})
+	items, version, err := stores[0].Roster(t.Context(), a.Owner)
+	check(t, err)
+	equal(t, "version", version, uint64(writers*changes))
+	equal(t, "distinct versions", len(versions), writers*changes)
+	equal(t, "name", items[0].Name, strings.Repeat("x", writers*changes))
+}
+
+func sharedResource(t *testing.T, open Open) {
+	stores := several(t, open, 2)
+	a := newAccount(t, stores[0], "alice@example.com")
+	var mu sync.Mutex
+	replaced := make(map[string]bool)
+	const sessions = 8
+	together(t, sessions, func(i int) error {
+		old, err := stores[i%2].CreateSession(t.Context(), store.Session{
+			ID: sessionID(i), Owner: a.Owner, Resource: "phone", Node: fmt.Sprintf("node-%d", i%2),
+		})
+		if old != nil {
+			mu.Lock()
+			defer mu.Unlock()
+			replaced[old.ID] = true
+		}
+		return err
+	})
+	list, err := stores[0].SessionsOf(t.Context(), a.Owner)
+	check(t, err)
+	equal(t, "sessions left", len(list), 1)
+	equal(t, "sessions replaced", len(replaced), sessions-1)
+	equal(t, "the last was replaced", replaced[list[0].ID], false)
+}
+
+func sharedReap(t *testing.T, open Open) {
+	stores := several(t, open, 2)
+	a := newAccount(t, stores[0], "alice@example.com")
+	const sessions = 40
+	for i := range sessions {
+		newSession(t, stores[0], a.Owner, sessionID(i), sessionID(i), "node-1")
+	}
+	var mu sync.Mutex
+	times := make(map[string]int)
+	together(t, 4, func(i int) error {
+		for {
+			got, err := stores[i%2].ReapSessions(t.Context(), noon(), 3)
+			if err != nil || len(got) == 0 {
+				return err
+			}
+			mu.Lock()
+			for _, session := range got {
+				times[session.ID]++
+			}
+			mu.Unlock()
+		}
+	})
+	equal(t, "sessions reaped", len(times), sessions)
+	for id, n := range times {
+		equal(t, "times that "+id+" was reaped", n, 1)
+	}
+}
+
+func canceled(t *testing.T, s store.Store) {
+	a := newAccount(t, s, "alice@example.com")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := s.AppendBatch(ctx, []store.Append{{Drafts: []store.Draft{text(a.Owner, "x")}}})
+	wantErr(t, err, context.Canceled)
+	_, err = s.Read(ctx, a.Owner, 0, 1)
+	wantErr(t, err, context.Canceled)
+	_, _, err = s.UpdateRoster(ctx, a.Owner, "bob@example.com", add)
+	wantErr(t, err, context.Canceled)
+	wantErr(t, s.RenewLease(ctx, "node-1", "run-1", time.Now()), context.Canceled)
+	equal(t, "entries", len(readAll(t.Context(), t, s, a.Owner)), 0)
+}
