@@ -33,6 +33,7 @@ func startConsul(t *testing.T) *consul {
 		"-bind=127.0.0.1", "-client=127.0.0.1", "-log-level=warn",
 		"-http-port=" + port(0), "-server-port=" + port(1), "-serf-lan-port=" + port(2), "-serf-wan-port=" + port(3),
 		"-dns-port=-1", "-grpc-port=-1", "-grpc-tls-port=-1",
+		"-hcl=performance { raft_multiplier = 1 }", // elects itself in one second, not in six
 	}}
 	c.start()
 	return c
