@@ -1,0 +1,28 @@
+// Package proxy is the front: it ends the clients' transports, finds out who each
+// user is, pins the user to a node, and carries the session between the two legs.
+//
+// # The path of a session
+//
+// A session is one XML stream of a client: a TCP connection (with STARTTLS or
+// direct TLS), a WebSocket, or one bidirectional stream of a QUIC connection. Its
+// steps are the lines of [session.serve]: limit, source (PROXY header in),
+// transport, greet, identify, connect (pick, dial, PROXY header out),
+// authenticate, relay. Each fills its fields of the session's [Record]. However
+// a session ends, it ends with one [ending], from which one place tells the
+// client (RFC 6120 §4.9), writes the log line and counts.
+//
+// # Who owns what
+//
+// One goroutine owns a session from accept to record. The relay adds a second
+// one, which reads the client; the first reads the node, and waits for the second
+// before it goes on. The connection that carries the session is closed by the
+// owner alone, except that [Server] closes it when its patience at shutdown is
+// over.
+//
+// # What is never done
+//
+// The front does not authenticate: credentials pass through to the node, and the
+// name it reads is a claim until the node says yes. It never writes part of a
+// stanza: what goes to either leg are whole tokens. So a node may die at any
+// byte, and the client still gets a stream that is well-formed to its end.
+package proxy

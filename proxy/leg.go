@@ -1,0 +1,195 @@
+package proxy
+
+import (
+	"net"
+	"sync"
+	"time"
+
+	"imlb/backend/xmpp"
+)
+
+// leg is one side of a session as a sequence of tokens. Whatever the framing on
+// the wire, the tokens have the form of RFC 6120. One goroutine reads and one
+// writes; deadlines and Close may come from any.
+type leg interface {
+	// Next returns the next token that is at hand, or one of KindNone when
+	// Fill has to be called first. Raw is valid until the next call of Next or
+	// Fill. The error is a *xmpp.StreamError.
+	Next() (xmpp.Token, error)
+	// Fill waits for input until the read deadline of the connection. It
+	// returns io.EOF when the peer has ended its side in order.
+	Fill() error
+	// Write takes a whole token; it may keep its bytes until Flush.
+	Write(tok xmpp.Token) error
+	// Flush sends what Write has kept.
+	Flush() error
+	// Restart expects a new stream header, of a stream whose elements may
+	// have maxBytes bytes.
+	Restart(maxBytes int)
+	// CloseWrite ends this side in order, after which the peer can still be
+	// read. A transport that has no half-close leaves it to Close.
+	CloseWrite() error
+	// Close closes the connection and gives the buffers back. It must not be
+	// called while another goroutine uses the leg.
+	Close() error
+}
+
+// chunk is what one read may bring, and what is written at once. It holds some
+// ten chat messages.
+const chunk = 4 << 10
+
+//nolint:gochecknoglobals // buffers are shared by all sessions of the process
+var chunks = sync.Pool{New: func() any { return new([chunk]byte) }}
+
+func getChunk() *[chunk]byte {
+	b, ok := chunks.Get().(*[chunk]byte)
+	if !ok {
+		return new([chunk]byte)
+	}
+	return b
+}
+
+// halfCloser is a connection whose sides can be ended one by one. TCP, TLS and
+// our QUIC streams are.
+type halfCloser interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// streamLeg is a leg on a byte stream: TCP, TLS or a QUIC stream.
+type streamLeg struct {
+	conn         halfCloser
+	writeTimeout time.Duration
+
+	// owned by the reader
+	scan *xmpp.Scanner
+	buf  *[chunk]byte // nil while nothing was read
+	in   []byte       // the part of buf that is not scanned yet
+
+	// owned by the writer
+	out  *[chunk]byte // nil while nothing is kept
+	kept int          // bytes of out in use
+}
+
+// newStreamLeg returns a leg that owns conn and expects a stream header.
+func newStreamLeg(conn halfCloser, maxBytes int, writeTimeout time.Duration) *streamLeg {
+	return &streamLeg{
+		conn:         conn,
+		writeTimeout: writeTimeout,
+		scan:         xmpp.NewScanner(xmpp.Limits{MaxBytes: maxBytes}),
+	}
+}
+
+func (l *streamLeg) Next() (xmpp.Token, error) {
+	tok, rest, err := l.scan.Next(l.in)
+	l.in = rest
+	return tok, err
+}
+
+func (l *streamLeg) Fill() error {
+	if l.buf == nil {
+		l.buf = getChunk()
+	}
+	n, err := l.conn.Read(l.buf[:])
+	l.in = l.buf[:n]
+	if n > 0 {
+		return nil // an error will come again with the next read
+	}
+	return err
+}
+
+func (l *streamLeg) Write(tok xmpp.Token) error {
+	if l.kept+len(tok.Raw) > chunk {
+		if err := l.Flush(); err != nil {
+			return err
+		}
+	}
+	if len(tok.Raw) > chunk {
+		return l.send(tok.Raw)
+	}
+	if l.out == nil {
+		l.out = getChunk()
+	}
+	l.kept += copy(l.out[l.kept:], tok.Raw)
+	return nil
+}
+
+func (l *streamLeg) Flush() error {
+	if l.out == nil {
+		return nil
+	}
+	err := l.send(l.out[:l.kept])
+	chunks.Put(l.out)
+	l.out, l.kept = nil, 0
+	return err
+}
+
+func (l *streamLeg) send(p []byte) error {
+	if err := l.conn.SetWriteDeadline(time.Now().Add(l.writeTimeout)); err != nil {
+		return err
+	}
+	_, err := l.conn.Write(p)
+	return err
+}
+
+// discard drops what was received and not scanned. What a client sent in the
+// clear after <starttls/> must not count as sent in TLS.
+func (l *streamLeg) discard() { l.in = nil }
+
+// switchTo goes on on another connection: TLS over the one that was.
+func (l *streamLeg) switchTo(conn halfCloser) { l.conn = conn }
+
+func (l *streamLeg) Restart(maxBytes int) {
+	l.scan.Reset()
+	l.scan.SetLimits(xmpp.Limits{MaxBytes: maxBytes})
+}
+
+func (l *streamLeg) CloseWrite() error { return l.conn.CloseWrite() }
+
+func (l *streamLeg) Close() error {
+	err := l.conn.Close()
+	if l.buf != nil {
+		chunks.Put(l.buf)
+		l.buf, l.in = nil, nil
+	}
+	if l.out != nil {
+		chunks.Put(l.out)
+		l.out, l.kept = nil, 0
+	}
+	return err
+}
+
+// await returns the next token of a leg, waiting for input as long as the read
+// deadline of its connection allows.
+func await(l leg) (xmpp.Token, error) {
+	for {
+		tok, err := l.Next()
+		if err != nil || tok.Kind != xmpp.KindNone {
+			return tok, err
+		}
+		if err := l.Fill(); err != nil {
+			return tok, err
+		}
+	}
+}
+
+// post writes tokens and sends them.
+func post(l leg, toks ...xmpp.Token) error {
+	for _, tok := range toks {
+		if err := l.Write(tok); err != nil {
+			return err
+		}
+	}
+	return l.Flush()
+}
+
+// element makes a token of an element.
+func element(raw []byte) xmpp.Token { return xmpp.Token{Kind: xmpp.KindElement, Raw: raw} }
+
+// header makes a token of a stream header.
+func header(h xmpp.StreamHeader) xmpp.Token {
+	return xmpp.Token{Kind: xmpp.KindOpen, Raw: h.Append(nil)}
+}
+
+// streamEnd makes a token that closes a stream.
+func streamEnd() xmpp.Token { return xmpp.Token{Kind: xmpp.KindClose, Raw: []byte(xmpp.StreamEnd)} }

@@ -1,0 +1,94 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are the counters of a front. The label values are bounded by the
+// configuration, the members of pools, and this package's own words.
+type metrics struct {
+	open     *prometheus.GaugeVec     // listener
+	active   prometheus.Gauge         // logged in
+	ended    *prometheus.CounterVec   // listener, reason
+	auth     *prometheus.CounterVec   // mechanism, outcome
+	dials    *prometheus.CounterVec   // node, outcome
+	dialTime prometheus.Histogram     // seconds
+	setup    *prometheus.HistogramVec // step: handshake, identify
+	settles  *prometheus.CounterVec   // outcome
+
+	in, out flow
+}
+
+// flow counts what goes one way, resolved once because it is on the hot path.
+type flow struct {
+	bytes   prometheus.Counter
+	stanzas [stanzaKinds]prometheus.Counter
+}
+
+// newMetrics makes the metrics and registers them with reg, unless it is nil.
+func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "imlb_proxy_" + name, Help: help}, labels)
+	}
+	bytes := counter("bytes_total", "Bytes of XML from (in) and to (out) clients.", "direction")
+	stanzas := counter("stanzas_total", "Stanzas from (in) and to (out) clients.", "direction", "kind")
+	m := &metrics{
+		open: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "imlb_proxy_sessions_open", Help: "Sessions now open, logged in or not.",
+		}, []string{"listener"}),
+		active: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "imlb_proxy_sessions_active", Help: "Sessions now logged in.",
+		}),
+		ended: counter("sessions_ended_total", "Sessions that ended, by reason.", "listener", "reason"),
+		auth:  counter("auth_total", "Login attempts.", "mechanism", "outcome"),
+		dials: counter("node_outcomes_total", "What the front learnt of nodes by using them.", "node", "outcome"),
+		dialTime: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "imlb_proxy_dial_seconds", Help: "Time from dialling a node to its stream features.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 13),
+		}),
+		setup: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "imlb_proxy_setup_seconds", Help: "Time of the steps before a session is relayed.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 15),
+		}, []string{"step"}),
+		settles: counter("settles_total", "Deliveries told to a user's next node after its node was lost.", "outcome"),
+		in:      newFlow(bytes, stanzas, "in"),
+		out:     newFlow(bytes, stanzas, "out"),
+	}
+	if reg == nil {
+		return m, nil
+	}
+	var errs []error
+	for _, c := range []prometheus.Collector{
+		m.open, m.active, m.ended, m.auth, m.dials, m.dialTime, m.setup, m.settles, bytes, stanzas,
+	} {
+		errs = append(errs, reg.Register(c))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("register the metrics of the front: %w", err)
+	}
+	return m, nil
+}
+
+func newFlow(bytes, stanzas *prometheus.CounterVec, direction string) flow {
+	f := flow{bytes: bytes.WithLabelValues(direction)}
+	for k := range stanzaKinds {
+		f.stanzas[k] = stanzas.WithLabelValues(direction, k.String())
+	}
+	return f
+}
+
+// enter counts a session as open until the returned func is called.
+func (m *metrics) enter(listener string) (leave func()) {
+	g := m.open.WithLabelValues(listener)
+	g.Inc()
+	return g.Dec
+}
+
+// login counts a session as active until the returned func is called.
+func (m *metrics) login() (logout func()) {
+	m.active.Inc()
+	return m.active.Dec
+}

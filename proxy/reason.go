@@ -1,0 +1,138 @@
+package proxy
+
+import "imlb/backend/xmpp"
+
+// Reason says why a session ended. Every session ends with exactly one.
+type Reason uint8
+
+// The reasons, in the order in which a session can meet them.
+const (
+	ReasonNone             Reason = iota // still running
+	ReasonShutdown                       // the front stops
+	ReasonRateLimited                    // more connections than the listener admits
+	ReasonProbe                          // closed without a byte: port scan, or health check
+	ReasonProxyHeader                    // a trusted proxy sent no PROXY header, or a broken one
+	ReasonHandshakeTimeout               // TLS or the upgrade took too long
+	ReasonTLSFailed                      // the TLS handshake failed
+	ReasonHTTP                           // plain HTTP only: the connection never became a WebSocket
+	ReasonHostUnknown                    // the stream was for a domain that is not served
+	ReasonIdentifyTimeout                // no successful login in time
+	ReasonAuthFailed                     // too many failed logins, or the client left after one
+	ReasonNoNode                         // no node may take the user
+	ReasonDialFailed                     // no node could be reached
+	ReasonNodeLost                       // the node leg broke without an end of the stream
+	ReasonNodeClosed                     // the node ended the stream
+	ReasonNodeError                      // the node sent what is no XMPP, or not what it should have
+	ReasonSlowNode                       // the node did not read for too long
+	ReasonClientClosed                   // the client ended its stream or connection in order
+	ReasonClientReset                    // the client's connection broke
+	ReasonClientLost                     // the client vanished: keepalives or retransmissions went unanswered
+	ReasonSlowClient                     // the client did not read for too long
+	ReasonIdle                           // not a byte in either direction for too long
+	ReasonProtocolError                  // the client sent what RFC 6120 forbids
+	ReasonInternal                       // a bug in the front
+)
+
+// String returns the reason as it is logged and as it labels the metric.
+func (r Reason) String() string {
+	switch r {
+	case ReasonNone:
+		return "none"
+	case ReasonShutdown:
+		return "shutdown"
+	case ReasonRateLimited:
+		return "rate-limited"
+	case ReasonProbe:
+		return "probe"
+	case ReasonProxyHeader:
+		return "proxy-header"
+	case ReasonHandshakeTimeout:
+		return "handshake-timeout"
+	case ReasonTLSFailed:
+		return "tls-failed"
+	case ReasonHTTP:
+		return "http"
+	case ReasonHostUnknown:
+		return "host-unknown"
+	case ReasonIdentifyTimeout:
+		return "identify-timeout"
+	case ReasonAuthFailed:
+		return "auth-failed"
+	case ReasonNoNode:
+		return "no-node"
+	case ReasonDialFailed:
+		return "dial-failed"
+	case ReasonNodeLost:
+		return "node-lost"
+	case ReasonNodeClosed:
+		return "node-closed"
+	case ReasonNodeError:
+		return "node-error"
+	case ReasonSlowNode:
+		return "slow-node"
+	case ReasonClientClosed:
+		return "client-closed"
+	case ReasonClientReset:
+		return "client-reset"
+	case ReasonClientLost:
+		return "client-lost"
+	case ReasonSlowClient:
+		return "slow-client"
+	case ReasonIdle:
+		return "idle-timeout"
+	case ReasonProtocolError:
+		return "protocol-error"
+	case ReasonInternal:
+		return "internal"
+	}
+	return "unknown"
+}
+
+// clientGone tells whether nothing can be said to the client any more.
+func (r Reason) clientGone() bool {
+	switch r {
+	case ReasonProbe, ReasonRateLimited, ReasonProxyHeader, ReasonTLSFailed, ReasonHTTP,
+		ReasonClientReset, ReasonClientLost, ReasonSlowClient:
+		return true
+	default:
+		return false
+	}
+}
+
+// quiet tells whether the end is of interest to nobody but the counters: what
+// strangers can cause at will must not fill the log.
+func (r Reason) quiet() bool {
+	switch r {
+	case ReasonProbe, ReasonRateLimited, ReasonHTTP:
+		return true
+	default:
+		return false
+	}
+}
+
+// ending is why a session is over. It is the error of every stage.
+type ending struct {
+	reason    Reason
+	condition string // what the client is told (RFC 6120 §4.9.3); "" for a plain end
+	text      string // goes to the client with the condition; "" for none
+	cause     error  // what the log is told; may be nil
+}
+
+// Error returns the reason and the cause.
+func (e *ending) Error() string {
+	if e.cause == nil {
+		return e.reason.String()
+	}
+	return e.reason.String() + ": " + e.cause.Error()
+}
+
+// Unwrap returns the cause.
+func (e *ending) Unwrap() error { return e.cause }
+
+// streamError returns what the client is told, or nil.
+func (e *ending) streamError() *xmpp.StreamError {
+	if e.condition == "" {
+		return nil
+	}
+	return &xmpp.StreamError{Condition: e.condition, Text: e.text}
+}
