@@ -1,0 +1,273 @@
+package health
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"golang.org/x/time/rate"
+)
+
+// ConsulAgent says how to reach a Consul agent. What is left empty is taken from
+// the environment, as Consul's own tools do (CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN …).
+type ConsulAgent struct {
+	Address    string // host:port, https://host:port or unix:///path
+	Token      string // ACL token
+	TokenFile  string // file that holds the ACL token
+	Datacenter string
+	CAFile     string // verifies the agent's certificate
+	CertFile   string // our certificate, with KeyFile
+	KeyFile    string
+}
+
+func (a ConsulAgent) client() (*api.Client, error) {
+	client, err := api.NewClient(&api.Config{
+		Address:    a.Address,
+		Token:      a.Token,
+		TokenFile:  a.TokenFile,
+		Datacenter: a.Datacenter,
+		TLSConfig:  api.TLSConfig{CAFile: a.CAFile, CertFile: a.CertFile, KeyFile: a.KeyFile},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("prepare consul client for %s: %w", a.Address, err)
+	}
+	return client, nil
+}
+
+// ConsulOptions are the settings of a [Consul] source.
+type ConsulOptions struct {
+	Agent   ConsulAgent
+	Service string
+	Tag     string // only instances with this tag, if set
+	// Wait is how long a query may wait for a change; one minute when 0.
+	Wait time.Duration
+	// Hold is how long a node keeps its place when Consul has become doubtful; five
+	// minutes when 0. See the package documentation.
+	Hold time.Duration
+	// Rate and Burst bound the queries per second; 4 and 8 when 0.
+	Rate  float64
+	Burst int
+	// MaxBackoff is the longest wait after a failure; ten seconds when 0.
+	MaxBackoff time.Duration
+	Logger     *slog.Logger
+}
+
+// Consul is the source of the instances of one Consul service. It holds one
+// blocking query.
+//
+// An instance's name is its meta "name", else its service id. From its meta come
+// "admin" (host:port), "weight" (else Consul's own weight), "zone", "capacity" and
+// "drain" (true or false). An instance in maintenance drains.
+type Consul struct {
+	options ConsulOptions
+	client  *api.Client
+	limiter *rate.Limiter
+
+	mu     sync.Mutex
+	status SourceStatus
+}
+
+// NewConsul returns a source. It does not talk to the agent yet.
+func NewConsul(o ConsulOptions) (*Consul, error) {
+	if o.Service == "" {
+		return nil, errors.New("consul source: no service is named")
+	}
+	o.Wait = cmp.Or(o.Wait, time.Minute)
+	o.Hold = cmp.Or(o.Hold, 5*time.Minute)
+	o.Rate = cmp.Or(o.Rate, 4)
+	o.Burst = cmp.Or(o.Burst, 8)
+	o.MaxBackoff = cmp.Or(o.MaxBackoff, 10*time.Second)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	client, err := o.Agent.client()
+	if err != nil {
+		return nil, err
+	}
+	return &Consul{options: o, client: client, limiter: rate.NewLimiter(rate.Limit(o.Rate), o.Burst)}, nil
+}
+
+// Status implements [Source].
+func (c *Consul) Status() SourceStatus {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.status
+}
+
+// answer is the outcome of one query.
+type answer struct {
+	endpoints []Endpoint
+	lag       time.Duration
+	restarted bool // the index went backwards: Consul has lost state
+	err       error
+}
+
+// Run implements [Source]. It never fails.
+func (c *Consul) Run(ctx context.Context, publish func([]Endpoint)) error {
+	answers := make(chan answer)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() { c.watch(ctx, answers) })
+
+	believed := newMemory(c.options.Hold)
+	changes := changes{publish: publish}
+	expiry := time.NewTimer(c.options.Hold)
+	defer expiry.Stop()
+	for {
+		select {
+		case a := <-answers:
+			c.record(a)
+			c.weigh(believed, a)
+			changes.offer(believed.endpoints(), a.err == nil)
+		case <-expiry.C:
+			believed.expire(time.Now())
+			changes.offer(believed.endpoints(), false)
+		case <-ctx.Done():
+			return nil
+		}
+		if next := believed.next(); !next.IsZero() {
+			expiry.Reset(time.Until(next))
+		}
+	}
+}
+
+// changes publishes lists that differ from the one before.
+type changes struct {
+	publish func([]Endpoint)
+	last    []Endpoint
+	begun   bool
+}
+
+// offer publishes a changed list, and the first one that is known to be true
+// even if it is empty.
+func (c *changes) offer(list []Endpoint, known bool) {
+	if slices.EqualFunc(list, c.last, Endpoint.Equal) && (c.begun || !known) {
+		return
+	}
+	c.begun, c.last = true, list
+	c.publish(slices.Clone(list))
+}
+
+// weigh takes an answer for what it is worth.
+func (c *Consul) weigh(believed *memory, a answer) {
+	now := time.Now()
+	if a.err != nil || a.restarted {
+		believed.distrust(now)
+	}
+	if a.err == nil {
+		believed.learn(now, a.endpoints)
+	}
+}
+
+// record keeps the status, and logs when it turns.
+func (c *Consul) record(a answer) {
+	c.mu.Lock()
+	before := c.status
+	if a.err != nil {
+		c.status.Failing = a.err
+		c.status.Failures++
+	} else {
+		c.status = SourceStatus{Answered: time.Now(), Lag: a.lag}
+	}
+	c.mu.Unlock()
+
+	log := c.options.Logger.With("service", c.options.Service)
+	switch {
+	case a.err != nil && before.Failing == nil:
+		log.Warn("consul does not answer; going on with the nodes that are known", "error", a.err)
+	case a.err == nil && before.Failing != nil:
+		log.Info("consul answers again", "failures", before.Failures)
+	}
+	if a.restarted {
+		log.Warn("consul has lost its state; nodes keep their places until they are seen again")
+	}
+}
+
+// watch queries until ctx is done.
+func (c *Consul) watch(ctx context.Context, answers chan<- answer) {
+	pause := backoff{first: 100 * time.Millisecond, most: c.options.MaxBackoff}
+	var index uint64
+	for c.limiter.Wait(ctx) == nil {
+		a, next := c.query(ctx, index)
+		if ctx.Err() != nil {
+			return
+		}
+		// Index rules: never below 1, and back to 0 when it goes backwards (and
+		// after a failure, to learn the state at once).
+		next = max(next, 1)
+		a.restarted = a.err == nil && next < index
+		index = next
+		if a.err != nil || a.restarted {
+			index = 0
+		}
+		select {
+		case answers <- a:
+		case <-ctx.Done():
+			return
+		}
+		if a.err == nil {
+			pause.reset()
+		} else if sleep(ctx, pause.delay()) != nil {
+			return
+		}
+	}
+}
+
+// query asks once. With an index it waits for a change since.
+func (c *Consul) query(ctx context.Context, index uint64) (answer, uint64) {
+	// The server adds up to a sixteenth to the wait.
+	ctx, cancel := context.WithTimeout(ctx, c.options.Wait+c.options.Wait/16+10*time.Second)
+	defer cancel()
+	options := (&api.QueryOptions{AllowStale: true, WaitIndex: index, WaitTime: c.options.Wait}).WithContext(ctx)
+	entries, meta, err := c.client.Health().Service(c.options.Service, c.options.Tag, false, options)
+	if err != nil {
+		return answer{err: fmt.Errorf("query consul for service %s: %w", c.options.Service, err)}, 0
+	}
+	endpoints := make([]Endpoint, 0, len(entries))
+	for _, entry := range entries {
+		endpoints = append(endpoints, endpoint(entry))
+	}
+	return answer{endpoints: oneOfEach(endpoints), lag: meta.LastContact}, meta.LastIndex
+}
+
+// endpoint translates an instance. A number in the meta that cannot be read counts
+// as absent.
+func endpoint(entry *api.ServiceEntry) Endpoint {
+	service, status := entry.Service, entry.Checks.AggregatedStatus()
+	host := service.Address
+	if host == "" && entry.Node != nil {
+		host = entry.Node.Address
+	}
+	draining, _ := strconv.ParseBool(service.Meta["drain"])
+	capacity, _ := strconv.Atoi(service.Meta["capacity"])
+	return Endpoint{
+		Name:     cmp.Or(service.Meta["name"], service.ID),
+		Addr:     net.JoinHostPort(host, strconv.Itoa(service.Port)),
+		Admin:    service.Meta["admin"],
+		Weight:   instanceWeight(service),
+		Zone:     service.Meta["zone"],
+		Capacity: capacity,
+		Draining: draining || status == api.HealthMaint,
+		Healthy:  status != api.HealthCritical,
+		Meta:     maps.Clone(service.Meta),
+	}
+}
+
+func instanceWeight(service *api.AgentService) float64 {
+	if w, err := strconv.ParseFloat(service.Meta["weight"], 64); err == nil {
+		return w
+	}
+	if service.Weights.Passing > 0 {
+		return float64(service.Weights.Passing)
+	}
+	return 1
+}
