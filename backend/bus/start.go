@@ -1,0 +1,301 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+const (
+	// flushWait bounds a round trip to the node's own server.
+	flushWait = 5 * time.Second
+
+	// clientPing finds a server elsewhere that went without a word.
+	clientPing     = 2 * time.Second
+	clientPingsOut = 2
+
+	reconnectWait   = 100 * time.Millisecond
+	reconnectJitter = 200 * time.Millisecond
+)
+
+// ErrClosed is returned by what was asked of a bus after Close.
+var ErrClosed = errors.New("bus closed")
+
+// ErrTooLarge is returned for a signal that no server would take.
+var ErrTooLarge = errors.New("signal too large")
+
+// Bus is a node's place on the bus.
+type Bus struct {
+	// Static.
+	options     Options
+	id          nodeID
+	server      *embedded // nil: the servers are elsewhere
+	conn        *nats.Conn
+	dispatchers []*dispatcher
+	done        chan struct{} // closed by Close
+	running     sync.WaitGroup
+	closing     sync.Once
+	counts      counts
+
+	// Between callbacks of the connection and the goroutines of the bus.
+	waiting chan chan error // whoever waits for a barrier
+	answers chan answer     // of other nodes to our barrier
+	broken  chan struct{}   // a link was broken or is new: all may have missed something
+	greet   chan struct{}   // beat now, somebody does not know us
+
+	mu      sync.RWMutex
+	hosted  map[uint16]*hosting
+	links   links
+	dropped map[*nats.Subscription]drops // subscriptions that found their queue full
+	skip    bool                         // the next beat shows that we were away
+}
+
+// Start connects a node to the bus, and starts the node's own server if it is to have
+// one. ctx bounds the start alone; Close ends the bus.
+func Start(ctx context.Context, options Options) (*Bus, error) {
+	options, err := options.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	b := newBus(options)
+	if err := b.startServer(ctx); err != nil {
+		return nil, fmt.Errorf("start NATS server: %w", err)
+	}
+	if err := b.connect(ctx); err != nil {
+		b.stopServer()
+		return nil, fmt.Errorf("connect to NATS: %w", err)
+	}
+	b.startLoops()
+	if err := b.join(); err != nil {
+		b.Close()
+		return nil, fmt.Errorf("join the bus: %w", err)
+	}
+	return b, nil
+}
+
+func newBus(options Options) *Bus {
+	b := &Bus{
+		options: options,
+		id:      nodeID(rand.Uint64()), //nolint:gosec // told apart, not kept secret
+		done:    make(chan struct{}),
+		waiting: make(chan chan error),
+		answers: make(chan answer, 64),
+		broken:  make(chan struct{}, 1),
+		greet:   make(chan struct{}, 1),
+		hosted:  make(map[uint16]*hosting),
+		links:   make(links),
+		dropped: make(map[*nats.Subscription]drops),
+	}
+	for range runtime.GOMAXPROCS(0) {
+		b.dispatchers = append(b.dispatchers, newDispatcher(b, options.Queue))
+	}
+	return b
+}
+
+func (b *Bus) startServer(ctx context.Context) (err error) {
+	if b.options.Embedded != nil {
+		b.server, err = startServer(ctx, b.options.Name, *b.options.Embedded, b.options.Logger)
+	}
+	return err
+}
+
+func (b *Bus) stopServer() {
+	if b.server != nil {
+		b.server.stop()
+	}
+}
+
+// connect opens the node's connection. It comes back by itself after a loss.
+func (b *Bus) connect(ctx context.Context) (err error) {
+	options := nats.GetDefaultOptions()
+	options.Name = b.options.Name
+	options.Timeout = timeLeft(ctx, flushWait)
+	options.MaxReconnect = -1
+	options.ReconnectWait = reconnectWait
+	options.ReconnectJitter, options.ReconnectJitterTLS = reconnectJitter, reconnectJitter
+	options.PingInterval, options.MaxPingsOut = clientPing, clientPingsOut
+	options.ReconnectBufSize = -1 // a late signal is worth nothing
+	options.DisconnectedErrCB = b.disconnected
+	options.ReconnectedCB = b.reconnected
+	options.AsyncErrorCB = b.asyncError
+	if b.server == nil {
+		options.Servers = b.options.URLs
+	} else {
+		options.InProcessServer = b.server
+		options.IgnoreDiscoveredServers = true
+		options.User, options.Password = b.server.config.credentials()
+	}
+	b.conn, err = options.Connect()
+	return err
+}
+
+// timeLeft returns how long ctx lasts, and limit at most.
+func timeLeft(ctx context.Context, limit time.Duration) time.Duration {
+	if end, ok := ctx.Deadline(); ok {
+		return max(min(time.Until(end), limit), time.Millisecond)
+	}
+	return limit
+}
+
+func (b *Bus) startLoops() {
+	for _, d := range b.dispatchers {
+		b.running.Go(d.run)
+	}
+	b.running.Go(b.watch)
+	b.running.Go(b.keepBarriers)
+}
+
+// join subscribes to what nodes tell each other.
+func (b *Bus) join() error {
+	for subject, take := range map[string]nats.MsgHandler{
+		beatSubject:       b.takeBeat,
+		barrierSubject:    b.takeBarrier,
+		b.answerSubject(): b.takeAnswer,
+	} {
+		if _, err := b.conn.Subscribe(subject, take); err != nil {
+			return err
+		}
+	}
+	if err := b.conn.FlushTimeout(flushWait); err != nil {
+		return err
+	}
+	b.wantBeat()
+	return nil
+}
+
+// Close leaves the bus: what was published before has reached the other nodes
+// that are heard. No handler is called after it; it must not be called by one.
+func (b *Bus) Close() {
+	b.closing.Do(func() {
+		if b.conn.IsConnected() {
+			// Whoever does not answer does without: the node ends now.
+			_ = b.barrier()
+		}
+		close(b.done)
+		b.running.Wait()
+		b.conn.Close()
+		b.stopServer()
+	})
+}
+
+// Publish sends a signal to whoever hosts its partition, this node included. It
+// does not wait. An error means that the signal is lost; the caller's Data may be
+// used again at once.
+func (b *Bus) Publish(s Signal) error {
+	if s.User == "" || !s.Kind.known() {
+		return fmt.Errorf("publish signal: %w", errMalformed)
+	}
+	payload := payloads.Get().(*[]byte) //nolint:errcheck,forcetypeassert // nothing else is in the pool
+	defer payloads.Put(payload)
+	*payload = appendSignal((*payload)[:0], s)
+	if len(*payload) > int(b.conn.MaxPayload()) {
+		return fmt.Errorf("publish signal for %s: %w", s.User, ErrTooLarge)
+	}
+	// The connection copies what it sends.
+	if err := b.conn.Publish(signalSubject(s.Partition, s.User), *payload); err != nil {
+		return fmt.Errorf("publish signal for %s: %w", s.User, err)
+	}
+	b.counts.published.Add(1)
+	return nil
+}
+
+// Err says why the bus does not work at the moment, nil if it does.
+func (b *Bus) Err() error {
+	if b.server != nil {
+		if err := b.server.log.fatal(); err != nil {
+			return fmt.Errorf("NATS server: %w", err)
+		}
+	}
+	if !b.conn.IsConnected() {
+		return fmt.Errorf("NATS connection: %s", b.conn.Status())
+	}
+	return nil
+}
+
+// Healthy says whether the bus works at the moment.
+func (b *Bus) Healthy() bool { return b.Err() == nil }
+
+// Nodes returns how many other nodes are heard.
+func (b *Bus) Nodes() int {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return len(b.links)
+}
+
+// ClusterAddr returns where other nodes' servers connect to this node's, empty if
+// nowhere.
+func (b *Bus) ClusterAddr() string {
+	if b.server == nil || b.options.Embedded.Cluster == "" {
+		return ""
+	}
+	return b.server.ClusterAddr().String()
+}
+
+// ClientAddr returns where other NATS clients connect to this node's server, empty
+// if nowhere.
+func (b *Bus) ClientAddr() string {
+	if b.server == nil || b.options.Embedded.Listen == "" {
+		return ""
+	}
+	return b.server.Addr().String()
+}
+
+// SetRoutes replaces Embedded.Routes, when nodes come and go.
+func (b *Bus) SetRoutes(addrs []string) error {
+	if b.server == nil {
+		return errors.New("set routes: the servers are elsewhere")
+	}
+	if err := b.server.setRoutes(addrs); err != nil {
+		return fmt.Errorf("set routes: %w", err)
+	}
+	return nil
+}
+
+// Stats are counts since the start.
+type Stats struct {
+	Published uint64 // signals sent
+	Received  uint64 // signals given to Handler
+	Refused   uint64 // messages that could not be understood
+	Lost      uint64 // calls of Lost
+}
+
+type counts struct{ published, received, refused, lost atomic.Uint64 }
+
+// Stats returns the counts.
+func (b *Bus) Stats() Stats {
+	return Stats{
+		Published: b.counts.published.Load(),
+		Received:  b.counts.received.Load(),
+		Refused:   b.counts.refused.Load(),
+		Lost:      b.counts.lost.Load(),
+	}
+}
+
+func (b *Bus) dispatcher(partition uint16) *dispatcher {
+	return b.dispatchers[int(partition)%len(b.dispatchers)]
+}
+
+// payloads lends buffers for encoding.
+var payloads = sync.Pool{New: func() any { return new([]byte) }}
+
+func (b *Bus) disconnected(_ *nats.Conn, err error) {
+	b.options.Logger.Warn("bus connection lost", slog.Any("err", err))
+}
+
+// reconnected: signals were lost both ways, here and at all who listen to this node.
+func (b *Bus) reconnected(*nats.Conn) {
+	b.options.Logger.Info("bus connection is back")
+	b.mu.Lock()
+	b.skip = true
+	b.mu.Unlock()
+	b.wantBeat()
+	b.noteBroken()
+}
