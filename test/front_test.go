@@ -1,13 +1,11 @@
 package test
 
-import (
-	"testing"
-)
+import "testing"
 
 // TestFront runs every scenario that leaves the cluster as it found it on one
 // cluster, each with accounts of its own.
 func TestFront(t *testing.T) {
-	d := startDev(t, devOptions{users: 60})
+	d := startDev(t, devOptions{users: 90})
 	scenarios := []struct {
 		name string
 		run  func(*testing.T, *dev)
@@ -16,6 +14,8 @@ func TestFront(t *testing.T) {
 		{"GoSendxmpp", testGoSendxmpp},
 		{"XMPPJSDirectTLS", testXMPPJSDirectTLS},
 		{"XMPPJSWebSocket", testXMPPJSWebSocket},
+		{"WebSocketFraming", testWebSocketFraming},
+		{"WebSocketErrors", testWebSocketErrors},
 		{"HostMeta", testHostMeta},
 		{"Mechanisms", testMechanisms},
 		{"SASLFailures", testSASLFailures},
@@ -34,6 +34,7 @@ func TestFront(t *testing.T) {
 		{"PortScan", testPortScan},
 		{"Garbage", testGarbage},
 		{"Probes", testProbes},
+		{"Metrics", testMetrics},
 	}
 	for _, s := range scenarios {
 		t.Run(s.name, func(t *testing.T) {

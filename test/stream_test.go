@@ -232,10 +232,15 @@ func (s *stream) auth(mechanism, payload string) element {
 	return s.read()
 }
 
-// plain logs in with PLAIN; fails the test when it is refused.
+// plain logs in with PLAIN and returns the answer.
 func (s *stream) plain(a account, password string) element {
 	s.t.Helper()
 	return s.auth("PLAIN", "\x00"+a.name+"\x00"+password)
+}
+
+// plainPayload is the initial response of PLAIN for an account.
+func plainPayload(a account) string {
+	return base64.StdEncoding.EncodeToString([]byte("\x00" + a.name + "\x00" + a.password))
 }
 
 // scram runs a SCRAM exchange and returns the last answer of the server.
