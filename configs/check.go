@@ -80,7 +80,7 @@ func (p *Proxy) checkListeners(d *decoder) {
 func (p *Proxy) checkPoolOf(d *decoder, at string, l Listener) {
 	names := slices.Sorted(maps.Keys(p.Pools))
 	if l.Pool == "" {
-		d.refuse(at+".pool", "is missing; say which of the pools this listener serves: %v", names)
+		d.refuse(at+".pool", "is missing; say which of the pools this listener serves: %s", strings.Join(names, ", "))
 		return
 	}
 	if err := oneOf(l.Pool, names); err != nil {

@@ -12,12 +12,16 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
 )
 
 // maxNodes bounds the work that aliases can make out of a small document.
 const maxNodes = 50_000
+
+// maxNesting is more than any document of ours has in levels.
+const maxNesting = 32
 
 // maxDocument is the largest document that is read, in bytes. Consul's KV store
 // holds at most 512 KiB in a key.
@@ -63,7 +67,12 @@ func (d *decoder) parse(data []byte) ast.Node {
 		d.fail(place{}, "", "the document has %d bytes; at most %d are read", len(data), maxDocument)
 		return nil
 	}
-	file, err := parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey())
+	tokens := lexer.Tokenize(string(data))
+	if t := tooDeep(tokens); t != nil {
+		d.fail(placeOfToken(t), "", "this is nested too deeply; no key is more than %d levels down", maxNesting)
+		return nil
+	}
+	file, err := parseTokens(tokens)
 	if err != nil {
 		d.failSyntax(err)
 		return nil
@@ -85,6 +94,45 @@ func (d *decoder) parse(data []byte) ast.Node {
 	}
 	ast.Walk(anchorVisitor(d.anchors), body)
 	return body
+}
+
+// errParser stands for a panic of the YAML parser.
+var errParser = errors.New("the parser gave up on it")
+
+// parseTokens keeps a panic of the parser from taking a running front with it:
+// a new document comes to it while it serves.
+func parseTokens(tokens token.Tokens) (file *ast.File, err error) {
+	defer func() {
+		if recover() != nil {
+			file, err = nil, errParser
+		}
+	}()
+	return parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
+}
+
+// tooDeep returns the token at which brackets, or the marks before one value,
+// are nested deeper than any document of ours can be. The parser's work grows
+// with the square of that depth, and its stack with it.
+func tooDeep(tokens token.Tokens) *token.Token {
+	brackets, marks, line := 0, 0, 0
+	for _, t := range tokens {
+		if t.Position.Line != line {
+			marks, line = 0, t.Position.Line
+		}
+		switch t.Type {
+		case token.MappingStartType, token.SequenceStartType:
+			brackets++
+		case token.MappingEndType, token.SequenceEndType:
+			brackets--
+		case token.SequenceEntryType, token.MappingKeyType, token.AnchorType, token.TagType:
+			marks++
+		default:
+		}
+		if brackets > maxNesting || marks > maxNesting*maxNesting {
+			return t
+		}
+	}
+	return nil
 }
 
 // failSyntax reports what the YAML parser could not read.
@@ -297,7 +345,7 @@ func mappingValues(n ast.Node) ([]*ast.MappingValueNode, bool) {
 // structure decodes a mapping whose keys are the fields of a struct.
 func (d *decoder) structure(v reflect.Value, n ast.Node, path string) {
 	if isNull(n) {
-		d.fail(placeOf(n), path, "has no value; give it one or leave the key out")
+		d.fail(placeOf(n), path, "has no value; write {} for a block of defaults, or leave the key out")
 		return
 	}
 	fields := fieldsOf(v.Type())
@@ -364,7 +412,7 @@ func (d *decoder) sequence(v reflect.Value, n ast.Node, tag fieldTag, path strin
 		d.fail(placeOf(n), path, "this is %s; write a list, like [a, b]", describe(n))
 		return
 	}
-	out := reflect.MakeSlice(v.Type(), 0, len(list.Values))
+	out := reflect.Zero(v.Type()) // an empty list is nil, as one that is left out
 	for i, item := range list.Values {
 		e := reflect.New(v.Type().Elem()).Elem()
 		fillDefaults(e)

@@ -116,7 +116,7 @@ func Detect(name string, data []byte) (Kind, error) {
 	case node > proxy:
 		return KindNode, nil
 	case ok:
-		d.failAt("", "this is neither the document of a front (it would have listeners and pools) nor of a node (it would have name, domain and database)")
+		d.fail(placeOf(body), "", "this is neither the document of a front (it would have listeners and pools) nor of a node (it would have name, domain and database)")
 	}
 	return 0, d.result()
 }

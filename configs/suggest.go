@@ -31,18 +31,27 @@ func oneOf(text string, choices []string) error {
 }
 
 // nearest returns the candidate that takes the fewest typing mistakes to become
-// word, if they are few enough to believe in.
+// word, if they are few enough to believe in. The beginning of a word counts as
+// one mistake.
 func nearest(word string, candidates []string) (string, bool) {
 	best, fewest := "", max(1, len(word)/3)+1
 	if len(word) > 64 { // no key is; and the distance takes quadratic time
 		return "", false
 	}
 	for _, c := range candidates {
-		if n := distance(normal(word), normal(c)); n < fewest {
+		if n := mistakes(normal(word), normal(c)); n < fewest {
 			best, fewest = c, n
 		}
 	}
 	return best, best != ""
+}
+
+func mistakes(word, candidate string) int {
+	n := distance(word, candidate)
+	if short := min(len(word), len(candidate)); short >= 3 && word[:short] == candidate[:short] {
+		return min(n, 1)
+	}
+	return n
 }
 
 // normal makes maxStanza, max-stanza and max_stanza alike.
