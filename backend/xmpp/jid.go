@@ -75,13 +75,19 @@ func NewJID(local, domain, resource string) (JID, error) {
 
 // join puts canonical parts together.
 func join(local, domain, resource string) JID {
-	j := JID{s: domain, local: len(local), domain: len(domain)}
+	j := JID{local: len(local), domain: len(domain)}
 	if local != "" {
-		j.s = local + "@" + domain
-		j.domain = len(j.s)
+		j.domain += len(local) + len("@")
 	}
-	if resource != "" {
-		j.s += "/" + resource
+	switch {
+	case local != "" && resource != "":
+		j.s = local + "@" + domain + "/" + resource
+	case local != "":
+		j.s = local + "@" + domain
+	case resource != "":
+		j.s = domain + "/" + resource
+	default:
+		j.s = domain
 	}
 	return j
 }

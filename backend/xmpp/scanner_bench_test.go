@@ -16,7 +16,7 @@ var chat = []byte(`<message xmlns='jabber:client' from='alice@example.com/phone.
 	`half past six? I have to return the book first.</body><active xmlns='http://jabber.org/protocol/chatstates'/>` +
 	`<request xmlns='urn:xmpp:receipts'/><origin-id xmlns='urn:xmpp:sid:0' id='5f6a2f0e-6b0a-4c34'/></message>`)
 
-func openScanner(tb testing.TB, l xmpp.Limits) *xmpp.Scanner {
+func openScanner(tb failer, l xmpp.Limits) *xmpp.Scanner {
 	tb.Helper()
 	s := xmpp.NewScanner(l)
 	if tok, _, err := s.Next([]byte(header)); err != nil || tok.Kind != xmpp.KindOpen {
