@@ -1,0 +1,210 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"imlb/backend/store"
+	"imlb/backend/xmpp"
+)
+
+// boundFeatures are offered after login. The session feature is for clients of
+// the time of RFC 3921, which ask for it.
+const boundFeatures = "<stream:features>" +
+	"<bind xmlns='" + xmpp.NSBind + "'/>" +
+	"<session xmlns='" + xmpp.NSSession + "'><optional/></session>" +
+	"<sm xmlns='" + xmpp.NSSM + "'/>" +
+	"<ver xmlns='" + xmpp.NSRosterVer + "'/>" +
+	"<sub xmlns='" + xmpp.NSSub + "'/>" +
+	"</stream:features>"
+
+// bind restarts the stream and gives the session its resource (RFC 6120 §7).
+func (s *session) bind(ctx context.Context) bool {
+	s.stream.restart(s.node.opts.Limits.Stanza)
+	if err := s.open([]byte(boundFeatures)); err != nil {
+		return s.failBy(err)
+	}
+	for {
+		raw, err := s.nextElement()
+		if err != nil {
+			return s.failBy(err)
+		}
+		reply, err := s.tryBind(ctx, raw)
+		if err != nil {
+			return s.failBind(err)
+		}
+		if s.bound { // from here the writer writes
+			s.nonza(reply)
+			return true
+		}
+		if _, err := s.conn.Write(reply); err != nil {
+			return s.failBy(err)
+		}
+	}
+}
+
+func (s *session) failBind(err error) bool {
+	var stop *stopError
+	if errors.As(err, &stop) {
+		s.refuse(stop.reason, stop.farewell)
+		return false
+	}
+	return s.failBy(err)
+}
+
+// tryBind handles one element before a resource is bound.
+func (s *session) tryBind(ctx context.Context, raw []byte) (reply []byte, err error) {
+	header, err := xmpp.ParseHeader(raw)
+	if err != nil {
+		return nil, err
+	}
+	e, err := xmpp.ParseElement(raw)
+	if err != nil {
+		return nil, err
+	}
+	if e.Space() == xmpp.NSSM { // XEP-0198 §3: not before a resource is bound
+		return smFailed(xmpp.UnexpectedRequest), nil
+	}
+	if header.Kind != xmpp.IQ || header.Type != iqSet {
+		return nil, &xmpp.StreamError{Condition: xmpp.NotAuthorized} // RFC 6120 §7.1
+	}
+	request, ok := e.Child(xmpp.NSBind, "bind")
+	if !ok {
+		return nil, &xmpp.StreamError{Condition: xmpp.NotAuthorized}
+	}
+	jid, err := s.chooseResource(request)
+	if err != nil {
+		return xmpp.NewStanzaError(xmpp.BadRequest, "this is no resource").AppendReply(nil, raw), nil
+	}
+	if err := s.establish(ctx, jid); err != nil {
+		return nil, err
+	}
+	result := iqHead(iqResult, header.ID, "", "")
+	result = append(result, "<bind xmlns='"+xmpp.NSBind+"'><jid>"...)
+	result = xmpp.AppendEscaped(result, s.jid.String())
+	return append(result, "</jid></bind></iq>"...), nil
+}
+
+// chooseResource takes the resource that the client wants, or makes one.
+func (s *session) chooseResource(request xmpp.Element) (xmpp.JID, error) {
+	for child := range request.Children() {
+		if child.Local() == "resource" {
+			if wanted := child.Text(); wanted != "" {
+				return s.jid.WithResource(wanted)
+			}
+		}
+	}
+	return s.jid.WithResource(randomResource())
+}
+
+// establish makes the session known to the node, the cluster and the store. An older
+// session with the same resource ends (RFC 6120 §7.7.2.2).
+func (s *session) establish(ctx context.Context, jid xmpp.JID) error {
+	n := s.node
+	s.jid, s.id, s.epoch = jid, randomID(), 1
+	partition := n.opts.Partition(s.account.User)
+	if err := n.bus.Host(partition); err != nil {
+		return &stopError{ReasonBusFailed, &xmpp.StreamError{Condition: xmpp.InternalServerError}, err}
+	}
+	replaced, err := s.create(ctx)
+	if err != nil {
+		n.bus.Unhost(partition)
+		return err
+	}
+	_ = s.conn.SetDeadline(time.Time{}) // before end may set one
+	if !n.join(s) {
+		s.endRecord(ctx)
+		n.bus.Unhost(partition)
+		if n.draining.Load() {
+			return &stopError{ReasonShutdown, &xmpp.StreamError{Condition: xmpp.SystemShutdown}, nil}
+		}
+		return &stopError{ReasonFull, &xmpp.StreamError{Condition: xmpp.ResourceConstraint}, nil}
+	}
+	s.bound = true
+	if replaced != nil {
+		n.replace(ctx, *replaced)
+	}
+	return s.place(ctx)
+}
+
+// create makes the session's record.
+func (s *session) create(ctx context.Context) (replaced *store.Session, err error) {
+	query, cancel := s.node.storeContext(ctx)
+	defer cancel()
+	replaced, err = s.node.store.CreateSession(query, store.Session{
+		ID: s.id, Owner: s.account.Owner, User: s.account.User, Resource: s.jid.Resource(),
+		Node: s.node.opts.Name, Epoch: s.epoch, Created: s.started,
+	})
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return nil, &stopError{ReasonAccountGone, &xmpp.StreamError{Condition: xmpp.NotAuthorized}, err}
+	case err != nil:
+		return nil, storeFailed(fmt.Errorf("create the session: %w", err))
+	}
+	return replaced, nil
+}
+
+// place puts the cursor at the end of the timeline. The node hears of everything
+// that comes after it already.
+func (s *session) place(ctx context.Context) error {
+	query, cancel := s.node.storeContext(ctx)
+	defer cancel()
+	head, delivered, err := s.node.store.Head(query, s.account.Owner)
+	if err != nil {
+		s.endBy(storeFailed(err)) // the session is known by now: run ends it
+		return nil
+	}
+	s.cur.pos = head
+	s.hub.atLeast(delivered)
+	return nil
+}
+
+// replace ends an older session, wherever it is, and tells its contacts before the
+// new one can say that it is there.
+func (n *Node) replace(ctx context.Context, old store.Session) {
+	n.announceEnd(ctx, old)
+	if old.Node == n.opts.Name {
+		n.endSession(old.ID)
+		return
+	}
+	n.publishControl(old.User, control{Conflict: old.ID})
+}
+
+// endSession ends a session of this node because of a newer one.
+func (n *Node) endSession(id string) {
+	n.mu.RLock()
+	s := n.sessions[id]
+	n.mu.RUnlock()
+	if s != nil {
+		s.end(ReasonConflict, &xmpp.StreamError{Condition: xmpp.Conflict})
+	}
+}
+
+// leave undoes what establish and the client have done, in an order in which nobody
+// sends to a session that is not there.
+func (s *session) leave(ctx context.Context) {
+	n := s.node
+	ctx, cancel := context.WithTimeout(ctx, n.opts.Timeouts.Shutdown)
+	defer cancel()
+	s.in.wait(0, ctx.Done()) // the fence would refuse what is on its way
+	n.part(s)
+	s.sayGoodbye(ctx)
+	n.delivered.flushOwner(ctx, s.account.Owner, n.opts.Logger)
+	s.endRecord(ctx)
+	n.bus.Unhost(s.hub.partition)
+}
+
+// removed it, is as good.
+func (s *session) endRecord(ctx context.Context) {
+	query, cancel := s.node.storeContext(ctx)
+	defer cancel()
+	err := s.node.store.EndSession(query, s.id, s.epoch)
+	if err != nil && !errors.Is(err, store.ErrFenced) && !errors.Is(err, store.ErrNotFound) {
+		// Another node removes it when this one's lease has run out.
+		s.node.opts.Logger.WarnContext(ctx, "end a session's record",
+			slog.String("session", s.id), slog.Any("error", err))
+	}
+}

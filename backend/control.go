@@ -1,0 +1,72 @@
+package backend
+
+import (
+	"encoding/json"
+	"log/slog"
+
+	"imlb/backend/bus"
+	"imlb/backend/store"
+	"imlb/backend/xmpp"
+)
+
+// control is a word among nodes about a user's sessions: the data of a bus signal of
+// that kind. One of its fields is set.
+type control struct {
+	Conflict string        `json:"conflict,omitempty"` // the session with this ID has been replaced
+	Roster   *rosterChange `json:"roster,omitempty"`   // an item of the user's roster has changed
+	Withdraw string        `json:"withdraw,omitempty"` // this user may no longer see the presence
+}
+
+// rosterChange is what a roster push says.
+type rosterChange struct {
+	Contact      string             `json:"contact"`
+	Subscription store.Subscription `json:"subscription"`
+	Version      uint64             `json:"version"`
+	Push         string             `json:"push,omitempty"` // the <item/>; empty: clients do not see the change
+}
+
+func (n *Node) publishControl(user string, c control) {
+	data, err := json.Marshal(c)
+	if err != nil {
+		n.opts.Logger.Error("encode a control signal", slog.Any("error", err))
+		return
+	}
+	n.publish(bus.Signal{Kind: bus.Control, User: user, Data: data})
+}
+
+// control does what another node, or this one, asks for.
+func (h *hub) control(sig bus.Signal) {
+	var c control
+	if err := json.Unmarshal(sig.Data, &c); err != nil {
+		h.node.metrics.dropped.WithLabelValues("decode").Inc()
+		return
+	}
+	switch {
+	case c.Conflict != "":
+		h.node.endSession(c.Conflict)
+	case c.Roster != nil:
+		h.pushRoster(*c.Roster)
+	case c.Withdraw != "":
+		h.withdraw(c.Withdraw)
+	}
+}
+
+// withdraw shows a user who may no longer see them all sessions as unavailable.
+func (h *hub) withdraw(user string) {
+	for _, from := range h.available() {
+		h.node.publish(bus.Signal{Kind: bus.Stanza, User: user, Data: addressed(unavailablePresence(from), user)})
+	}
+}
+
+// available are the addresses of the sessions that are.
+func (h *hub) available() []xmpp.JID {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var all []xmpp.JID
+	for _, s := range h.sessions {
+		if s.presence != nil {
+			all = append(all, s.jid)
+		}
+	}
+	return all
+}

@@ -1,0 +1,304 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"time"
+
+	"imlb/backend/store"
+	"imlb/backend/xmpp"
+)
+
+const (
+	pageEntries   = 100              // read from a timeline at a time
+	flushBytes    = 32 << 10         // written at a time, about
+	lateAfter     = 10 * time.Second // an entry that was missed and is older is marked as delayed
+	catchUpPause  = time.Second      // after the store did not answer
+	stampTemplate = "2006-01-02T15:04:05.000Z"
+)
+
+// cursor is a session's place on its user's timeline. It is owned by the writing
+// goroutine.
+//
+// Two kinds of entries are for a session: those addressed to the user, if the
+// client takes them (it is available with a priority that is not negative), and
+// those addressed to its own resource, always. An entry for a resource that is not
+// on this node counts as addressed to the user: a session elsewhere may take it too,
+// but nobody can tell whether that one still lives.
+type cursor struct {
+	pos    uint64 // all entries up to this one were considered
+	live   bool   // the client takes what is addressed to the user
+	login  bool   // entries that were there before the client are being read
+	behind bool   // there may be entries after pos of which no signal came
+	wait   bool   // the store did not answer: try again a little later
+
+	buf     []byte      // to be written
+	waiting []time.Time // when the signals of the entries in buf came
+}
+
+// write is the writing goroutine: it takes what is in the outbox, delivers, and
+// ends when the outbox is closed or the connection fails.
+func (s *session) write(ctx context.Context) {
+	for {
+		s.sleep()
+		t := s.out.take()
+		s.cur.behind = s.cur.behind || t.missed
+		for _, it := range t.items {
+			s.put(ctx, it)
+		}
+		if s.cur.behind && !t.closed {
+			s.catchUp(ctx)
+		}
+		s.cur.buf = append(s.cur.buf, t.last...)
+		if !s.flush() {
+			return
+		}
+		if t.closed {
+			s.closeWrite()
+			return
+		}
+	}
+}
+
+// sleep waits until there is something to do.
+func (s *session) sleep() {
+	switch {
+	case s.cur.wait:
+		timer := time.NewTimer(catchUpPause)
+		defer timer.Stop()
+		s.cur.wait = false
+		select {
+		case <-timer.C:
+		case <-s.out.wake:
+		case <-s.done:
+		}
+	case s.cur.behind:
+	default:
+		s.cur.buf = nil // an idle session holds no buffer
+		<-s.out.wake
+	}
+}
+
+// put does what an item says.
+func (s *session) put(ctx context.Context, it item) {
+	switch it.kind {
+	case itemRaw:
+		s.cur.buf = append(s.cur.buf, it.data...)
+	case itemEnabled:
+		s.flush()
+		s.unacked.enable()
+		s.cur.buf = append(s.cur.buf, it.data...)
+	case itemStanza:
+		s.putStanza(it.data)
+	case itemEntry:
+		s.putEntry(it)
+	case itemAvailable:
+		s.goLive(ctx)
+	case itemUnavailable:
+		s.cur.live, s.cur.login = false, false
+	case itemAgain:
+		s.putAgain(ctx, it.seqs)
+	}
+}
+
+func (s *session) putStanza(raw []byte) {
+	s.unacked.stanza()
+	s.out.count.Add(1)
+	s.cur.buf = append(s.cur.buf, raw...)
+	if len(s.cur.buf) > flushBytes {
+		s.flush()
+	}
+}
+
+// putEntry delivers the next entry. A signal that came early or late is not an
+// entry that did.
+func (s *session) putEntry(it item) {
+	switch {
+	case it.seq <= s.cur.pos || s.cur.behind:
+	case it.seq > s.cur.pos+1:
+		s.cur.behind = true
+	default:
+		s.consider(store.Entry{Seq: it.seq, Sent: it.sent, Resource: it.resource, Stanza: it.data}, nil)
+		s.cur.waiting = append(s.cur.waiting, it.at)
+	}
+}
+
+// goLive begins to deliver what is addressed to the user, from the first entry
+// that none of its clients has received.
+func (s *session) goLive(ctx context.Context) {
+	if s.cur.live {
+		return
+	}
+	query, cancel := s.node.storeContext(ctx)
+	defer cancel()
+	_, delivered, err := s.node.store.Head(query, s.account.Owner)
+	if err != nil {
+		s.endBy(storeFailed(err))
+		return
+	}
+	s.cur.pos = s.hub.atLeast(delivered)
+	s.cur.live, s.cur.login, s.cur.behind = true, true, true
+}
+
+// catchUp reads and delivers one page after the cursor.
+func (s *session) catchUp(ctx context.Context) {
+	query, cancel := s.node.storeContext(ctx)
+	defer cancel()
+	page, err := s.node.store.Read(query, s.account.Owner, s.cur.pos, pageEntries)
+	if err != nil {
+		s.cur.wait = true
+		s.node.opts.Logger.WarnContext(ctx, "read a timeline", slog.String("user", s.account.User), slog.Any("error", err))
+		return
+	}
+	why := "gap"
+	if s.cur.login {
+		why = "login"
+	}
+	s.node.metrics.caughtUp.WithLabelValues(why).Add(float64(len(page)))
+	for _, e := range page {
+		s.consider(e, s.delay(e))
+	}
+	if len(page) < pageEntries {
+		s.cur.behind, s.cur.login = false, false
+	}
+}
+
+// delay returns the mark of an entry that is delivered later than it was sent
+// (XEP-0203), or nil.
+func (s *session) delay(e store.Entry) []byte {
+	if !s.cur.login && time.Since(e.Time) < lateAfter {
+		return nil
+	}
+	return []byte("<delay xmlns='" + xmpp.NSDelay + "' from='" + s.node.opts.Domain +
+		"' stamp='" + e.Time.UTC().Format(stampTemplate) + "'/>")
+}
+
+// consider delivers an entry, or leaves it out if it is not for this session, and
+// moves the cursor behind it.
+func (s *session) consider(e store.Entry, delay []byte) {
+	s.cur.pos = e.Seq
+	mine := e.Resource == s.jid.Resource()
+	switch {
+	case e.Sent:
+		s.skip(e)
+	case !mine && !s.cur.live:
+	case !mine && e.Resource != "" && s.hub.hold(e.Resource, e.Seq):
+		s.skip(e)
+	case s.hub.isDone(e.Seq) || s.unacked.has(e.Seq):
+		s.skip(e)
+	default:
+		s.deliver(e, delay, s.cur.live)
+	}
+}
+
+// skip passes over an entry that needs no delivery here.
+func (s *session) skip(e store.Entry) {
+	switch {
+	case s.cur.live:
+		s.unacked.skip(e.Seq)
+	case e.Sent:
+		s.hub.done(e.Seq)
+	}
+}
+
+// deliver writes an entry. One that is delivered in turn ends with its number
+// (XEP-0359), by which a front knows how far its client has come. One that is
+// not, because the client takes only what is addressed to its resource, or because
+// another session did not take it, has no number: it says nothing about the entries
+// before it.
+func (s *session) deliver(e store.Entry, delay []byte, inTurn bool) {
+	stanza := e.Stanza
+	if delay != nil {
+		stanza = xmpp.AppendWithChild(nil, stanza, delay)
+	}
+	var upTo uint64
+	if inTurn {
+		upTo = e.Seq
+		s.cur.buf = xmpp.AppendWithChild(s.cur.buf, stanza, s.stanzaID(e.Seq))
+	} else {
+		s.cur.buf = append(s.cur.buf, stanza...)
+	}
+	s.out.count.Add(1)
+	s.node.metrics.stanzas.WithLabelValues("out", kindText(xmpp.Message)).Inc()
+	if s.unacked.entry(e.Seq, upTo) > s.node.opts.Limits.Unacked {
+		s.end(ReasonSlowClient, &xmpp.StreamError{Condition: xmpp.PolicyViolation, Text: "too many unacknowledged messages"})
+	}
+	if len(s.cur.buf) > flushBytes {
+		s.flush()
+	}
+}
+
+// putAgain delivers entries that were held for another session, which is gone.
+func (s *session) putAgain(ctx context.Context, seqs []uint64) {
+	if !s.cur.live {
+		return
+	}
+	for _, seq := range seqs {
+		if seq > s.cur.pos { // its turn will come
+			continue
+		}
+		query, cancel := s.node.storeContext(ctx)
+		page, err := s.node.store.Read(query, s.account.Owner, seq-1, 1)
+		cancel()
+		if err != nil || len(page) == 0 {
+			continue // it stays undelivered, and comes with the next login
+		}
+		if !s.hub.isDone(seq) && !s.unacked.has(seq) {
+			s.deliver(page[0], s.delay(page[0]), false)
+		}
+	}
+}
+
+// flush writes the buffer. It returns false when the connection has failed.
+func (s *session) flush() bool {
+	if s.unacked.request() {
+		s.cur.buf = append(s.cur.buf, smRequest...)
+	}
+	if len(s.cur.buf) > 0 {
+		_ = s.conn.SetWriteDeadline(time.Now().Add(s.node.opts.Timeouts.Write))
+		if _, err := s.conn.Write(s.cur.buf); err != nil {
+			s.writeFailed(err)
+			return false
+		}
+		s.cur.buf = s.cur.buf[:0]
+	}
+	s.arrived(s.unacked.written())
+	now := time.Now()
+	for _, at := range s.cur.waiting {
+		s.node.metrics.delivery.Observe(now.Sub(at).Seconds())
+	}
+	s.cur.waiting = s.cur.waiting[:0]
+	return true
+}
+
+func (s *session) writeFailed(err error) {
+	reason := ReasonClientLost
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		reason = ReasonSlowClient
+	}
+	s.finish(reason, err, nil)
+	_ = s.conn.Close() // the reader has nothing to wait for
+}
+
+// arrived notes what the user has received.
+func (s *session) arrived(flights []flight) {
+	for _, f := range flights {
+		s.hub.arrived(f)
+	}
+}
+
+// closeWrite ends our half of the connection.
+func (s *session) closeWrite() {
+	if half, ok := s.conn.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite() // the peer is gone
+		return
+	}
+	_ = s.conn.Close()
+}
+
+// stanzaID is the number of an entry as the last child of a message.
+func (s *session) stanzaID(seq uint64) []byte {
+	return appendStanzaID(nil, s.account.User, seq)
+}

@@ -1,0 +1,333 @@
+package backend
+
+import (
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"imlb/backend/bus"
+	"imlb/backend/store"
+	"imlb/backend/xmpp"
+)
+
+// hub joins the sessions of one user on this node. It exists while there is one.
+type hub struct {
+	// Static.
+	node      *Node
+	user      xmpp.JID
+	owner     store.OwnerID
+	partition uint16
+
+	mu       sync.Mutex
+	sessions map[string]*session // by resource
+
+	// What the user's clients have received. delivered goes to the store: all
+	// entries up to it have been received, or are for nobody. claim is the
+	// highest entry of which a session says so for all that were for it; it is
+	// held back by pending. got are entries beyond delivered.
+	delivered uint64
+	claim     uint64
+	pending   map[uint64]string   // entries left to the session of a resource
+	got       map[uint64]struct{} // entries received out of turn
+
+	roster map[string]rosterState // by contact
+	loaded bool                   // roster is complete
+}
+
+// rosterState is what a hub remembers of a contact.
+type rosterState struct {
+	subscription store.Subscription
+	version      uint64
+}
+
+// gotMax bounds what is remembered of entries received out of turn. What is
+// forgotten may be delivered twice.
+const gotMax = 1024
+
+// hub returns the hub of a user, or nil.
+func (n *Node) hub(user string) *hub {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.hubs[user]
+}
+
+// join makes a session known. It returns false when the node takes none.
+func (n *Node) join(s *session) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.draining.Load() || n.full() {
+		return false
+	}
+	user := s.account.User
+	h := n.hubs[user]
+	if h == nil {
+		h = &hub{
+			node: n, user: s.jid.Bare(), owner: s.account.Owner, partition: n.opts.Partition(user),
+			sessions: make(map[string]*session),
+		}
+		n.hubs[user] = h
+	}
+	s.hub = h
+	h.mu.Lock()
+	h.sessions[s.jid.Resource()] = s
+	h.mu.Unlock()
+	n.sessions[s.id] = s
+	n.metrics.sessions.Set(float64(len(n.sessions)))
+	return true
+}
+
+// full tells whether the node has all the sessions that it may have; under Node.mu.
+func (n *Node) full() bool {
+	most := n.opts.Limits.MaxSessions
+	return most > 0 && len(n.sessions) >= most
+}
+
+// part removes a session. Entries that were left to it go to the user's others.
+func (n *Node) part(s *session) {
+	n.mu.Lock()
+	delete(n.sessions, s.id)
+	n.metrics.sessions.Set(float64(len(n.sessions)))
+	h := s.hub
+	h.mu.Lock()
+	if h.sessions[s.jid.Resource()] == s {
+		delete(h.sessions, s.jid.Resource())
+	}
+	orphans := h.orphans()
+	others := slices.Collect(maps.Values(h.sessions))
+	h.mu.Unlock()
+	if len(others) == 0 && n.hubs[s.account.User] == h {
+		delete(n.hubs, s.account.User)
+	}
+	n.mu.Unlock()
+	if len(orphans) == 0 {
+		return
+	}
+	for _, other := range others {
+		other.out.push(item{kind: itemAgain, seqs: orphans})
+	}
+}
+
+// orphans are the entries that were left to sessions that are gone, in order;
+// under hub.mu.
+func (h *hub) orphans() []uint64 {
+	var seqs []uint64
+	for seq, resource := range h.pending {
+		if h.sessions[resource] == nil {
+			seqs = append(seqs, seq)
+		}
+	}
+	slices.Sort(seqs)
+	return seqs
+}
+
+// session returns the session that has a resource, or nil.
+func (h *hub) session(resource string) *session {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.sessions[resource]
+}
+
+// hold leaves an entry to the session of another resource. It returns false if
+// there is none on this node.
+func (h *hub) hold(resource string, seq uint64) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.sessions[resource] == nil {
+		return false
+	}
+	if _, got := h.got[seq]; got || seq <= h.delivered {
+		return true
+	}
+	if h.pending == nil {
+		h.pending = make(map[uint64]string)
+	}
+	h.pending[seq] = resource
+	return true
+}
+
+// arrived notes what a client has received.
+func (h *hub) arrived(f flight) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if f.seq != 0 {
+		delete(h.pending, f.seq)
+		h.note(f.seq)
+	}
+	h.claim = max(h.claim, f.upTo)
+	h.advance()
+}
+
+// done notes that an entry needs no delivery.
+func (h *hub) done(seq uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.note(seq)
+	h.advance()
+}
+
+// raise notes that everything up to seq was received.
+func (h *hub) raise(seq uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.claim = max(h.claim, seq)
+	h.advance()
+}
+
+// atLeast takes the stored number of received entries and returns the one that
+// counts.
+func (h *hub) atLeast(stored uint64) uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.delivered = max(h.delivered, stored)
+	return h.delivered
+}
+
+// isDone tells whether the user has received an entry.
+func (h *hub) isDone(seq uint64) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, got := h.got[seq]
+	return got || seq <= h.delivered
+}
+
+// note remembers a received entry; under hub.mu.
+func (h *hub) note(seq uint64) {
+	if seq <= h.delivered || len(h.got) >= gotMax {
+		return
+	}
+	if h.got == nil {
+		h.got = make(map[uint64]struct{})
+	}
+	h.got[seq] = struct{}{}
+}
+
+// advance raises delivered as far as it goes; under hub.mu.
+func (h *hub) advance() {
+	before := h.delivered
+	upTo := h.claim
+	for seq := range h.pending {
+		upTo = min(upTo, seq-1)
+	}
+	h.delivered = max(h.delivered, upTo)
+	for len(h.got) > 0 {
+		if _, ok := h.got[h.delivered+1]; !ok {
+			break
+		}
+		h.delivered++
+	}
+	if h.delivered == before {
+		return
+	}
+	maps.DeleteFunc(h.got, func(seq uint64, _ struct{}) bool { return seq <= h.delivered })
+	h.node.delivered.raise(h.owner, h.delivered)
+}
+
+// Signal takes a signal of a hosted partition from the bus. It does not wait for
+// anything.
+func (n *Node) Signal(sig bus.Signal) {
+	h := n.hub(sig.User)
+	if h == nil {
+		return
+	}
+	switch sig.Kind {
+	case bus.Entry:
+		h.entry(sig)
+	case bus.Stanza:
+		h.stanza(sig)
+	case bus.Control:
+		h.control(sig)
+	default:
+		n.metrics.dropped.WithLabelValues("decode").Inc()
+	}
+}
+
+// SignalsLost makes the sessions of a partition look into the store, because signals
+// may have been lost.
+func (n *Node) SignalsLost(partition uint16) {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	for _, s := range n.sessions {
+		if s.hub.partition == partition {
+			s.out.miss()
+		}
+	}
+}
+
+// entry tells all sessions of a new entry. An empty stanza is one that the user
+// itself has sent.
+func (h *hub) entry(sig bus.Signal) {
+	it := item{kind: itemEntry, seq: sig.Seq, resource: sig.Target, data: sig.Data, sent: len(sig.Data) == 0, at: time.Now()}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, s := range h.sessions {
+		s.out.push(it)
+	}
+}
+
+// stanza hands a stanza that is not stored to the sessions that it is for (RFC 6121
+// §8.5).
+func (h *hub) stanza(sig bus.Signal) {
+	header, err := xmpp.ParseHeader(sig.Data)
+	if err != nil {
+		h.node.metrics.dropped.WithLabelValues("decode").Inc()
+		return
+	}
+	if header.Kind == xmpp.Presence && header.Type == presenceProbe {
+		h.answerProbe(header)
+		return
+	}
+	for _, s := range h.recipients(sig.Target, header) {
+		s.send(header.Kind, sig.Data)
+	}
+}
+
+// recipients are the sessions that a stanza is for.
+func (h *hub) recipients(resource string, header xmpp.Header) []*session {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var to []*session
+	for _, s := range h.sessions {
+		if resource != "" && s.jid.Resource() != resource {
+			continue
+		}
+		if resource != "" || s.takes(header) {
+			to = append(to, s)
+		}
+	}
+	return to
+}
+
+// takes tells whether a session takes a stanza that is addressed to the user; under
+// hub.mu.
+func (s *session) takes(header xmpp.Header) bool {
+	available := s.presence != nil
+	switch header.Kind {
+	case xmpp.Message:
+		return available && s.priority >= 0
+	case xmpp.Presence:
+		switch header.Type {
+		case presenceSubscribed, presenceUnsubscribe, presenceUnsubscribed:
+			return s.interested // RFC 6121 §3.1.6, §3.2.3, §3.3.3
+		default:
+			return available
+		}
+	default:
+		return false
+	}
+}
+
+// send puts a stanza into the outbox. A client that is too slow for it is ended.
+func (s *session) send(kind xmpp.StanzaKind, raw []byte) {
+	s.node.metrics.stanzas.WithLabelValues("out", kindText(kind)).Inc()
+	if !s.out.push(item{kind: itemStanza, data: raw}) {
+		s.end(ReasonSlowClient, &xmpp.StreamError{Condition: xmpp.ResourceConstraint, Text: "too much waits to be read"})
+	}
+}
+
+// nonza puts an element that is no stanza into the outbox.
+func (s *session) nonza(raw []byte) {
+	if !s.out.push(item{kind: itemRaw, data: raw}) {
+		s.end(ReasonSlowClient, &xmpp.StreamError{Condition: xmpp.ResourceConstraint, Text: "too much waits to be read"})
+	}
+}

@@ -1,0 +1,134 @@
+package backend
+
+import (
+	"context"
+	"slices"
+
+	"imlb/backend/bus"
+	"imlb/backend/xmpp"
+)
+
+// The types of an IQ stanza (RFC 6120 §8.2.3).
+const (
+	iqGet    = "get"
+	iqSet    = "set"
+	iqResult = "result"
+)
+
+// iq routes an IQ stanza (RFC 6120 §8.2.3, §10.5; RFC 6121 §8.5.1 to §8.5.3): to the
+// server, to a user, for whom the server answers, or to a client.
+func (s *session) iq(ctx context.Context, raw []byte, header xmpp.Header) error {
+	e, err := xmpp.ParseElement(raw)
+	if err != nil {
+		return err
+	}
+	payloads := slices.Collect(e.Children())
+	asks := header.Type == iqGet || header.Type == iqSet
+	if header.ID == "" || asks && len(payloads) != 1 || !asks && header.Type != iqResult && header.Type != typeError {
+		return s.bounce(raw, header, xmpp.BadRequest)
+	}
+	to, ok := s.recipient(header)
+	switch {
+	case !ok:
+		return s.bounce(raw, header, xmpp.JIDMalformed)
+	case to.Domain() != s.node.opts.Domain:
+		return s.bounce(raw, header, xmpp.RemoteServerNotFound)
+	case to.Local() != "" && to.Resource() != "":
+		return s.routeIQ(ctx, raw, header, to)
+	case !asks:
+		return nil // an answer to nothing that the server has asked
+	case to.Local() != "" && to != s.hub.user || to.Local() == "" && to.Resource() != "":
+		return s.bounce(raw, header, xmpp.ServiceUnavailable)
+	default:
+		return s.answerIQ(ctx, raw, header, to, payloads[0])
+	}
+}
+
+// routeIQ sends an IQ stanza to a client.
+func (s *session) routeIQ(ctx context.Context, raw []byte, header xmpp.Header, to xmpp.JID) error {
+	condition, account, err := s.findUser(ctx, to)
+	if err != nil {
+		return s.bounceFailed(ctx, raw, header, err)
+	}
+	if condition != "" {
+		return s.bounce(raw, header, condition)
+	}
+	there, err := s.node.isThere(ctx, to, account)
+	if err != nil {
+		return s.bounceFailed(ctx, raw, header, err)
+	}
+	if !there {
+		return s.bounce(raw, header, xmpp.ServiceUnavailable)
+	}
+	s.node.publish(bus.Signal{Kind: bus.Stanza, User: account.User, Target: to.Resource(), Data: s.stamp(raw, header)})
+	return nil
+}
+
+// request is an IQ get or set for the server, or for the user whom it speaks for.
+type request struct {
+	session *session
+	header  xmpp.Header
+	to      xmpp.JID
+	payload xmpp.Element
+}
+
+// reply answers with a result.
+func (q request) reply(payload []byte) {
+	from := ""
+	if q.header.To != "" {
+		from = q.to.String()
+	}
+	result := iqHead(iqResult, q.header.ID, from, q.session.jid.String())
+	result = append(result, payload...)
+	q.session.send(xmpp.IQ, append(result, "</iq>"...))
+}
+
+// answerIQ answers for the server or the user.
+func (s *session) answerIQ(ctx context.Context, raw []byte, header xmpp.Header, to xmpp.JID, payload xmpp.Element) error {
+	q := request{session: s, header: header, to: to, payload: payload}
+	err := s.serveIQ(ctx, q)
+	if err == nil {
+		return nil
+	}
+	if e, ok := asStanzaError(err); ok {
+		return s.bounce(raw, header, e.Condition)
+	}
+	return s.bounceFailed(ctx, raw, header, err)
+}
+
+// serveIQ does what is asked for; a *xmpp.StanzaError is for the client.
+func (s *session) serveIQ(ctx context.Context, q request) error {
+	toUser := q.to.Local() != ""
+	get := q.header.Type == iqGet
+	switch space := q.payload.Space(); {
+	case space == xmpp.NSPing && get:
+		q.reply(nil)
+	case space == xmpp.NSSession && !get: // RFC 3921 §3: there is nothing to do
+		q.reply(nil)
+	case space == xmpp.NSDiscoInfo && get:
+		return s.discoInfo(q)
+	case space == xmpp.NSDiscoItems && get:
+		return s.discoItems(q)
+	case space == xmpp.NSRoster && toUser && get:
+		return s.getRoster(ctx, q)
+	case space == xmpp.NSRoster && toUser:
+		return s.setRoster(ctx, q)
+	case space == xmpp.NSBind: // RFC 6120 §7.7.2.1: one resource is enough
+		return xmpp.NewStanzaError(xmpp.NotAllowed, "a resource is bound already")
+	default:
+		return xmpp.NewStanzaError(xmpp.ServiceUnavailable, "")
+	}
+	return nil
+}
+
+// iqHead begins an IQ stanza; empty addresses are left out.
+func iqHead(kind, id, from, to string) []byte {
+	head := appendAttr([]byte("<iq type='"+kind+"'"), "id", id)
+	if from != "" {
+		head = appendAttr(head, "from", from)
+	}
+	if to != "" {
+		head = appendAttr(head, "to", to)
+	}
+	return append(head, '>')
+}

@@ -1,0 +1,277 @@
+package backend
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"imlb/backend/bus"
+	"imlb/backend/store"
+	"imlb/backend/xmpp"
+)
+
+// The types of a message (RFC 6121 §5.2.2).
+const (
+	messageNormal    = "normal"
+	messageChat      = "chat"
+	messageGroupchat = "groupchat"
+	messageHeadline  = "headline"
+)
+
+// message routes a message by the rules of RFC 6121 §8.5:
+//
+//	                    normal, chat        groupchat   headline   error
+//	no such user        error               error       error      nothing
+//	bare JID            timeline            error       live       nothing
+//	full JID, there     timeline, to it     live        live       live
+//	full JID, not there as the bare JID     error       nothing    nothing
+//
+// Timeline: the message is appended and reaches all available resources with a
+// priority that is not negative, now or after the next login. Live: it reaches
+// those that are there now. A normal message for a resource that is gone is
+// treated like a chat message (as XEP-0409 has it): the user did write to a person.
+//
+// stored is true when the message is on its way into the store.
+func (s *session) message(ctx context.Context, raw []byte, header xmpp.Header, number uint32) (stored bool, err error) {
+	to, ok := s.recipient(header)
+	if !ok {
+		s.in.wait(0, s.done)
+		return false, s.bounce(raw, header, xmpp.JIDMalformed)
+	}
+	e, err := xmpp.ParseElement(raw)
+	if err != nil {
+		return false, err
+	}
+	timeline := worthStoring(e, header.Type)
+	if !timeline {
+		s.in.wait(0, s.done)
+	}
+	switch condition, account, err := s.findUser(ctx, to); {
+	case err != nil:
+		return false, s.bounceFailed(ctx, raw, header, err)
+	case condition != "":
+		s.in.wait(0, s.done)
+		return false, s.bounce(raw, header, condition)
+	case timeline:
+		return s.store(ctx, raw, header, number, to, account)
+	default:
+		return false, s.live(ctx, raw, header, to, account)
+	}
+}
+
+// recipient is whom a message is for: without an address the user itself (RFC 6120
+// §10.3.1).
+func (s *session) recipient(header xmpp.Header) (to xmpp.JID, ok bool) {
+	if header.To == "" {
+		return s.jid.Bare(), true
+	}
+	to, err := xmpp.ParseJID(header.To)
+	return to, err == nil
+}
+
+// findUser looks up the account of an address; condition is the stanza error for an
+// address that has none.
+func (s *session) findUser(ctx context.Context, to xmpp.JID) (condition string, a store.Account, err error) {
+	switch {
+	case to.Domain() != s.node.opts.Domain:
+		return xmpp.RemoteServerNotFound, a, nil
+	case to.Local() == "":
+		return xmpp.ServiceUnavailable, a, nil
+	}
+	query, cancel := s.node.storeContext(ctx)
+	defer cancel()
+	a, ok, err := s.node.accounts.lookup(query, to.Bare().String())
+	if err != nil {
+		return "", a, fmt.Errorf("look up %s: %w", to.Bare(), err)
+	}
+	if !ok {
+		return xmpp.ServiceUnavailable, a, nil
+	}
+	return "", a, nil
+}
+
+// worthStoring tells whether a message goes to the timeline:
+//
+//   - only normal and chat messages do;
+//   - a hint of XEP-0334 decides: <store/> does, <no-store/> does not;
+//     <no-permanent-store/> does, since it allows to keep it until it is delivered;
+//   - else one with a body does, and one without does if it has anything that is not
+//     of the moment: receipts, markers, reactions, invitations and encrypted content
+//     must arrive, chat states (XEP-0085) need not.
+func worthStoring(e xmpp.Element, kind string) bool {
+	switch kind {
+	case messageGroupchat, messageHeadline, typeError:
+		return false
+	}
+	lasting := false
+	for child := range e.Children() {
+		switch space, name := child.Space(), child.Local(); {
+		case space == xmpp.NSHints && name == "no-store":
+			return false
+		case space == xmpp.NSHints && name == "store":
+			lasting = true
+		case space == xmpp.NSHints, space == xmpp.NSChatStates:
+		case space == xmpp.NSStanzaID: // an id is nothing by itself
+		case name == "thread" && (space == "" || space == xmpp.NSClient):
+		default:
+			lasting = true
+		}
+	}
+	return lasting
+}
+
+// store appends a message to the timelines of its recipient and its sender. The
+// session goes on to read while the store works.
+func (s *session) store(ctx context.Context, raw []byte, header xmpp.Header, number uint32, to xmpp.JID, account store.Account) (bool, error) {
+	resource, err := s.presentResource(ctx, to, account)
+	if err != nil {
+		return false, s.bounceFailed(ctx, raw, header, err)
+	}
+	stanza := s.withoutOurIDs(s.stamp(raw, header))
+	sender := s.account.User
+	a := store.Append{
+		Session: s.id, Epoch: s.epoch, Handled: number,
+		Drafts: []store.Draft{
+			{Owner: account.Owner, Peer: sender, Resource: resource, Stanza: stanza},
+			{Owner: s.account.Owner, Peer: account.User, Sent: true, Resource: s.jid.Resource(), Stanza: stanza},
+		},
+	}
+	s.in.wait(s.node.opts.Limits.Outstanding-1, s.done)
+	s.in.submit()
+	begun := time.Now()
+	err = s.node.writer.Submit(ctx, a, func(done store.Appended) { s.appended(account.User, a, done, begun) })
+	if err != nil {
+		s.in.complete(false)
+		return true, storeFailed(fmt.Errorf("append a message: %w", err))
+	}
+	return true, nil
+}
+
+// presentResource is the resource that a message is for, or "" when it is for the
+// user.
+func (s *session) presentResource(ctx context.Context, to xmpp.JID, account store.Account) (string, error) {
+	if to.Resource() == "" {
+		return "", nil
+	}
+	there, err := s.node.isThere(ctx, to, account)
+	if !there || err != nil {
+		return "", err
+	}
+	return to.Resource(), nil
+}
+
+// isThere tells whether a resource is connected, to any node.
+func (n *Node) isThere(ctx context.Context, to xmpp.JID, account store.Account) (bool, error) {
+	if h := n.hub(account.User); h != nil && h.session(to.Resource()) != nil {
+		return true, nil
+	}
+	query, cancel := n.storeContext(ctx)
+	defer cancel()
+	sessions, err := n.store.SessionsOf(query, account.Owner)
+	if err != nil {
+		return false, fmt.Errorf("look up the sessions of %s: %w", account.User, err)
+	}
+	for _, other := range sessions {
+		if other.Resource == to.Resource() {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// appended tells the world of a message that is durable. The store's writer calls
+// it.
+func (s *session) appended(recipient string, a store.Append, done store.Appended, begun time.Time) {
+	if errors.Is(done.Err, store.ErrNotFound) { // deleted since it was looked up
+		s.node.metrics.appends.WithLabelValues("refused").Inc()
+		s.node.accounts.forget(recipient)
+		s.bounceStored(a.Drafts[0].Stanza)
+		if h, ack := s.in.complete(true); ack {
+			s.nonza(smAnswer(h))
+		}
+		return
+	}
+	if done.Err != nil {
+		s.node.metrics.appends.WithLabelValues("failed").Inc()
+		s.in.complete(false)
+		s.appendFailed(done.Err)
+		return
+	}
+	s.node.metrics.appends.WithLabelValues("stored").Inc()
+	s.node.metrics.appending.Observe(time.Since(begun).Seconds())
+	s.node.publish(bus.Signal{
+		Kind: bus.Entry, User: recipient, Target: a.Drafts[0].Resource, Seq: done.Seqs[0], Data: a.Drafts[0].Stanza,
+	})
+	// The sender's own entry needs no delivery; its number must not look like a gap.
+	s.node.publish(bus.Signal{Kind: bus.Entry, User: s.account.User, Seq: done.Seqs[1]})
+	if h, ack := s.in.complete(true); ack {
+		s.nonza(smAnswer(h))
+	}
+}
+
+// bounceStored answers a message that the store has refused.
+func (s *session) bounceStored(stanza []byte) {
+	s.node.metrics.bounced.WithLabelValues(xmpp.ServiceUnavailable).Inc()
+	s.send(xmpp.Message, xmpp.NewStanzaError(xmpp.ServiceUnavailable, "").AppendReply(nil, stanza))
+}
+
+func (s *session) appendFailed(err error) {
+	if errors.Is(err, store.ErrFenced) {
+		s.end(ReasonConflict, &xmpp.StreamError{Condition: xmpp.Conflict})
+		return
+	}
+	s.endBy(storeFailed(fmt.Errorf("append a message: %w", err)))
+}
+
+// live sends a message that is not stored to those who are there.
+func (s *session) live(ctx context.Context, raw []byte, header xmpp.Header, to xmpp.JID, account store.Account) error {
+	resource, err := s.presentResource(ctx, to, account)
+	if err != nil {
+		return s.bounceFailed(ctx, raw, header, err)
+	}
+	full := to.Resource() != ""
+	switch {
+	case header.Type == messageGroupchat && resource == "":
+		return s.bounce(raw, header, xmpp.ServiceUnavailable)
+	case full && resource == "", header.Type == typeError && !full:
+		return nil
+	}
+	stanza := s.withoutOurIDs(s.stamp(raw, header))
+	s.node.publish(bus.Signal{Kind: bus.Stanza, User: account.User, Target: resource, Data: stanza})
+	return nil
+}
+
+// withoutOurIDs removes stanza ids that claim to be ours (XEP-0359 §4).
+func (s *session) withoutOurIDs(raw []byte) []byte {
+	if !bytes.Contains(raw, []byte("stanza-id")) {
+		return raw
+	}
+	return xmpp.AppendWithout(nil, raw, func(e xmpp.Element) bool {
+		by, _ := e.Attr("by")
+		jid, err := xmpp.ParseJID(by)
+		return e.Local() == "stanza-id" && (err != nil || jid.Domain() == s.node.opts.Domain)
+	})
+}
+
+// appendStanzaID appends the number of a user's entry (XEP-0359).
+func appendStanzaID(dst []byte, user string, seq uint64) []byte {
+	dst = append(dst, "<stanza-id xmlns='"+xmpp.NSStanzaID+"' by='"...)
+	dst = xmpp.AppendEscaped(dst, user)
+	dst = append(dst, "' id='"...)
+	dst = strconv.AppendUint(dst, seq, 10)
+	return append(dst, "'/>"...)
+}
+
+// publish sends a signal to the nodes that host its user. One that is lost costs
+// time if it is an entry, and is lost like a packet if it is not.
+func (n *Node) publish(sig bus.Signal) {
+	sig.Partition = n.opts.Partition(sig.User)
+	if err := n.bus.Publish(sig); err != nil {
+		n.metrics.dropped.WithLabelValues("publish").Inc()
+		n.opts.Logger.Warn("publish a signal", slog.String("user", sig.User), slog.Any("error", err))
+	}
+}

@@ -1,0 +1,75 @@
+package backend
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"imlb/backend/xmpp"
+)
+
+// metrics are the node's numbers. Names are given here and nowhere else.
+type metrics struct {
+	sessions  prometheus.Gauge
+	ended     *prometheus.CounterVec // reason
+	stanzas   *prometheus.CounterVec // direction, kind
+	auth      *prometheus.CounterVec // mechanism, outcome
+	appends   *prometheus.CounterVec // outcome
+	appending prometheus.Histogram   // seconds from receipt to commit
+	delivery  prometheus.Histogram   // seconds from signal to socket
+	caughtUp  *prometheus.CounterVec // entries read from the store: why
+	dropped   *prometheus.CounterVec // signals not sent or not understood: why
+	bounced   *prometheus.CounterVec // stanza errors sent: condition
+	reaped    prometheus.Counter     // sessions of dead nodes that this node ended
+}
+
+// latencyBuckets go from 100 µs to 10 s.
+var latencyBuckets = []float64{ //nolint:gochecknoglobals // A constant list.
+	.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10,
+}
+
+func newMetrics(r prometheus.Registerer) (*metrics, error) {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	}
+	histogram := func(name, help string) prometheus.Histogram {
+		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: latencyBuckets})
+	}
+	m := &metrics{
+		sessions:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "imlb_node_sessions", Help: "Sessions on this node."}),
+		ended:     counter("imlb_node_connections_ended_total", "Connections that ended, by reason.", "reason"),
+		stanzas:   counter("imlb_node_stanzas_total", "Stanzas from (in) and to (out) clients, by kind.", "direction", "kind"),
+		auth:      counter("imlb_node_auth_total", "SASL negotiations, by mechanism and outcome.", "mechanism", "outcome"),
+		appends:   counter("imlb_node_appends_total", "Messages given to the store, by outcome.", "outcome"),
+		appending: histogram("imlb_node_append_seconds", "Time from the receipt of a message until it is durable."),
+		delivery:  histogram("imlb_node_delivery_seconds", "Time from the signal of a message until it is written to a recipient."),
+		caughtUp:  counter("imlb_node_catchup_entries_total", "Timeline entries read from the store: after login (login) or because a signal was missed (gap).", "why"),
+		dropped:   counter("imlb_node_signals_dropped_total", "Signals that could not be sent (publish) or understood (decode).", "why"),
+		bounced:   counter("imlb_node_stanza_errors_total", "Stanza errors sent to clients, by condition.", "condition"),
+		reaped:    prometheus.NewCounter(prometheus.CounterOpts{Name: "imlb_node_sessions_reaped_total", Help: "Sessions of dead nodes that this node cleaned up."}),
+	}
+	var errs []error
+	for _, c := range []prometheus.Collector{
+		m.sessions, m.ended, m.stanzas, m.auth, m.appends, m.appending, m.delivery, m.caughtUp, m.dropped, m.bounced, m.reaped,
+	} {
+		if err := r.Register(c); err != nil {
+			errs = append(errs, fmt.Errorf("register a metric: %w", err))
+		}
+	}
+	return m, errors.Join(errs...)
+}
+
+// kindText is the label of a stanza kind.
+func kindText(k xmpp.StanzaKind) string {
+	switch k {
+	case xmpp.Message:
+		return "message"
+	case xmpp.Presence:
+		return "presence"
+	case xmpp.IQ:
+		return "iq"
+	default:
+		return "other"
+	}
+}

@@ -1,0 +1,220 @@
+// Package backend is the chat node: it serves XMPP sessions (RFC 6120, RFC 6121)
+// that a front brings to it, and delivers what they say to each other.
+//
+// # The way of a stanza
+//
+// read → frame → envelope → authorise → append → acknowledge → deliver. What has
+// to last is stored first (store.Timelines); a signal on the bus then tells the
+// nodes that host the recipient; each of the recipient's sessions is a cursor on
+// the timeline. A session that sees a gap in the numbers reads the gap from the
+// store, so a lost signal costs time and never a message.
+//
+// # Goroutines
+//
+// A logged-in session has two: one reads and decides (session), one writes and
+// owns the cursor (outbox, cursor). The node has three more for its lease, for
+// delivered numbers and for accepting. Serve waits for all of them.
+//
+// # Locks
+//
+// Node.mu before hub.mu before outbox.mu and inbound.mu; none is held
+// across I/O.
+package backend
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"imlb/backend/store"
+	"imlb/backend/xmpp"
+)
+
+// Node is one chat node of a cluster.
+type Node struct {
+	// Static after New.
+	opts    Options
+	store   store.Store
+	bus     Bus
+	metrics *metrics
+	domain  xmpp.JID
+	hashing chan struct{} // a place for each password that may be hashed at a time
+
+	writer    *store.Writer
+	accounts  *accountCache
+	delivered *deliveredNumbers
+
+	serving  atomic.Bool // accepts connections
+	draining atomic.Bool
+	conns    sync.WaitGroup
+
+	mu       sync.RWMutex
+	hubs     map[string]*hub     // by user
+	sessions map[string]*session // by session ID
+	open     map[net.Conn]struct{}
+}
+
+// New returns a node that does nothing until Serve. The store and the bus stay
+// the caller's.
+func New(o Options) (*Node, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	domain, err := xmpp.ParseJID(o.Domain)
+	if err != nil {
+		return nil, err
+	}
+	m, err := newMetrics(o.Registerer)
+	if err != nil {
+		return nil, err
+	}
+	return &Node{
+		opts:      o,
+		store:     o.Store,
+		bus:       o.Bus,
+		metrics:   m,
+		domain:    domain,
+		hashing:   make(chan struct{}, hashersAtATime()),
+		accounts:  newAccountCache(o.Store),
+		delivered: newDeliveredNumbers(o.Store),
+		hubs:      make(map[string]*hub),
+		sessions:  make(map[string]*session),
+		open:      make(map[net.Conn]struct{}),
+	}, nil
+}
+
+// Serve takes the node's lease and accepts connections from fronts on ln, which it
+// closes, until ctx ends. Then it drains the node and returns once all that
+// it started has ended. It may be called once.
+func (n *Node) Serve(ctx context.Context, ln net.Listener) error {
+	defer ln.Close()
+	// What has been begun is finished although ctx has ended, within
+	// Timeouts.Shutdown.
+	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWork()
+
+	if err := n.takeLease(work); err != nil {
+		return err
+	}
+	n.writer = store.NewWriter(work, n.store, store.WriterOptions{})
+	var background sync.WaitGroup
+	background.Go(func() { n.keepLease(work) })
+	background.Go(func() { n.delivered.run(work, n.opts.Timeouts.Flush, n.opts.Logger) })
+
+	n.serving.Store(true)
+	err := n.accept(ctx, work, ln)
+	n.serving.Store(false)
+
+	n.shutdown(work)
+	err = errors.Join(err, n.writer.Close())
+	stopWork()
+	background.Wait()
+	// The context that lives on is not used up: the end is short.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.opts.Timeouts.Store)
+	defer cancel()
+	n.delivered.flush(last, n.opts.Logger)
+	return errors.Join(err, n.giveLeaseBack(last))
+}
+
+// shutdown ends all sessions, politely first, and waits for them.
+func (n *Node) shutdown(ctx context.Context) {
+	polite, cancel := context.WithTimeout(ctx, n.opts.Timeouts.Shutdown)
+	defer cancel()
+	if err := n.Drain(polite); err != nil {
+		n.opts.Logger.WarnContext(ctx, "sessions did not end in time", slog.Any("error", err))
+	}
+	n.abort() // what has not logged in yet, and what does not go by itself
+	n.conns.Wait()
+}
+
+// Drain makes the node refuse new sessions and ends those that it has with the
+// stream error system-shutdown. It returns when none is left or ctx ends.
+func (n *Node) Drain(ctx context.Context) error {
+	n.draining.Store(true)
+	sessions := n.allSessions()
+	for _, s := range sessions {
+		s.end(ReasonShutdown, &xmpp.StreamError{Condition: xmpp.SystemShutdown})
+	}
+	for _, s := range sessions {
+		select {
+		case <-s.gone:
+		case <-ctx.Done():
+			return fmt.Errorf("drain the node: %w", ctx.Err())
+		}
+	}
+	return nil
+}
+
+// abort closes all connections at once.
+func (n *Node) abort() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for conn := range n.open {
+		_ = conn.Close()
+	}
+}
+
+func (n *Node) allSessions() []*session {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	all := make([]*session, 0, len(n.sessions))
+	for _, s := range n.sessions {
+		all = append(all, s)
+	}
+	return all
+}
+
+// Status is what the node tells whoever places users.
+type Status struct {
+	Node     string  `json:"node"`
+	Sessions int     `json:"sessions"`
+	Draining bool    `json:"draining"`
+	Ready    bool    `json:"ready"`
+	Capacity int     `json:"capacity"` // 0: no limit
+	Weight   float64 `json:"weight"`
+}
+
+// Status returns the state of the node. It asks the store whether it answers.
+func (n *Node) Status(ctx context.Context) Status {
+	n.mu.RLock()
+	count := len(n.sessions)
+	n.mu.RUnlock()
+	return Status{
+		Node: n.opts.Name, Sessions: count, Draining: n.draining.Load(),
+		Ready: n.ready(ctx) == nil, Capacity: n.opts.Capacity, Weight: n.opts.Weight,
+	}
+}
+
+// readyTimeout is how long the store may take to say that it is there.
+const readyTimeout = 2 * time.Second
+
+// ready reports why the node cannot take sessions.
+func (n *Node) ready(ctx context.Context) error {
+	switch {
+	case !n.serving.Load():
+		return errors.New("not serving")
+	case n.draining.Load():
+		return errors.New("draining")
+	}
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	if err := n.store.Ping(ctx); err != nil {
+		return fmt.Errorf("ask the store: %w", err)
+	}
+	return nil
+}
+
+// randomID returns 128 random bits as text.
+func randomID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}

@@ -1,0 +1,206 @@
+package backend
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"imlb/backend/bus"
+	"imlb/backend/store"
+	"imlb/backend/xmpp"
+)
+
+// Bus carries signals to the nodes that host a user's partition, this one
+// included. *bus.Bus is the real one.
+type Bus interface {
+	// Publish hands a signal to all nodes that host its partition. It does
+	// not wait for them.
+	Publish(s bus.Signal) error
+	// Host returns once the node hears the signals of a partition. Calls are
+	// counted.
+	Host(partition uint16) error
+	// Unhost takes back one Host.
+	Unhost(partition uint16)
+}
+
+// The SASL mechanisms that a node knows.
+const (
+	MechanismPlain       = "PLAIN"
+	MechanismScramSHA1   = "SCRAM-SHA-1"
+	MechanismScramSHA256 = "SCRAM-SHA-256"
+)
+
+// Options are all that a node is given. Name, Domain, Store, Bus, Partition and
+// TrustedFronts are required.
+type Options struct {
+	// Name of the node, stable over restarts.
+	Name string
+	// Incarnation names this run of the process; empty: random.
+	Incarnation string
+	// Domain of the users, the part of their addresses after the @.
+	Domain string
+
+	Store     store.Store
+	Bus       Bus
+	Partition func(user string) uint16 // of a canonical bare JID
+
+	// TrustedFronts are the networks from which connections are accepted; they
+	// must start with a PROXY v2 header.
+	TrustedFronts []netip.Prefix
+
+	// Mechanisms are offered in this order; nil: SCRAM-SHA-256,
+	// SCRAM-SHA-1, PLAIN. PLAIN is left out where the client's leg has no TLS.
+	Mechanisms []string
+	// ScramIterations is told to names that are no account, so it should be
+	// what accounts have; 0: DefaultScramIterations.
+	ScramIterations int
+	// Secret makes the salts that names without an account are told, so that
+	// they look like accounts. Nodes of a cluster should share it; nil: random.
+	Secret []byte
+
+	Limits   Limits
+	Timeouts Timeouts
+
+	// Weight and Capacity (sessions) are reported to whoever places users; 0
+	// means 1 and no limit. Capacity is not a limit of its own: see
+	// Limits.MaxSessions.
+	Weight   float64
+	Capacity int
+
+	Logger     *slog.Logger          // nil: nothing is logged
+	Registerer prometheus.Registerer // nil: a registry of the node's own
+	Gatherer   prometheus.Gatherer   // what /metrics shows; nil: the node's own metrics
+}
+
+// Limits bound what one client can cost. Zero means the default.
+type Limits struct {
+	Stanza      xmpp.Limits // of a logged-in client; before login no more than 10,000 bytes (RFC 6120 §13.12)
+	MaxSessions int         // on this node; 0: no limit
+	QueueBytes  int         // waiting to be written to one client; 1 MiB
+	Outstanding int         // messages of one session on their way into the store; 64
+	Unacked     int         // stored messages that a client may leave without XEP-0198 acknowledgement; 10,000
+	Directed    int         // addresses that a session's directed presence is remembered for; 1000
+	RosterItems int         // contacts of one user; 5000
+	AuthTries   int         // SASL failures before the stream is ended; 5 (RFC 6120 §6.3.3 asks for 2 to 5)
+}
+
+// Timeouts bound how long things may take. Zero means the default.
+type Timeouts struct {
+	Handshake time.Duration // from accept to bound resource; 30 s
+	Write     time.Duration // of one write to the front; 30 s
+	Close     time.Duration // from our end of stream to the client's; 2 s
+	Store     time.Duration // of one query; 10 s
+	Lease     time.Duration // how long a node that fell silent is believed to live; 10 s
+	Flush     time.Duration // how long delivered numbers are gathered; 250 ms
+	Shutdown  time.Duration // for sessions to end when Serve's context does; 20 s
+}
+
+// preAuthBytes is what an element may have before login: the least that RFC 6120
+// §13.12 allows.
+const preAuthBytes = 10_000
+
+func (o Options) withDefaults() (Options, error) {
+	if err := o.check(); err != nil {
+		return o, err
+	}
+	if o.Incarnation == "" {
+		o.Incarnation = randomID()
+	}
+	if o.Mechanisms == nil {
+		o.Mechanisms = []string{MechanismScramSHA256, MechanismScramSHA1, MechanismPlain}
+	}
+	for _, m := range o.Mechanisms {
+		if !slices.Contains([]string{MechanismScramSHA256, MechanismScramSHA1, MechanismPlain}, m) {
+			return o, fmt.Errorf("SASL mechanism %q is not known", m)
+		}
+	}
+	setDefault(&o.ScramIterations, DefaultScramIterations)
+	if o.Secret == nil {
+		o.Secret = make([]byte, 32)
+		_, _ = rand.Read(o.Secret) // never fails
+	}
+	setDefault(&o.Weight, 1)
+	o.Limits = o.Limits.withDefaults()
+	o.Timeouts = o.Timeouts.withDefaults()
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Registerer == nil {
+		registry := prometheus.NewRegistry()
+		o.Registerer = registry
+		if o.Gatherer == nil {
+			o.Gatherer = registry
+		}
+	}
+	if o.Gatherer == nil {
+		if g, ok := o.Registerer.(prometheus.Gatherer); ok {
+			o.Gatherer = g
+		} else {
+			o.Gatherer = prometheus.DefaultGatherer
+		}
+	}
+	return o, nil
+}
+
+// check reports the first thing without which a node cannot be.
+func (o Options) check() error {
+	switch {
+	case o.Name == "":
+		return errors.New("a node needs a name")
+	case o.Store == nil || o.Bus == nil || o.Partition == nil:
+		return errors.New("a node needs a store, a bus and a partition function")
+	case len(o.TrustedFronts) == 0:
+		return errors.New("a node needs trusted fronts: without a front nobody can reach it")
+	}
+	domain, err := xmpp.ParseJID(o.Domain)
+	if err != nil {
+		return fmt.Errorf("domain of the node: %w", err)
+	}
+	if domain.String() != o.Domain || domain.Domain() != o.Domain {
+		return fmt.Errorf("domain of the node %q: write it as %q", o.Domain, domain.Domain())
+	}
+	return nil
+}
+
+func (l Limits) withDefaults() Limits {
+	setDefault(&l.QueueBytes, 1<<20)
+	setDefault(&l.Outstanding, 64)
+	setDefault(&l.Unacked, 10_000)
+	setDefault(&l.Directed, 1000)
+	setDefault(&l.RosterItems, 5000)
+	setDefault(&l.AuthTries, 5)
+	return l
+}
+
+func (t Timeouts) withDefaults() Timeouts {
+	setDefault(&t.Handshake, 30*time.Second)
+	setDefault(&t.Write, 30*time.Second)
+	setDefault(&t.Close, 2*time.Second)
+	setDefault(&t.Store, 10*time.Second)
+	setDefault(&t.Lease, 10*time.Second)
+	setDefault(&t.Flush, 250*time.Millisecond)
+	setDefault(&t.Shutdown, 20*time.Second)
+	return t
+}
+
+func setDefault[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}
+
+// preAuth are the limits before login.
+func (l Limits) preAuth() xmpp.Limits {
+	pre := l.Stanza
+	if pre.MaxBytes == 0 || pre.MaxBytes > preAuthBytes {
+		pre.MaxBytes = preAuthBytes
+	}
+	return pre
+}

@@ -1,0 +1,299 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"imlb/backend/store"
+	"imlb/backend/xmpp"
+)
+
+// nameMax bounds names of contacts and groups, in bytes (RFC 6121 §2.3.3 leaves it to
+// the server).
+const nameMax = 1023
+
+// groupsMax bounds the groups of a contact.
+const groupsMax = 50
+
+// learn takes a change of an item, unless a later one is known.
+func (h *hub) learn(c rosterChange) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.learnItem(c.Contact, rosterState{c.Subscription, c.Version})
+}
+
+// learnItem is learn under hub.mu.
+func (h *hub) learnItem(contact string, now rosterState) {
+	if h.roster == nil {
+		h.roster = make(map[string]rosterState)
+	}
+	if known, ok := h.roster[contact]; !ok || now.version >= known.version {
+		h.roster[contact] = now
+	}
+}
+
+// loadRoster reads the subscriptions, if that was not done before. Changes that are
+// signalled in the meantime are newer.
+func (h *hub) loadRoster(ctx context.Context) error {
+	h.mu.Lock()
+	loaded := h.loaded
+	h.mu.Unlock()
+	if loaded {
+		return nil
+	}
+	query, cancel := h.node.storeContext(ctx)
+	defer cancel()
+	items, _, err := h.node.store.Roster(query, h.owner)
+	if err != nil {
+		return fmt.Errorf("read the roster of %s: %w", h.user, err)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, it := range items {
+		h.learnItem(it.Contact, rosterState{it.Subscription, it.Version})
+	}
+	h.loaded = true
+	return nil
+}
+
+// pushRoster tells the sessions that have asked for the roster of a change (RFC 6121
+// §2.1.6).
+func (h *hub) pushRoster(c rosterChange) {
+	h.learn(c)
+	if c.Push == "" {
+		return
+	}
+	for _, s := range h.interestedSessions() {
+		push := iqHead(iqSet, randomID(), "", s.jid.String())
+		push = append(push, "<query xmlns='"+xmpp.NSRoster+"' ver='"...)
+		push = strconv.AppendUint(push, c.Version, 10)
+		push = append(append(push, "'>"...), c.Push...)
+		s.send(xmpp.IQ, append(push, "</query></iq>"...))
+	}
+}
+
+func (h *hub) interestedSessions() []*session {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var all []*session
+	for _, s := range h.sessions {
+		if s.interested {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// getRoster answers a roster get (RFC 6121 §2.1.3). A client that has this version
+// already gets an empty result (§2.6).
+func (s *session) getRoster(ctx context.Context, q request) error {
+	s.hub.mu.Lock()
+	s.interested = true
+	s.hub.mu.Unlock()
+	query, cancel := s.node.storeContext(ctx)
+	defer cancel()
+	items, version, err := s.node.store.Roster(query, s.account.Owner)
+	if err != nil {
+		return fmt.Errorf("read the roster of %s: %w", s.account.User, err)
+	}
+	current := strconv.FormatUint(version, 10)
+	if known, ok := q.payload.Attr("ver"); ok && known == current {
+		q.reply(nil)
+		return nil
+	}
+	result := []byte("<query xmlns='" + xmpp.NSRoster + "' ver='" + current + "'>")
+	for _, it := range items {
+		if it.InRoster {
+			result = appendRosterItem(result, it)
+		}
+	}
+	q.reply(append(result, "</query>"...))
+	return nil
+}
+
+// setRoster answers a roster set (RFC 6121 §2.3 to §2.5).
+func (s *session) setRoster(ctx context.Context, q request) error {
+	wanted, err := readRosterItem(q.payload)
+	if err != nil {
+		return err
+	}
+	if wanted.contact == s.hub.user {
+		return xmpp.NewStanzaError(xmpp.NotAllowed, "this is you")
+	}
+	if wanted.remove {
+		err = s.removeContact(ctx, wanted.contact)
+	} else {
+		err = s.setContact(ctx, wanted)
+	}
+	if err == nil {
+		q.reply(nil)
+	}
+	return err
+}
+
+func (s *session) setContact(ctx context.Context, wanted rosterSet) error {
+	if err := s.checkRosterSize(ctx, wanted.contact.String()); err != nil {
+		return err
+	}
+	own := party{s.hub.user, s.account.Owner}
+	return s.node.changeRoster(ctx, own, wanted.contact.String(), func(it *store.RosterItem) bool {
+		it.Name, it.Groups, it.InRoster = wanted.name, wanted.groups, true
+		return true
+	})
+}
+
+// checkRosterSize refuses a contact too many.
+func (s *session) checkRosterSize(ctx context.Context, contact string) error {
+	query, cancel := s.node.storeContext(ctx)
+	defer cancel()
+	items, _, err := s.node.store.Roster(query, s.account.Owner)
+	if err != nil {
+		return fmt.Errorf("read the roster of %s: %w", s.account.User, err)
+	}
+	known := slices.ContainsFunc(items, func(it store.RosterItem) bool { return it.Contact == contact })
+	if !known && len(items) >= s.node.opts.Limits.RosterItems {
+		return xmpp.NewStanzaError(xmpp.ResourceConstraint, "the roster is full")
+	}
+	return nil
+}
+
+// removeContact removes the item and ends the subscriptions in both directions (§2.5).
+func (s *session) removeContact(ctx context.Context, contact xmpp.JID) error {
+	var was store.RosterItem
+	own := party{s.hub.user, s.account.Owner}
+	err := s.node.changeRoster(ctx, own, contact.String(), func(it *store.RosterItem) bool {
+		was = *it
+		*it = store.RosterItem{Contact: it.Contact}
+		return was.InRoster
+	})
+	if err != nil {
+		return err
+	}
+	if !was.InRoster {
+		return xmpp.NewStanzaError(xmpp.ItemNotFound, "")
+	}
+	for _, kind := range subscriptionEnds(was) {
+		if err := s.tellContact(ctx, kind, subscriptionStanza(kind, s.hub.user, contact), contact); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// subscriptionEnds are the stanzas that end what an item stands for.
+func subscriptionEnds(was store.RosterItem) []string {
+	var kinds []string
+	if was.Ask || was.Subscription&store.SubscriptionTo != 0 {
+		kinds = append(kinds, presenceUnsubscribe)
+	}
+	if len(was.PendingIn) > 0 || was.Subscription&store.SubscriptionFrom != 0 {
+		kinds = append(kinds, presenceUnsubscribed)
+	}
+	return kinds
+}
+
+// rosterSet is what a client may ask for.
+type rosterSet struct {
+	contact xmpp.JID
+	name    string
+	groups  []string
+	remove  bool
+}
+
+// readRosterItem reads a roster set; the error is a *xmpp.StanzaError (RFC 6121
+// §2.3.3).
+func readRosterItem(query xmpp.Element) (rosterSet, error) {
+	items := slices.Collect(query.Children())
+	if len(items) != 1 || items[0].Local() != "item" {
+		return rosterSet{}, xmpp.NewStanzaError(xmpp.BadRequest, "give one item")
+	}
+	address, _ := items[0].Attr("jid")
+	jid, err := xmpp.ParseJID(address)
+	if err != nil {
+		return rosterSet{}, xmpp.NewStanzaError(xmpp.JIDMalformed, "")
+	}
+	set := rosterSet{contact: jid.Bare()}
+	set.name, _ = items[0].Attr("name")
+	subscription, _ := items[0].Attr("subscription") // all but remove is the server's to say
+	set.remove = subscription == "remove"
+	if len(set.name) > nameMax {
+		return set, xmpp.NewStanzaError(xmpp.NotAcceptable, "the name is too long")
+	}
+	set.groups, err = readGroups(items[0])
+	return set, err
+}
+
+func readGroups(item xmpp.Element) ([]string, error) {
+	var groups []string
+	for child := range item.Children() {
+		if child.Local() != "group" {
+			continue
+		}
+		group := child.Text()
+		if group == "" || len(group) > nameMax || len(groups) >= groupsMax {
+			return nil, xmpp.NewStanzaError(xmpp.NotAcceptable, "a group has no name, or too long a one, or there are too many")
+		}
+		groups = append(groups, group)
+	}
+	slices.Sort(groups)
+	if len(slices.Compact(slices.Clone(groups))) != len(groups) {
+		return nil, xmpp.NewStanzaError(xmpp.BadRequest, "a group is named twice")
+	}
+	return groups, nil
+}
+
+// appendRosterItem appends an item as clients see it.
+func appendRosterItem(dst []byte, it store.RosterItem) []byte {
+	dst = appendAttr(append(dst, "<item"...), "jid", it.Contact)
+	if it.Name != "" {
+		dst = appendAttr(dst, "name", it.Name)
+	}
+	dst = appendAttr(dst, "subscription", subscriptionText(it.Subscription))
+	if it.Ask {
+		dst = appendAttr(dst, "ask", "subscribe")
+	}
+	if it.Approved {
+		dst = appendAttr(dst, "approved", "true")
+	}
+	dst = append(dst, '>')
+	for _, group := range it.Groups {
+		dst = append(dst, "<group>"...)
+		dst = xmpp.AppendEscaped(dst, group)
+		dst = append(dst, "</group>"...)
+	}
+	return append(dst, "</item>"...)
+}
+
+func appendRemovedItem(dst []byte, contact string) []byte {
+	dst = appendAttr(append(dst, "<item"...), "jid", contact)
+	return append(dst, " subscription='remove'/>"...)
+}
+
+func appendAttr(dst []byte, name, value string) []byte {
+	dst = append(append(append(dst, ' '), name...), "='"...)
+	dst = xmpp.AppendEscaped(dst, value)
+	return append(dst, '\'')
+}
+
+func subscriptionText(s store.Subscription) string {
+	switch s {
+	case store.SubscriptionTo:
+		return "to"
+	case store.SubscriptionFrom:
+		return "from"
+	case store.SubscriptionBoth:
+		return "both"
+	default:
+		return "none"
+	}
+}
+
+// asStanzaError finds the error that a client is to be told.
+func asStanzaError(err error) (*xmpp.StanzaError, bool) {
+	var e *xmpp.StanzaError
+	ok := errors.As(err, &e)
+	return e, ok
+}

@@ -1,0 +1,273 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"imlb/backend/store"
+	"imlb/backend/xmpp"
+)
+
+// session is one connection from a front and, once logged in, one client.
+type session struct {
+	// Static.
+	node    *Node
+	conn    net.Conn
+	started time.Time
+
+	// Owned by the reading goroutine, which runs serve; read by others only
+	// after bind has made the session known.
+	client    facts
+	stream    stream
+	account   store.Account
+	mechanism string
+	id        string
+	epoch     uint64
+	jid       xmpp.JID
+	hub       *hub
+	directed  map[xmpp.JID]struct{} // who was told of us by directed presence
+	bound     bool
+
+	in      inbound // what came from the client
+	out     *outbox // what goes to it
+	unacked unacked // what went to it and may not have arrived
+	cur     cursor  // owned by the writing goroutine
+
+	done chan struct{} // closed by end
+	gone chan struct{} // closed when nothing of a bound session is left
+
+	// Guarded by hub.mu.
+	presence   []byte // last broadcast presence, addressed from us; nil: unavailable
+	priority   int
+	interested bool // has asked for the roster
+
+	endOnce sync.Once
+	reason  Reason // written once, before done is closed
+	cause   error
+}
+
+func newSession(n *Node, conn net.Conn) *session {
+	s := &session{
+		node: n, conn: conn, started: time.Now(),
+		done: make(chan struct{}), gone: make(chan struct{}),
+		out: newOutbox(n.opts.Limits.QueueBytes),
+	}
+	s.in.init()
+	s.stream.init(conn, n.opts.Limits.preAuth())
+	return s
+}
+
+// serve is the life of a session, in order. Each step ends the session itself
+// when it returns false.
+func (s *session) serve(ctx context.Context) {
+	defer close(s.gone)
+	deadline := s.started.Add(s.node.opts.Timeouts.Handshake)
+	_ = s.conn.SetDeadline(deadline) // a connection that is gone says so at the next read
+	if !s.meet(ctx) {
+		return
+	}
+	if !s.authenticate(ctx) {
+		return
+	}
+	if !s.bind(ctx) {
+		return
+	}
+	s.run(ctx)
+	s.leave(ctx)
+}
+
+// meet reads what the front says first.
+func (s *session) meet(ctx context.Context) bool {
+	if !s.node.trusts(s.conn.RemoteAddr()) {
+		return s.fail(ReasonUntrusted, nil)
+	}
+	header, early, err := readHeader(s.conn)
+	if err != nil {
+		return s.fail(ReasonProxyHeader, err)
+	}
+	if header.Command.IsLocal() {
+		return s.fail(ReasonProbe, nil)
+	}
+	tlvs, err := header.TLVs()
+	if err != nil {
+		return s.fail(ReasonProxyHeader, err)
+	}
+	s.client = readFacts(header, tlvs)
+	if word, ok := findTLV(tlvs, tlvSettle); ok {
+		return s.fail(ReasonSettle, s.node.settle(ctx, word))
+	}
+	s.stream.rest = early
+	return true
+}
+
+// run serves the logged-in client until its stream ends, one way or another.
+func (s *session) run(ctx context.Context) {
+	var writing sync.WaitGroup
+	writing.Go(func() { s.write(ctx) })
+	for s.step(ctx) {
+	}
+	s.endBy(io.EOF) // has no effect when the end has a reason already
+	writing.Wait()
+}
+
+// step reads and handles one token. After the end of the session it only takes
+// notice of acknowledgements.
+func (s *session) step(ctx context.Context) bool {
+	tok, err := s.stream.next()
+	if err != nil {
+		s.endBy(err)
+		return false
+	}
+	switch tok.Kind {
+	case xmpp.KindClose:
+		s.end(ReasonClientClosed, nil)
+		return false
+	case xmpp.KindElement:
+		if s.ended() {
+			s.lastWords(tok.Raw)
+			return true
+		}
+		if err := s.handle(ctx, tok.Raw); err != nil {
+			s.endBy(err)
+		}
+		return true
+	default:
+		s.end(ReasonProtocolError, &xmpp.StreamError{Condition: xmpp.NotWellFormed})
+		return false
+	}
+}
+
+// end gives the session its reason to end, tells the client with a stream error if
+// one is given, and closes the stream. Only the first call counts.
+func (s *session) end(reason Reason, farewell *xmpp.StreamError) {
+	var cause error
+	var last []byte
+	if farewell != nil {
+		cause = farewell
+		last = farewell.Append(last)
+	}
+	if reason != ReasonClientLost {
+		last = append(last, xmpp.StreamEnd...)
+	}
+	s.finish(reason, cause, last)
+}
+
+// endBy ends the session because of an error, which decides what the client is
+// told.
+func (s *session) endBy(err error) {
+	var stop *stopError
+	var broken *xmpp.StreamError
+	switch {
+	case errors.As(err, &stop):
+		s.end(stop.reason, stop.farewell)
+	case errors.As(err, &broken):
+		s.end(ReasonProtocolError, broken)
+	default:
+		s.finish(ReasonClientLost, err, nil)
+	}
+}
+
+func (s *session) finish(reason Reason, cause error, last []byte) {
+	s.endOnce.Do(func() {
+		s.reason, s.cause = reason, cause
+		close(s.done)
+		s.out.close(last)
+		// From here the client has a little time to end its stream as well.
+		_ = s.conn.SetReadDeadline(time.Now().Add(s.node.opts.Timeouts.Close))
+	})
+}
+
+func (s *session) ended() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// stopError is an error that says how the session has to end.
+type stopError struct {
+	reason   Reason
+	farewell *xmpp.StreamError // what the client is told
+	cause    error             // what the log is told
+}
+
+func (e *stopError) Error() string {
+	if e.cause != nil {
+		return e.reason.String() + ": " + e.cause.Error()
+	}
+	return e.reason.String()
+}
+
+func (e *stopError) Unwrap() error { return e.cause }
+
+// storeFailed ends a session that was to be promised what the store did not take.
+func storeFailed(err error) error {
+	return &stopError{ReasonStoreFailed, &xmpp.StreamError{Condition: xmpp.InternalServerError}, err}
+}
+
+// fail ends a connection before login, without a word to the peer.
+func (s *session) fail(reason Reason, cause error) bool {
+	s.finish(reason, cause, nil)
+	return false
+}
+
+// refuse ends a connection before login with a stream error. The peer's header
+// was answered already.
+func (s *session) refuse(reason Reason, e *xmpp.StreamError) bool {
+	s.finish(reason, e, nil)
+	last := e.Append(nil)
+	_, _ = s.conn.Write(append(last, xmpp.StreamEnd...)) // the peer may be gone
+	return false
+}
+
+// failBy ends a connection before login because of a failed read or write, or
+// because the stream is broken.
+func (s *session) failBy(err error) bool {
+	var broken *xmpp.StreamError
+	var timeout net.Error
+	switch {
+	case errors.As(err, &broken):
+		return s.refuse(ReasonProtocolError, broken)
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return s.refuse(ReasonHandshake, &xmpp.StreamError{Condition: xmpp.ConnectionTimeout})
+	default:
+		return s.fail(ReasonGone, err)
+	}
+}
+
+// record writes the session's one log line and counts its end.
+func (s *session) record(ctx context.Context) {
+	s.node.metrics.ended.WithLabelValues(s.reason.String()).Inc()
+	if s.reason.silent() {
+		return
+	}
+	attrs := []slog.Attr{
+		slog.String("reason", s.reason.String()),
+		slog.String("id", s.client.id),
+		slog.String("source", s.client.source),
+		slog.String("front", s.conn.RemoteAddr().String()),
+		slog.String("transport", s.client.transport),
+		slog.Bool("tls", s.client.tls),
+		slog.Duration("duration", time.Since(s.started)),
+	}
+	if s.bound {
+		attrs = append(attrs,
+			slog.String("user", s.account.User),
+			slog.String("resource", s.jid.Resource()),
+			slog.String("session", s.id),
+			slog.String("mechanism", s.mechanism),
+			slog.Uint64("stanzas_in", s.in.total()),
+			slog.Uint64("stanzas_out", s.out.total()))
+	}
+	if s.cause != nil {
+		attrs = append(attrs, slog.String("cause", s.cause.Error()))
+	}
+	s.node.opts.Logger.LogAttrs(ctx, slog.LevelInfo, "session", attrs...)
+}
