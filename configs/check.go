@@ -106,8 +106,8 @@ func (p *Proxy) checkPool(d *decoder, at string, pool Pool) {
 		if first, ok := addresses[n.Address]; ok && n.Address != "" {
 			d.refuse(at+".address", "nodes[%d] has the same address", first)
 		}
-		if pool.Check.Type == CheckHTTP && n.Admin == "" {
-			d.refuse(at+".admin", "is missing; the pool's checks are of type http and ask the node's admin listener")
+		if pool.Check.Type != CheckTCP && n.Admin == "" {
+			d.refuse(at+".admin", "is missing; the pool's checks are of type %s and ask the node's admin listener", pool.Check.Type)
 		}
 		names[n.Name], addresses[n.Address] = i, i
 	}
@@ -220,17 +220,17 @@ func (c *Consul) checkFiles(d *decoder) {
 
 // checkSecret tries a file that holds a secret, if one is named.
 func (d *decoder) checkSecret(path, file string) {
-	if file == "" {
-		return
-	}
 	if _, err := ReadSecret(file); err != nil {
 		d.refuse(path, "cannot be used: %v", err)
 	}
 }
 
-// ReadSecret returns what a file holds, without the space around it. It is an
-// error when that is nothing.
+// ReadSecret returns what a file holds, without the space around it; nothing when
+// no file is named. It is an error when a file holds nothing.
 func ReadSecret(file string) (string, error) {
+	if file == "" {
+		return "", nil
+	}
 	data, err := os.ReadFile(file) //nolint:gosec // the operator names the file
 	if err != nil {
 		return "", fmt.Errorf("read secret: %w", err)

@@ -17,12 +17,19 @@ type Consul struct {
 	Register   *Registration `yaml:"register,omitempty"`             // nil: this process does not register itself
 }
 
+// URL is where the agent's HTTP API is.
+func (c Consul) URL() string {
+	if c.TLS != nil {
+		return "https://" + c.Address
+	}
+	return "http://" + c.Address
+}
+
 // ConsulTLS makes the connection to the agent an HTTPS one.
 type ConsulTLS struct {
-	CAFile     string `yaml:"ca_file,omitempty" is:"file"`   // empty: the system's authorities
-	CertFile   string `yaml:"cert_file,omitempty" is:"file"` // client certificate; empty: none
-	KeyFile    string `yaml:"key_file,omitempty" is:"file"`
-	ServerName string `yaml:"server_name,omitempty"` // name in the agent's certificate; empty: the host of the address
+	CAFile   string `yaml:"ca_file,omitempty" is:"file"`   // empty: the system's authorities
+	CertFile string `yaml:"cert_file,omitempty" is:"file"` // client certificate; empty: none
+	KeyFile  string `yaml:"key_file,omitempty" is:"file"`
 }
 
 // Registration is what a process tells Consul about itself.

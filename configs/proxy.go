@@ -77,6 +77,9 @@ type PoolNode struct {
 type PoolConsul struct {
 	Service string `yaml:"service,omitempty" is:"name"` // by default the cluster's name with "-node"
 	Tag     string `yaml:"tag,omitempty" is:"name"`     // only instances with this tag; empty: all
+	// Hold is how long a node keeps its place that Consul no longer knows of while
+	// Consul is doubtful: away, restarted, or empty all of a sudden.
+	Hold time.Duration `yaml:"hold" default:"5m" min:"0s"`
 }
 
 // Check says how the front itself finds out whether a node is fit.

@@ -90,11 +90,14 @@ type CheckType string
 
 // The types of checks.
 const (
-	CheckTCP  CheckType = "tcp"  // connect to the node's address
-	CheckHTTP CheckType = "http" // GET /readyz at the node's admin address
+	CheckTCP   CheckType = "tcp"   // connect to the node's address, with a PROXY v2 LOCAL header
+	CheckHTTP  CheckType = "http"  // GET /readyz at the node's admin address
+	CheckAgent CheckType = "agent" // GET /status there: also weight, capacity, draining, sessions
 )
 
-func (CheckType) choices() []string { return []string{string(CheckTCP), string(CheckHTTP)} }
+func (CheckType) choices() []string {
+	return []string{string(CheckTCP), string(CheckHTTP), string(CheckAgent)}
+}
 
 // Mechanism is a SASL mechanism (RFC 6120 §6).
 type Mechanism string
