@@ -106,7 +106,7 @@ func (l *listener) serve(ctx context.Context) {
 		if err != nil {
 			return
 		}
-		sessions.Go(func() { l.srv.session(ctx, l, conn, "tcp") })
+		sessions.Go(func() { l.srv.session(ctx, l, conn) })
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -56,9 +57,9 @@ type Listener struct {
 // Rate limits how many sessions per second a listener admits. Those above it
 // wait up to MaxWait for their turn before they are refused.
 type Rate struct {
-	PerSecond float64 // 0: no limit
-	Burst     int     // admitted at once; at least 1
-	MaxWait   time.Duration
+	PerSecond float64       // 0: no limit
+	Burst     int           // admitted at once; at least 1
+	MaxWait   time.Duration // default 1 s
 }
 
 // Pool is where the sessions of a listener go.
@@ -166,6 +167,7 @@ func (o Options) normalize() (Options, error) {
 		return o, err
 	}
 	o.normalizePools()
+	o.normalizeRates()
 	return o, o.checkListeners()
 }
 
@@ -193,6 +195,14 @@ func (o *Options) normalizePools() {
 		pools[name] = pool
 	}
 	o.Pools = pools
+}
+
+func (o *Options) normalizeRates() {
+	o.Listeners = slices.Clone(o.Listeners)
+	for i := range o.Listeners {
+		r := &o.Listeners[i].Rate
+		r.MaxWait = orDefault(r.MaxWait, time.Second)
+	}
 }
 
 func (o *Options) checkListeners() error {

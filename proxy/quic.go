@@ -108,7 +108,7 @@ func (q *quicListener) serveConn(ctx context.Context, conn *quic.Conn) {
 		unused.begin()
 		sessions.Go(func() {
 			defer unused.end()
-			q.srv.session(ctx, q.listener, newQUICConn(conn, stream), "quic")
+			q.srv.session(ctx, q.listener, newQUICConn(conn, stream))
 		})
 	}
 	sessions.Wait()

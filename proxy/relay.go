@@ -100,16 +100,24 @@ func (r *relay) pumpUp(ctx context.Context) *ending {
 			continue
 		}
 		r.rec.In.count(tok)
+		if tok.Kind == xmpp.KindClose {
+			return r.passClose(tok)
+		}
 		if err := r.node.Write(tok); err != nil {
 			return r.nodeWriteError(err)
 		}
-		if tok.Kind == xmpp.KindClose {
-			if err := r.node.Flush(); err != nil {
-				return r.nodeWriteError(err)
-			}
-			return r.clientEnd(ReasonClientClosed, nil)
-		}
 	}
+}
+
+// passClose passes on the end of the client's stream. The node answers it with
+// the end of its own, which must not be taken for the cause.
+func (r *relay) passClose(tok xmpp.Token) *ending {
+	e := r.clientEnd(ReasonClientClosed, nil)
+	r.end(e)
+	if err := post(r.node, tok); err != nil {
+		return r.nodeWriteError(err)
+	}
+	return e
 }
 
 // fillUp sends what the node is to get and waits for more from the client.

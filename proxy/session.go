@@ -46,10 +46,14 @@ type facts struct {
 }
 
 // session serves one accepted connection or QUIC stream to its end.
-func (s *Server) session(ctx context.Context, l *listener, conn halfCloser, transport string) {
+func (s *Server) session(ctx context.Context, l *listener, conn halfCloser) {
 	ss := &session{srv: s, ln: l, wire: newWire(conn)}
 	ss.rec = Record{ID: newID(), Listener: l.cfg.Name, Started: time.Now()}
-	ss.setTransport(transport)
+	ss.setTransport("tcp")
+	if q, ok := conn.(*quicConn); ok {
+		ss.setTransport("quic")
+		ss.setTLS(q.conn.ConnectionState().TLS)
+	}
 	ss.setEnds(conn.RemoteAddr(), conn.LocalAddr())
 	ss.run(ctx)
 }
