@@ -1,0 +1,421 @@
+package health_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"imlb/health"
+
+	"github.com/hashicorp/consul/api"
+	"go.uber.org/goleak"
+)
+
+// consul is a fake agent: the parts of its HTTP API that this package uses.
+type consul struct {
+	*httptest.Server
+
+	mu       sync.Mutex
+	changed  chan struct{} // closed at every change
+	index    uint64
+	entries  []*api.ServiceEntry
+	down     bool
+	asked    []string // index parameters of the queries that came in
+	services map[string]api.AgentServiceRegistration
+}
+
+func newConsul(t *testing.T) *consul {
+	t.Helper()
+	c := &consul{changed: make(chan struct{}), index: 10, services: make(map[string]api.AgentServiceRegistration)}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/health/service/{name}", c.health)
+	mux.HandleFunc("PUT /v1/agent/service/register", c.register)
+	mux.HandleFunc("PUT /v1/agent/service/deregister/{id}", c.deregister)
+	mux.HandleFunc("GET /v1/agent/service/{id}", c.service)
+	c.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c.isDown() {
+			http.Error(w, "No known Consul servers", http.StatusInternalServerError)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	}))
+	t.Cleanup(c.Close)
+	return c
+}
+
+func (c *consul) isDown() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.down
+}
+
+// set changes what the agent has; waiting queries see it.
+func (c *consul) set(change func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	change()
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+func (c *consul) health(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	c.mu.Lock()
+	c.asked = append(c.asked, query.Get("index"))
+	c.mu.Unlock()
+	index, _ := strconv.ParseUint(query.Get("index"), 10, 64)
+	wait, _ := time.ParseDuration(query.Get("wait"))
+	deadline := time.After(wait)
+	for index > 0 {
+		c.mu.Lock()
+		changed, now := c.changed, c.index
+		c.mu.Unlock()
+		if now != index {
+			break
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			index = 0
+		case <-r.Context().Done():
+			return
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w.Header().Set("X-Consul-Index", strconv.FormatUint(c.index, 10))
+	w.Header().Set("X-Consul-LastContact", "25")
+	w.Header().Set("X-Consul-KnownLeader", "true")
+	json.NewEncoder(w).Encode(c.entries)
+}
+
+func (c *consul) register(w http.ResponseWriter, r *http.Request) {
+	var s api.AgentServiceRegistration
+	if err := json.NewDecoder(r.Body).Decode(&s); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	c.set(func() { c.services[s.ID] = s })
+}
+
+func (c *consul) deregister(_ http.ResponseWriter, r *http.Request) {
+	c.set(func() { delete(c.services, r.PathValue("id")) })
+}
+
+func (c *consul) service(w http.ResponseWriter, r *http.Request) {
+	c.mu.Lock()
+	s, ok := c.services[r.PathValue("id")]
+	c.mu.Unlock()
+	if !ok {
+		http.Error(w, "unknown service ID", http.StatusNotFound)
+		return
+	}
+	json.NewEncoder(w).Encode(api.AgentService{ID: s.ID, Service: s.Name})
+}
+
+// until waits until what the agent has fulfils a condition.
+func (c *consul) until(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	for {
+		c.mu.Lock()
+		ok, changed := holds(), c.changed
+		c.mu.Unlock()
+		if ok {
+			return
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// instance is an entry as Consul lists it.
+func instance(name, status string, meta ...string) *api.ServiceEntry {
+	e := &api.ServiceEntry{
+		Node:    &api.Node{Node: "host", Address: "10.0.0.9"},
+		Service: &api.AgentService{ID: name, Service: "chat", Address: "10.0.0.1", Port: 5222, Meta: map[string]string{}},
+		Checks:  api.HealthChecks{{CheckID: "c", Status: status}},
+	}
+	for _, m := range meta {
+		key, value, _ := strings.Cut(m, "=")
+		e.Service.Meta[key] = value
+	}
+	return e
+}
+
+// source runs a Consul source against the agent and returns what it publishes.
+func source(t *testing.T, agent *consul, o health.ConsulOptions) (*health.Consul, <-chan []health.Endpoint) {
+	t.Helper()
+	o.Agent.Address = agent.URL
+	o.Service = "chat"
+	o.MaxBackoff = 50 * time.Millisecond
+	o.Rate, o.Burst = 1000, 1000
+	s, err := health.NewConsul(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	published := make(chan []health.Endpoint, 100)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- s.Run(ctx, func(e []health.Endpoint) { published <- e }) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("run: %v", err)
+		}
+	})
+	return s, published
+}
+
+// next returns what is published next, as text.
+func next(t *testing.T, published <-chan []health.Endpoint) string {
+	t.Helper()
+	select {
+	case list := <-published:
+		var names []string
+		for _, e := range list {
+			name := e.Name
+			if !e.Healthy {
+				name = strings.ToUpper(name)
+			}
+			names = append(names, name)
+		}
+		return strings.Join(names, " ")
+	case <-time.After(10 * time.Second):
+		t.Fatal("nothing is published")
+		return ""
+	}
+}
+
+func wantNext(t *testing.T, published <-chan []health.Endpoint, want string) {
+	t.Helper()
+	if got := next(t, published); got != want {
+		t.Fatalf("%q is published, want %q", got, want)
+	}
+}
+
+func TestConsulFollowsTheService(t *testing.T) {
+	agent := newConsul(t)
+	agent.entries = []*api.ServiceEntry{instance("b", "passing"), instance("a", "warning")}
+	s, published := source(t, agent, health.ConsulOptions{})
+	wantNext(t, published, "a b")
+	agent.set(func() { agent.index, agent.entries = 11, append(agent.entries, instance("c", "critical")) })
+	wantNext(t, published, "a b C")
+	agent.set(func() { agent.index, agent.entries = 12, agent.entries[:1] })
+	wantNext(t, published, "b")
+	if status := s.Status(); status.Failing != nil || status.Lag != 25*time.Millisecond || status.Answered.IsZero() {
+		t.Errorf("status: %+v", status)
+	}
+	agent.mu.Lock()
+	defer agent.mu.Unlock()
+	if want := []string{"", "10", "11"}; !slices.Equal(agent.asked[:3], want) {
+		t.Errorf("it asked with indexes %q, want %q", agent.asked[:3], want)
+	}
+}
+
+func TestConsulReadsInstances(t *testing.T) {
+	agent := newConsul(t)
+	elsewhere := instance("id-1", "passing")
+	elsewhere.Service.Address = ""
+	elsewhere.Service.Weights.Passing = 3
+	agent.entries = []*api.ServiceEntry{
+		instance("id-2", "passing", "name=node-2", "admin=10.0.0.1:8080", "weight=2.5", "zone=z1", "capacity=100", "drain=true"),
+		elsewhere,
+		instance("id-3", "passing", "weight=much"),
+		instance("x", "critical", "name=twice"),
+		instance("y", "passing", "name=twice"),
+		instance("z", "passing", "weight=0"),
+	}
+	agent.entries[2].Checks = append(agent.entries[2].Checks, &api.HealthCheck{CheckID: api.ServiceMaintPrefix + "id-3", Status: "critical"})
+	_, published := source(t, agent, health.ConsulOptions{})
+	got := map[string]string{}
+	for _, e := range <-published {
+		e.Meta = nil
+		got[e.Name] = fmt.Sprintf("%+v", e)
+	}
+	for name, want := range map[string]string{
+		"node-2": "{Name:node-2 Addr:10.0.0.1:5222 Admin:10.0.0.1:8080 Weight:2.5 Zone:z1 Capacity:100 Draining:true Healthy:true Meta:map[]}",
+		"id-1":   "{Name:id-1 Addr:10.0.0.9:5222 Admin: Weight:3 Zone: Capacity:0 Draining:false Healthy:true Meta:map[]}",
+		"id-3":   "{Name:id-3 Addr:10.0.0.1:5222 Admin: Weight:1 Zone: Capacity:0 Draining:true Healthy:true Meta:map[]}",
+		"twice":  "{Name:twice Addr:10.0.0.1:5222 Admin: Weight:1 Zone: Capacity:0 Draining:false Healthy:true Meta:map[]}",
+		"z":      "{Name:z Addr:10.0.0.1:5222 Admin: Weight:0 Zone: Capacity:0 Draining:false Healthy:true Meta:map[]}",
+	} {
+		if got[name] != want {
+			t.Errorf("%s is read as\n%s, want\n%s", name, got[name], want)
+		}
+	}
+}
+
+func TestConsulLossEmptiesNothing(t *testing.T) {
+	agent := newConsul(t)
+	agent.entries = []*api.ServiceEntry{instance("a", "passing"), instance("b", "passing")}
+	s, published := source(t, agent, health.ConsulOptions{})
+	wantNext(t, published, "a b")
+	agent.set(func() { agent.down, agent.index = true, 11 })
+	for s.Status().Failures < 3 {
+		select {
+		case list := <-published:
+			t.Fatalf("%v is published while Consul is away", list)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	if status := s.Status(); status.Failing == nil || status.Staleness(status.Answered.Add(time.Hour)) < time.Hour {
+		t.Errorf("status: %+v", status)
+	}
+	// It comes back with its index gone backwards and nodes still missing: nothing
+	// to tell until one is really new.
+	agent.set(func() { agent.down, agent.index, agent.entries = false, 2, nil })
+	agent.set(func() { agent.index, agent.entries = 3, []*api.ServiceEntry{instance("a", "critical")} })
+	agent.set(func() {
+		agent.index, agent.entries = 4, []*api.ServiceEntry{instance("a", "passing"), instance("c", "passing")}
+	})
+	wantNext(t, published, "a b c")
+	agent.set(func() { agent.index, agent.entries = 5, []*api.ServiceEntry{instance("a", "passing")} })
+	wantNext(t, published, "a b")
+}
+
+func TestConsulHoldsMissingNodesForATime(t *testing.T) {
+	agent := newConsul(t)
+	agent.entries = []*api.ServiceEntry{instance("a", "passing")}
+	_, published := source(t, agent, health.ConsulOptions{Hold: 50 * time.Millisecond})
+	wantNext(t, published, "a")
+	agent.set(func() { agent.index, agent.entries = 11, nil })
+	wantNext(t, published, "")
+}
+
+func TestConsulStartsAgainWhenTheIndexGoesBackwards(t *testing.T) {
+	agent := newConsul(t)
+	agent.entries = []*api.ServiceEntry{instance("a", "passing"), instance("b", "passing")}
+	_, published := source(t, agent, health.ConsulOptions{})
+	wantNext(t, published, "a b")
+	agent.set(func() {
+		agent.index, agent.entries = 3, []*api.ServiceEntry{instance("b", "passing"), instance("c", "passing")}
+	})
+	wantNext(t, published, "a b c") // a may yet register again
+	agent.set(func() { agent.index, agent.entries = 4, []*api.ServiceEntry{instance("c", "passing")} })
+	wantNext(t, published, "a c")
+	agent.mu.Lock()
+	defer agent.mu.Unlock()
+	if want := []string{"", "10", "", "3"}; !slices.Equal(agent.asked[:4], want) {
+		t.Errorf("it asked with indexes %q, want %q", agent.asked[:4], want)
+	}
+}
+
+func TestConsulNeverAsksBelowOne(t *testing.T) {
+	agent := newConsul(t)
+	agent.index = 0
+	agent.entries = []*api.ServiceEntry{instance("a", "passing")}
+	_, published := source(t, agent, health.ConsulOptions{Wait: 10 * time.Millisecond})
+	wantNext(t, published, "a")
+	agent.set(func() { agent.entries = append(agent.entries, instance("b", "passing")) })
+	wantNext(t, published, "a b")
+	agent.mu.Lock()
+	defer agent.mu.Unlock()
+	if slices.Contains(agent.asked, "0") || agent.asked[1] != "1" {
+		t.Errorf("it asked with indexes %q", agent.asked)
+	}
+}
+
+func TestConsulBoundsItsQueries(t *testing.T) {
+	agent := newConsul(t)
+	s, err := health.NewConsul(health.ConsulOptions{
+		Agent: health.ConsulAgent{Address: agent.URL}, Service: "chat", Rate: 20, Burst: 2,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	last := make(chan struct{})
+	var running sync.WaitGroup
+	running.Go(func() {
+		s.Run(ctx, func(list []health.Endpoint) {
+			if len(list) == 500 {
+				close(last)
+			}
+		})
+	})
+	start := time.Now()
+	for i := range 500 {
+		agent.set(func() {
+			agent.index++
+			agent.entries = append(agent.entries, instance(fmt.Sprint("node-", i), "passing"))
+		})
+	}
+	<-last
+	most := 3 + int(time.Since(start).Seconds()*20)
+	cancel()
+	running.Wait()
+	if agent.mu.Lock(); len(agent.asked) > most+1 {
+		t.Errorf("%d queries for 500 registrations, want at most %d", len(agent.asked), most+1)
+	}
+	agent.mu.Unlock()
+}
+
+func TestConsulNeedsAService(t *testing.T) {
+	if _, err := health.NewConsul(health.ConsulOptions{}); err == nil {
+		t.Error("a source without a service was made")
+	}
+}
+
+func TestRegistration(t *testing.T) {
+	agent := newConsul(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() {
+		done <- health.Register(ctx, health.ConsulAgent{Address: agent.URL}, health.Registration{
+			Service: "chat", Name: "node-1", Addr: "127.0.0.1:5222", Admin: "127.0.0.1:8080", Zone: "z", Capacity: 9,
+			CheckInterval: time.Second, Verify: 5 * time.Millisecond, Meta: map[string]string{"version": "7"},
+		}, slog.New(slog.DiscardHandler))
+	}()
+	registered := func() bool { return agent.services["chat-node-1"].Name == "chat" }
+	agent.until(t, "it registers", registered)
+	agent.mu.Lock()
+	got := agent.services["chat-node-1"]
+	agent.mu.Unlock()
+	meta := map[string]string{"name": "node-1", "admin": "127.0.0.1:8080", "weight": "1", "zone": "z", "capacity": "9", "version": "7"}
+	if fmt.Sprint(got.Meta) != fmt.Sprint(meta) || got.Address != "127.0.0.1" || got.Port != 5222 {
+		t.Errorf("registered: %+v", got)
+	}
+	if got.Check.HTTP != "http://127.0.0.1:8080/readyz" || got.Check.Interval != "1s" || got.Check.DeregisterCriticalServiceAfter != "30m0s" {
+		t.Errorf("check: %+v", got.Check)
+	}
+
+	agent.set(func() { clear(agent.services) })
+	agent.until(t, "it registers after the agent lost it", registered)
+	agent.set(func() { agent.down = true; clear(agent.services) })
+	agent.set(func() { agent.down = false })
+	agent.until(t, "it registers after the agent was away", registered)
+
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("register: %v", err)
+	}
+	if len(agent.services) != 0 {
+		t.Errorf("left registered: %v", agent.services)
+	}
+}
+
+func TestRegistrationRefusesWrongSettings(t *testing.T) {
+	for _, r := range []health.Registration{
+		{}, {Service: "chat"}, {Service: "chat", Name: "a", Addr: "nowhere"}, {Service: "chat", Name: "a", Addr: "host:xmpp"},
+	} {
+		if err := health.Register(t.Context(), health.ConsulAgent{}, r, slog.New(slog.DiscardHandler)); err == nil {
+			t.Errorf("%+v was registered", r)
+		}
+	}
+}
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -1,0 +1,311 @@
+package health_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"imlb/health"
+)
+
+// script is a source that publishes what a test hands it.
+type script chan []health.Endpoint
+
+func (s script) Run(ctx context.Context, publish func([]health.Endpoint)) error {
+	for {
+		select {
+		case list := <-s:
+			publish(list)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (s script) Status() health.SourceStatus { return health.SourceStatus{} }
+
+// fakes answers checks as a test wants.
+type fakes struct {
+	mu      sync.Mutex
+	failing map[string]error // by address
+	answers map[string]*health.Answer
+	probes  int
+}
+
+func (f *fakes) Probe(ctx context.Context, e health.Endpoint) (*health.Answer, error) {
+	f.mu.Lock()
+	f.probes++
+	err, answer := f.failing[e.Addr], f.answers[e.Addr]
+	f.mu.Unlock()
+	if errors.Is(err, context.DeadlineExceeded) { // it hangs
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return answer, err
+}
+
+func (f *fakes) fail(addr string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.failing == nil {
+		f.failing = make(map[string]error)
+	}
+	f.failing[addr] = err
+}
+
+func (f *fakes) answer(addr string, a health.Answer) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.answers == nil {
+		f.answers = make(map[string]*health.Answer)
+	}
+	f.answers[addr] = &a
+}
+
+func node(name string) health.Endpoint {
+	return health.Endpoint{Name: name, Addr: name + ":5222", Weight: 1, Healthy: true}
+}
+
+// pool is a monitor in a synctest bubble.
+type pool struct {
+	*health.Monitor
+	source  script
+	checks  *fakes
+	changes []health.Snapshot // guarded by the bubble: read after synctest.Wait
+}
+
+func inBubble(t *testing.T, f func(t *testing.T, p *pool)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		p := &pool{source: make(script), checks: &fakes{}}
+		monitor, err := health.New(health.Options{
+			Source:   p.source,
+			Check:    p.checks,
+			OnChange: func(s health.Snapshot) { p.changes = append(p.changes, s) },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Monitor = monitor
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- p.Run(ctx) }()
+		f(t, p)
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("run: %v", err)
+		}
+	})
+}
+
+// want fails unless the nodes stand as told, "a=fit b=unfit".
+func (p *pool) want(t *testing.T, want string) {
+	t.Helper()
+	synctest.Wait()
+	got := ""
+	for _, n := range p.Snapshot().Nodes {
+		got += fmt.Sprintf(" %s=%s", n.Name, n.Standing)
+	}
+	if got != "" {
+		got = got[1:]
+	}
+	if got != want {
+		t.Errorf("nodes are %q, want %q", got, want)
+	}
+	if len(p.changes) == 0 {
+		return
+	}
+	told := ""
+	for _, n := range p.changes[len(p.changes)-1].Nodes {
+		told += fmt.Sprintf(" %s=%s", n.Name, n.Standing)
+	}
+	if told != "" && told[1:] != want || told == "" && want != "" {
+		t.Errorf("the last change told was%s, want %s", told, want)
+	}
+}
+
+// pass lets time pass.
+func pass(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
+
+func TestNodesComeAndGo(t *testing.T) {
+	inBubble(t, func(t *testing.T, p *pool) {
+		synctest.Wait()
+		if len(p.changes) != 0 || p.Snapshot().Known {
+			t.Errorf("told %d changes before the source spoke", len(p.changes))
+		}
+		p.source <- nil
+		synctest.Wait()
+		if len(p.changes) != 1 || !p.changes[0].Known {
+			t.Errorf("an empty list was told %d times", len(p.changes))
+		}
+		p.source <- []health.Endpoint{node("a"), node("b")}
+		p.want(t, "a=fit b=fit")
+		p.source <- []health.Endpoint{node("b"), node("c")}
+		p.want(t, "b=fit c=fit")
+		p.source <- nil
+		p.want(t, "")
+		var got []string
+		for _, x := range p.Transitions() {
+			got = append(got, x.Node+" "+x.Standing.String())
+		}
+		// Nodes named at the same moment are checked at the same moment.
+		if len(got) != 9 || got[0] != "a unchecked" || got[1] != "b unchecked" {
+			t.Errorf("transitions: %q", got)
+		}
+	})
+}
+
+func TestKilledNodeIsUnfitWithinTwoSeconds(t *testing.T) {
+	inBubble(t, func(t *testing.T, p *pool) {
+		p.source <- []health.Endpoint{node("a"), node("b")}
+		pass(10*time.Second + 300*time.Millisecond)
+		p.checks.fail("a:5222", errors.New("refused"))
+		pass(2 * time.Second)
+		p.want(t, "a=unfit b=fit")
+		p.checks.fail("a:5222", nil)
+		pass(2 * time.Second)
+		p.want(t, "a=fit b=fit")
+	})
+}
+
+func TestHangingNodeIsUnfit(t *testing.T) {
+	inBubble(t, func(t *testing.T, p *pool) {
+		p.source <- []health.Endpoint{node("a")}
+		pass(10 * time.Second)
+		p.checks.fail("a:5222", context.DeadlineExceeded)
+		pass(4 * time.Second)
+		p.want(t, "a=unfit")
+	})
+}
+
+func TestFailedDialBringsTheCheckForward(t *testing.T) {
+	inBubble(t, func(t *testing.T, p *pool) {
+		p.source <- []health.Endpoint{node("a")}
+		p.want(t, "a=fit")
+		p.checks.fail("a:5222", errors.New("refused"))
+		p.Report("a", health.DialFailed)
+		p.want(t, "a=unfit") // at once: no time has passed
+		p.Report("nobody", health.DialFailed)
+	})
+}
+
+func TestFalseAlarmOfTheDataPath(t *testing.T) {
+	inBubble(t, func(t *testing.T, p *pool) {
+		p.source <- []health.Endpoint{node("a")}
+		p.want(t, "a=fit")
+		p.Report("a", health.ClosedEarly)
+		p.want(t, "a=fit")
+		pass(time.Second)
+		p.want(t, "a=fit")
+	})
+}
+
+func TestStandingOfDescribedNodes(t *testing.T) {
+	inBubble(t, func(t *testing.T, p *pool) {
+		critical, draining := node("critical"), node("draining")
+		critical.Healthy, draining.Draining = false, true
+		p.checks.answer("leaving:5222", health.Answer{Draining: true, Sessions: 7})
+		p.checks.answer("strong:5222", health.Answer{Ready: true, Weight: 4, Capacity: 100})
+		p.source <- []health.Endpoint{critical, draining, node("leaving"), node("strong")}
+		p.want(t, "critical=unfit draining=draining leaving=draining strong=fit")
+		nodes := p.Snapshot().Nodes
+		if n := nodes[2]; !n.Draining || n.Sessions != 7 {
+			t.Errorf("its answer is lost: %+v", n)
+		}
+		if n := nodes[3]; n.Weight != 4 || n.Capacity != 100 || n.Sessions != 0 {
+			t.Errorf("its answer is lost: %+v", n)
+		}
+		critical.Healthy = true
+		p.source <- []health.Endpoint{critical}
+		p.want(t, "critical=fit")
+	})
+}
+
+func TestNodeThatMovedHasToProveItself(t *testing.T) {
+	inBubble(t, func(t *testing.T, p *pool) {
+		p.source <- []health.Endpoint{node("a")}
+		p.want(t, "a=fit")
+		moved := node("a")
+		moved.Addr = "elsewhere:5222"
+		p.checks.fail("elsewhere:5222", errors.New("refused"))
+		p.source <- []health.Endpoint{moved}
+		p.want(t, "a=unfit")
+	})
+}
+
+// TestNothingIsToldWhileNothingChanges: session counts come with every answer,
+// and are no reason to place anew.
+func TestNothingIsToldWhileNothingChanges(t *testing.T) {
+	inBubble(t, func(t *testing.T, p *pool) {
+		p.source <- []health.Endpoint{node("a")}
+		p.want(t, "a=fit")
+		told := len(p.changes)
+		for i := range 10 {
+			p.checks.answer("a:5222", health.Answer{Ready: true, Sessions: i + 1})
+			pass(2 * time.Second)
+		}
+		if n := p.Snapshot().Nodes[0].Sessions; n != 10 || len(p.changes) != told {
+			t.Errorf("%d sessions are known, %d changes were told", n, len(p.changes)-told)
+		}
+	})
+}
+
+func TestChecksKeepTheirPace(t *testing.T) {
+	inBubble(t, func(t *testing.T, p *pool) {
+		p.source <- []health.Endpoint{node("a")}
+		pass(100 * time.Second)
+		if p.checks.probes < 90 || p.checks.probes > 112 {
+			t.Errorf("%d checks in 100 s", p.checks.probes)
+		}
+	})
+}
+
+func TestSourceThatCannotGoOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		broken := errors.New("broken")
+		monitor, err := health.New(health.Options{Source: failing{broken}, Check: &fakes{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := monitor.Run(t.Context()); !errors.Is(err, broken) {
+			t.Errorf("run: %v", err)
+		}
+	})
+}
+
+type failing struct{ err error }
+
+func (f failing) Run(_ context.Context, publish func([]health.Endpoint)) error {
+	publish([]health.Endpoint{node("a")})
+	return f.err
+}
+
+func (f failing) Status() health.SourceStatus { return health.SourceStatus{Failing: f.err} }
+
+func TestMonitorNeedsItsParts(t *testing.T) {
+	if _, err := health.New(health.Options{Source: health.Static{}}); err == nil {
+		t.Error("a monitor without a check was made")
+	}
+	if _, err := health.New(health.Options{Check: health.TCPCheck{}}); err == nil {
+		t.Error("a monitor without a source was made")
+	}
+}
+
+func TestStaticSource(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var got []health.Endpoint
+	err := health.Static{{Name: "b", Addr: "b:1"}, {Name: "a", Addr: "a:2"}, {Name: "a", Addr: "a:1"}}.Run(ctx, func(list []health.Endpoint) {
+		got = list
+		cancel()
+	})
+	if err != nil || len(got) != 2 || got[0].Addr != "a:1" || !got[0].Healthy || got[1].Name != "b" {
+		t.Errorf("%v, %+v", err, got)
+	}
+}
