@@ -67,9 +67,8 @@ type PoolNode struct {
 	Admin   string  `yaml:"admin,omitempty" is:"dial"` // host:port of its admin listener
 	Weight  float64 `yaml:"weight" default:"1" min:"0.001" max:"1000"`
 	Zone    string  `yaml:"zone,omitempty" is:"name"`
-	// Backup nodes are used only when no other can take a session.
-	Backup bool `yaml:"backup" default:"false"`
-	// MaxSessions is the most that this front gives the node; 0: no limit.
+	// MaxSessions is the most sessions that this front gives the node; 0: no
+	// limit.
 	MaxSessions int `yaml:"max_sessions" default:"0" min:"0"`
 }
 
