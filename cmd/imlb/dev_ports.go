@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"syscall"
+)
+
+// devHost is where `imlb dev` listens: this machine only.
+const devHost = "127.0.0.1"
+
+// frontPorts are the fixed places of the front's listeners after the base port.
+type frontPorts struct {
+	xmpp  string // STARTTLS
+	xmpps string // direct TLS
+	https string // TCP; WebSocket and host-meta
+	quic  string // UDP, same number as https
+	admin string
+}
+
+// frontPortCount is how many port numbers the front takes from the base on.
+const frontPortCount = 4
+
+// planFrontPorts names the listeners' addresses and makes sure that they are
+// free, so that a taken port is reported before anything has been started.
+func planFrontPorts(ctx context.Context, base int) (frontPorts, error) {
+	if base < 1 || base+frontPortCount-1 > 65535 {
+		return frontPorts{}, fmt.Errorf("--base-port %d: must be from 1 to %d, since %d ports are used from it on",
+			base, 65535-frontPortCount+1, frontPortCount)
+	}
+	at := func(offset int) string { return net.JoinHostPort(devHost, strconv.Itoa(base+offset)) }
+	ports := frontPorts{xmpp: at(0), xmpps: at(1), https: at(2), quic: at(2), admin: at(3)}
+	for _, addr := range []string{ports.xmpp, ports.xmpps, ports.https, ports.admin} {
+		if err := probeTCP(ctx, addr); err != nil {
+			return frontPorts{}, portError(addr, "TCP", err)
+		}
+	}
+	if err := probeUDP(ctx, ports.quic); err != nil {
+		return frontPorts{}, portError(ports.quic, "UDP", err)
+	}
+	return ports, nil
+}
+
+func portError(addr, network string, err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("%s port %s is in use by another program: stop that, or choose others with --base-port", network, addr)
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("%s port %s may not be opened by this user: choose 1024 or above with --base-port", network, addr)
+	default:
+		return fmt.Errorf("%s port %s: %w", network, addr, err)
+	}
+}
+
+func probeTCP(ctx context.Context, addr string) error {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", addr)
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}
+
+func probeUDP(ctx context.Context, addr string) error {
+	var lc net.ListenConfig
+	c, err := lc.ListenPacket(ctx, "udp", addr)
+	if err != nil {
+		return err
+	}
+	return c.Close()
+}
+
+// freePorts returns n loopback addresses on which nobody listens now. All are
+// held until the last is found, so that they differ.
+func freePorts(ctx context.Context, n int) ([]string, error) {
+	var lc net.ListenConfig
+	addrs := make([]string, 0, n)
+	for range n {
+		l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(devHost, "0"))
+		if err != nil {
+			return nil, fmt.Errorf("find a free port: %w", err)
+		}
+		defer func() { _ = l.Close() }()
+		addrs = append(addrs, l.Addr().String())
+	}
+	return addrs, nil
+}

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"imlb/backend"
+	"imlb/backend/bus"
+	"imlb/backend/store"
+	"imlb/backend/xmpp"
+	"imlb/balancer"
+	"imlb/configs"
+)
+
+// nodeCmd is `imlb node`.
+type nodeCmd struct {
+	Config        string `required:"" placeholder:"FILE" type:"path" help:"The node's configuration document; configs/node.example.yaml explains every key."`
+	StopWithStdin bool   `hidden:"" help:"Stop when standard input closes."`
+}
+
+// Help is the long text of `imlb node --help`.
+func (nodeCmd) Help() string {
+	return `Runs a chat node until SIGINT or SIGTERM. Clients do not connect to it but to a front, which speaks PROXY v2 to it. On a
+stop it leaves Consul, ends its sessions with the stream error system-shutdown, which makes clients log in elsewhere, and writes what it still
+holds. A second signal ends it at once.`
+}
+
+// Run serves until ctx ends.
+func (c *nodeCmd) Run(ctx context.Context) error {
+	if c.StopWithStdin {
+		var cancel context.CancelFunc
+		ctx, cancel = withStdin(ctx)
+		defer cancel()
+	}
+	doc, err := configs.LoadNode(c.Config)
+	if err != nil {
+		return err
+	}
+	return runNode(ctx, doc)
+}
+
+// runNode opens the database and joins the bus, serves, and leaves in the
+// opposite order.
+func runNode(ctx context.Context, doc configs.Node) (err error) {
+	log := newLogger(os.Stderr, doc.Log, slog.String("node", doc.Name))
+	db, err := store.Open(ctx, doc.Database.URL, store.Options{})
+	if err != nil {
+		return fmt.Errorf("open the database: %w", err)
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+
+	// The bus hands signals to the node and the node hosts partitions on the
+	// bus. Nothing is hosted before the node serves, so the bus is quiet until
+	// the node is there.
+	var node *backend.Node
+	options, err := busOptions(doc, log)
+	if err != nil {
+		return err
+	}
+	options.Handler = func(s bus.Signal) { node.Signal(s) }
+	options.Lost = func(partition uint16) { node.SignalsLost(partition) }
+	signals, err := bus.Start(ctx, options)
+	if err != nil {
+		return fmt.Errorf("join the bus: %w", err)
+	}
+	defer signals.Close()
+
+	node, err = newNode(doc, db, signals, log)
+	if err != nil {
+		return err
+	}
+	return serveNode(ctx, doc, node, log)
+}
+
+func busOptions(doc configs.Node, log *slog.Logger) (bus.Options, error) {
+	o := bus.Options{Name: doc.Name, URLs: doc.Bus.URLs, Logger: log}
+	if len(doc.Bus.URLs) > 0 {
+		return o, nil
+	}
+	secret, err := configs.ReadSecret(doc.Bus.Cluster.SecretFile)
+	if err != nil {
+		return o, fmt.Errorf("secret of the bus: %w", err)
+	}
+	o.Embedded = &bus.Embedded{
+		Cluster:     doc.Bus.Cluster.Listen,
+		Advertise:   doc.Bus.Cluster.Advertise,
+		ClusterName: doc.Cluster,
+		Routes:      doc.Bus.Cluster.Routes,
+		Secret:      secret,
+	}
+	return o, nil
+}
+
+func newNode(doc configs.Node, db store.Store, signals backend.Bus, log *slog.Logger) (*backend.Node, error) {
+	secret, err := configs.ReadSecret(doc.SASL.SecretFile)
+	if err != nil {
+		return nil, fmt.Errorf("secret of SASL: %w", err)
+	}
+	o := backend.Options{
+		Name:            doc.Name,
+		Domain:          doc.Domain,
+		Store:           db,
+		Bus:             signals,
+		Partition:       balancer.Partition,
+		TrustedFronts:   doc.TrustedFronts,
+		Mechanisms:      mechanismNames(doc.SASL.Mechanisms),
+		ScramIterations: doc.SASL.Iterations,
+		Limits: backend.Limits{
+			Stanza:      xmpp.Limits{MaxBytes: int(doc.Limits.MaxStanza)},
+			MaxSessions: doc.Limits.MaxSessions,
+			QueueBytes:  int(doc.Limits.MaxQueue),
+			RosterItems: doc.Limits.MaxContacts,
+			AuthTries:   doc.Limits.LoginAttempts,
+		},
+		Timeouts: backend.Timeouts{
+			Handshake: doc.Timeouts.Login,
+			Write:     doc.Timeouts.Write,
+			Lease:     doc.Timeouts.Lease,
+			Shutdown:  doc.Timeouts.Shutdown,
+		},
+		Weight:     doc.Weight,
+		Capacity:   doc.Limits.MaxSessions,
+		Logger:     log,
+		Registerer: newRegistry(),
+	}
+	if secret != "" {
+		o.Secret = []byte(secret)
+	}
+	return backend.New(o)
+}
+
+// newRegistry holds a process's metrics, with those of Go and the process.
+func newRegistry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	registerRuntimeMetrics(r)
+	return r
+}
+
+func mechanismNames(mechanisms []configs.Mechanism) []string {
+	names := make([]string, len(mechanisms))
+	for i, m := range mechanisms {
+		names[i] = string(m)
+	}
+	return names
+}
+
+// serveNode listens, registers and serves until ctx ends. The stop order is:
+// leave Consul, so that fronts stop sending users; end the sessions; close.
+func serveNode(ctx context.Context, doc configs.Node, node *backend.Node, log *slog.Logger) (err error) {
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", doc.Listen)
+	if err != nil {
+		return fmt.Errorf("listen for fronts: %w", err)
+	}
+	admin, err := startAdmin(ctx, doc.Admin.Address, node.AdminHandler(), log)
+	if err != nil {
+		_ = ln.Close()
+		return err
+	}
+	defer func() { err = errors.Join(err, admin.stop()) }()
+
+	leave, err := register(ctx, nodeRegistration(doc), doc.Consul, log)
+	if err != nil {
+		_ = ln.Close()
+		return err
+	}
+	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopServing()
+	context.AfterFunc(ctx, func() {
+		leave()
+		stopServing()
+	})
+	log.InfoContext(ctx, "serving", slog.String("listen", ln.Addr().String()), slog.String("admin", admin.addr()))
+	return node.Serve(serving, ln)
+}
+
+// stopGrace is how long what is not a session may take to stop.
+const stopGrace = 5 * time.Second

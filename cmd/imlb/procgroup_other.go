@@ -1,0 +1,8 @@
+//go:build !unix
+
+package main
+
+import "syscall"
+
+// ownProcessGroup has nothing to ask for where there are no process groups.
+func ownProcessGroup() *syscall.SysProcAttr { return nil }

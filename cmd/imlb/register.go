@@ -1,0 +1,47 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+
+	"imlb/configs"
+	"imlb/health"
+)
+
+func consulAgent(c *configs.Consul) health.ConsulAgent {
+	agent := health.ConsulAgent{Address: c.Address, TokenFile: c.TokenFile, Datacenter: c.Datacenter}
+	if c.TLS != nil {
+		agent.Address = "https://" + c.Address
+		agent.CAFile, agent.CertFile, agent.KeyFile = c.TLS.CAFile, c.TLS.CertFile, c.TLS.KeyFile
+	}
+	return agent
+}
+
+func nodeRegistration(doc configs.Node) health.Registration {
+	r := health.Registration{Name: doc.Name, Weight: doc.Weight, Zone: doc.Zone, Capacity: doc.Limits.MaxSessions}
+	return r
+}
+
+// register keeps this process registered in Consul until leave is called, which
+// returns once it is deregistered. Without a registration in the document it
+// does nothing.
+func register(ctx context.Context, r health.Registration, c *configs.Consul, log *slog.Logger) (leave func(), err error) {
+	if c == nil || c.Register == nil {
+		return func() {}, nil
+	}
+	r.Service, r.Addr, r.Admin, r.Tags = c.Register.Service, c.Register.Address, c.Register.Admin, c.Register.Tags
+	r.CheckInterval, r.DeregisterAfter = c.Register.Interval, c.Register.DeregisterAfter
+
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var registered sync.WaitGroup
+	registered.Go(func() {
+		if err := health.Register(ctx, consulAgent(c), r, log); err != nil {
+			log.ErrorContext(ctx, "registration in Consul", slog.Any("error", err))
+		}
+	})
+	return func() {
+		cancel()
+		registered.Wait()
+	}, nil
+}
