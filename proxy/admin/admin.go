@@ -26,7 +26,7 @@ type Check struct {
 type Options struct {
 	Checks  []Check
 	Metrics prometheus.Gatherer
-	// Status returns the value that /status.json shows.
+	// Status returns the value that /status shows.
 	Status func() any
 }
 
@@ -35,13 +35,13 @@ type Options struct {
 //	/livez        200 while the process runs
 //	/readyz       200 when all checks hold, else 503; the body names each
 //	/metrics      Prometheus
-//	/status.json  what the front knows
+//	/status       what the front knows
 func Handler(o Options) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { text(w, http.StatusOK, "ok\n") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { readyz(w, o.Checks) })
 	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Metrics, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /status.json", func(w http.ResponseWriter, _ *http.Request) { statusJSON(w, o.Status()) })
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { statusJSON(w, o.Status()) })
 	return mux
 }
 
