@@ -195,8 +195,24 @@ func FuzzJID(f *testing.F) {
 	})
 }
 
-// stricter tells whether an address that mellium accepts is refused here for a known reason.
-func stricter(theirs jid.JID) bool { return false }
+// stricter tells whether an address that mellium accepts is refused here for a known reason: it
+// does not look at the labels of host names (RFC 1123 §2.1), nor whether its result is stable.
+func stricter(theirs jid.JID) bool {
+	for label := range strings.SplitSeq(theirs.Domainpart(), ".") {
+		if label == "" || len(label) > 63 || strings.Trim(label, "-") != label {
+			return true
+		}
+	}
+	return !stable(theirs)
+}
 
-// sameAsTheirs compares where the two agree on the rules.
-func sameAsTheirs(j xmpp.JID, theirs jid.JID) bool { return j.String() == theirs.String() }
+func stable(theirs jid.JID) bool {
+	again, err := jid.Parse(theirs.String())
+	return err == nil && again.Equal(theirs)
+}
+
+// sameAsTheirs compares where the two agree on the rules: mellium leaves IPv6 addresses as
+// they were written.
+func sameAsTheirs(j xmpp.JID, theirs jid.JID) bool {
+	return j.String() == theirs.String() || strings.HasPrefix(j.Domain(), "[") || !stable(theirs)
+}

@@ -73,6 +73,7 @@ func (n name) prefixOf(b []byte) []byte {
 type attribute struct {
 	name  name
 	value span
+	bound int // the binding of its prefix, once a Scanner has looked it up
 }
 
 // declares returns the prefix that the attribute declares, empty for the default namespace.

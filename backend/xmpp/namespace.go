@@ -17,15 +17,13 @@ func (w *work) checkNamespaces(b []byte, n name) *StreamError {
 		}
 	}
 	w.bindStream(b, n)
-	if n.prefixed() {
-		if _, ok := w.lookup(b, n.prefixOf(b)); !ok {
-			return errPrefix
-		}
+	if n.prefixed() && w.lookup(b, n.prefixOf(b)) == unbound {
+		return errPrefix
 	}
 	if prefixed == 0 {
 		return nil
 	}
-	return w.checkPrefixes(b, prefixed)
+	return w.checkPrefixes(b)
 }
 
 var errPrefix = &StreamError{Condition: BadNamespacePrefix, Text: "prefix that is not declared"}
@@ -56,7 +54,7 @@ func (w *work) bindStream(b []byte, n name) {
 	if len(w.names) != 1 || w.header || w.framed || string(n.prefixOf(b)) != "stream" {
 		return
 	}
-	if _, ok := w.lookup(b, n.prefixOf(b)); !ok {
+	if w.lookup(b, n.prefixOf(b)) == unbound {
 		w.bindings = append(w.bindings, binding{depth: 1, prefix: span{n.from, n.local - 1}})
 	}
 }
@@ -70,19 +68,35 @@ func (w *work) unbind() {
 	w.bindings = w.bindings[:n]
 }
 
-// lookup returns the namespace of a prefix, as written.
-func (w *work) lookup(b, prefix []byte) (uri []byte, ok bool) {
+// What lookup returns instead of a number.
+const (
+	unbound  = -1
+	xmlBound = -2 // the prefix xml, which is bound everywhere
+)
+
+// lookup returns the number of the binding of a prefix.
+func (w *work) lookup(b, prefix []byte) int {
 	for i := len(w.bindings) - 1; i >= 0; i-- {
-		at := w.bindings[i]
-		switch {
-		case !bytes.Equal(at.prefix.of(b), prefix):
-		case at.uri == span{}:
-			return nsStream, true
-		default:
-			return at.uri.of(b), true
+		if bytes.Equal(w.bindings[i].prefix.of(b), prefix) {
+			return i
 		}
 	}
-	return nsXML, string(prefix) == "xml"
+	if string(prefix) == "xml" {
+		return xmlBound
+	}
+	return unbound
+}
+
+// uri returns the namespace of a binding, as written.
+func (w *work) uri(b []byte, bound int) []byte {
+	switch {
+	case bound == xmlBound:
+		return nsXML
+	case w.bindings[bound].uri == span{}:
+		return nsStream
+	default:
+		return w.bindings[bound].uri.of(b)
+	}
 }
 
 var (
@@ -90,34 +104,23 @@ var (
 	nsXML    = []byte(NSXML)
 )
 
-// checkPrefixes checks the prefixes of attributes. If there are several, no two may
-// be the same attribute by way of different prefixes (XML-NAMES §6.3).
-func (w *work) checkPrefixes(b []byte, prefixed int) *StreamError {
-	for i, a := range w.attrs {
+// checkPrefixes checks the prefixes of attributes: no two may be the same attribute by
+// way of different prefixes (XML-NAMES §6.3).
+func (w *work) checkPrefixes(b []byte) *StreamError {
+	qualified := w.attrs[:0] // the others are not needed any more
+	for _, a := range w.attrs {
 		if _, declares := a.declares(b); declares || !a.name.prefixed() {
 			continue
 		}
-		uri, ok := w.lookup(b, a.name.prefixOf(b))
-		if !ok {
+		if a.bound = w.lookup(b, a.name.prefixOf(b)); a.bound == unbound {
 			return errPrefix
 		}
-		if prefixed > 1 && w.sameBefore(b, i, uri) {
-			return malformed("attribute given twice")
+		for _, other := range qualified {
+			if bytes.Equal(a.name.localOf(b), other.name.localOf(b)) && bytes.Equal(w.uri(b, a.bound), w.uri(b, other.bound)) {
+				return malformed("attribute given twice")
+			}
 		}
+		qualified = append(qualified, a)
 	}
 	return nil
-}
-
-// sameBefore tells whether an attribute before number i has its expanded name.
-func (w *work) sameBefore(b []byte, i int, uri []byte) bool {
-	for _, a := range w.attrs[:i] {
-		if _, declares := a.declares(b); declares || !a.name.prefixed() ||
-			!bytes.Equal(a.name.localOf(b), w.attrs[i].name.localOf(b)) {
-			continue
-		}
-		if other, ok := w.lookup(b, a.name.prefixOf(b)); ok && bytes.Equal(other, uri) {
-			return true
-		}
-	}
-	return false
 }

@@ -83,8 +83,8 @@ func (e *SASLError) Failure() SASLFrame {
 // The error is a *SASLError: incorrect-encoding for what is not base64 (RFC 6120 §6.5.5),
 // invalid-mechanism for an <auth/> that names none (§6.5.7), malformed-request for the rest (§6.5.8).
 func ParseSASL(raw []byte) (f SASLFrame, ok bool, err error) {
-	e, parseErr := view(raw)
-	if parseErr != nil || e.Space() != NSSASL {
+	e, ok := saslElement(raw)
+	if !ok {
 		return SASLFrame{}, false, nil
 	}
 	f.Kind = saslKind(e.Local())
@@ -103,6 +103,11 @@ func ParseSASL(raw []byte) (f SASLFrame, ok bool, err error) {
 		err = &SASLError{Condition: MalformedRequest, Text: "unknown element"}
 	}
 	return f, true, err
+}
+
+func saslElement(raw []byte) (Element, bool) {
+	e, err := view(raw)
+	return e, err == nil && e.Space() == NSSASL
 }
 
 var strictBase64 = base64.StdEncoding.Strict()
