@@ -452,6 +452,12 @@ func (f *front) dialStartTLS() *peer {
 	p.expect(frontHeader + "<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls></stream:features>")
 	p.send("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>")
 	p.expect("<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>")
+	return f.secure(p)
+}
+
+// secure makes a client on TCP one on TLS.
+func (f *front) secure(p *peer) *peer {
+	f.t.Helper()
 	conn := tls.Client(p.conn, f.clientTLS())
 	if err := conn.Handshake(); err != nil {
 		f.t.Fatal(err)

@@ -1,0 +1,262 @@
+package proxy_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pires/go-proxyproto"
+
+	"imlb/proxy"
+)
+
+// entry is a message that is entry n of alice's timeline.
+func entry(n string) string {
+	return "<message><body>hi</body><stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='" + n + "'/></message>"
+}
+
+// loggedIn returns a front, a client of alice's on it, and the node's end.
+func loggedIn(t *testing.T, change func(*proxy.Options)) (*front, *peer, *peer) {
+	t.Helper()
+	n, pick := onlyNode(t)
+	f := startFront(t, pick, change)
+	client := f.dialTLS()
+	return f, client, login(client, n, "alice")
+}
+
+// A node that dies in the middle of a stanza leaves the client with a
+// well-formed stream, and the next node is told what the client has received.
+// Until then a login of the user waits.
+func TestNodeLost(t *testing.T) {
+	one, two := startNode(t, "one"), startNode(t, "two")
+	pick := &picker{nodes: map[string][]proxy.Node{"": {one.at(), two.at()}}}
+	f := startFront(t, pick, nil)
+	client := f.dialTLS()
+	leg := login(client, one, "alice")
+	leg.send(entry("7") + entry("8") + "<message><body>half of")
+	client.expect(entry("7") + entry("8"))
+	leg.reset()
+	client.expect(streamError("system-shutdown") + streamEnd)
+
+	// The user is back at once, before the old stream has ended.
+	one.ln.Close()
+	again := begin(f, plain("alice", "secret"))
+	client.send(streamEnd)
+	client.eof()
+	settle := two.accept()
+	if got := settleNote(t, settle.proxy); got != "alice@example.com\x008" {
+		t.Errorf("settled %q, want entry 8 of alice", got)
+	}
+	settle.eof()
+	settle.close()
+	client.close()
+	if r := f.ended("node-lost"); r["settled"] != "done" || r["last_entry"] != "8" {
+		t.Errorf("logged %v", r)
+	}
+
+	atTwo := two.accept().offer()
+	atTwo.expect(plain("alice", "secret"))
+	atTwo.send(saslSuccess)
+	again.expect(saslSuccess)
+	again.close()
+	f.ended("client-closed")
+	if pick.live != 0 {
+		t.Errorf("%d choices were not released", pick.live)
+	}
+}
+
+func settleNote(t *testing.T, h *proxyproto.Header) string {
+	t.Helper()
+	tlvs, err := h.TLVs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range tlvs {
+		if v.Type == 0xE2 {
+			return string(v.Value)
+		}
+	}
+	return ""
+}
+
+// Nothing is settled for a client that may not have received what was written.
+func TestNodeLostUnproved(t *testing.T) {
+	f, client, leg := loggedIn(t, nil)
+	leg.send(entry("7"))
+	client.expect(entry("7"))
+	leg.reset()
+	client.expect(streamError("system-shutdown"))
+	client.reset()
+	if r := f.ended("node-lost"); r["settled"] != "unproved" {
+		t.Errorf("logged %v", r)
+	}
+}
+
+// Only what the node itself adds as the last child counts as an entry's number.
+func TestForgedEntry(t *testing.T) {
+	f, client, leg := loggedIn(t, nil)
+	for _, m := range []string{
+		strings.Replace(entry("5"), "alice@", "bob@", 1),
+		strings.Replace(entry("5"), "urn:xmpp:sid:0", "urn:x", 1),
+		strings.Replace(entry("5"), "</message>", "<x/></message>", 1),
+		"<message><x><stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='5'/></x></message>",
+		"<message><body><![CDATA[<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='5'/>]]></body></message>",
+		strings.Replace(entry("5"), "'5'", "'-5'", 1),
+	} {
+		leg.send(m)
+		client.expect(m)
+	}
+	client.close()
+	leg.eof()
+	leg.close()
+	if r := f.ended("client-closed"); r["last_entry"] != "" {
+		t.Errorf("entry %s was believed", r["last_entry"])
+	}
+}
+
+// A node that ends its stream, because it drains, is no loss.
+func TestNodeCloses(t *testing.T) {
+	f, client, leg := loggedIn(t, nil)
+	leg.send(entry("7") + streamError("system-shutdown") + streamEnd)
+	client.expect(entry("7") + streamError("system-shutdown") + streamEnd)
+	client.close()
+	leg.eof()
+	if r := f.ended("node-closed"); r["settled"] != "" {
+		t.Errorf("logged %v", r)
+	}
+}
+
+// A node that sends what is no XMPP is cut off.
+func TestNodeError(t *testing.T) {
+	f, client, leg := loggedIn(t, nil)
+	leg.send("<presence/><a></b>")
+	client.expect("<presence/>" + streamError("internal-server-error") + streamEnd)
+	client.close()
+	f.ended("node-error")
+}
+
+// A client that breaks the rules is told so, and the node's stream ends in order:
+// what it still has to say comes first.
+func TestClientError(t *testing.T) {
+	f, client, leg := loggedIn(t, nil)
+	client.send("<presence/><!-- no -->")
+	leg.expect("<presence/>" + streamEnd)
+	leg.send("<presence type='unavailable'/>" + streamEnd)
+	client.expect("<presence type='unavailable'/>")
+	if e := client.element(); !strings.Contains(e, "<restricted-xml ") {
+		t.Errorf("got %s, want restricted-xml", e)
+	}
+	client.expect(streamEnd)
+	client.close()
+	f.ended("protocol-error")
+}
+
+// A client that ends its connection without its stream is gone in order; the node
+// sees the end, and what it says is still passed on.
+func TestClientHalfClose(t *testing.T) {
+	f, client, leg := loggedIn(t, nil)
+	if err := client.conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	leg.eof()
+	leg.send("<message/>")
+	leg.close()
+	client.expect("<message/>" + streamEnd)
+	client.eof()
+	f.ended("client-closed")
+}
+
+// A client whose connection breaks takes the node leg with it.
+func TestClientReset(t *testing.T) {
+	f, client, leg := loggedIn(t, nil)
+	client.reset()
+	leg.eof()
+	f.ended("client-reset")
+}
+
+// A client that does not read holds up its node, up to a point.
+func TestSlowClient(t *testing.T) {
+	f, _, leg := loggedIn(t, func(o *proxy.Options) { o.Timeouts.Write = 100 * time.Millisecond })
+	message := "<message><body>" + strings.Repeat("x", 60000) + "</body></message>"
+	for range 1000 {
+		if _, err := leg.conn.Write([]byte(message)); err != nil {
+			break
+		}
+	}
+	f.ended("slow-client")
+}
+
+// A node that does not read holds up its client, up to a point.
+func TestSlowNode(t *testing.T) {
+	f, client, _ := loggedIn(t, func(o *proxy.Options) { o.Timeouts.Write = 100 * time.Millisecond })
+	message := "<message><body>" + strings.Repeat("x", 60000) + "</body></message>"
+	for range 1000 {
+		if _, err := client.conn.Write([]byte(message)); err != nil {
+			break
+		}
+	}
+	client.expect(streamError("system-shutdown") + streamEnd)
+	client.close()
+	f.ended("slow-node")
+}
+
+// An idle session is ended; one in which either side speaks is not idle.
+func TestIdle(t *testing.T) {
+	f, client, leg := loggedIn(t, func(o *proxy.Options) { o.Timeouts.Idle = 200 * time.Millisecond })
+	began := time.Now()
+	for time.Since(began) < time.Second {
+		leg.send(" ")
+		client.expect(" ")
+	}
+	leg.expect(streamEnd)
+	leg.send(streamEnd)
+	client.expect(streamError("connection-timeout") + streamEnd)
+	client.close()
+	f.ended("idle-timeout")
+}
+
+// When the front stops, sessions end in order: the node's stream first, then the
+// client's, and what the node still has to say is not lost.
+func TestShutdown(t *testing.T) {
+	f, client, leg := loggedIn(t, nil)
+	waiting := f.dialTLS()
+	waiting.send(streamOpen)
+	waiting.expect(frontHeader + frontOffer)
+
+	done := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		done <- f.Shutdown(ctx)
+	}()
+	waiting.expect(streamError("system-shutdown") + streamEnd)
+	waiting.close()
+	f.ended("shutdown")
+
+	leg.expect(streamEnd)
+	leg.send(entry("9") + streamEnd)
+	client.expect(entry("9") + streamError("system-shutdown") + streamEnd)
+	client.close()
+	f.ended("shutdown")
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if err := f.Serving(); err == nil {
+		t.Error("a front that has stopped says that it serves")
+	}
+}
+
+// Who does not leave in time is cut off.
+func TestShutdownImpatient(t *testing.T) {
+	f, client, _ := loggedIn(t, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := f.Shutdown(ctx); err == nil {
+		t.Error("an interrupted shutdown returned no error")
+	}
+	if _, err := client.token(); err == nil {
+		t.Error("the client is still connected")
+	}
+	f.record()
+}
