@@ -18,8 +18,8 @@ import (
 
 // healthCmd is `imlb health`.
 type healthCmd struct {
-	URL     string        `name:"url" env:"IMLB_HEALTH_URL" xor:"where" placeholder:"URL" help:"What to ask, like http://127.0.0.1:5225/readyz."`
-	Config  string        `env:"IMLB_CONFIG" xor:"where" placeholder:"FILE" help:"Ask the admin listener that this document of a front or node names."`
+	Config  string        `placeholder:"FILE" help:"Ask the admin listener that this document of a front or node names."`
+	URL     string        `name:"url" env:"IMLB_HEALTH_URL" placeholder:"URL" help:"What to ask when no document is named, like http://127.0.0.1:5225/readyz."`
 	Timeout time.Duration `default:"3s" help:"How long to wait for the answer. Default: ${default}."`
 }
 
@@ -48,18 +48,16 @@ func (c *healthCmd) Run(ctx context.Context) error {
 
 // urls lists what to ask, one after the other.
 func (c *healthCmd) urls() ([]string, error) {
-	if c.URL != "" {
+	switch {
+	case c.Config != "":
+		admin, err := adminAddress(c.Config)
+		return []string{readyURL(admin)}, err
+	case c.URL != "":
 		return []string{c.URL}, nil
-	}
-	if c.Config == "" {
+	default:
 		front, node := configs.Defaults[configs.Proxy](), configs.Defaults[configs.Node]()
 		return []string{readyURL(front.Admin.Address), readyURL(node.Admin.Address)}, nil
 	}
-	admin, err := adminAddress(c.Config)
-	if err != nil {
-		return nil, err
-	}
-	return []string{readyURL(admin)}, nil
 }
 
 // adminAddress reads the address of the admin listener from a document.
