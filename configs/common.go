@@ -17,14 +17,6 @@ type Consul struct {
 	Register   *Registration `yaml:"register,omitempty"`             // nil: this process does not register itself
 }
 
-// URL is where the agent's HTTP API is.
-func (c Consul) URL() string {
-	if c.TLS != nil {
-		return "https://" + c.Address
-	}
-	return "http://" + c.Address
-}
-
 // ConsulTLS makes the connection to the agent an HTTPS one.
 type ConsulTLS struct {
 	CAFile   string `yaml:"ca_file,omitempty" is:"file"`   // empty: the system's authorities

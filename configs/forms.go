@@ -108,10 +108,10 @@ func isFile(s string) error {
 	return nil
 }
 
-// isDatabase accepts sqlite:PATH.
+// isDatabase accepts sqlite:PATH and PATH.
 func isDatabase(s string) error {
 	path, ok := strings.CutPrefix(s, sqliteScheme)
-	if !ok {
+	if !ok && strings.Contains(s, ":") {
 		return fmt.Errorf("%q is not a database; write sqlite: and a file name, like sqlite:/var/lib/imlb/imlb.db", s)
 	}
 	return isFile(path)

@@ -29,6 +29,7 @@ type commands struct {
 	Dev     devCmd     `cmd:"" help:"Run a whole cluster on this machine: a front, chat nodes, accounts and a certificate to try it with."`
 	Proxy   proxyCmd   `cmd:"" help:"Run a front: it accepts clients, finds each user's node and carries the session."`
 	Node    nodeCmd    `cmd:"" help:"Run a chat node: it logs users in, delivers and keeps their messages."`
+	User    userCmd    `cmd:"" help:"Manage the accounts in a cluster's database."`
 	Check   checkCmd   `cmd:"" help:"Check a configuration document and list everything that is wrong with it."`
 	Health  healthCmd  `cmd:"" help:"Ask a running front or node whether it is ready; for container health checks."`
 	Version versionCmd `cmd:"" help:"Print the version of this program."`
