@@ -143,6 +143,7 @@ func (d *dev) checkLogs() {
 	if err != nil {
 		d.t.Fatal(err)
 	}
+	keep := keepDirectory(d.t)
 	for _, f := range files {
 		data, err := os.ReadFile(f)
 		if err != nil {
@@ -152,6 +153,9 @@ func (d *dev) checkLogs() {
 		checkLog(d.t, filepath.Base(f), string(data))
 		if d.t.Failed() {
 			d.t.Logf("---- %s\n%s", filepath.Base(f), tail(string(data)))
+		}
+		if keep != "" {
+			_ = os.WriteFile(filepath.Join(keep, filepath.Base(f)), data, 0o600)
 		}
 	}
 }
@@ -172,9 +176,15 @@ func (d *dev) account(t *testing.T) account {
 // kill ends a node without warning.
 func (d *dev) kill(t *testing.T, name string) {
 	t.Helper()
+	d.end(t, name, syscall.SIGKILL)
+}
+
+// end ends a node by a signal.
+func (d *dev) end(t *testing.T, name string, signal syscall.Signal) {
+	t.Helper()
 	n := d.node(t, name)
-	if err := syscall.Kill(n.PID, syscall.SIGKILL); err != nil {
-		t.Fatalf("kill %s: %v", name, err)
+	if err := syscall.Kill(n.PID, signal); err != nil {
+		t.Fatalf("end %s by %v: %v", name, signal, err)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -5,7 +5,7 @@ import "testing"
 // TestFront runs every scenario that leaves the cluster as it found it on one
 // cluster, each with accounts of its own.
 func TestFront(t *testing.T) {
-	d := startDev(t, devOptions{users: 90})
+	d := startDev(t, devOptions{users: 110})
 	scenarios := []struct {
 		name string
 		run  func(*testing.T, *dev)
@@ -29,6 +29,9 @@ func TestFront(t *testing.T) {
 		{"Apart", testApart},
 		{"Together", testTogether},
 		{"Offline", testOffline},
+		{"Relogin", testRelogin},
+		{"Conflict", testConflict},
+		{"TooLarge", testTooLarge},
 		{"Acknowledgements", testAcknowledgements},
 		{"Subscription", testSubscription},
 		{"PortScan", testPortScan},

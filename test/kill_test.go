@@ -6,37 +6,56 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
-// TestKill kills node after node under a conversation that goes on in both
+// TestKill kills node after node under conversations that go on in both
 // directions. Clients log in again when they lose the connection. No message
 // that was acknowledged may be lost, none may come twice, none out of order.
 func TestKill(t *testing.T) {
 	t.Parallel()
-	d := startDev(t, devOptions{users: 30, args: []string{"--nodes", "4"}})
-	alice, bob := apart(t, d)
+	converseThrough(t, syscall.SIGKILL)
+}
+
+// TestStopNodes does the same with nodes that have the time to stop in order.
+func TestStopNodes(t *testing.T) {
+	t.Parallel()
+	converseThrough(t, syscall.SIGTERM)
+}
+
+// converseThrough ends all nodes but one under three conversations.
+func converseThrough(t *testing.T, end syscall.Signal) {
+	t.Helper()
+	d := startDev(t, devOptions{users: 6, args: []string{"--nodes", "4"}})
 	c := startChat(t)
-	a := &talker{client: c.client("a"), account: alice, prefix: "ab"}
-	b := &talker{client: c.client("b"), account: bob, prefix: "ba"}
-	for _, x := range []*talker{a, b} {
-		x.login(d, x.account, login{sm: true})
-		x.do("stay", map[string]any{"attempts": 100})
+	var pairs [][2]*talker
+	var all []*talker
+	for i := range 3 {
+		a := newTalker(d, c, fmt.Sprintf("a%d", i), login{sm: true})
+		b := newTalker(d, c, fmt.Sprintf("b%d", i), login{sm: true})
+		pairs, all = append(pairs, [2]*talker{a, b}), append(all, a, b)
 	}
-	a.talkTo(b)
-	b.talkTo(a)
-	killAllButOne(t, d, []*talker{a, b}, func() {
-		b.hears(a)
-		a.hears(b)
+	for _, p := range pairs {
+		p[0].talkTo(p[1])
+		p[1].talkTo(p[0])
+	}
+	endAllButOne(t, d, all, end, func() {
+		for _, p := range pairs {
+			p[0].hears(p[1])
+			p[1].hears(p[0])
+		}
 	})
-	a.finish(b)
-	b.finish(a)
-	a.logout()
-	b.logout()
-	conversation(a.client, b.client, a.prefix).check(t, "alice to bob")
-	conversation(b.client, a.client, b.prefix).check(t, "bob to alice")
-	wantNothingStored(t, d, alice)
-	wantNothingStored(t, d, bob)
+	for _, p := range pairs {
+		p[0].finish(p[1])
+		p[1].finish(p[0])
+		p[0].logout()
+		p[1].logout()
+		conversation(p[0].client, p[1].client, p[0].name).check(t, p[0].name+" to "+p[1].name)
+		conversation(p[1].client, p[0].client, p[1].name).check(t, p[1].name+" to "+p[0].name)
+		wantNothingStored(t, d, p[0].account)
+		wantNothingStored(t, d, p[1].account)
+	}
 	wantServing(t, d)
 }
 
@@ -44,43 +63,45 @@ func TestKill(t *testing.T) {
 // what has reached it is known from the connection alone.
 func TestKillWithoutAcks(t *testing.T) {
 	t.Parallel()
-	d := startDev(t, devOptions{users: 30, args: []string{"--nodes", "4"}})
-	alice, bob := apart(t, d)
+	d := startDev(t, devOptions{users: 2, args: []string{"--nodes", "4"}})
 	c := startChat(t)
-	a := &talker{client: c.client("a"), account: alice, prefix: "ab"}
-	b := &talker{client: c.client("b"), account: bob, prefix: "ba"}
-	a.login(d, alice, login{sm: true})
-	b.login(d, bob, login{})
-	for _, x := range []*talker{a, b} {
-		x.do("stay", map[string]any{"attempts": 100})
-	}
+	a := newTalker(d, c, "a", login{sm: true})
+	b := newTalker(d, c, "b", login{})
 	a.talkTo(b)
-	killAllButOne(t, d, []*talker{a, b}, func() { b.hears(a) })
+	endAllButOne(t, d, []*talker{a, b}, syscall.SIGKILL, func() { b.hears(a) })
 	a.finish(b)
 	a.logout()
 	b.logout()
-	conversation(a.client, b.client, a.prefix).check(t, "alice to bob")
-	wantNothingStored(t, d, bob)
+	conversation(a.client, b.client, a.name).check(t, "a to b")
+	wantNothingStored(t, d, b.account)
 	wantServing(t, d)
 }
 
-// talker is a client in a conversation.
+// talker is a client in a conversation, online for as long as it can. What it
+// says is its name and a number.
 type talker struct {
 	*client
 	account account
-	prefix  string // of what it says
+}
+
+func newTalker(d *dev, c *chat, name string, l login) *talker {
+	d.t.Helper()
+	x := &talker{client: c.client(name), account: d.account(d.t)}
+	x.login(d, x.account, l)
+	x.do("stay", map[string]any{"attempts": 100})
+	return x
 }
 
 func (x *talker) talkTo(y *talker) {
 	x.t.Helper()
-	x.do("talk", map[string]any{"to": y.account.jid, "prefix": x.prefix, "every": 0.004})
+	x.do("talk", map[string]any{"to": y.account.jid, "prefix": x.name, "every": 0.01})
 }
 
-// hears waits until x has received twenty more messages of y.
+// hears waits until x has received thirty more messages of y.
 func (x *talker) hears(y *talker) {
 	x.t.Helper()
-	for range 20 {
-		x.await("message", func(m event) bool { return strings.HasPrefix(m.Body, y.prefix+"-") })
+	for range 30 {
+		x.await("message", func(m event) bool { return strings.HasPrefix(m.Body, y.name+"-") })
 	}
 }
 
@@ -95,9 +116,9 @@ func (x *talker) finish(y *talker) {
 	y.awaitBody(last)
 }
 
-// killAllButOne kills the nodes that have the sessions, one after the other,
+// endAllButOne ends the nodes that have the most sessions, one after the other,
 // and waits each time until everybody is back and traffic flows.
-func killAllButOne(t *testing.T, d *dev, all []*talker, traffic func()) {
+func endAllButOne(t *testing.T, d *dev, all []*talker, end syscall.Signal, traffic func()) {
 	t.Helper()
 	logins := func() (n int) {
 		for _, x := range all {
@@ -109,12 +130,12 @@ func killAllButOne(t *testing.T, d *dev, all []*talker, traffic func()) {
 		traffic()
 		victim := d.busiest(t)
 		hosted, before := d.sessionsOn(t, victim), logins()
-		d.kill(t, victim)
-		eventually(t, "new logins after the kill of "+victim, func(context.Context) (bool, string) {
+		d.end(t, victim, end)
+		eventually(t, "new logins after the end of "+victim, func(context.Context) (bool, string) {
 			return logins() >= before+hosted, fmt.Sprintf("%d of %d", logins()-before, hosted)
 		})
 		if extra := logins() - before - hosted; extra > 0 {
-			t.Errorf("the kill of %s, with %d sessions, ended %d sessions of other nodes", victim, hosted, extra)
+			t.Errorf("the end of %s, with %d sessions, ended %d sessions of other nodes", victim, hosted, extra)
 		}
 	}
 	traffic()

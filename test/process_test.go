@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -162,6 +163,26 @@ func (p *process) report() {
 	if p.t.Failed() {
 		p.t.Logf("---- output of %s\n%s", p.name, tail(text))
 	}
+	if keep := keepDirectory(p.t); keep != "" {
+		name := fmt.Sprintf("%s-%d.out", strings.ReplaceAll(p.name, " ", "-"), p.pid())
+		_ = os.WriteFile(filepath.Join(keep, name), []byte(text+"\n"), 0o600)
+	}
+}
+
+// keepDirectory returns where a failed test leaves its logs whole: below
+// IMLB_TEST_KEEP, if that is set.
+func keepDirectory(t *testing.T) string {
+	t.Helper()
+	dir := os.Getenv("IMLB_TEST_KEEP")
+	if dir == "" || !t.Failed() {
+		return ""
+	}
+	dir = filepath.Join(dir, strings.ReplaceAll(t.Name(), "/", "_"))
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		t.Log(err)
+		return ""
+	}
+	return dir
 }
 
 // checkLog fails the test when a log speaks of a crash or a data race.

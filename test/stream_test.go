@@ -67,6 +67,16 @@ type stream struct {
 	from string // stream id of the last header
 }
 
+// source is the client's address, as the session log has it.
+func (s *stream) source() string {
+	s.t.Helper()
+	conn, ok := s.conn.(net.Conn)
+	if !ok {
+		s.t.Fatalf("a %T has no address of its own", s.conn)
+	}
+	return conn.LocalAddr().String()
+}
+
 // deadliner is what both a net.Conn and a QUIC stream have.
 type deadliner interface {
 	SetDeadline(t time.Time) error
@@ -315,13 +325,15 @@ func (s *stream) message() element {
 
 func (e element) body() string { return e.child("jabber:client", "body").Text }
 
-// close ends the stream in good order: both sides say so.
+// close ends the stream in good order: both sides say so, then the side that
+// began closes the connection (RFC 6120 §4.4).
 func (s *stream) close() {
 	s.t.Helper()
 	s.write("</stream:stream>")
 	for {
 		_, err := s.next()
 		if errors.Is(err, io.EOF) {
+			_ = s.conn.Close()
 			return
 		}
 		if err != nil {

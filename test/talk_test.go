@@ -15,9 +15,14 @@ func placement(t *testing.T, d *dev, a account) string {
 	s := d.dialTLS(t)
 	s.session(d.Domain, "PLAIN", a)
 	s.close()
-	return d.awaitRecord(t, "of "+a.jid, func(r record) bool {
-		return r.text("user") == a.jid && r.text("node") != ""
-	}).text("node")
+	source := s.source()
+	r := d.awaitRecord(t, "of "+a.jid, func(r record) bool {
+		return r.text("user") == a.jid && r.text("source") == source
+	})
+	if r.text("node") == "" {
+		t.Fatalf("session record %v names no node", r)
+	}
+	return r.text("node")
 }
 
 // apart returns two users who live on different nodes.
@@ -172,6 +177,65 @@ func testAcknowledgements(t *testing.T, d *dev) {
 	if reason := r.text("reason"); !strings.HasPrefix(reason, "client-") {
 		t.Errorf("a connection that the client aborted ended with reason %q", reason)
 	}
+}
+
+// testRelogin: a receiver that leaves in good order and comes back, again and
+// again under traffic, gets every message once: those before the end of its
+// stream then, the others later.
+func testRelogin(t *testing.T, d *dev) {
+	alice, bob := apart(t, d)
+	c := startChat(t)
+	a, b := c.client("a"), c.client("b")
+	a.login(d, alice, login{sm: true})
+	a.do("talk", map[string]any{"to": bob.jid, "prefix": "a", "every": 0.005})
+	for range 12 {
+		b.login(d, bob, login{})
+		b.await("message", nil)
+		b.logout()
+	}
+	a.do("hush", nil)
+	a.await("talked", nil)
+	a.send(bob.jid, "the last word")
+	b.login(d, bob, login{})
+	b.awaitBody("the last word")
+	a.logout()
+	b.logout()
+	conversation(a, b, "a").check(t, "alice to bob")
+	wantNothingStored(t, d, bob)
+}
+
+// testConflict: of two sessions with the same resource the newer stays
+// (RFC 6120 §7.7.2.2).
+func testConflict(t *testing.T, d *dev) {
+	alice := d.account(t)
+	old, young := d.dialTLS(t), d.dialTLS(t)
+	for _, s := range []*stream{old, young} {
+		s.open(d.Domain)
+		if got := s.plain(alice, alice.password); !got.is(nsSASL, "success") {
+			t.Fatalf("login: %+v", got)
+		}
+		s.open(d.Domain)
+		s.write("<iq type='set' id='b1'><bind xmlns='%s'><resource>desk</resource></bind></iq>", nsBind)
+		result := s.readUntil("the result of binding", func(e element) bool { return e.attr("id") == "b1" })
+		if got := result.child(nsBind, "bind").child(nsBind, "jid").Text; got != alice.jid+"/desk" {
+			t.Errorf("bound to %q, want %s/desk", got, alice.jid)
+		}
+	}
+	old.wantStreamError("conflict")
+	young.sync(d)
+	young.close()
+}
+
+// testTooLarge: a stanza above the limit ends the stream (RFC 6120 §13.12).
+func testTooLarge(t *testing.T, d *dev) {
+	alice, bob := d.account(t), d.account(t)
+	s := d.dialTLS(t)
+	s.session(d.Domain, "PLAIN", alice)
+	s.write("<message to='%s' type='chat'><body>%s</body></message>", bob.jid, strings.Repeat("y", 200<<10))
+	s.sync(d)
+	// The server may close before it has taken all of it.
+	_, _ = fmt.Fprintf(s.conn, "<message to='%s' type='chat'><body>%s</body></message>", bob.jid, strings.Repeat("z", 400<<10))
+	s.wantStreamError("policy-violation")
 }
 
 // testSubscription: presence subscriptions work between users on two nodes.
