@@ -100,7 +100,7 @@ func skipBlank(b []byte, i int) int {
 	return i
 }
 
-// readName reads the qualified name at i. The caller sees by n.to == n.from that there is none.
+// readName reads the qualified name at i.
 func readName(b []byte, i int) (n name, err *StreamError) {
 	end, err := readPart(b, i)
 	if err != nil {
@@ -331,8 +331,8 @@ func isXMLChar(r rune) bool {
 }
 
 // tagEnd returns the position after the '>' that ends the tag which begins before i, where
-// quote is the quote that is open there or 0. It returns 0 if the tag does not end in b,
-// with the position and quote at which to go on, and less than 0 if a '<' comes first.
+// quote is the quote that is open there or 0. The position is 0 if the tag does not end
+// in b (next and open are then where to go on), and -1 if a '<' comes first.
 func tagEnd(b []byte, i int, quote byte) (end, next int, open byte) {
 	for i < len(b) {
 		if quote != 0 {

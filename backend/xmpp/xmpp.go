@@ -25,7 +25,7 @@ const (
 	NSFraming    = "urn:ietf:params:xml:ns:xmpp-framing" // RFC 7395
 	NSRoster     = "jabber:iq:roster"
 	NSRosterVer  = "urn:xmpp:features:rosterver"
-	NSSub        = "urn:xmpp:features:pre-approval"
+	NSSub        = "urn:xmpp:features:pre-approval"         // RFC 6121 §3.4: <sub/>
 	NSVersion    = "jabber:iq:version"                      // XEP-0092
 	NSDiscoInfo  = "http://jabber.org/protocol/disco#info"  // XEP-0030
 	NSDiscoItems = "http://jabber.org/protocol/disco#items" // XEP-0030
