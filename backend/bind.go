@@ -192,7 +192,7 @@ func (s *session) leave(ctx context.Context) {
 	s.in.wait(0, ctx.Done()) // the fence would refuse what is on its way
 	n.part(s)
 	s.sayGoodbye(ctx)
-	n.delivered.flushOwner(ctx, s.account.Owner, n.opts.Logger)
+	s.flushDelivered(ctx) // the client may have acknowledged more
 	s.endRecord(ctx)
 	n.bus.Unhost(s.hub.partition)
 }

@@ -32,6 +32,7 @@ type cursor struct {
 	live   bool   // the client takes what is addressed to the user
 	login  bool   // entries that were there before the client are being read
 	behind bool   // there may be entries after pos of which no signal came
+	items  []item // taken from the outbox and not yet done
 	wait   bool   // the store did not answer: try again a little later
 
 	buf     []byte      // to be written
@@ -45,21 +46,32 @@ func (s *session) write(ctx context.Context) {
 		s.sleep()
 		t := s.out.take()
 		s.cur.behind = s.cur.behind || t.missed
-		for _, it := range t.items {
-			s.put(ctx, it)
-		}
-		if s.cur.behind && !t.closed {
+		s.cur.items = append(s.cur.items, t.items...)
+		s.putItems(ctx)
+		if s.cur.behind && !s.cur.wait && !t.closed {
 			s.catchUp(ctx)
 		}
-		s.cur.buf = append(s.cur.buf, t.last...)
 		if !s.flush() {
 			return
 		}
 		if t.closed {
-			s.closeWrite()
+			s.closeWrite(ctx, t.last)
 			return
 		}
 	}
+}
+
+// putItems does all that the items say, in order. An entry that has to be read
+// from the store first, and cannot, holds up those behind it: what one user
+// says to another arrives in order (RFC 6120 §10.1).
+func (s *session) putItems(ctx context.Context) {
+	for i, it := range s.cur.items {
+		if !s.put(ctx, it) {
+			s.cur.items = s.cur.items[i:]
+			return
+		}
+	}
+	s.cur.items = nil
 }
 
 // sleep waits until there is something to do.
@@ -71,7 +83,6 @@ func (s *session) sleep() {
 		s.cur.wait = false
 		select {
 		case <-timer.C:
-		case <-s.out.wake:
 		case <-s.done:
 		}
 	case s.cur.behind:
@@ -81,8 +92,8 @@ func (s *session) sleep() {
 	}
 }
 
-// put does what an item says.
-func (s *session) put(ctx context.Context, it item) {
+// put does what an item says. It returns false if that is not possible now.
+func (s *session) put(ctx context.Context, it item) bool {
 	switch it.kind {
 	case itemRaw:
 		s.cur.buf = append(s.cur.buf, it.data...)
@@ -93,7 +104,7 @@ func (s *session) put(ctx context.Context, it item) {
 	case itemStanza:
 		s.putStanza(it.data)
 	case itemEntry:
-		s.putEntry(it)
+		return s.putEntry(ctx, it)
 	case itemAvailable:
 		s.goLive(ctx)
 	case itemUnavailable:
@@ -101,6 +112,7 @@ func (s *session) put(ctx context.Context, it item) {
 	case itemAgain:
 		s.putAgain(ctx, it.seqs)
 	}
+	return true
 }
 
 func (s *session) putStanza(raw []byte) {
@@ -112,17 +124,21 @@ func (s *session) putStanza(raw []byte) {
 	}
 }
 
-// putEntry delivers the next entry. A signal that came early or late is not an
-// entry that did.
-func (s *session) putEntry(it item) {
-	switch {
-	case it.seq <= s.cur.pos || s.cur.behind:
-	case it.seq > s.cur.pos+1:
-		s.cur.behind = true
-	default:
-		s.consider(store.Entry{Seq: it.seq, Sent: it.sent, Resource: it.resource, Stanza: it.data}, nil)
+// putEntry delivers the next entry, after all that come before it.
+func (s *session) putEntry(ctx context.Context, it item) bool {
+	if it.seq == s.cur.pos+1 && !s.cur.behind {
 		s.cur.waiting = append(s.cur.waiting, it.at)
+		s.consider(store.Entry{Seq: it.seq, Sent: it.sent, Resource: it.resource, Stanza: it.data}, nil)
+		return true
 	}
+	for it.seq > s.cur.pos {
+		before := s.cur.pos
+		if s.catchUp(ctx); s.cur.pos == before {
+			s.cur.behind, s.cur.wait = true, true
+			return s.ended() // then the store is not asked again
+		}
+	}
+	return true
 }
 
 // goLive begins to deliver what is addressed to the user, from the first entry
@@ -186,7 +202,7 @@ func (s *session) consider(e store.Entry, delay []byte) {
 	case !mine && !s.cur.live:
 	case !mine && e.Resource != "" && s.hub.hold(e.Resource, e.Seq):
 		s.skip(e)
-	case s.hub.isDone(e.Seq) || s.unacked.has(e.Seq):
+	case s.cur.login && (s.hub.isDone(e.Seq) || s.unacked.has(e.Seq)):
 		s.skip(e)
 	default:
 		s.deliver(e, delay, s.cur.live)
@@ -289,13 +305,24 @@ func (s *session) arrived(flights []flight) {
 	}
 }
 
-// closeWrite ends our half of the connection.
-func (s *session) closeWrite() {
+// closeWrite ends our half of the connection with last. Whoever sees the end may
+// log in again elsewhere at once, so what was delivered is stored before.
+func (s *session) closeWrite(ctx context.Context, last []byte) {
+	s.flushDelivered(ctx)
+	if s.cur.buf = append(s.cur.buf, last...); !s.flush() {
+		return
+	}
 	if half, ok := s.conn.(interface{ CloseWrite() error }); ok {
-		_ = half.CloseWrite() // the peer is gone
+		_ = half.CloseWrite() // the peer may be gone
 		return
 	}
 	_ = s.conn.Close()
+}
+
+func (s *session) flushDelivered(ctx context.Context) {
+	query, cancel := s.node.storeContext(ctx)
+	defer cancel()
+	s.node.delivered.flushOwner(query, s.account.Owner, s.node.opts.Logger)
 }
 
 // stanzaID is the number of an entry as the last child of a message.

@@ -3,6 +3,7 @@ package backend
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -44,12 +45,18 @@ func (d *deliveredNumbers) run(ctx context.Context, interval time.Duration, log 
 	}
 }
 
+// waiting returns the number that is not yet stored, 0 if there is none.
+func (d *deliveredNumbers) waiting(owner store.OwnerID) uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.dirty[owner]
+}
+
 // flush stores all numbers that wait. Those that the store does not take
 // wait on.
 func (d *deliveredNumbers) flush(ctx context.Context, log *slog.Logger) {
 	d.mu.Lock()
-	batch := d.dirty
-	d.dirty = make(map[store.OwnerID]uint64)
+	batch := maps.Clone(d.dirty)
 	d.mu.Unlock()
 	d.save(ctx, batch, log)
 }
@@ -57,11 +64,7 @@ func (d *deliveredNumbers) flush(ctx context.Context, log *slog.Logger) {
 // flushOwner stores the number of one owner, if it waits, so that the user's next
 // node sees it.
 func (d *deliveredNumbers) flushOwner(ctx context.Context, owner store.OwnerID, log *slog.Logger) {
-	d.mu.Lock()
-	seq, ok := d.dirty[owner]
-	delete(d.dirty, owner)
-	d.mu.Unlock()
-	if ok {
+	if seq := d.waiting(owner); seq > 0 {
 		d.save(ctx, map[store.OwnerID]uint64{owner: seq}, log)
 	}
 }
@@ -70,12 +73,15 @@ func (d *deliveredNumbers) save(ctx context.Context, batch map[store.OwnerID]uin
 	if len(batch) == 0 {
 		return
 	}
-	err := d.store.SetDelivered(ctx, batch)
-	if err == nil {
+	if err := d.store.SetDelivered(ctx, batch); err != nil {
+		log.WarnContext(ctx, "store delivered numbers", slog.Int("users", len(batch)), slog.Any("error", err))
 		return
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	for owner, seq := range batch {
-		d.raise(owner, seq)
+		if d.dirty[owner] == seq {
+			delete(d.dirty, owner)
+		}
 	}
-	log.WarnContext(ctx, "store delivered numbers", slog.Int("users", len(batch)), slog.Any("error", err))
 }

@@ -152,6 +152,8 @@ func (h *hub) arrived(f flight) {
 	defer h.mu.Unlock()
 	if f.seq != 0 {
 		delete(h.pending, f.seq)
+	}
+	if f.upTo == 0 {
 		h.note(f.seq)
 	}
 	h.claim = max(h.claim, f.upTo)
@@ -179,7 +181,7 @@ func (h *hub) raise(seq uint64) {
 func (h *hub) atLeast(stored uint64) uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.delivered = max(h.delivered, stored)
+	h.delivered = max(h.delivered, stored, h.node.delivered.waiting(h.owner))
 	return h.delivered
 }
 

@@ -1,17 +1,241 @@
 package backend_test
 
-import "testing"
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+
+	"imlb/backend"
+	"imlb/backend/bus"
+)
 
 func TestTwoUsersTalk(t *testing.T) {
 	c := newCluster(t, 2, nil)
 	alice, bob := c.online(0, "alice", "phone"), c.online(1, "bob", "desk")
 	alice.write("<message to='bob@example.com' type='chat' id='m1'><body>hello</body></message>")
 	got := bob.expect("^<message .*<body>hello</body>")
-	if want := "<stanza-id xmlns='urn:xmpp:sid:0' by='bob@example.com' id='1'/></message>"; got[len(got)-len(want):] != want {
+	if want := "<stanza-id xmlns='urn:xmpp:sid:0' by='bob@example.com' id='1'/></message>"; !strings.HasSuffix(got, want) {
 		t.Errorf("got %s, want it to end with %s", got, want)
 	}
 	bob.write("<message to='" + alice.jid + "' type='chat' id='m2'><body>hello yourself</body></message>")
 	alice.expect("^<message .*from='bob@example.com/desk'.*<body>hello yourself</body>")
 	alice.close()
 	bob.close()
+}
+
+// TestDeliveryRules holds RFC 6121 §8.5, table 1, with the choices that message
+// documents. bob has a resource of priority 1, one of priority 0, and one with
+// negative priority. Each is named with what it must get; everybody else must get
+// nothing, and carol, who writes, an error if one is named.
+func TestDeliveryRules(t *testing.T) {
+	tests := []struct {
+		name, stanza     string
+		desk, phone, bot bool
+		err              string
+		stored           int // entries on bob's timeline
+	}{
+		{name: "normal, bare", stanza: "<message to='bob@example.com'><body>x</body></message>", desk: true, phone: true, stored: 1},
+		{name: "chat, bare", stanza: "<message to='bob@example.com' type='chat'><body>x</body></message>", desk: true, phone: true, stored: 1},
+		{name: "groupchat, bare", stanza: "<message to='bob@example.com' type='groupchat'><body>x</body></message>", err: "service-unavailable"},
+		{name: "headline, bare", stanza: "<message to='bob@example.com' type='headline'><body>x</body></message>", desk: true, phone: true},
+		{name: "error, bare", stanza: "<message to='bob@example.com' type='error'><body>x</body></message>"},
+		{name: "unknown type", stanza: "<message to='bob@example.com' type='other'><body>x</body></message>", desk: true, phone: true, stored: 1},
+
+		{name: "normal, full", stanza: "<message to='bob@example.com/phone'><body>x</body></message>", phone: true, stored: 1},
+		{name: "chat, full", stanza: "<message to='bob@example.com/desk' type='chat'><body>x</body></message>", desk: true, stored: 1},
+		{name: "chat, full, negative", stanza: "<message to='bob@example.com/bot' type='chat'><body>x</body></message>", bot: true, stored: 1},
+		{name: "groupchat, full", stanza: "<message to='bob@example.com/desk' type='groupchat'><body>x</body></message>", desk: true},
+		{name: "headline, full", stanza: "<message to='bob@example.com/desk' type='headline'><body>x</body></message>", desk: true},
+		{name: "error, full", stanza: "<message to='bob@example.com/desk' type='error'><body>x</body></message>", desk: true},
+
+		{name: "normal, gone", stanza: "<message to='bob@example.com/gone'><body>x</body></message>", desk: true, phone: true, stored: 1},
+		{name: "chat, gone", stanza: "<message to='bob@example.com/gone' type='chat'><body>x</body></message>", desk: true, phone: true, stored: 1},
+		{name: "groupchat, gone", stanza: "<message to='bob@example.com/gone' type='groupchat'><body>x</body></message>", err: "service-unavailable"},
+		{name: "headline, gone", stanza: "<message to='bob@example.com/gone' type='headline'><body>x</body></message>"},
+		{name: "error, gone", stanza: "<message to='bob@example.com/gone' type='error'><body>x</body></message>"},
+
+		{name: "no such user", stanza: "<message to='nobody@example.com' type='chat'><body>x</body></message>", err: "service-unavailable"},
+		{name: "error to no such user", stanza: "<message to='nobody@example.com' type='error'><body>x</body></message>"},
+		{name: "the server", stanza: "<message to='example.com'><body>x</body></message>", err: "service-unavailable"},
+		{name: "another domain", stanza: "<message to='bob@example.net'><body>x</body></message>", err: "remote-server-not-found"},
+		{name: "no address", stanza: "<message to='bob@@example.com'><body>x</body></message>", err: "jid-malformed"},
+
+		{name: "chat state", stanza: "<message to='bob@example.com' type='chat'><composing xmlns='http://jabber.org/protocol/chatstates'/></message>", desk: true, phone: true},
+		{name: "chat state with thread", stanza: "<message to='bob@example.com' type='chat'><composing xmlns='http://jabber.org/protocol/chatstates'/><thread>1</thread></message>", desk: true, phone: true},
+		{name: "receipt", stanza: "<message to='bob@example.com'><received xmlns='urn:xmpp:receipts' id='1'/></message>", desk: true, phone: true, stored: 1},
+		{name: "no-store", stanza: "<message to='bob@example.com'><body>x</body><no-store xmlns='urn:xmpp:hints'/></message>", desk: true, phone: true},
+		{name: "store", stanza: "<message to='bob@example.com'><active xmlns='http://jabber.org/protocol/chatstates'/><store xmlns='urn:xmpp:hints'/></message>", desk: true, phone: true, stored: 1},
+		{name: "no-permanent-store", stanza: "<message to='bob@example.com'><body>x</body><no-permanent-store xmlns='urn:xmpp:hints'/></message>", desk: true, phone: true, stored: 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, 2, nil)
+			carol := c.online(1, "carol", "pad")
+			desk, phone, bot := c.login(0, "bob", "desk"), c.login(0, "bob", "phone"), c.login(0, "bob", "bot")
+			desk.write("<presence><priority>1</priority></presence>")
+			desk.skipTo("from='" + desk.jid)
+			phone.write("<presence/>")
+			phone.skipTo("from='" + phone.jid)
+			bot.write("<presence><priority>-1</priority></presence>")
+			bot.skipTo("from='" + bot.jid)
+
+			carol.write(tt.stanza)
+			// What is sent next comes after it.
+			carol.write("<message to='bob@example.com' type='headline'><body>end</body></message>" +
+				"<message to='" + bot.jid + "' type='headline'><body>end</body></message>")
+			for _, r := range []struct {
+				cl  *client
+				got bool
+			}{{desk, tt.desk}, {phone, tt.phone}, {bot, tt.bot}} {
+				if next := r.cl.skipTo("^<message "); strings.Contains(next, ">end<") == r.got {
+					t.Errorf("%s got %s", r.cl.jid, next)
+				}
+			}
+			if tt.err != "" {
+				carol.expect("^<message [^>]*type='error'.*<" + tt.err + " ")
+			}
+			carol.sync()
+			if head, _ := c.head("bob"); head != uint64(tt.stored) {
+				t.Errorf("%d entries on the timeline, want %d", head, tt.stored)
+			}
+		})
+	}
+}
+
+func TestStampedAndStripped(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	alice, bob := c.online(0, "alice", "phone"), c.online(0, "bob", "desk")
+	alice.write("<message to='bob@example.com' from='alice@example.com' id='m'><body>x</body>" +
+		"<stanza-id xmlns='urn:xmpp:sid:0' by='bob@example.com' id='99'/><stanza-id xmlns='urn:xmpp:sid:0' by='room@example.net' id='7'/></message>")
+	got := bob.expect("^<message [^>]*from='alice@example.com/phone'")
+	if strings.Contains(got, "'99'") || !strings.Contains(got, "by='room@example.net' id='7'") {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestToOneself(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	alice := c.online(0, "alice", "phone")
+	alice.write("<message type='chat'><body>note</body></message>")
+	alice.expect("<body>note</body>.* id='1'/></message>")
+	c.eventually("both entries", func() bool { head, delivered := c.head("alice"); return head == 2 && delivered == 2 })
+}
+
+// A message to a user who is not there comes once, in order, marked as late.
+func TestOffline(t *testing.T) {
+	c := newCluster(t, 2, nil)
+	alice := c.online(0, "alice", "phone")
+	const many = 250 // more than a page
+	for i := range many {
+		alice.write(fmt.Sprintf("<message to='bob@example.com' type='chat' id='m%d'><body>%d</body></message>", i, i))
+	}
+	alice.sync()
+	bob := c.login(1, "bob", "desk")
+	bob.write("<presence/>")
+	for i := range many {
+		got := bob.skipTo(fmt.Sprintf("<body>%d</body><delay xmlns='urn:xmpp:delay' from='example.com' stamp='[^']*Z'/><stanza-id [^>]*id='%d'/></message>$", i, i+1))
+		if i == 0 && !regexp.MustCompile(`stamp='\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z'`).MatchString(got) {
+			t.Errorf("got %s", got)
+		}
+	}
+	bob.close()
+
+	alice.write("<message to='bob@example.com' type='chat'><body>more</body></message>")
+	alice.sync()
+	again := c.login(0, "bob", "desk")
+	again.write("<presence/>")
+	again.expectAll("<body>more</body><delay ", "^<presence ")
+	again.sync()
+}
+
+// Negative priority: nothing that is for the user; it waits.
+func TestNegativePriorityTakesNothing(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	alice, bob := c.online(0, "alice", "phone"), c.login(0, "bob", "desk")
+	bob.write("<presence><priority>-5</priority></presence>")
+	bob.expect("<priority>-5")
+	alice.write("<message to='bob@example.com' type='chat'><body>1</body></message>" +
+		"<message to='" + bob.jid + "' type='chat'><body>2</body></message>" +
+		"<message to='bob@example.com' type='chat'><body>3</body></message>")
+	alice.sync()
+	got := bob.expect("<body>2</body>")
+	if strings.Contains(got, "stanza-id") {
+		t.Errorf("a message out of turn has a number: %s", got)
+	}
+	bob.sync()
+	bob.write("<presence><priority>5</priority></presence>")
+	bob.expectAll("<priority>5", "<body>1</body>.*id='1'/>", "<body>3</body>.*id='3'/>") // 2 was received before
+	bob.sync()
+	c.eventually("all delivered", func() bool { _, delivered := c.head("bob"); return delivered == 3 })
+}
+
+// A session that has gone leaves what was meant for it to the others.
+func TestLeftToTheOthers(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	alice, bob := c.online(0, "alice", "phone"), c.online(0, "bob", "desk")
+	tab := c.login(0, "bob", "tab")
+	tab.write("<enable xmlns='urn:xmpp:sm:3'/>")
+	tab.expect("^<enabled ")
+	tab.write("<presence/>")
+	tab.skipTo("from='bob@example.com/tab'")
+	bob.expect("from='bob@example.com/tab'")
+	alice.write("<message to='" + tab.jid + "' type='chat'><body>1</body></message>" +
+		"<message to='bob@example.com' type='chat'><body>2</body></message>")
+	tab.skipTo("<body>1</body>")
+	tab.skipTo("<body>2</body>")
+	bob.expect("<body>2</body>")
+	_ = tab.conn.Close() // without having acknowledged anything
+	got := bob.expectAll("<body>1</body>", "^<presence [^>]*type='unavailable'")
+	if strings.Contains(strings.Join(got, ""), "stanza-id") {
+		t.Errorf("got %s", got)
+	}
+	c.eventually("all delivered", func() bool { _, delivered := c.head("bob"); return delivered == 2 })
+}
+
+// Lost signals cost time, and never a message.
+func TestLostSignals(t *testing.T) {
+	c := newCluster(t, 2, nil)
+	alice, bob := c.online(0, "alice", "phone"), c.online(1, "bob", "desk")
+	lose := true
+	c.bus.mu.Lock()
+	c.bus.cut = func(sig bus.Signal) bool { return lose && sig.Kind == bus.Entry }
+	c.bus.mu.Unlock()
+	for i := range 3 {
+		alice.write(fmt.Sprintf("<message to='bob@example.com' type='chat'><body>%d</body></message>", i))
+	}
+	alice.sync()
+	c.bus.mu.Lock()
+	lose = false
+	c.bus.mu.Unlock()
+	alice.write("<message to='bob@example.com' type='chat'><body>3</body></message>")
+	for i := range 4 {
+		if got := bob.expect(fmt.Sprintf("<body>%d</body>.*id='%d'/>", i, i+1)); strings.Contains(got, "<delay") {
+			t.Errorf("marked as late: %s", got)
+		}
+	}
+
+	c.bus.mu.Lock()
+	lose = true
+	c.bus.mu.Unlock()
+	alice.write("<message to='bob@example.com' type='chat'><body>last</body></message>")
+	alice.sync()
+	c.nodes[1].SignalsLost(partition("bob@example.com"))
+	bob.expect("<body>last</body>")
+}
+
+// A client that does not read is ended by what cannot wait, and loses no message.
+func TestSlowClient(t *testing.T) {
+	c := newCluster(t, 1, func(o *backend.Options) { o.Limits.QueueBytes = 4 << 10 })
+	alice, bob := c.online(0, "alice", "phone"), c.online(0, "bob", "desk")
+	const many = 3000
+	body := strings.Repeat("x", 4000)
+	for i := range many {
+		alice.write(fmt.Sprintf("<message to='bob@example.com' type='chat'><body>%d %s</body></message>", i, body))
+	}
+	alice.sync()
+	for i := range many {
+		bob.expect(fmt.Sprintf("<body>%d x", i))
+	}
 }

@@ -223,7 +223,8 @@ func (s *session) fail(reason Reason, cause error) bool {
 func (s *session) refuse(reason Reason, e *xmpp.StreamError) bool {
 	s.finish(reason, e, nil)
 	last := e.Append(nil)
-	_, _ = s.conn.Write(append(last, xmpp.StreamEnd...)) // the peer may be gone
+	_ = s.conn.SetWriteDeadline(time.Now().Add(s.node.opts.Timeouts.Close)) // that of the handshake may be over
+	_, _ = s.conn.Write(append(last, xmpp.StreamEnd...))                    // the peer may be gone
 	return false
 }
 
