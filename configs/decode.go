@@ -137,15 +137,14 @@ func tooDeep(tokens token.Tokens) *token.Token {
 
 // failSyntax reports what the YAML parser could not read.
 func (d *decoder) failSyntax(err error) {
-	var at place
-	message := err.Error()
-	if e, ok := errors.AsType[yaml.Error](err); ok {
-		message = e.GetMessage()
-		if t := e.GetToken(); t != nil {
-			at = placeOfToken(t)
-		}
+	e, ok := errors.AsType[yaml.Error](err)
+	if !ok {
+		d.fail(place{}, "", "this is not YAML: %v", err)
+		return
 	}
-	d.fail(at, "", "this is not YAML: %s", message)
+	// Not its Error, which draws the lines around the place, at a cost that grows
+	// with the square of the document.
+	d.fail(placeOfToken(e.GetToken()), "", "this is not YAML: %s", e.GetMessage())
 }
 
 // anchorVisitor collects what &name marks.

@@ -297,10 +297,10 @@ func TestTooLargeDocument(t *testing.T) {
 // The YAML parser's work grows with the square of the nesting.
 func TestDeeplyNestedDocuments(t *testing.T) {
 	for text, want := range map[string]string{
-		strings.Repeat("[", 500_000):           "f:1:33: ",
-		strings.Repeat("{a: ", 200_000):        "f:1:129: ",
-		strings.Repeat("- ", 200_000):          "f:1:2049: ",
-		"a: " + strings.Repeat("&a ", 200_000): "f:1:3076: ",
+		strings.Repeat("[", 50_000):           "f:1:33: ",
+		strings.Repeat("{a: ", 20_000):        "f:1:129: ",
+		strings.Repeat("- ", 20_000):          "f:1:2049: ",
+		"a: " + strings.Repeat("&a ", 20_000): "f:1:3076: ",
 	} {
 		_, err := configs.ParseProxy("f", []byte(text))
 		compareErrors(t, err, []string{want + "this is nested too deeply; no key is more than 32 levels down"})
