@@ -50,7 +50,7 @@ func checkDeclaration(b []byte) *StreamError {
 }
 
 // checkPseudo checks one pseudo-attribute of the XML declaration and returns those that
-// may follow it. XML is of version 1.0 (RFC 6120 §11.5), in UTF-8 (§11.6).
+// may follow it. XML is of version 1.0 (RFC 6120 §11.8), in UTF-8 (§11.6).
 func checkPseudo(key, value string, wanted []string) ([]string, *StreamError) {
 	for len(wanted) > 0 && wanted[0] != key && wanted[0] != "version" {
 		wanted = wanted[1:]

@@ -40,7 +40,7 @@ func TestParseSASL(t *testing.T) {
 		"<abort" + ns + "/>":                                                                 {f: frame{Kind: xmpp.SASLAbort}},
 		"<failure" + ns + "><aborted/><text xml:lang='en'>no &amp; no</text></failure>":      {f: frame{Kind: xmpp.SASLFailure, Condition: xmpp.Aborted, Text: "no & no"}},
 		"<failure" + ns + "/>":                                                               {f: frame{Kind: xmpp.SASLFailure, Condition: xmpp.NotAuthorized}},
-		// RFC 6120 §6.5.7: "the initiating entity did not specify a mechanism".
+		// RFC 6120 §6.5.7: no mechanism is one that is not supported.
 		"<auth" + ns + ">AGEAYg==</auth>": {condition: xmpp.InvalidMechanism},
 		// §6.5.5, §13.9.1: characters outside of the alphabet, padding, whitespace, bits that must be 0.
 		"<auth" + ns + " mechanism='PLAIN'>AGEAYg</auth>":     {condition: xmpp.IncorrectEncoding},

@@ -249,7 +249,7 @@ func TestScannerStaysDead(t *testing.T) {
 	}
 }
 
-// TestScannerFrames: RFC 7395 §3.1, "each WebSocket message is one element".
+// TestScannerFrames: a message is one element that stands alone (RFC 7395 §3.3).
 func TestScannerFrames(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{

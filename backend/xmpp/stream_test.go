@@ -24,13 +24,13 @@ func TestParseStreamHeader(t *testing.T) {
 		"<stream:stream version='0.9'" + spaces + ">": {condition: xmpp.UnsupportedVersion},
 		"<stream:stream version='1'" + spaces + ">":   {condition: xmpp.UnsupportedVersion},
 		"<stream:stream version='1.x'" + spaces + ">": {condition: xmpp.UnsupportedVersion},
-		// §4.8.1: "the root <stream/> element MUST be qualified by the namespace …".
+		// §4.8.1: the root element has to be in the stream namespace.
 		"<stream:stream version='1.0' xmlns='jabber:client' xmlns:stream='urn:x'>": {condition: xmpp.InvalidNamespace},
 		"<stream version='1.0' xmlns='jabber:client'>":                             {condition: xmpp.InvalidNamespace},
 		// §4.8.2: the content namespace.
 		"<stream:stream version='1.0' xmlns='jabber:server' xmlns:stream='http://etherx.jabber.org/streams'>": {condition: xmpp.InvalidNamespace},
 		"<stream:stream version='1.0' xmlns:stream='http://etherx.jabber.org/streams'>":                       {condition: xmpp.InvalidNamespace},
-		// §4.8.5: "an entity MAY … accept only the prefix 'stream'".
+		// §4.8.5: other prefixes need not be accepted.
 		"<s:stream version='1.0' xmlns='jabber:client' xmlns:s='http://etherx.jabber.org/streams'>": {condition: xmpp.BadNamespacePrefix},
 		"<stream version='1.0' xmlns='http://etherx.jabber.org/streams'>":                           {condition: xmpp.BadNamespacePrefix},
 		"<html>":                {condition: xmpp.BadFormat},
