@@ -106,12 +106,12 @@ func TestNextNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dead.Close()
 	draining, good := startNode(t, "draining"), startNode(t, "good")
 	pick := &picker{nodes: map[string][]proxy.Node{"": {
 		{Name: "dead", Addr: dead.Addr().String()}, draining.at(), good.at(),
 	}}}
 	f := startFront(t, pick, nil)
+	dead.Close() // not before the front has its ports
 	client := begin(f, plain("alice", "secret"))
 	refuses := draining.accept()
 	refuses.open()
@@ -139,8 +139,8 @@ func TestNowhere(t *testing.T) {
 	})
 	t.Run("none reachable", func(t *testing.T) {
 		dead, pick := onlyNode(t)
-		dead.ln.Close()
 		f := startFront(t, pick, nil)
+		dead.ln.Close() // not before the front has its ports
 		client := begin(f, plain("alice", "secret"))
 		client.expect(streamError("internal-server-error") + streamEnd)
 		client.close()

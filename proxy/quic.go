@@ -209,7 +209,7 @@ func (c *quicConn) Close() error {
 	c.writing.Lock()
 	defer c.writing.Unlock()
 	if !c.finished && !torn {
-		err = errors.Join(err, c.Stream.Close())
+		_ = c.Stream.Close() // fails when the peer does not want more, which is fine
 	}
 	c.finished = true
 	c.Stream.CancelRead(quicOK)

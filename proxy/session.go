@@ -158,9 +158,10 @@ func (s *session) part(end *ending) (received bool) {
 		_ = s.wire.Close()
 		return false
 	}
-	_ = s.client.CloseWrite()
+	// A reset is reported once, here or by the read, which would then see an end.
+	whole := s.client.CloseWrite() == nil
 	_ = s.wire.SetReadDeadline(time.Now().Add(lingerTime))
-	return drained(s.client)
+	return drained(s.client) && whole
 }
 
 // farewell writes the stream error, if there is one, and the stream's end.

@@ -1,0 +1,170 @@
+package proxy_test
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/coder/websocket"
+)
+
+const (
+	wsOpen     = "<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' to='example.com' version='1.0'/>"
+	wsHeader   = "<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' from='example.com' id='ID' version='1.0' xml:lang='en'/>"
+	wsNodeOpen = "<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' from='example.com' id='n' version='1.0'/>"
+	wsClose    = "<close xmlns='urn:ietf:params:xml:ns:xmpp-framing'/>"
+)
+
+// wsElement is an element as a WebSocket message: RFC 7395 §3.3.3.
+func wsElement(raw string) string {
+	raw = strings.Replace(raw, "<stream:features>", "<stream:features xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>", 1)
+	return strings.Replace(raw, "<stream:error>", "<stream:error xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>", 1)
+}
+
+// loginWS brings a client on a WebSocket, and the node, to the relay.
+func loginWS(client *peer, n *node) *peer {
+	client.t.Helper()
+	client.send(wsOpen)
+	client.expect(wsHeader + wsElement(frontOffer))
+	client.send(plain("alice", "secret"))
+	leg := n.accept().offer()
+	leg.expect(plain("alice", "secret"))
+	leg.send(saslSuccess)
+	client.expect(saslSuccess)
+	leg.scan.Reset()
+	client.send(wsOpen)
+	if h := leg.open(); !strings.Contains(h, " to='example.com'") {
+		leg.t.Errorf("stream header for the node %s", h)
+	}
+	leg.send(nodeHeader + nodeBind)
+	client.expect(wsNodeOpen + wsElement(nodeBind))
+	return leg
+}
+
+// On a WebSocket the stream's header and end are elements, and each element is a
+// message of its own.
+func TestWebSocket(t *testing.T) {
+	n, pick := onlyNode(t)
+	f := startFront(t, pick, nil)
+	client := f.dialWS()
+	leg := loginWS(client, n)
+
+	client.send("<message xmlns='jabber:client'><body>hi</body></message>")
+	leg.expect("<message xmlns='jabber:client'><body>hi</body></message>")
+	leg.send(" <presence/> <iq/>")
+	client.expect("<presence xmlns='jabber:client'/><iq xmlns='jabber:client'/>")
+
+	client.send(wsClose)
+	leg.expect(streamEnd)
+	leg.send(streamEnd)
+	client.expect(wsClose)
+	client.close()
+	r := f.ended("client-closed")
+	if r["transport"] != "ws" || r["in.messages"] != "1" || r["out.presences"] != "1" {
+		t.Errorf("logged %v", r)
+	}
+	checkTLVs(t, leg.proxy, r["id"], "ws", "")
+}
+
+func TestWebSocketEnds(t *testing.T) {
+	t.Run("node lost", func(t *testing.T) {
+		n, pick := onlyNode(t)
+		f := startFront(t, pick, nil)
+		client := f.dialWS()
+		leg := loginWS(client, n)
+		leg.send("<presence/><message>")
+		client.expect("<presence xmlns='jabber:client'/>")
+		leg.reset()
+		client.expect(wsElement(streamError("system-shutdown")) + wsClose)
+		client.send(wsClose)
+		client.close()
+		f.ended("node-lost")
+	})
+	t.Run("client closes the WebSocket only", func(t *testing.T) {
+		n, pick := onlyNode(t)
+		f := startFront(t, pick, nil)
+		client := f.dialWS()
+		leg := loginWS(client, n)
+		client.close()
+		leg.eof()
+		leg.close()
+		f.ended("client-closed")
+	})
+	for name, bad := range map[string]struct{ send, condition string }{
+		"not XML":      {"hello", "bad-format"},
+		"two elements": {"<a xmlns='x'/><b xmlns='x'/>", "bad-format"},
+		"a stanza":     {"<iq xmlns='jabber:client'/>", "not-authorized"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, pick := onlyNode(t)
+			f := startFront(t, pick, nil)
+			client := f.dialWS()
+			client.send(wsOpen)
+			client.expect(wsHeader + wsElement(frontOffer))
+			client.send(bad.send)
+			if e := client.element(); !strings.HasPrefix(e, "<stream:error ") || !strings.Contains(e, "<"+bad.condition+" ") {
+				t.Errorf("got %s, want %s", e, bad.condition)
+			}
+			client.expect(wsClose)
+			client.close()
+			f.ended("protocol-error")
+		})
+	}
+}
+
+// Without the subprotocol there is no XMPP: RFC 7395 §3.1.
+func TestWebSocketSubprotocol(t *testing.T) {
+	f := startFront(t, &picker{}, nil)
+	transport := &http.Transport{TLSClientConfig: f.clientTLS()}
+	defer transport.CloseIdleConnections()
+	ws, resp, err := websocket.Dial(t.Context(), "wss://"+f.addr("https")+"/xmpp-websocket",
+		&websocket.DialOptions{HTTPClient: &http.Client{Transport: transport}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ws.CloseNow()
+	if resp.Body != nil {
+		resp.Body.Close()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if _, _, err := ws.Read(ctx); websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
+		t.Errorf("got %v", err)
+	}
+	f.ended("http")
+}
+
+// XEP-0156: how a web client finds the WebSocket.
+func TestHostMeta(t *testing.T) {
+	f := startFront(t, &picker{}, nil)
+	host := f.addr("https")
+	get := func(path string) (int, http.Header, string) {
+		transport := &http.Transport{TLSClientConfig: f.clientTLS(), DisableKeepAlives: true}
+		resp, err := (&http.Client{Transport: transport}).Get("https://" + host + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.ended("http")
+		return resp.StatusCode, resp.Header, string(body)
+	}
+	for path, want := range map[string]string{
+		"/.well-known/host-meta.json": `{"links":[{"rel":"urn:xmpp:alt-connections:websocket","href":"wss://` + host + `/xmpp-websocket"}]}`,
+		"/.well-known/host-meta": "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n" +
+			`<XRD xmlns="http://docs.oasis-open.org/ns/xri/xrd-1.0"><Link rel="urn:xmpp:alt-connections:websocket" href="wss://` + host + `/xmpp-websocket"></Link></XRD>`,
+	} {
+		code, h, body := get(path)
+		if code != http.StatusOK || body != want || h.Get("Access-Control-Allow-Origin") != "*" {
+			t.Errorf("%s: %d %v %s", path, code, h, body)
+		}
+	}
+	if code, _, _ := get("/"); code != http.StatusNotFound {
+		t.Errorf("/: %d", code)
+	}
+}
