@@ -35,6 +35,8 @@ const (
 	patience = 20 * time.Second // before a test gives up waiting
 )
 
+var trusted = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func partition(user string) uint16 { return uint16(xxhash.Sum64String(user)) }
@@ -187,7 +189,7 @@ func (c *cluster) startNode(name string) *testNode {
 	end := c.bus.node(func(sig bus.Signal) { n.Signal(sig) })
 	o := backend.Options{
 		Name: name, Domain: domain, Store: c.store, Bus: end, Partition: partition,
-		TrustedFronts:   []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+		TrustedFronts:   trusted,
 		ScramIterations: 4096, Registerer: n.metrics,
 		Logger: slog.New(slog.NewTextHandler(n.log, nil)),
 	}

@@ -218,9 +218,10 @@ func (n *Node) changeRoster(ctx context.Context, p party, contact string, change
 func (n *Node) updateRoster(ctx context.Context, p party, contact string, change func(*store.RosterItem) bool) (*rosterChange, error) {
 	query, cancel := n.storeContext(ctx)
 	defer cancel()
-	var changed, wasVisible bool
+	var changed bool
+	var before string
 	it, version, err := n.store.UpdateRoster(query, p.owner, contact, func(it *store.RosterItem) bool {
-		wasVisible = it.InRoster
+		before = visibleItem(*it)
 		changed = change(it)
 		return changed
 	})
@@ -231,16 +232,25 @@ func (n *Node) updateRoster(ctx context.Context, p party, contact string, change
 		return nil, nil
 	}
 	c := &rosterChange{Contact: contact, Subscription: it.Subscription, Version: version}
-	switch {
-	case it.InRoster:
-		c.Push = string(appendRosterItem(nil, it))
-	case wasVisible:
+	switch after := visibleItem(it); {
+	case after == before: // a request that waits is not part of the roster (§3.1.3)
+	case after == "":
 		c.Push = string(appendRemovedItem(nil, contact))
+	default:
+		c.Push = after
 	}
 	if h := n.hub(p.user.String()); h != nil {
 		h.learn(*c)
 	}
 	return c, nil
+}
+
+// visibleItem is an item as clients see it, empty if they do not.
+func visibleItem(it store.RosterItem) string {
+	if !it.InRoster {
+		return ""
+	}
+	return string(appendRosterItem(nil, it))
 }
 
 // showRequests shows the client the subscription requests that the user has not

@@ -1,0 +1,129 @@
+package backend_test
+
+import (
+	"fmt"
+	"testing"
+
+	"imlb/backend"
+)
+
+const (
+	smEnable = "<enable xmlns='urn:xmpp:sm:3'/>"
+	smAsk    = "<r xmlns='urn:xmpp:sm:3'/>"
+)
+
+func TestAcknowledgements(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	alice := c.online(0, "alice", "phone")
+	alice.write(smAsk) // too early: nothing
+	alice.write(smEnable)
+	alice.expect("^<enabled xmlns='urn:xmpp:sm:3'/>")
+	alice.write(smEnable)
+	alice.expect("^<failed .*<unexpected-request ")
+	alice.write(smAsk)
+	alice.expect("^<a xmlns='urn:xmpp:sm:3' h='0'/>")
+	alice.write("<presence/><message to='bob@example.com'><body>x</body></message>")
+	alice.skipTo("^<presence ")
+	alice.write(smAsk)
+	alice.expect("^<a [^>]*h='2'/>")
+	alice.sync()
+	alice.write(smAsk)
+	alice.expect("^<a [^>]*h='3'/>")
+	alice.write("<resume xmlns='urn:xmpp:sm:3' h='0' previd='x'/>")
+	alice.expect("^<failed .*<feature-not-implemented ")
+	// Three stanzas went to alice since: presence, and two answers.
+	alice.write("<a xmlns='urn:xmpp:sm:3' h='2'/>")
+	alice.sync()
+	alice.write("<a xmlns='urn:xmpp:sm:3' h='17'/>")
+	alice.end("undefined-condition")
+}
+
+// What was asked for while messages were on their way is answered when they are
+// durable.
+func TestAnswerWaitsForTheStore(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	alice := c.online(0, "alice", "phone")
+	alice.write(smEnable)
+	alice.expect("^<enabled ")
+	const many = 500
+	for i := range many {
+		alice.write(fmt.Sprintf("<message to='bob@example.com'><body>%d</body></message>%s", i, smAsk))
+	}
+	last := uint64(0)
+	for last < many {
+		var h uint64
+		if _, err := fmt.Sscanf(alice.expect("^<a "), "<a xmlns='urn:xmpp:sm:3' h='%d'/>", &h); err != nil {
+			t.Fatal(err)
+		}
+		if h < last {
+			t.Fatalf("h went from %d to %d", last, h)
+		}
+		if head, _ := c.head("bob"); h > head {
+			t.Fatalf("h is %d, but only %d messages are stored", h, head)
+		}
+		last = h
+	}
+}
+
+// A message that was written but not acknowledged is delivered at the next login; one
+// that was acknowledged is not.
+func TestUnacknowledgedIsDeliveredAgain(t *testing.T) {
+	c := newCluster(t, 2, nil)
+	alice := c.online(0, "alice", "phone")
+	bob := c.login(1, "bob", "desk")
+	bob.write(smEnable)
+	bob.expect("^<enabled ")
+	bob.write("<presence/>")
+	bob.expect("^<presence ")
+	alice.write("<message to='bob@example.com' type='chat'><body>1</body></message>")
+	bob.expect("<body>1</body>")
+	bob.expect("^<r ")
+	bob.write("<a xmlns='urn:xmpp:sm:3' h='2'/>")
+	alice.write("<message to='bob@example.com' type='chat'><body>2</body></message>")
+	bob.expect("<body>2</body>")
+	_ = bob.conn.Close()
+	c.eventually("bob is gone", func() bool { return len(c.sessions("bob")) == 0 })
+	bob = c.login(0, "bob", "desk")
+	bob.write("<presence/>")
+	bob.expectAll("<body>2</body><delay ", "^<presence ")
+	bob.sync()
+}
+
+// The last acknowledgement counts, although the session has ended.
+func TestLastWords(t *testing.T) {
+	c := newCluster(t, 2, nil)
+	alice := c.online(0, "alice", "phone")
+	bob := c.login(1, "bob", "desk")
+	bob.write(smEnable)
+	bob.expect("^<enabled ")
+	bob.write("<presence/>")
+	bob.expect("^<presence ")
+	alice.write("<message to='bob@example.com' type='chat'><body>1</body></message>")
+	bob.expect("<body>1</body>")
+	bob.expect("^<r ")
+	drained := make(chan error, 1)
+	go func() { drained <- c.nodes[1].Drain(t.Context()) }()
+	bob.end("system-shutdown")
+	bob.write("<a xmlns='urn:xmpp:sm:3' h='2'/></stream:stream>")
+	if err := <-drained; err != nil {
+		t.Fatal(err)
+	}
+	if _, delivered := c.head("bob"); delivered != 1 {
+		t.Errorf("delivered %d, want 1", delivered)
+	}
+}
+
+// A client that acknowledges nothing is not written to for ever.
+func TestTooManyUnacknowledged(t *testing.T) {
+	c := newCluster(t, 1, func(o *backend.Options) { o.Limits.Unacked = 10 })
+	alice := c.online(0, "alice", "phone")
+	bob := c.login(0, "bob", "desk")
+	bob.write(smEnable)
+	bob.expect("^<enabled ")
+	bob.write("<presence/>")
+	bob.expect("^<presence ")
+	for range 12 {
+		alice.write("<message to='bob@example.com' type='chat'><body>x</body></message>")
+	}
+	bob.skipTo("^<stream:error.*<policy-violation ")
+}
