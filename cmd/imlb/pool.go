@@ -57,20 +57,23 @@ func poolSource(c configs.Pool, doc configs.Proxy, log *slog.Logger) (health.Sou
 			Agent:   consulAgent(doc.Consul),
 			Service: c.Consul.Service,
 			Tag:     c.Consul.Tag,
+			Hold:    c.Consul.Hold,
 			Logger:  log,
 		})
 	}
 	nodes := make(health.Static, len(c.Nodes))
 	for i, n := range c.Nodes {
-		nodes[i] = health.Endpoint{Name: n.Name, Addr: n.Address, Admin: n.Admin, Weight: n.Weight, Zone: n.Zone}
+		nodes[i] = health.Endpoint{Name: n.Name, Addr: n.Address, Admin: n.Admin, Weight: n.Weight, Zone: n.Zone, Capacity: n.MaxSessions}
 	}
 	return nodes, nil
 }
 
 func poolCheck(c configs.Check) health.Check {
 	switch c.Type {
-	case configs.CheckHTTP:
+	case configs.CheckAgent:
 		return health.AgentCheck{Path: "/status"}
+	case configs.CheckHTTP:
+		return health.HTTPCheck{Path: "/readyz"}
 	case configs.CheckTCP:
 	}
 	return health.TCPCheck{ProxyHeader: true}
