@@ -56,8 +56,8 @@ func (o WriterOptions) withDefaults() WriterOptions {
 // and then goes into the next. So a lone message is not delayed, and the
 // busier the node, the less a message costs.
 //
-// Messages are stored and answered in the order in which they were submitted.
-// When one of a session's messages fails otherwise than by ErrFenced or
+// Messages are stored in the order in which they were submitted, and each
+// session's are answered in it. When one of a session's messages fails otherwise than by ErrFenced or
 // ErrNotFound, those that follow it on this session fail with the same error:
 // were they stored, the session's handled count would cover the one that is
 // missing. The session has to be ended.
@@ -184,8 +184,8 @@ func (w *Writer) run(ctx context.Context) {
 		batch, closed := w.take()
 		switch {
 		case len(batch) > 0:
-			w.store(ctx, batch)
 			w.forget(time.Now())
+			w.store(ctx, batch)
 		case closed:
 			return
 		default:
