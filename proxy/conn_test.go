@@ -15,6 +15,7 @@ import (
 )
 
 func TestWireIsConn(t *testing.T) {
+	t.Parallel()
 	nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -35,6 +36,7 @@ func TestWireIsConn(t *testing.T) {
 }
 
 func TestQUICConnIsConn(t *testing.T) {
+	t.Parallel()
 	client, server := quicPair(t)
 	nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
 		c1, c2 = quicStreams(t, client, server)
@@ -95,6 +97,7 @@ func quicStreams(t *testing.T, client, server *quic.Conn) (c1, c2 net.Conn) {
 // A stream that was closed has all that was written to it, and then its end. One
 // whose Write was interrupted must not look whole.
 func TestQUICConnEnds(t *testing.T) {
+	t.Parallel()
 	client, server := quicPair(t)
 	t.Run("whole", func(t *testing.T) {
 		c1, c2 := quicStreams(t, client, server)

@@ -29,6 +29,7 @@ func loggedIn(t *testing.T, change func(*proxy.Options)) (*front, *peer, *peer) 
 // well-formed stream, and the next node is told what the client has received.
 // Until then a login of the user waits.
 func TestNodeLost(t *testing.T) {
+	t.Parallel()
 	one, two := startNode(t, "one"), startNode(t, "two")
 	pick := &picker{nodes: map[string][]proxy.Node{"": {one.at(), two.at()}}}
 	f := startFront(t, pick, nil)
@@ -82,6 +83,7 @@ func settleNote(t *testing.T, h *proxyproto.Header) string {
 
 // Nothing is settled for a client that may not have received what was written.
 func TestNodeLostUnproved(t *testing.T) {
+	t.Parallel()
 	f, client, leg := loggedIn(t, nil)
 	leg.send(entry("7"))
 	client.expect(entry("7"))
@@ -95,6 +97,7 @@ func TestNodeLostUnproved(t *testing.T) {
 
 // Only what the node itself adds as the last child counts as an entry's number.
 func TestForgedEntry(t *testing.T) {
+	t.Parallel()
 	f, client, leg := loggedIn(t, nil)
 	for _, m := range []string{
 		strings.Replace(entry("5"), "alice@", "bob@", 1),
@@ -117,6 +120,7 @@ func TestForgedEntry(t *testing.T) {
 
 // A node that ends its stream, because it drains, is no loss.
 func TestNodeCloses(t *testing.T) {
+	t.Parallel()
 	f, client, leg := loggedIn(t, nil)
 	leg.send(entry("7") + streamError("system-shutdown") + streamEnd)
 	client.expect(entry("7") + streamError("system-shutdown") + streamEnd)
@@ -129,6 +133,7 @@ func TestNodeCloses(t *testing.T) {
 
 // A node that sends what is no XMPP is cut off.
 func TestNodeError(t *testing.T) {
+	t.Parallel()
 	f, client, leg := loggedIn(t, nil)
 	leg.send("<presence/><a></b>")
 	client.expect("<presence/>" + streamError("internal-server-error") + streamEnd)
@@ -139,6 +144,7 @@ func TestNodeError(t *testing.T) {
 // A client that breaks the rules is told so, and the node's stream ends in order:
 // what it still has to say comes first.
 func TestClientError(t *testing.T) {
+	t.Parallel()
 	f, client, leg := loggedIn(t, nil)
 	client.send("<presence/><!-- no -->")
 	leg.expect("<presence/>" + streamEnd)
@@ -155,6 +161,7 @@ func TestClientError(t *testing.T) {
 // A client that ends its connection without its stream is gone in order; the node
 // sees the end, and what it says is still passed on.
 func TestClientHalfClose(t *testing.T) {
+	t.Parallel()
 	f, client, leg := loggedIn(t, nil)
 	if err := client.conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
 		t.Fatal(err)
@@ -169,6 +176,7 @@ func TestClientHalfClose(t *testing.T) {
 
 // A client whose connection breaks takes the node leg with it.
 func TestClientReset(t *testing.T) {
+	t.Parallel()
 	f, client, leg := loggedIn(t, nil)
 	client.reset()
 	leg.eof()
@@ -177,6 +185,7 @@ func TestClientReset(t *testing.T) {
 
 // A client that does not read holds up its node, up to a point.
 func TestSlowClient(t *testing.T) {
+	t.Parallel()
 	f, _, leg := loggedIn(t, func(o *proxy.Options) { o.Timeouts.Write = 100 * time.Millisecond })
 	message := "<message><body>" + strings.Repeat("x", 60000) + "</body></message>"
 	for range 1000 {
@@ -189,6 +198,7 @@ func TestSlowClient(t *testing.T) {
 
 // A node that does not read holds up its client, up to a point.
 func TestSlowNode(t *testing.T) {
+	t.Parallel()
 	f, client, _ := loggedIn(t, func(o *proxy.Options) { o.Timeouts.Write = 100 * time.Millisecond })
 	message := "<message><body>" + strings.Repeat("x", 60000) + "</body></message>"
 	for range 1000 {
@@ -203,6 +213,7 @@ func TestSlowNode(t *testing.T) {
 
 // An idle session is ended; one in which either side speaks is not idle.
 func TestIdle(t *testing.T) {
+	t.Parallel()
 	f, client, leg := loggedIn(t, func(o *proxy.Options) { o.Timeouts.Idle = 200 * time.Millisecond })
 	began := time.Now()
 	for time.Since(began) < time.Second {
@@ -219,6 +230,7 @@ func TestIdle(t *testing.T) {
 // When the front stops, sessions end in order: the node's stream first, then the
 // client's, and what the node still has to say is not lost.
 func TestShutdown(t *testing.T) {
+	t.Parallel()
 	f, client, leg := loggedIn(t, nil)
 	waiting := f.dialTLS()
 	waiting.send(streamOpen)
@@ -249,6 +261,7 @@ func TestShutdown(t *testing.T) {
 
 // Who does not leave in time is cut off.
 func TestShutdownImpatient(t *testing.T) {
+	t.Parallel()
 	f, client, _ := loggedIn(t, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

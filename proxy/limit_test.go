@@ -13,6 +13,7 @@ import (
 // What comes faster than the listener's rate is refused when it would have to
 // wait for too long.
 func TestRate(t *testing.T) {
+	t.Parallel()
 	f := startFront(t, &picker{}, func(o *proxy.Options) {
 		o.Listeners[0].Rate = proxy.Rate{PerSecond: 0.001, Burst: 1}
 	})
@@ -30,6 +31,7 @@ func TestRate(t *testing.T) {
 
 // A trusted proxy says where clients come from, and must say it.
 func TestProxyHeaderIn(t *testing.T) {
+	t.Parallel()
 	n, pick := onlyNode(t)
 	f := startFront(t, pick, func(o *proxy.Options) {
 		o.Listeners[0].TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
@@ -87,6 +89,7 @@ func TestProxyHeaderIn(t *testing.T) {
 
 // A PROXY header of somebody else is not XMPP.
 func TestProxyHeaderUntrusted(t *testing.T) {
+	t.Parallel()
 	f := startFront(t, &picker{}, func(o *proxy.Options) {
 		o.Listeners[0].TrustedProxies = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
 	})
@@ -99,6 +102,7 @@ func TestProxyHeaderUntrusted(t *testing.T) {
 
 // Streams of one QUIC connection are sessions of their own.
 func TestQUICStreams(t *testing.T) {
+	t.Parallel()
 	n, pick := onlyNode(t)
 	f := startFront(t, pick, nil)
 	conn := f.dialQUIC()

@@ -22,6 +22,7 @@ func begin(f *front, auth string) *peer {
 // A SASL exchange passes through unchanged, one element at a time, and the front
 // tells the node nothing but what the client said.
 func TestChallenges(t *testing.T) {
+	t.Parallel()
 	n, pick := onlyNode(t)
 	f := startFront(t, pick, nil)
 	first := "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='SCRAM-SHA-1'>biwsbj1hbGljZSxyPWFiYw==</auth>" // n,,n=alice,r=abc
@@ -52,6 +53,7 @@ func TestChallenges(t *testing.T) {
 // A client without an initial response is asked for it, and the node gets the
 // <auth/> that would have held it.
 func TestNoInitialResponse(t *testing.T) {
+	t.Parallel()
 	n, pick := onlyNode(t)
 	f := startFront(t, pick, nil)
 	client := begin(f, "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'/>")
@@ -68,6 +70,7 @@ func TestNoInitialResponse(t *testing.T) {
 // A second login of the same user uses the same leg; another user may live on
 // another node, so that the leg is closed and a new one opened.
 func TestAnotherUser(t *testing.T) {
+	t.Parallel()
 	one, two := startNode(t, "one"), startNode(t, "two")
 	pick := &picker{nodes: map[string][]proxy.Node{
 		"alice@example.com": {one.at()},
@@ -102,6 +105,7 @@ func TestAnotherUser(t *testing.T) {
 
 // A node that cannot be reached, or refuses the stream, is passed over.
 func TestNextNode(t *testing.T) {
+	t.Parallel()
 	dead, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -130,6 +134,7 @@ func TestNextNode(t *testing.T) {
 
 // A client that no node takes is told so: try later, or our fault.
 func TestNowhere(t *testing.T) {
+	t.Parallel()
 	t.Run("no node", func(t *testing.T) {
 		f := startFront(t, &picker{}, nil)
 		client := begin(f, plain("alice", "secret"))
@@ -150,6 +155,7 @@ func TestNowhere(t *testing.T) {
 
 // What goes wrong between <auth/> and its answer.
 func TestBrokenLogin(t *testing.T) {
+	t.Parallel()
 	start := func(t *testing.T) (*front, *peer, *peer) {
 		n, pick := onlyNode(t)
 		f := startFront(t, pick, nil)

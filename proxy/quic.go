@@ -69,7 +69,8 @@ func (l *listener) listenQUIC(ctx context.Context) (*quicListener, error) {
 
 func (q *quicListener) addr() net.Addr { return q.inner.Addr() }
 
-// close ends all connections at once.
+// close ends all connections at once. The transport does not close a socket that
+// it was given.
 func (q *quicListener) close() error {
 	return errors.Join(q.inner.Close(), q.transport.Close(), q.udp.Close())
 }

@@ -47,7 +47,7 @@ func (s *session) relay(ctx context.Context) error {
 		defer close(done)
 		r.runUp(ctx)
 	}()
-	r.end(r.pumpDown(ctx))
+	r.end(guard(func() *ending { return r.pumpDown(ctx) }))
 	r.over.Store(true)
 	_ = s.node.conn.Close()
 	_ = s.wire.SetReadDeadline(past)
@@ -61,7 +61,7 @@ func (r *relay) end(e *ending) { r.cause.CompareAndSwap(nil, e) }
 // runUp carries tokens from the client to the node until the client is done, and
 // then lets the node know.
 func (r *relay) runUp(ctx context.Context) {
-	e := r.pumpUp(ctx)
+	e := guard(func() *ending { return r.pumpUp(ctx) })
 	if r.over.Load() {
 		return
 	}

@@ -139,11 +139,13 @@ func (s *Server) advance(from, to serverState) bool {
 	return true
 }
 
+// closeListeners closes what Listen opened, of a server that does not serve.
 func (s *Server) closeListeners() error {
 	var errs []error
 	for _, l := range s.listeners {
 		errs = append(errs, l.close())
 	}
+	s.listeners = nil
 	return errors.Join(errs...)
 }
 

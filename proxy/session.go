@@ -81,8 +81,20 @@ func (s *session) run(ctx context.Context) {
 	s.record(ctx, end)
 }
 
-// survive serves the session; a panic ends this session only.
-func (s *session) survive(ctx context.Context) (end *ending) {
+// survive serves the session and returns how it ended.
+func (s *session) survive(ctx context.Context) *ending {
+	return guard(func() *ending {
+		var end *ending
+		err := s.serve(ctx)
+		if errors.As(err, &end) {
+			return end
+		}
+		return &ending{reason: ReasonInternal, condition: xmpp.InternalServerError, cause: err}
+	})
+}
+
+// guard runs a part of a session, so that a panic ends that session only.
+func guard(part func() *ending) (end *ending) {
 	defer func() {
 		if r := recover(); r != nil {
 			end = &ending{
@@ -91,11 +103,7 @@ func (s *session) survive(ctx context.Context) (end *ending) {
 			}
 		}
 	}()
-	err := s.serve(ctx)
-	if errors.As(err, &end) {
-		return end
-	}
-	return &ending{reason: ReasonInternal, condition: xmpp.InternalServerError, cause: err}
+	return part()
 }
 
 // serve is the session's life: the steps in the order in which it meets them.

@@ -10,6 +10,7 @@ import (
 // Each transport leads to the same session: login, stanzas both ways, and an end
 // of the stream that goes through both legs.
 func TestSession(t *testing.T) {
+	t.Parallel()
 	transports := []struct {
 		name, alpn string
 		dial       func(*front) *peer

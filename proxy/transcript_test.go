@@ -26,6 +26,7 @@ type exchange struct{ send, want string }
 
 // What the front answers by itself, before there is a node.
 func TestTranscripts(t *testing.T) {
+	t.Parallel()
 	open := exchange{streamOpen, frontHeader + frontOffer}
 	auth := func(mechanism, payload string) string {
 		return "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='" + mechanism + "'>" + payload + "</auth>"
@@ -140,6 +141,7 @@ func TestTranscripts(t *testing.T) {
 
 // Input that RFC 6120 forbids ends the stream with the condition that says so.
 func TestBadInput(t *testing.T) {
+	t.Parallel()
 	tests := []struct{ name, send, condition string }{
 		{"garbage", "GET / HTTP/1.0\r\n\r\n", "not-well-formed"},
 		{"wrong namespace", strings.Replace(streamOpen, "http://etherx.jabber.org/streams", "urn:x", 1), "invalid-namespace"},
@@ -171,6 +173,7 @@ func TestBadInput(t *testing.T) {
 
 // What waits too long is ended, and says so.
 func TestTimeouts(t *testing.T) {
+	t.Parallel()
 	f := startFront(t, &picker{}, func(o *proxy.Options) {
 		o.Timeouts.Handshake, o.Timeouts.Identify = 50*time.Millisecond, 50*time.Millisecond
 	})
@@ -191,6 +194,7 @@ func TestTimeouts(t *testing.T) {
 
 // Who connects and leaves is counted, and nothing else.
 func TestProbe(t *testing.T) {
+	t.Parallel()
 	f := startFront(t, &picker{}, nil)
 	for _, name := range []string{"xmpp", "xmpps", "https"} {
 		t.Run(name, func(t *testing.T) {
@@ -203,6 +207,7 @@ func TestProbe(t *testing.T) {
 }
 
 func TestTLSGarbage(t *testing.T) {
+	t.Parallel()
 	f := startFront(t, &picker{}, nil)
 	client := f.dialTCP("xmpps")
 	client.send(streamOpen)
@@ -213,6 +218,7 @@ func TestTLSGarbage(t *testing.T) {
 // RFC 6120 §5.4.3.3: what follows <starttls/> in the clear must not be taken for
 // what the client says in TLS.
 func TestStartTLSInjection(t *testing.T) {
+	t.Parallel()
 	n, pick := onlyNode(t)
 	f := startFront(t, pick, nil)
 	client := f.dialTCP("xmpp")

@@ -46,6 +46,7 @@ func loginWS(client *peer, n *node) *peer {
 // On a WebSocket the stream's header and end are elements, and each element is a
 // message of its own.
 func TestWebSocket(t *testing.T) {
+	t.Parallel()
 	n, pick := onlyNode(t)
 	f := startFront(t, pick, nil)
 	client := f.dialWS()
@@ -69,6 +70,7 @@ func TestWebSocket(t *testing.T) {
 }
 
 func TestWebSocketEnds(t *testing.T) {
+	t.Parallel()
 	t.Run("node lost", func(t *testing.T) {
 		n, pick := onlyNode(t)
 		f := startFront(t, pick, nil)
@@ -116,6 +118,7 @@ func TestWebSocketEnds(t *testing.T) {
 
 // Without the subprotocol there is no XMPP: RFC 7395 §3.1.
 func TestWebSocketSubprotocol(t *testing.T) {
+	t.Parallel()
 	f := startFront(t, &picker{}, nil)
 	transport := &http.Transport{TLSClientConfig: f.clientTLS()}
 	defer transport.CloseIdleConnections()
@@ -138,6 +141,7 @@ func TestWebSocketSubprotocol(t *testing.T) {
 
 // XEP-0156: how a web client finds the WebSocket.
 func TestHostMeta(t *testing.T) {
+	t.Parallel()
 	f := startFront(t, &picker{}, nil)
 	host := f.addr("https")
 	get := func(path string) (int, http.Header, string) {

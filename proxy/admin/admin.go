@@ -5,7 +5,6 @@ package admin
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -80,16 +79,3 @@ func fresh(w http.ResponseWriter, kind string) {
 	w.Header().Set("Content-Type", kind)
 	w.Header().Set("Cache-Control", "no-store")
 }
-
-// AnyOf makes a Ready func that holds while count returns more than zero: a pool
-// is fit to serve while one of its nodes is.
-func AnyOf(count func() int) func() error {
-	return func() error {
-		if count() > 0 {
-			return nil
-		}
-		return errNone
-	}
-}
-
-var errNone = errors.New("none is fit")
