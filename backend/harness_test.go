@@ -112,7 +112,7 @@ func (n *memBusNode) Unhost(p uint16) {
 
 // cluster is some nodes on one store.
 type cluster struct {
-	t     *testing.T
+	t     testing.TB
 	store store.Store
 	bus   *memBus
 	nodes []*testNode
@@ -148,7 +148,7 @@ func (l *logBuffer) String() string {
 }
 
 // newCluster starts nodes; alice, bob and carol have accounts.
-func newCluster(t *testing.T, nodes int, tune func(*backend.Options)) *cluster {
+func newCluster(t testing.TB, nodes int, tune func(*backend.Options)) *cluster {
 	t.Helper()
 	c := &cluster{t: t, store: storetest.NewMemory(), bus: &memBus{}, tune: tune}
 	for _, name := range []string{"alice", "bob", "carol"} {
@@ -236,7 +236,7 @@ func (c *cluster) stopNode(n *testNode) {
 
 // client speaks XMPP to a node as a front would on behalf of a client.
 type client struct {
-	t       *testing.T
+	t       testing.TB
 	conn    net.Conn
 	scanner *xmpp.Scanner
 	buf     []byte
@@ -269,7 +269,7 @@ func (c *cluster) dial(node int, l leg) *client {
 	return cl
 }
 
-func proxyHeader(t *testing.T, conn net.Conn, l leg) []byte {
+func proxyHeader(t testing.TB, conn net.Conn, l leg) []byte {
 	t.Helper()
 	source := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 7), Port: 49152}
 	header := proxyproto.HeaderProxyFromAddrs(2, source, conn.RemoteAddr())

@@ -105,16 +105,21 @@ func (s *session) goUnavailable(presence []byte) {
 	s.presence = nil
 	h.mu.Unlock()
 	s.out.push(item{kind: itemUnavailable})
+	var told []string
 	if was {
-		s.node.broadcast(h.user, h.contacts(store.SubscriptionFrom), presence)
+		told = h.contacts(store.SubscriptionFrom)
+		s.node.broadcast(h.user, told, presence)
 	}
-	s.withdrawDirected(presence)
+	s.withdrawDirected(presence, told)
 }
 
-// withdrawDirected tells those who were shown directed presence (RFC 6121 §4.6.3).
-func (s *session) withdrawDirected(presence []byte) {
+// withdrawDirected tells those who were shown directed presence (RFC 6121 §4.6.3),
+// unless they were told already; told is sorted.
+func (s *session) withdrawDirected(presence []byte, told []string) {
 	for to := range s.directed {
-		s.node.sendTo(to, presence)
+		if _, ok := slices.BinarySearch(told, to.Bare().String()); !ok {
+			s.node.sendTo(to, presence)
+		}
 	}
 	s.directed = nil
 }
@@ -228,8 +233,8 @@ func unavailablePresence(from xmpp.JID) []byte {
 	return append(p, "'/>"...)
 }
 
-// contacts returns those of the hub's roster that have a subscription. Contacts of
-// other domains cannot be reached.
+// contacts returns those of the hub's roster that have a subscription, sorted.
+// Contacts of other domains cannot be reached.
 func (h *hub) contacts(with store.Subscription) []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
