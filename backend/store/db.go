@@ -100,10 +100,22 @@ func (db *DB) migrate(ctx context.Context) error {
 	}
 	for range migrateAttempts {
 		if _, err = provider.Up(ctx); err == nil {
-			return nil
+			return checkVersion(ctx, provider)
 		}
 	}
 	return fmt.Errorf("migrate: %w", err)
+}
+
+// checkVersion refuses a schema that a later version of the program has made.
+func checkVersion(ctx context.Context, provider *goose.Provider) error {
+	current, known, err := provider.GetVersions(ctx)
+	if err != nil {
+		return fmt.Errorf("read the schema's version: %w", err)
+	}
+	if current > known {
+		return fmt.Errorf("the schema has version %d, and this program knows those up to %d", current, known)
+	}
+	return nil
 }
 
 // Ping implements Store.

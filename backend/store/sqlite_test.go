@@ -1,8 +1,16 @@
 package store_test
 
 import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"imlb/backend/store"
 	"imlb/backend/store/storetest"
@@ -12,11 +20,12 @@ func TestSQLite(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, func(t *testing.T) storetest.Open {
 		path := filepath.Join(t.TempDir(), "imlb.db")
-		return func(t *testing.T) store.Store { return open(t, path, store.Options{}) }
+		// Patient, because a busy machine is no failure.
+		return func(t *testing.T) store.Store { return open(t, path, store.Options{BusyTimeout: time.Minute}) }
 	})
 }
 
-// open opens a database that the test closes.
+// open opens a database. The test closes it.
 func open(t testing.TB, url string, o store.Options) *store.DB {
 	t.Helper()
 	db, err := store.Open(t.Context(), url, o)
@@ -24,4 +33,326 @@ func open(t testing.TB, url string, o store.Options) *store.DB {
 		t.Fatal(err)
 	}
 	return db
+}
+
+func TestOpenURL(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, url := range []string{
+		filepath.Join(dir, "plain.db"),
+		"sqlite:" + filepath.Join(dir, "scheme.db"),
+		"SQLite://" + filepath.Join(dir, "slashes.db"),
+		filepath.Join(dir, "odd ?name#%41&_pragma=query_only(1).db"),
+	} {
+		db := open(t, url, store.Options{})
+		if _, err := db.CreateAccount(t.Context(), "alice@example.com", nil); err != nil {
+			t.Errorf("%s: %v", url, err)
+		}
+		if err := db.Close(); err != nil {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+	names, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(names) != 4 {
+		t.Errorf("the files are %q, %v", names, err)
+	}
+	for _, name := range names {
+		info, err := os.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm() != 0o600 {
+			t.Errorf("%s has mode %v", name, info.Mode())
+		}
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	garbage := filepath.Join(dir, "garbage.db")
+	if err := os.WriteFile(garbage, []byte(strings.Repeat("this is not a database ", 100)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for url, want := range map[string]string{
+		"postgres://localhost/imlb": `database scheme "postgres:" is not supported: give sqlite:PATH or a path`,
+		"":                          "give the path of a file",
+		"sqlite::memory:":           "give the path of a file",
+		filepath.Join(dir, "no", "such", "dir.db"): "no such file or directory",
+		garbage: "file is not a database",
+	} {
+		db, err := store.Open(t.Context(), url, store.Options{})
+		if err == nil {
+			t.Errorf("%q was opened", url)
+			db.Close()
+		} else if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", url, err)
+		}
+	}
+}
+
+// A schema that is newer than the program is not to be written to.
+func TestOpenNewerSchema(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "imlb.db")
+	if err := open(t, path, store.Options{}).Close(); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	if _, err := raw.ExecContext(t.Context(), `INSERT INTO goose_db_version (version_id, is_applied) VALUES (999, 1)`); err != nil {
+		t.Fatal(err)
+	}
+	if db, err := store.Open(t.Context(), path, store.Options{}); err == nil {
+		db.Close()
+		t.Error("a newer schema was opened")
+	} else if !strings.Contains(err.Error(), "999") {
+		t.Error(err)
+	}
+}
+
+// Entries' times must not go backwards on a timeline, even where the clock of
+// one process is behind that of another.
+func TestClocksThatDiffer(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "imlb.db")
+	noon := time.Date(2030, 1, 2, 12, 0, 0, 0, time.UTC)
+	ahead := open(t, path, store.Options{Now: func() time.Time { return noon.Add(time.Hour) }})
+	defer ahead.Close()
+	behind := open(t, path, store.Options{Now: func() time.Time { return noon }})
+	defer behind.Close()
+	owners := make(map[string]store.OwnerID)
+	for _, user := range []string{"alice", "bob", "carol"} {
+		a, err := ahead.CreateAccount(t.Context(), user, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		owners[user] = a.Owner
+	}
+	for i, step := range []struct {
+		db    *store.DB
+		users []string
+		want  time.Time
+	}{
+		{behind, []string{"alice"}, noon},
+		{ahead, []string{"alice"}, noon.Add(time.Hour)},
+		{behind, []string{"alice"}, noon.Add(time.Hour)},
+		{behind, []string{"bob"}, noon},
+		{behind, []string{"bob", "alice"}, noon.Add(time.Hour)}, // one message has one time
+		{behind, []string{"bob"}, noon.Add(time.Hour)},
+		{behind, []string{"carol"}, noon}, // nobody else is concerned
+	} {
+		var drafts []store.Draft
+		for _, user := range step.users {
+			drafts = append(drafts, store.Draft{Owner: owners[user]})
+		}
+		// Twice in a batch, to have the batch agree with itself.
+		done, err := step.db.AppendBatch(t.Context(), []store.Append{{Drafts: drafts}, {Drafts: drafts}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range done {
+			if a.Err != nil || !a.Time.Equal(step.want) {
+				t.Errorf("step %d: time %v, error %v", i, a.Time, a.Err)
+			}
+		}
+	}
+}
+
+func TestBusyIsUnavailable(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "imlb.db")
+	db := open(t, path, store.Options{BusyTimeout: 20 * time.Millisecond})
+	defer db.Close()
+	account, err := db.CreateAccount(t.Context(), "alice@example.com", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	release := lockDatabase(t, path)
+	batch := []store.Append{{Drafts: []store.Draft{{Owner: account.Owner}}}}
+	if _, err := db.AppendBatch(t.Context(), batch); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("while it is locked: %v", err)
+	}
+	if _, err := db.Account(t.Context(), "alice@example.com"); err != nil {
+		t.Errorf("a reader has to wait: %v", err)
+	}
+	if err := db.Ping(t.Context()); err != nil {
+		t.Errorf("ping: %v", err)
+	}
+	writer := store.NewWriter(t.Context(), db, store.WriterOptions{})
+	answer := make(chan store.Appended, 1)
+	if err := writer.Submit(t.Context(), batch[0], func(a store.Appended) { answer <- a }); err != nil {
+		t.Fatal(err)
+	}
+	release()
+	if a := <-answer; a.Err != nil || a.Seqs[0] != 1 {
+		t.Errorf("after it was unlocked: %+v", a)
+	}
+	if err := writer.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// lockDatabase keeps all others from writing until release is called.
+func lockDatabase(t *testing.T, path string) (release func()) {
+	t.Helper()
+	raw, err := sql.Open("sqlite", path+"?_txlock=immediate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx, err := raw.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := errors.Join(tx.Rollback(), raw.Close()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// The write-ahead log must not grow for ever under load, and closing must not
+// leave one behind.
+func TestCheckpoints(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "imlb.db")
+	db := open(t, path, store.Options{})
+	account, err := db.CreateAccount(t.Context(), "alice@example.com", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	batch := make([]store.Append, 50)
+	for i := range batch {
+		batch[i].Drafts = []store.Draft{{Owner: account.Owner, Stanza: make([]byte, 4000)}}
+	}
+	var largest int64
+	for range 200 { // 40 MB
+		if _, err := db.AppendBatch(t.Context(), batch); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(path + "-wal")
+		if err != nil {
+			t.Fatal(err)
+		}
+		largest = max(largest, info.Size())
+	}
+	if largest > 80<<20 {
+		t.Errorf("the log grew to %d MB", largest>>20)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Size() < 10<<20 {
+		t.Errorf("nothing was moved into the database: %v, %v", info, err)
+	}
+	if err := db.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path + "-wal"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the log is still there: %v", err)
+	}
+}
+
+// An interrupted deletion is finished by the next.
+func TestDeletionIsFinishedLater(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "imlb.db")
+	db := open(t, path, store.Options{})
+	defer db.Close()
+	owners := make(map[string]store.OwnerID)
+	for _, user := range []string{"alice", "bob"} {
+		a, err := db.CreateAccount(t.Context(), user, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		owners[user] = a.Owner
+	}
+	raw, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	// As if the process had died after the first transaction.
+	for _, statement := range []string{
+		`INSERT INTO entries VALUES (77, 1, 0, '', 0, '', x''), (77, 2, 0, '', 0, '', x'')`,
+		`INSERT INTO purges VALUES (77)`,
+	} {
+		if _, err := raw.ExecContext(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.DeleteAccount(t.Context(), "bob"); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := db.Read(t.Context(), 77, 0, 10); err != nil || len(left) != 0 {
+		t.Errorf("%d entries are left, %v", len(left), err)
+	}
+	var purges int
+	if err := raw.QueryRowContext(t.Context(), `SELECT count(*) FROM purges`).Scan(&purges); err != nil || purges != 0 {
+		t.Errorf("%d purges are left, %v", purges, err)
+	}
+}
+
+// Many sessions through one writer on a real database.
+func TestWriterOnSQLite(t *testing.T) {
+	t.Parallel()
+	const sessions, messages = 20, 50
+	db := open(t, filepath.Join(t.TempDir(), "imlb.db"), store.Options{})
+	defer db.Close()
+	account, err := db.CreateAccount(t.Context(), "alice@example.com", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transactions := 0
+	writer := store.NewWriter(t.Context(), db, store.WriterOptions{
+		Observe: func(int, time.Duration, error) { transactions++ },
+	})
+	var group sync.WaitGroup
+	for i := range sessions {
+		id := fmt.Sprint(i)
+		if _, err := db.CreateSession(t.Context(), store.Session{ID: id, Owner: account.Owner, Resource: id, Node: "n"}); err != nil {
+			t.Fatal(err)
+		}
+		group.Go(func() { sendAll(t.Context(), t, writer, account.Owner, id, messages) })
+	}
+	group.Wait()
+	if err := writer.Close(); err != nil {
+		t.Fatal(err)
+	}
+	head, _, err := db.Head(t.Context(), account.Owner)
+	if err != nil || head != sessions*messages {
+		t.Errorf("%d entries, %v", head, err)
+	}
+	if transactions > sessions*messages/2 {
+		t.Errorf("%d messages took %d transactions", sessions*messages, transactions)
+	}
+}
+
+// sendAll submits a session's messages and waits until the last is stored.
+func sendAll(ctx context.Context, t *testing.T, w *store.Writer, owner store.OwnerID, session string, messages uint32) {
+	t.Helper()
+	last := uint64(0)
+	stored := make(chan struct{})
+	for n := uint32(1); n <= messages; n++ {
+		a := store.Append{Session: session, Epoch: 1, Handled: n, Drafts: []store.Draft{{Owner: owner, Stanza: []byte("x")}}}
+		err := w.Submit(ctx, a, func(done store.Appended) {
+			switch {
+			case done.Err != nil:
+				t.Error(done.Err)
+			case done.Seqs[0] <= last:
+				t.Errorf("number %d follows %d", done.Seqs[0], last)
+			default:
+				last = done.Seqs[0]
+			}
+			if n == messages {
+				close(stored)
+			}
+		})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+	}
+	<-stored
 }

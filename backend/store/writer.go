@@ -57,10 +57,10 @@ func (o WriterOptions) withDefaults() WriterOptions {
 // busier the node, the less a message costs.
 //
 // Messages are stored in the order in which they were submitted, and each
-// session's are answered in it. When one of a session's messages fails otherwise than by ErrFenced or
-// ErrNotFound, those that follow it on this session fail with the same error:
-// were they stored, the session's handled count would cover the one that is
-// missing. The session has to be ended.
+// session's are answered in it. When one of a session's messages fails otherwise
+// than by ErrFenced or ErrNotFound, those that follow it on this session fail
+// with the same error: were they stored, the session's handled count would
+// cover the one that is missing. The session has to be ended.
 type Writer struct {
 	// Static.
 	timelines Timelines

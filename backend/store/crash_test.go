@@ -1,0 +1,184 @@
+package store_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"imlb/backend/store"
+)
+
+// crashURL names, in the environment of a child process, the database that it
+// writes to until it is killed.
+const crashURL = "STORE_TEST_CRASH_URL"
+
+const (
+	crashRounds   = 4
+	crashSessions = 8   // which write at the same time
+	crashAcks     = 250 // after which the writer is killed
+)
+
+// TestCrash kills a process that writes, again and again, on one database. What
+// it had acknowledged must be there, once and with its number; what it had
+// not is there as far as each session's handled count says.
+func TestCrash(t *testing.T) {
+	t.Parallel()
+	url := filepath.Join(t.TempDir(), "imlb.db")
+	if child := os.Getenv(crashURL); child != "" {
+		writeUntilKilled(t, child)
+	}
+	acknowledged := make(map[string]uint64)
+	for round := range crashRounds {
+		killWriter(t, url, acknowledged)
+		checkCrash(t, url, round, acknowledged)
+	}
+}
+
+// killWriter runs a child until it has acknowledged enough, kills it, and adds
+// what it has acknowledged: numbers by body.
+func killWriter(t *testing.T, url string, acknowledged map[string]uint64) {
+	t.Helper()
+	ctx, kill := context.WithCancel(t.Context())
+	defer kill()
+	child := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestCrash$")
+	child.Env = append(os.Environ(), crashURL+"="+url)
+	child.Stderr = os.Stderr
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	acks := 0
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		var body string
+		var seq uint64
+		if n, _ := fmt.Sscanf(lines.Text(), "ack %s %d", &body, &seq); n != 2 {
+			continue // cut off, or from package testing
+		}
+		acknowledged[body] = seq
+		if acks++; acks == crashAcks {
+			kill()
+		}
+	}
+	if err := child.Wait(); err == nil || acks < crashAcks {
+		t.Fatalf("the writer ended by itself after %d messages: %v", acks, err)
+	}
+}
+
+// checkCrash looks at what is left of the sessions of all rounds so far.
+func checkCrash(t *testing.T, url string, round int, acknowledged map[string]uint64) {
+	t.Helper()
+	db := open(t, url, store.Options{})
+	defer db.Close()
+	account, err := db.Account(t.Context(), "alice@example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seqs, counts := crashedTimeline(t, db, account.Owner)
+	for body, seq := range acknowledged {
+		if seqs[body] != seq {
+			t.Errorf("message %s was acknowledged as number %d and is number %d", body, seq, seqs[body])
+		}
+	}
+	sessions, err := db.SessionsOf(t.Context(), account.Owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(sessions) != (round+1)*crashSessions {
+		t.Errorf("round %d left %d sessions", round, len(sessions))
+	}
+	for _, s := range sessions {
+		if s.Handled != counts[s.ID] {
+			t.Errorf("session %s has handled %d messages, and %d are there", s.ID, s.Handled, counts[s.ID])
+		}
+	}
+}
+
+// crashedTimeline reads the timeline: the numbers of its messages and how
+// many each session has. It checks that there is no gap and nothing twice, and
+// that each session's messages are in order.
+func crashedTimeline(t *testing.T, db *store.DB, owner store.OwnerID) (seqs map[string]uint64, counts map[string]uint32) {
+	t.Helper()
+	seqs, counts = make(map[string]uint64), make(map[string]uint32)
+	head, _, err := db.Head(t.Context(), owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, err := db.Read(t.Context(), owner, 0, 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if uint64(len(entries)) != head {
+		t.Errorf("%d entries and the head is %d", len(entries), head)
+	}
+	for i, e := range entries {
+		if e.Seq != uint64(i)+1 {
+			t.Fatalf("entry %d has number %d", i+1, e.Seq)
+		}
+		session, n, _ := strings.Cut(string(e.Stanza), "/")
+		counts[session]++
+		if n != fmt.Sprint(counts[session]) {
+			t.Fatalf("number %d is %s, but it is the %dth of its session", e.Seq, e.Stanza, counts[session])
+		}
+		seqs[string(e.Stanza)] = e.Seq
+	}
+	return seqs, counts
+}
+
+// writeUntilKilled is the child: its sessions submit messages as fast as they
+// are taken, and it prints each acknowledgement.
+func writeUntilKilled(t *testing.T, url string) {
+	t.Helper()
+	db := open(t, url, store.Options{})
+	owner := crashOwner(t, db)
+	writer := store.NewWriter(t.Context(), db, store.WriterOptions{MaxBatch: 20, MaxBytes: 64 << 10})
+	var group sync.WaitGroup
+	for i := range crashSessions {
+		id := fmt.Sprintf("%d-%d", os.Getpid(), i)
+		if _, err := db.CreateSession(t.Context(), store.Session{ID: id, Owner: owner, Resource: id, Node: "node-1"}); err != nil {
+			t.Fatal(err)
+		}
+		group.Go(func() { t.Error(crashSession(t, writer, owner, id)) })
+	}
+	group.Wait()
+}
+
+func crashOwner(t *testing.T, db *store.DB) store.OwnerID {
+	t.Helper()
+	account, err := db.Account(t.Context(), "alice@example.com")
+	if err != nil {
+		account, err = db.CreateAccount(t.Context(), "alice@example.com", nil)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return account.Owner
+}
+
+func crashSession(t *testing.T, w *store.Writer, owner store.OwnerID, id string) error {
+	t.Helper()
+	for n := uint32(1); ; n++ {
+		body := fmt.Sprintf("%s/%d", id, n)
+		err := w.Submit(t.Context(), store.Append{
+			Session: id, Epoch: 1, Handled: n,
+			Drafts: []store.Draft{{Owner: owner, Stanza: []byte(body)}},
+		}, func(a store.Appended) {
+			if a.Err != nil {
+				t.Errorf("message %s: %v", body, a.Err)
+				return
+			}
+			fmt.Printf("ack %s %d\n", body, a.Seqs[0])
+		})
+		if err != nil {
+			return err
+		}
+	}
+}
