@@ -80,31 +80,62 @@ func TestDevAlone(t *testing.T) {
 	}
 }
 
-// TestCtrlC: a terminal sends SIGINT to every process of the cluster at once.
+// TestCtrlC: a terminal sends SIGINT to all that is in the foreground. Clients
+// are told, and nothing is left.
 func TestCtrlC(t *testing.T) {
 	t.Parallel()
 	d := startDev(t, devOptions{users: 1})
-	alice := d.account(t)
-	s := d.dialTLS(t)
-	s.session(d.Domain, "PLAIN", alice)
-	s.write("<presence/>")
-	s.sync(d)
+	s := presentClient(t, d)
 	if err := syscall.Kill(-d.pid(), syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
-	for _, n := range d.Nodes {
-		_ = syscall.Kill(n.PID, syscall.SIGINT)
-	}
-	_ = syscall.Kill(d.Front.PID, syscall.SIGINT)
-	e := s.readUntil("a stream error", func(e element) bool { return e.is(nsStreams, "error") })
-	if e.child(nsStream, "system-shutdown").XMLName.Local == "" {
-		t.Errorf("a client was told %+v, want system-shutdown", e)
-	}
-	s.wantEnd()
+	s.wantShutdown()
 	if code := d.awaitExit(); code != 0 {
 		t.Errorf("exit code %d after Ctrl-C", code)
 	}
 	d.checkGone()
+}
+
+// TestStopTogether: when a machine goes down, the front and its nodes stop at
+// the same time. A client is told once.
+func TestStopTogether(t *testing.T) {
+	t.Parallel()
+	d := startDev(t, devOptions{users: 1})
+	s := presentClient(t, d)
+	pids := []int{d.Front.PID}
+	for _, n := range d.Nodes {
+		pids = append(pids, n.PID)
+	}
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.wantShutdown()
+	if code := d.awaitExit(); code == 0 {
+		t.Error("a cluster whose front has ended says that all is well")
+	}
+	d.checkGone()
+}
+
+// presentClient is a client that has logged in and is available.
+func presentClient(t *testing.T, d *dev) *stream {
+	t.Helper()
+	s := d.dialTLS(t)
+	s.session(d.Domain, "PLAIN", d.account(t))
+	s.write("<presence/>")
+	s.sync(d)
+	return s
+}
+
+// wantShutdown reads up to the stream error system-shutdown, and the end.
+func (s *stream) wantShutdown() {
+	s.t.Helper()
+	e := s.readUntil("a stream error", func(e element) bool { return e.is(nsStreams, "error") })
+	if e.child(nsStream, "system-shutdown").XMLName.Local == "" {
+		s.t.Errorf("a client was told %+v, want system-shutdown", e)
+	}
+	s.wantEnd()
 }
 
 // TestDevKilled: the children do not outlive a parent that had no time to stop

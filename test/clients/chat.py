@@ -169,6 +169,10 @@ class Client:
 
     def logout(self, _cmd):
         self.attempts = 0
+        # XEP-0198 §4 asks clients to acknowledge what they have before they
+        # leave in good order; slixmpp leaves that to the application.
+        if self.session.opts.get("sm") and self.online.is_set():
+            self.session["xep_0198"].send_ack()
         self.session.disconnect()
 
     def cut(self, _cmd):
