@@ -29,10 +29,10 @@ const (
 // not is there as far as each session's handled count says.
 func TestCrash(t *testing.T) {
 	t.Parallel()
-	url := filepath.Join(t.TempDir(), "imlb.db")
 	if child := os.Getenv(crashURL); child != "" {
 		writeUntilKilled(t, child)
 	}
+	url := filepath.Join(t.TempDir(), "imlb.db")
 	acknowledged := make(map[string]uint64)
 	for round := range crashRounds {
 		killWriter(t, url, acknowledged)
