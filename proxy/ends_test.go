@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"context"
+	"crypto/tls"
 	"strings"
 	"testing"
 	"time"
@@ -61,6 +62,8 @@ func TestNodeLost(t *testing.T) {
 	atTwo.send(saslSuccess)
 	again.expect(saslSuccess)
 	again.close()
+	atTwo.eof()
+	atTwo.close()
 	f.ended("client-closed")
 	if pick.live != 0 {
 		t.Errorf("%d choices were not released", pick.live)
@@ -171,6 +174,16 @@ func TestClientHalfClose(t *testing.T) {
 	leg.close()
 	client.expect("<message/>" + streamEnd)
 	client.eof()
+	f.ended("client-closed")
+}
+
+// Many clients end TCP without ending TLS, and are gone in order all the same.
+func TestClientWithoutCloseNotify(t *testing.T) {
+	t.Parallel()
+	f, client, leg := loggedIn(t, nil)
+	client.conn.(*tls.Conn).NetConn().Close()
+	leg.eof()
+	leg.close()
 	f.ended("client-closed")
 }
 

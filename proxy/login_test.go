@@ -45,6 +45,8 @@ func TestChallenges(t *testing.T) {
 	leg.send(saslSuccess)
 	client.expect(saslSuccess)
 	client.close()
+	leg.eof()
+	leg.close()
 	if r := f.ended("client-closed"); r["mechanism"] != "SCRAM-SHA-1" || r["user"] != "alice@example.com" {
 		t.Errorf("logged %v", r)
 	}
@@ -64,6 +66,8 @@ func TestNoInitialResponse(t *testing.T) {
 	leg.send(saslSuccess)
 	client.expect(saslSuccess)
 	client.close()
+	leg.eof()
+	leg.close()
 	f.ended("client-closed")
 }
 
@@ -95,6 +99,8 @@ func TestAnotherUser(t *testing.T) {
 	atTwo.send(saslSuccess)
 	client.expect(saslSuccess)
 	client.close()
+	atTwo.eof()
+	atTwo.close()
 	if r := f.ended("client-closed"); r["node"] != "two" || r["auth_failures"] != "2" || r["user"] != "bob@example.com" {
 		t.Errorf("logged %v", r)
 	}
@@ -125,6 +131,8 @@ func TestNextNode(t *testing.T) {
 	leg.send(saslSuccess)
 	client.expect(saslSuccess)
 	client.close()
+	leg.eof()
+	leg.close()
 	f.ended("client-closed")
 	want := []string{"dead: refused", "draining: refused", "good: connected"}
 	if !reflect.DeepEqual(pick.outcomes, want) {

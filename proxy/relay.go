@@ -70,12 +70,16 @@ func (r *relay) runUp(ctx context.Context) {
 	switch {
 	case e.reason.clientGone():
 		linger = past // the node sees the leg break, as it would see the client's
-	case e.reason == ReasonClientClosed && errors.Is(e.cause, io.EOF):
+	case e.reason == ReasonClientClosed && e.cause == nil:
+		// The end of the client's stream was passed on.
+	case e.reason == ReasonClientClosed:
 		r.told.Store(true)
 		_ = r.node.CloseWrite()
 	case e.condition != "" && !r.nodeFailed(e):
 		// The client is still there: the node is asked to end the stream.
+		hurry := time.AfterFunc(lingerTime, func() { _ = r.node.conn.SetWriteDeadline(past) })
 		_ = post(r.node, streamEnd())
+		hurry.Stop()
 	}
 	_ = r.node.conn.SetReadDeadline(linger)
 }

@@ -162,7 +162,10 @@ func (s *session) part(end *ending) (received bool) {
 		return false
 	}
 	defer s.client.Close()
-	if err := s.farewell(end); err != nil {
+	hurry := time.AfterFunc(lingerTime, func() { _ = s.wire.SetWriteDeadline(past) })
+	err := s.farewell(end)
+	hurry.Stop()
+	if err != nil {
 		_ = s.wire.Close()
 		return false
 	}

@@ -227,8 +227,10 @@ func TestStartTLSInjection(t *testing.T) {
 	client.send("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>" + streamOpen + plain("mallory", "x"))
 	client.expect("<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>")
 	secured := f.secure(client)
-	login(secured, n, "alice")
+	leg := login(secured, n, "alice")
 	secured.close()
+	leg.eof()
+	leg.close()
 	if r := f.ended("client-closed"); r["user"] != "alice@example.com" {
 		t.Errorf("logged in as %q", r["user"])
 	}

@@ -1,0 +1,112 @@
+package proxy_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"imlb/proxy"
+)
+
+// stanzas makes a stream of n stanzas of all sizes, some with whitespace between.
+func stanzas(r *rand.Rand, n int) []byte {
+	var b bytes.Buffer
+	for i := range n {
+		switch r.IntN(4) {
+		case 0:
+			fmt.Fprintf(&b, "<presence id='%d'/>", i)
+		case 1:
+			fmt.Fprintf(&b, "<iq type='get' id='%d'><ping xmlns='urn:xmpp:ping'/></iq>\n", i)
+		default:
+			fmt.Fprintf(&b, "<message id='%d'><body>%s</body></message>", i, strings.Repeat("x", 1<<r.IntN(15)))
+		}
+	}
+	return b.Bytes()
+}
+
+// sendTorn writes b in pieces of any size.
+func sendTorn(w io.Writer, r *rand.Rand, b []byte) error {
+	for len(b) > 0 {
+		n := min(1+r.IntN(1<<r.IntN(14)), len(b))
+		if _, err := w.Write(b[:n]); err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// Whatever the pieces in which stanzas come, each side gets exactly the bytes that the
+// other sent, while both send at the same time, on many sessions.
+func TestRelayIsExact(t *testing.T) {
+	t.Parallel()
+	const sessions, length = 8, 300
+	n, pick := onlyNode(t)
+	f := startFront(t, pick, nil)
+	conn := f.dialQUIC()
+	var running sync.WaitGroup
+	for i := range sessions {
+		client := f.dialTLS()
+		if i%2 == 0 {
+			client = f.openQUIC(conn)
+		}
+		leg := login(client, n, "alice")
+		for j, pair := range [][2]*peer{{client, leg}, {leg, client}} {
+			seed := uint64(10*i + j)
+			r := rand.New(rand.NewPCG(1, seed))
+			sent := stanzas(r, length)
+			running.Go(func() {
+				if err := sendTorn(pair[0].conn, r, sent); err != nil {
+					t.Errorf("seed %d: %v", seed, err)
+				}
+			})
+			running.Go(func() {
+				if err := pair[1].conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+					t.Error(err)
+				}
+				got := make([]byte, len(sent))
+				if _, err := io.ReadFull(pair[1].conn, got); err != nil || !bytes.Equal(got, sent) {
+					t.Errorf("seed %d: got other bytes than were sent, and %v", seed, err)
+				}
+			})
+		}
+	}
+	running.Wait()
+}
+
+// FuzzEntryNumber looks for messages that make the front see an entry's number where
+// a node did not put one.
+func FuzzEntryNumber(f *testing.F) {
+	f.Add(entry("7"))
+	f.Add("<message><stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='1'/><x/></message>")
+	f.Fuzz(func(t *testing.T, raw string) {
+		n := proxy.EntryNumber([]byte(raw), "alice@example.com")
+		if n > 0 && !strings.Contains(raw, "urn:xmpp:sid:0") {
+			t.Errorf("entry %d in %s", n, raw)
+		}
+	})
+}
+
+// A QUIC connection that has no streams is closed after a while; one that has is not.
+func TestQUICUnused(t *testing.T) {
+	t.Parallel()
+	f := startFront(t, &picker{}, func(o *proxy.Options) { o.Timeouts.Handshake = 300 * time.Millisecond })
+	used, unused := f.dialQUIC(), f.dialQUIC()
+	client := f.openQUIC(used)
+	client.send(streamOpen)
+	client.expect(frontHeader + frontOffer)
+	<-unused.Context().Done()
+	if used.Context().Err() != nil {
+		t.Error("a connection was closed that had a stream")
+	}
+	client.send(streamEnd)
+	client.expect(streamEnd)
+	client.close()
+	f.ended("client-closed")
+	<-used.Context().Done()
+}
