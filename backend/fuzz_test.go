@@ -23,6 +23,9 @@ func FuzzClient(f *testing.F) {
 		c.t = t
 		alice := c.login(0, "alice", "fuzz")
 		alice.write(input + "</stream:stream>")
+		if err := alice.conn.(*net.TCPConn).CloseWrite(); err != nil { // the end may be inside of something
+			t.Fatal(err)
+		}
 		for {
 			if _, err := alice.read(); err != nil {
 				var timeout net.Error
