@@ -1,6 +1,7 @@
 package configs
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -14,7 +15,7 @@ import (
 )
 
 // complete fills in what by default follows from other parts of the document.
-func (p *Proxy) complete() {
+func (p *Proxy) complete(local Local) {
 	for i := range p.Listeners {
 		l := &p.Listeners[i]
 		if l.Name == "" {
@@ -30,7 +31,7 @@ func (p *Proxy) complete() {
 		}
 	}
 	if len(p.Listeners) > 0 {
-		p.Consul.complete(p.Cluster+"-front", p.Listeners[0].Address, p.Admin.Address)
+		p.Consul.complete(p.Cluster+"-front", local.reach(p.Listeners[0].Address), local.reach(p.Admin.Address))
 	}
 }
 
@@ -125,7 +126,7 @@ func (p *Proxy) checkFiles(d *decoder) {
 
 // complete fills in what by default follows from other parts of the document.
 func (n *Node) complete() {
-	n.Consul.complete(n.Cluster+"-node", n.Listen, n.Admin.Address)
+	n.Consul.complete(n.Cluster+"-node", Local{}.reach(n.Listen), Local{}.reach(n.Admin.Address))
 }
 
 // check holds the parts of the document against each other.
@@ -162,8 +163,9 @@ func (n *Node) checkFiles(d *decoder) {
 	n.Consul.checkFiles(d)
 }
 
-// complete fills in what a registration leaves out.
-func (c *Consul) complete(service, listen, admin string) {
+// complete fills in what a registration leaves out: the service's name, and where
+// others reach the process, if that is known.
+func (c *Consul) complete(service, address, admin string) {
 	if c == nil || c.Register == nil {
 		return
 	}
@@ -171,12 +173,8 @@ func (c *Consul) complete(service, listen, admin string) {
 	if r.Service == "" {
 		r.Service = service
 	}
-	if r.Address == "" && reachable(listen) {
-		r.Address = listen
-	}
-	if r.Admin == "" && reachable(admin) {
-		r.Admin = admin
-	}
+	r.Address = cmp.Or(r.Address, address)
+	r.Admin = cmp.Or(r.Admin, admin)
 }
 
 func (c *Consul) check(d *decoder) {

@@ -10,11 +10,11 @@ type Log struct {
 
 // Consul names the Consul agent to talk to, usually the one of the same host.
 type Consul struct {
-	Address    string        `yaml:"address" is:"dial" required:"give the host:port of the Consul agent's HTTP API, like 127.0.0.1:8500"`
-	Datacenter string        `yaml:"datacenter,omitempty"`           // empty: the agent's own
-	TokenFile  string        `yaml:"token_file,omitempty" is:"file"` // file that holds the ACL token; empty: none
-	TLS        *ConsulTLS    `yaml:"tls,omitempty"`                  // nil: plain HTTP
-	Register   *Registration `yaml:"register,omitempty"`             // nil: this process does not register itself
+	Address    string        `yaml:"address" default:"127.0.0.1:8500" is:"dial"` // host:port of its HTTP API
+	Datacenter string        `yaml:"datacenter,omitempty"`                       // empty: the agent's own
+	TokenFile  string        `yaml:"token_file,omitempty" is:"file"`             // file that holds the ACL token; empty: none
+	TLS        *ConsulTLS    `yaml:"tls,omitempty"`                              // nil: plain HTTP
+	Register   *Registration `yaml:"register,omitempty"`                         // nil: this process does not register itself
 }
 
 // ConsulTLS makes the connection to the agent an HTTPS one.

@@ -42,7 +42,7 @@ var wrongProxies = []struct {
 	},
 	{
 		"a key nobody knows", "", "frobnicate: 1\n",
-		[]string{`f:10:1: frobnicate: unknown key; the keys here are cluster, domains, listeners, pools, tls, sasl, placement, consul, limits, timeouts, admin, log`},
+		[]string{`f:10:1: frobnicate: unknown key; the keys here are cluster, domains, listeners, pools, tls, sasl, placement, consul, cache_dir, limits, timeouts, admin, log`},
 	},
 	{
 		"camel case", "", "limits: {maxStanza: 1MiB}\n",
@@ -242,7 +242,6 @@ var wrongProxies = []struct {
 			`f:1:1: domain: unknown key; did you mean "domains"?`,
 			`f:2:14: log.level: "warning" is not known here; did you mean "warn"? The choices are debug, info, warn, error`,
 			`f:3:18: admin.address: "nowhere" is not an address to listen on; write host:port, like 127.0.0.1:5222, [::1]:5222 or :5222`,
-			`f:4:1: consul.address: is missing; give the host:port of the Consul agent's HTTP API, like 127.0.0.1:8500`,
 			`f:4:10: consul.register.address: is missing; what this process listens on does not name one host and port, so say where others reach it`,
 			`f:4:10: consul.register.admin: is missing; what this process listens on does not name one host and port, so say where others reach it`,
 			`f:4:31: consul.register.interval: "1" is not a duration; write a number with its unit, like 500ms, 30s or 5m`,

@@ -19,6 +19,7 @@ var forms = map[string]func(string) error{
 	"domain":   isDomain,
 	"name":     isName,
 	"file":     isFile,
+	"dir":      isDir,
 	"database": isDatabase,
 	"nats":     isNATS,
 }
@@ -104,6 +105,13 @@ func isFile(s string) error {
 	}
 	if s != "." && strings.HasSuffix(s, string(filepath.Separator)) {
 		return fmt.Errorf("%q is a directory; name a file", s)
+	}
+	return nil
+}
+
+func isDir(s string) error {
+	if s == "" || strings.ContainsRune(s, 0) {
+		return fmt.Errorf("%q is not the name of a directory", s)
 	}
 	return nil
 }

@@ -18,23 +18,24 @@ func LoadProxy(path string) (Proxy, error) {
 	if err != nil {
 		return Proxy{}, fmt.Errorf("read configuration: %w", err)
 	}
-	return parseProxy(path, filepath.Dir(path), data)
+	return parseProxy(path, data, Local{Dir: filepath.Dir(path)})
 }
 
 // ParseProxy reads a front's document. The name is used in errors. No file is
 // touched, and file names stay as they are. The error is an Errors.
 func ParseProxy(name string, data []byte) (Proxy, error) {
-	return parseProxy(name, "", data)
+	return parseProxy(name, data, Local{})
 }
 
-func parseProxy(name, dir string, data []byte) (Proxy, error) {
+func parseProxy(name string, data []byte, local Local) (Proxy, error) {
 	var p Proxy
-	d := decode(name, dir, data, &p)
+	d := decode(name, local.Dir, data, &p)
 	if d.understood {
-		p.complete()
+		p.adopt(d, local)
+		p.complete(local)
 		p.check(d)
 	}
-	if d.understood && dir != "" {
+	if d.understood && local.Dir != "" {
 		p.checkFiles(d)
 	}
 	if err := d.result(); err != nil {

@@ -15,10 +15,13 @@ type Proxy struct {
 	SASL      ProxySASL       `yaml:"sasl"`
 	Placement Placement       `yaml:"placement"`
 	Consul    *Consul         `yaml:"consul,omitempty"` // nil: no Consul at all
-	Limits    ProxyLimits     `yaml:"limits"`
-	Timeouts  ProxyTimeouts   `yaml:"timeouts"`
-	Admin     Admin           `yaml:"admin"`
-	Log       Log             `yaml:"log"`
+	// CacheDir is a directory in which the last good configuration is kept, for a
+	// start while Consul is down; empty: it is not kept. It is made when needed.
+	CacheDir string        `yaml:"cache_dir,omitempty" is:"dir"`
+	Limits   ProxyLimits   `yaml:"limits"`
+	Timeouts ProxyTimeouts `yaml:"timeouts"`
+	Admin    Admin         `yaml:"admin"`
+	Log      Log           `yaml:"log"`
 }
 
 // Listener is one address on which clients are accepted.

@@ -1,0 +1,324 @@
+package configs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+// pursuit is one run of a Watcher. Its fields belong to that run's goroutine.
+type pursuit struct {
+	*Watcher
+
+	apply   func(Update)
+	running sync.WaitGroup // the goroutines that ask Consul
+
+	documents <-chan answer // nil when the document is a file
+	file      fileState     // as it was last looked at
+	latest    draft         // the newest document, good or bad
+	good      draft         // the one in force; without data when there is none
+
+	nodes     <-chan answer // nil when nobody is asked
+	stopNodes context.CancelFunc
+	asked     Consul // whom
+	cluster   string // and about which cluster
+	overrides map[string]Override
+	known     bool // overrides is all that there is, or all that can be had now
+	lost      bool // Consul has lost its state, and has nothing about nodes since
+
+	announced *Update
+}
+
+// draft is a document, and what it says if it is good.
+type draft struct {
+	data    []byte
+	version uint64
+	cached  bool
+	proxy   Proxy
+}
+
+// fileState tells two states of a file apart.
+type fileState struct {
+	changed time.Time
+	size    int64
+}
+
+// begin takes the file as it is, or starts to ask for the document.
+func (p *pursuit) begin(ctx context.Context) error {
+	if p.options.File == "" {
+		kv, err := NewKV(*p.options.Local.Agent, p.options.Local.Cluster)
+		if err != nil {
+			return err
+		}
+		p.documents = p.follow(ctx, question{key: kv.DocumentKey(), client: kv.client})
+		return nil
+	}
+	p.file = stateOf(p.options.File)
+	data, err := os.ReadFile(p.options.File)
+	if err != nil {
+		return fmt.Errorf("read configuration: %w", err)
+	}
+	return p.consider(ctx, draft{data: data})
+}
+
+func stateOf(file string) fileState {
+	info, err := os.Stat(file)
+	if err != nil {
+		return fileState{}
+	}
+	return fileState{changed: info.ModTime(), size: info.Size()}
+}
+
+// lookAtFile considers the file if it has changed.
+func (p *pursuit) lookAtFile(ctx context.Context) {
+	if p.options.File == "" {
+		return
+	}
+	state := stateOf(p.options.File)
+	if state == p.file {
+		return
+	}
+	p.file = state
+	p.lookAgain(ctx)
+}
+
+// lookAgain considers the document as it is now.
+func (p *pursuit) lookAgain(ctx context.Context) {
+	d := draft{data: p.latest.data, version: p.latest.version}
+	if p.options.File != "" {
+		data, err := os.ReadFile(p.options.File)
+		if err != nil {
+			p.verdict(ctx, draft{}, err)
+			return
+		}
+		d.data = data
+	}
+	if d.data != nil {
+		_ = p.consider(ctx, d) // the verdict is reported
+	}
+}
+
+// takeDocument considers the document that Consul has.
+func (p *pursuit) takeDocument(ctx context.Context, a answer) {
+	p.heard(ctx, a)
+	switch {
+	case a.err != nil:
+		p.makeDo(ctx)
+	case len(a.pairs) == 0:
+		p.verdict(ctx, draft{}, ErrNoDocument)
+		p.makeDo(ctx)
+	case a.pairs[0].ModifyIndex != p.latest.version:
+		if p.consider(ctx, draft{data: a.pairs[0].Value, version: a.pairs[0].ModifyIndex}) != nil {
+			p.makeDo(ctx)
+		}
+	}
+}
+
+// consider validates a document, reports the verdict, and puts the document in
+// force if it is good.
+func (p *pursuit) consider(ctx context.Context, d draft) error {
+	p.latest = d
+	proxy, err := p.parse(d.data)
+	p.verdict(ctx, d, err)
+	if err != nil {
+		return err
+	}
+	d.proxy = proxy
+	p.accept(ctx, d)
+	return nil
+}
+
+func (w *Watcher) parse(data []byte) (Proxy, error) {
+	if w.options.File != "" {
+		return parseProxy(w.options.File, data, Local{Dir: filepath.Dir(w.options.File)})
+	}
+	return parseProxy(w.status.Source, data, w.options.Local) // Source never changes
+}
+
+// accept puts a document in force, and follows the nodes of its cluster.
+func (p *pursuit) accept(ctx context.Context, d draft) {
+	p.good = d
+	c := d.proxy.Consul
+	if c == nil {
+		p.unfollow()
+		p.overrides, p.known = nil, true
+		return
+	}
+	asked := *c
+	asked.Register = nil
+	if p.nodes != nil && sameAgent(asked, p.asked) && p.cluster == d.proxy.Cluster {
+		return
+	}
+	p.unfollow()
+	kv, err := NewKV(asked, d.proxy.Cluster)
+	if err != nil {
+		p.options.Logger.ErrorContext(ctx, "overrides of nodes are not followed", slog.Any("error", err))
+		p.known = true
+		return
+	}
+	ctx, p.stopNodes = context.WithCancel(ctx)
+	p.asked, p.cluster = asked, d.proxy.Cluster
+	p.nodes = p.follow(ctx, question{key: kv.nodesPrefix(), below: true, client: kv.client})
+}
+
+// unfollow stops asking for the nodes.
+func (p *pursuit) unfollow() {
+	if p.stopNodes != nil {
+		p.stopNodes()
+	}
+	p.nodes, p.stopNodes = nil, nil
+}
+
+// sameAgent reports whether two blocks mean the same agent, asked in the same way.
+func sameAgent(a, b Consul) bool {
+	if (a.TLS == nil) != (b.TLS == nil) || a.TLS != nil && *a.TLS != *b.TLS {
+		return false
+	}
+	a.TLS, b.TLS = nil, nil
+	return a == b
+}
+
+// takeNodes takes what operators say of nodes.
+func (p *pursuit) takeNodes(ctx context.Context, a answer) {
+	p.heard(ctx, a)
+	if a.err != nil {
+		p.makeDo(ctx)
+		return
+	}
+	p.lost = len(a.pairs) == 0 && (a.restarted || p.lost)
+	if p.lost && len(p.overrides) > 0 {
+		p.options.Logger.WarnContext(ctx, "consul has lost its state; overrides of nodes stay until it has some again")
+		return
+	}
+	prefix := "imlb/" + p.cluster + "/nodes/"
+	stored, errs := readOverrides(prefix, a.pairs)
+	overrides := make(map[string]Override, len(stored))
+	for name, o := range stored {
+		overrides[name] = o.Override
+	}
+	for _, e := range errs { // those keep what was said of them before
+		name := e.File[len(prefix):]
+		if before, ok := p.overrides[name]; ok {
+			overrides[name] = before
+		}
+	}
+	p.overrides, p.known = overrides, true
+	p.reportNodes(ctx, overrides, errs)
+}
+
+// makeDo goes on with what was kept, where nothing better has come so far.
+func (p *pursuit) makeDo(ctx context.Context) {
+	if p.good.data == nil && p.options.File == "" {
+		p.fallBack(ctx)
+	}
+	if p.good.data != nil && !p.known {
+		p.overrides, p.known = p.cache(p.good.proxy.Cluster).read().overrides(), true
+		p.reportNodes(ctx, p.overrides, nil)
+	}
+}
+
+// fallBack puts the document in force that was kept, if there is one.
+func (p *pursuit) fallBack(ctx context.Context) {
+	k := p.cache(p.options.Local.Cluster).read()
+	if k.Document == "" {
+		return
+	}
+	d := draft{data: []byte(k.Document), version: k.Version, cached: true}
+	proxy, err := p.parse(d.data)
+	if err != nil { // the files that it names may be gone
+		return
+	}
+	d.proxy = proxy
+	p.verdict(ctx, d, nil)
+	p.accept(ctx, d)
+}
+
+// cache returns where the configuration of a cluster is kept.
+func (p *pursuit) cache(cluster string) cache {
+	if p.options.File == "" {
+		return cache{dir: p.options.Local.CacheDir, cluster: cluster}
+	}
+	return cache{dir: p.good.proxy.CacheDir, cluster: cluster}
+}
+
+// announce calls apply if there is something new to run with, and keeps it.
+func (p *pursuit) announce(ctx context.Context) {
+	if p.good.data == nil || !p.known {
+		return
+	}
+	next := Update{Proxy: p.good.proxy, Overrides: maps.Clone(p.overrides), Version: p.good.version}
+	if p.announced != nil && p.announced.same(next) {
+		return
+	}
+	p.announced = &next
+	if err := p.cache(next.Proxy.Cluster).write(p.good, next.Overrides); err != nil {
+		p.options.Logger.WarnContext(ctx, "the configuration could not be kept for a start without Consul", slog.Any("error", err))
+	}
+	p.apply(next)
+}
+
+func (u Update) same(v Update) bool {
+	return u.Version == v.Version && maps.Equal(u.Overrides, v.Overrides) && len(Diff(u.Proxy, v.Proxy)) == 0
+}
+
+// verdict reports what became of a document.
+func (w *Watcher) verdict(ctx context.Context, d draft, err error) {
+	r := Report{Version: d.version, Time: time.Now(), Accepted: err == nil, Cached: d.cached, Err: err}
+	w.mu.Lock()
+	before := w.status.Latest
+	w.status.Latest = r
+	if r.Accepted {
+		w.status.InForce = r
+		w.status.Accepted++
+	} else {
+		w.status.Refused++
+	}
+	w.mu.Unlock()
+
+	log := w.options.Logger.With(slog.String("source", w.status.Source), slog.Uint64("version", d.version))
+	switch {
+	case err == nil && d.cached:
+		log.WarnContext(ctx, "configuration taken from the cache")
+	case err == nil:
+		log.InfoContext(ctx, "configuration accepted")
+	case errors.Is(err, ErrNoDocument) && errors.Is(before.Err, ErrNoDocument):
+	default:
+		log.ErrorContext(ctx, "configuration refused; the last good one stays", slog.Any("errors", r.Messages()))
+	}
+}
+
+// heard notes whether Consul answers.
+func (w *Watcher) heard(ctx context.Context, a answer) {
+	w.mu.Lock()
+	before := w.status
+	if a.err != nil {
+		w.status.Failing = a.err
+		w.status.Failures++
+	} else {
+		w.status.Failing, w.status.Failures, w.status.Answered = nil, 0, time.Now()
+	}
+	w.mu.Unlock()
+	switch {
+	case a.err != nil && before.Failing == nil:
+		w.options.Logger.WarnContext(ctx, "consul does not answer; going on with the configuration that is known", slog.Any("error", a.err))
+	case a.err == nil && before.Failing != nil:
+		w.options.Logger.InfoContext(ctx, "consul answers again", slog.Int("failures", before.Failures))
+	}
+}
+
+// reportNodes reports the overrides that are in force, and those that are not.
+func (w *Watcher) reportNodes(ctx context.Context, overrides map[string]Override, errs Errors) {
+	w.mu.Lock()
+	before := w.status.OverrideErrors
+	w.status.Overrides, w.status.OverrideErrors = maps.Clone(overrides), errs
+	w.mu.Unlock()
+	if len(errs) > 0 && errs.Error() != before.Error() {
+		w.options.Logger.ErrorContext(ctx, "overrides of nodes refused", slog.Any("errors", Report{Err: errs}.Messages()))
+	}
+}
