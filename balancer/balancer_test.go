@@ -273,9 +273,14 @@ func TestBalancerFollowsModel(t *testing.T) {
 			lease *balancer.Lease
 		}
 		var sessions []session
-		m.set(nil)
+		members := drawMembers(t, 8)
+		b.SetMembers(members)
+		m.set(members)
 		t.Repeat(map[string]func(*rapid.T){
 			"members": func(t *rapid.T) {
+				if rapid.IntRange(0, 9).Draw(t, "now") > 0 { // tables take time
+					t.Skip("not now")
+				}
 				members := drawMembers(t, 8)
 				for i := range members {
 					members[i].Down = rapid.IntRange(0, 9).Draw(t, "down") == 0

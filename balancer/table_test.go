@@ -77,7 +77,7 @@ func TestTableIsGreedyInScoreOrder(t *testing.T) {
 		equal(1), equal(2), equal(7),
 		{{Name: "a", Weight: 1}, {Name: "b", Weight: 2}, {Name: "c", Weight: 7.5}, {Name: "d", Weight: 0.01}},
 	} {
-		for _, epsilon := range []float64{0, 0.001, 0.01, 0.25} {
+		for _, epsilon := range []float64{0, 0.01, 0.25} {
 			table := balancer.BuildTable(set, epsilon)
 			for p, want := range greedy(set, epsilon) {
 				if got := table.Owner(uint16(p)); got != want {
@@ -131,7 +131,7 @@ func TestTableWithoutMembers(t *testing.T) {
 	}
 }
 
-// members draws up to most members with names and weights as operators give them.
+// drawMembers draws up to most members with names and weights as operators give them.
 func drawMembers(t *rapid.T, most int) []balancer.Member {
 	n := rapid.IntRange(1, most).Draw(t, "members")
 	members := make([]balancer.Member, n)
@@ -152,8 +152,10 @@ func TestTableDoesNotDependOnOrder(t *testing.T) {
 		members, epsilon := drawMembers(t, 40), drawEpsilon(t)
 		one := balancer.BuildTable(members, epsilon)
 		other := balancer.BuildTable(rapid.Permutation(members).Draw(t, "order"), epsilon)
-		if digest(one) != digest(other) {
-			t.Fatal("tables differ")
+		for p := range balancer.Partitions {
+			if a, b := one.Owner(uint16(p)), other.Owner(uint16(p)); a != b {
+				t.Fatalf("partition %d is owned by %s and by %s", p, a, b)
+			}
 		}
 	})
 }
