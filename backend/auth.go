@@ -51,7 +51,7 @@ func (s *session) saslFeatures() []byte {
 // everybody on a leg without TLS.
 func (s *session) mechanisms() []string {
 	return slices.DeleteFunc(slices.Clone(s.node.opts.Mechanisms), func(m string) bool {
-		return m == MechanismPlain && !s.client.tls
+		return m == MechanismPlain && s.client.tls == ""
 	})
 }
 

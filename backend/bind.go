@@ -47,8 +47,7 @@ func (s *session) bind(ctx context.Context) bool {
 }
 
 func (s *session) failBind(err error) bool {
-	var stop *stopError
-	if errors.As(err, &stop) {
+	if stop, ok := errors.AsType[*stopError](err); ok {
 		s.refuse(stop.reason, stop.farewell)
 		return false
 	}
@@ -75,8 +74,8 @@ func (s *session) tryBind(ctx context.Context, raw []byte) (reply []byte, err er
 	if !ok {
 		return nil, &xmpp.StreamError{Condition: xmpp.NotAuthorized}
 	}
-	jid, err := s.chooseResource(request)
-	if err != nil {
+	jid, ok := s.chooseResource(request)
+	if !ok {
 		return xmpp.NewStanzaError(xmpp.BadRequest, "this is no resource").AppendReply(nil, raw), nil
 	}
 	if err := s.establish(ctx, jid); err != nil {
@@ -89,15 +88,17 @@ func (s *session) tryBind(ctx context.Context, raw []byte) (reply []byte, err er
 }
 
 // chooseResource takes the resource that the client wants, or makes one.
-func (s *session) chooseResource(request xmpp.Element) (xmpp.JID, error) {
+func (s *session) chooseResource(request xmpp.Element) (jid xmpp.JID, ok bool) {
+	resource := randomResource()
 	for child := range request.Children() {
 		if child.Local() == "resource" {
 			if wanted := child.Text(); wanted != "" {
-				return s.jid.WithResource(wanted)
+				resource = wanted
 			}
 		}
 	}
-	return s.jid.WithResource(randomResource())
+	jid, err := s.jid.WithResource(resource)
+	return jid, err == nil
 }
 
 // establish makes the session known to the node, the cluster and the store. An older

@@ -44,7 +44,10 @@ type cursor struct {
 func (s *session) write(ctx context.Context) {
 	for {
 		s.sleep()
-		t := s.out.take()
+		var t taken
+		if len(s.cur.items) == 0 || s.ended() { // else more waits where it is counted
+			t = s.out.take()
+		}
 		s.cur.behind = s.cur.behind || t.missed
 		s.cur.items = append(s.cur.items, t.items...)
 		s.putItems(ctx)

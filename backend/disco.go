@@ -8,10 +8,11 @@ import (
 
 // What service discovery (XEP-0030) says of the server and of a user. Only what is
 // there is named.
-var ( //nolint:gochecknoglobals // Constant lists.
-	serverFeatures = []string{
+var (
+	serverFeatures = []string{ //nolint:gochecknoglobals // A constant list.
 		xmpp.NSDiscoInfo, xmpp.NSDiscoItems, xmpp.NSPing, xmpp.NSRoster, "msgoffline", // XEP-0160
 	}
+	//nolint:gochecknoglobals // A constant list.
 	userFeatures = []string{xmpp.NSDiscoInfo, xmpp.NSDiscoItems, xmpp.NSPing, xmpp.NSStanzaID}
 )
 

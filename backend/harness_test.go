@@ -148,16 +148,16 @@ func (l *logBuffer) String() string {
 }
 
 // newCluster starts nodes; alice, bob and carol have accounts.
-func newCluster(t testing.TB, nodes int, tune func(*backend.Options)) *cluster {
-	t.Helper()
-	c := &cluster{t: t, store: storetest.NewMemory(), bus: &memBus{}, tune: tune}
+func newCluster(tb testing.TB, nodes int, tune func(*backend.Options)) *cluster {
+	tb.Helper()
+	c := &cluster{t: tb, store: storetest.NewMemory(), bus: &memBus{}, tune: tune}
 	for _, name := range []string{"alice", "bob", "carol"} {
 		c.account(name)
 	}
 	for i := range nodes {
 		c.startNode(fmt.Sprintf("node-%d", i+1))
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		for _, n := range c.nodes {
 			c.stopNode(n)
 		}
@@ -269,8 +269,8 @@ func (c *cluster) dial(node int, l leg) *client {
 	return cl
 }
 
-func proxyHeader(t testing.TB, conn net.Conn, l leg) []byte {
-	t.Helper()
+func proxyHeader(tb testing.TB, conn net.Conn, l leg) []byte {
+	tb.Helper()
 	source := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 7), Port: 49152}
 	header := proxyproto.HeaderProxyFromAddrs(2, source, conn.RemoteAddr())
 	if l.local {
@@ -287,7 +287,7 @@ func proxyHeader(t testing.TB, conn net.Conn, l leg) []byte {
 			TLV: []proxyproto.TLV{{Type: proxyproto.PP2_SUBTYPE_SSL_VERSION, Value: []byte("TLSv1.3")}},
 		}.Marshal()
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		tlvs = append(tlvs, ssl)
 	}
@@ -296,12 +296,12 @@ func proxyHeader(t testing.TB, conn net.Conn, l leg) []byte {
 	}
 	if !l.local {
 		if err := header.SetTLVs(tlvs); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	raw, err := header.Format()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return raw
 }
@@ -475,8 +475,6 @@ func (cl *client) sync() {
 	cl.write("<iq type='get' id='sync' to='" + domain + "'><ping xmlns='urn:xmpp:ping'/></iq>")
 	cl.expect("^<iq type='result' id='sync'")
 }
-
-func (cl *client) bare() string { return cl.jid[:strings.IndexByte(cl.jid, '/')] }
 
 func between(s, before, after string) string {
 	_, s, _ = strings.Cut(s, before)

@@ -37,7 +37,7 @@ type facts struct {
 	source    string // the client's address
 	id        string // the front's name of the connection
 	transport string
-	tls       bool
+	tls       string // the version; empty: the client's leg is in clear
 }
 
 // accept takes connections until ctx ends. Their work goes on with the context
@@ -150,16 +150,14 @@ func readFacts(header *proxyproto.Header, tlvs []proxyproto.TLV) facts {
 	if header.SourceAddr != nil {
 		f.source = header.SourceAddr.String()
 	}
-	if ssl, ok := tlvparse.FindSSL(tlvs); ok {
-		f.tls = ssl.ClientSSL()
+	if ssl, ok := tlvparse.FindSSL(tlvs); ok && ssl.ClientSSL() {
+		f.tls, _ = ssl.SSLVersion() // it is there: the parser has seen to that
 	}
-	for _, tlv := range tlvs {
-		switch tlv.Type {
-		case proxyproto.PP2_TYPE_UNIQUE_ID:
-			f.id = string(tlv.Value)
-		case tlvTransport:
-			f.transport = string(tlv.Value)
-		}
+	if id, ok := findTLV(tlvs, proxyproto.PP2_TYPE_UNIQUE_ID); ok {
+		f.id = string(id)
+	}
+	if transport, ok := findTLV(tlvs, tlvTransport); ok {
+		f.transport = string(transport)
 	}
 	return f
 }

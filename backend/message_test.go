@@ -29,6 +29,7 @@ func TestTwoUsersTalk(t *testing.T) {
 // negative priority. Each is named with what it must get; everybody else must get
 // nothing, and carol, who writes, an error if one is named.
 func TestDeliveryRules(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name, stanza     string
 		desk, phone, bot bool

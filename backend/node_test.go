@@ -260,9 +260,9 @@ func TestAdmin(t *testing.T) {
 
 func TestOptionsAreChecked(t *testing.T) {
 	good := func() backend.Options {
-		c := &cluster{t: t, bus: &memBus{}}
-		end := c.bus.node(nil)
-		t.Cleanup(c.bus.close)
+		signals := &memBus{}
+		end := signals.node(nil)
+		t.Cleanup(signals.close)
 		return backend.Options{
 			Name: "n", Domain: domain, Store: newCluster(t, 0, nil).store, Bus: end, Partition: partition, TrustedFronts: trusted,
 		}

@@ -255,7 +255,7 @@ func (s *session) record(ctx context.Context) {
 		slog.String("source", s.client.source),
 		slog.String("front", s.conn.RemoteAddr().String()),
 		slog.String("transport", s.client.transport),
-		slog.Bool("tls", s.client.tls),
+		slog.String("tls", s.client.tls),
 		slog.Duration("duration", time.Since(s.started)),
 	}
 	if s.bound {

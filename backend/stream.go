@@ -17,8 +17,6 @@ type stream struct {
 	buf     []byte
 	rest    []byte // of buf, not yet scanned
 	lang    string // xml:lang of the client's stream header
-	opened  bool   // our own header is out
-	secure  bool
 }
 
 func (s *stream) init(conn net.Conn, l xmpp.Limits) {

@@ -232,9 +232,9 @@ func (n *Node) updateRoster(ctx context.Context, p party, contact string, change
 		return nil, nil
 	}
 	c := &rosterChange{Contact: contact, Subscription: it.Subscription, Version: version}
-	switch after := visibleItem(it); {
-	case after == before: // a request that waits is not part of the roster (§3.1.3)
-	case after == "":
+	switch after := visibleItem(it); after {
+	case before: // a request that waits is not part of the roster (§3.1.3)
+	case "":
 		c.Push = string(appendRemovedItem(nil, contact))
 	default:
 		c.Push = after

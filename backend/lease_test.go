@@ -1,0 +1,98 @@
+package backend_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"imlb/backend"
+	"imlb/backend/store"
+)
+
+// brokenStore is a store that can be out of reach.
+type brokenStore struct {
+	store.Store
+	noLease  atomic.Bool
+	noAppend atomic.Bool
+	noRead   atomic.Bool
+}
+
+var errBroken = errors.New("the store is broken")
+
+func (b *brokenStore) RenewLease(ctx context.Context, node, incarnation string, until time.Time) error {
+	if b.noLease.Load() {
+		return errBroken
+	}
+	return b.Store.RenewLease(ctx, node, incarnation, until)
+}
+
+func (b *brokenStore) AppendBatch(ctx context.Context, batch []store.Append) ([]store.Appended, error) {
+	if b.noAppend.Load() {
+		return nil, errBroken
+	}
+	return b.Store.AppendBatch(ctx, batch)
+}
+
+func (b *brokenStore) Read(ctx context.Context, owner store.OwnerID, after uint64, limit int) ([]store.Entry, error) {
+	if b.noRead.Load() {
+		return nil, errBroken
+	}
+	return b.Store.Read(ctx, owner, after, limit)
+}
+
+// A node that could not renew its lease for too long ends the sessions that others
+// have ended meanwhile, and keeps the rest.
+func TestLapsedLease(t *testing.T) {
+	broken := &brokenStore{}
+	c := newCluster(t, 1, func(o *backend.Options) {
+		broken.Store, o.Store = o.Store, broken
+		o.Timeouts.Lease = 100 * time.Millisecond
+	})
+	alice, bob := c.online(0, "alice", "phone"), c.online(0, "bob", "desk")
+	broken.noLease.Store(true)
+	var reaped []store.Session
+	c.eventually("the lease runs out", func() bool {
+		var err error
+		reaped, err = c.store.ReapSessions(t.Context(), time.Now(), 1)
+		return err == nil && len(reaped) == 1
+	})
+	broken.noLease.Store(false)
+	gone, kept := alice, bob
+	if reaped[0].User == "bob@example.com" {
+		gone, kept = bob, alice
+	}
+	gone.end("conflict")
+	kept.sync()
+}
+
+// What the store does not take is not acknowledged: the session ends.
+func TestStoreFails(t *testing.T) {
+	broken := &brokenStore{}
+	c := newCluster(t, 1, func(o *backend.Options) { broken.Store, o.Store = o.Store, broken })
+	alice := c.online(0, "alice", "phone")
+	alice.write(smEnable)
+	alice.expect("^<enabled ")
+	broken.noAppend.Store(true)
+	alice.write("<message to='bob@example.com'><body>x</body></message>" + smAsk)
+	alice.end("internal-server-error")
+}
+
+// Delivery goes on when the store can be read again, and in order.
+func TestReadFails(t *testing.T) {
+	broken := &brokenStore{}
+	c := newCluster(t, 1, func(o *backend.Options) { broken.Store, o.Store = o.Store, broken })
+	alice := c.online(0, "alice", "phone")
+	alice.write("<message to='bob@example.com' type='chat'><body>1</body></message>")
+	alice.sync()
+	broken.noRead.Store(true)
+	bob := c.online(0, "bob", "desk") // its own presence comes although the timeline does not
+	alice.write("<message to='bob@example.com' type='chat'><body>2</body></message>" +
+		"<message to='bob@example.com' type='headline'><body>3</body></message>")
+	alice.sync()
+	broken.noRead.Store(false)
+	for _, body := range []string{"1", "2", "3"} {
+		bob.expect("<body>" + body + "</body>")
+	}
+}
