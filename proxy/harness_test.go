@@ -38,14 +38,14 @@ const patience = 20 * time.Second
 // front is a running front and what a test needs to drive it.
 type front struct {
 	*proxy.Server
-	t       *testing.T
+	t       testing.TB
 	ca      *x509.CertPool
 	records chan map[string]string
 }
 
 // startFront starts a front on free ports with one listener of each protocol,
 // named like the protocol. change may alter its options.
-func startFront(t *testing.T, picker proxy.Picker, change func(*proxy.Options)) *front {
+func startFront(t testing.TB, picker proxy.Picker, change func(*proxy.Options)) *front {
 	t.Helper()
 	cert, ca := certificate(t)
 	f := &front{t: t, ca: ca, records: make(chan map[string]string, 100)}
@@ -137,7 +137,7 @@ func (r *recorder) Handle(_ context.Context, rec slog.Record) error {
 }
 
 // certificate makes a certificate for example.com and the pool that trusts it.
-func certificate(t *testing.T) (tls.Certificate, *x509.CertPool) {
+func certificate(t testing.TB) (tls.Certificate, *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -214,12 +214,12 @@ func (p *picker) release() {
 
 // node is a listening address whose connections a test answers itself.
 type node struct {
-	t    *testing.T
+	t    testing.TB
 	name string
 	ln   net.Listener
 }
 
-func startNode(t *testing.T, name string) *node {
+func startNode(t testing.TB, name string) *node {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -232,7 +232,7 @@ func startNode(t *testing.T, name string) *node {
 func (n *node) at() proxy.Node { return proxy.Node{Name: n.name, Addr: n.ln.Addr().String()} }
 
 // onlyNode returns a node and a picker that gives it to all users.
-func onlyNode(t *testing.T) (*node, *picker) {
+func onlyNode(t testing.TB) (*node, *picker) {
 	t.Helper()
 	n := startNode(t, "one")
 	return n, &picker{nodes: map[string][]proxy.Node{"": {n.at()}}}
@@ -274,21 +274,9 @@ func (p *peer) offer() *peer {
 	return p
 }
 
-// welcome takes any <auth/> and the restarted stream.
-func (p *peer) welcome() *peer {
-	p.t.Helper()
-	p.offer()
-	p.element()
-	p.send(saslSuccess)
-	p.scan.Reset()
-	p.open()
-	p.send(nodeHeader + nodeBind)
-	return p
-}
-
 // peer is a test's end of a byte stream: a client on TCP, TLS or QUIC, or a node.
 type peer struct {
-	t     *testing.T
+	t     testing.TB
 	conn  net.Conn
 	scan  *xmpp.Scanner
 	in    []byte
@@ -296,7 +284,7 @@ type peer struct {
 	ws    *websocket.Conn // set for a client on a WebSocket
 }
 
-func newPeer(t *testing.T, conn net.Conn) *peer {
+func newPeer(t testing.TB, conn net.Conn) *peer {
 	t.Cleanup(func() { conn.Close() })
 	return &peer{t: t, conn: conn, scan: xmpp.NewScanner(xmpp.Limits{})}
 }

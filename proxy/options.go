@@ -78,7 +78,7 @@ type Picker interface {
 	Pick(ctx context.Context, user string, tried []string) (Choice, error)
 }
 
-// ErrNoNode: there is no node that may take a session of the user now.
+// ErrNoNode says that there is no node that may take a session of the user now.
 var ErrNoNode = errors.New("no node for the user")
 
 // Choice is one answer of a Picker. The session counts on the node until
