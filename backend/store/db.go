@@ -136,6 +136,9 @@ func (db *DB) update(ctx context.Context, what string, f func(*sql.Tx) error) er
 	}
 	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to roll back
 	if err := f(tx); err != nil {
+		if errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil {
+			err = ctx.Err() // which has ended the transaction
+		}
 		return db.wrap(what, err)
 	}
 	if err := tx.Commit(); err != nil {

@@ -83,13 +83,13 @@ func (m *model) both(r *rapid.T, f func(s store.Store, i int) (any, error)) {
 }
 
 // class is what callers see of an error.
-func class(err error) error {
-	for _, known := range []error{nil, store.ErrNotFound, store.ErrExists, store.ErrFenced} {
+func class(err error) string {
+	for _, known := range []error{store.ErrNotFound, store.ErrExists, store.ErrFenced} {
 		if errors.Is(err, known) {
-			return known
+			return known.Error()
 		}
 	}
-	return err
+	return fmt.Sprint(err)
 }
 
 func (m *model) user(r *rapid.T) string    { return rapid.SampledFrom(m.users).Draw(r, "user") }

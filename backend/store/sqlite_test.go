@@ -19,18 +19,22 @@ import (
 func TestSQLite(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, func(t *testing.T) storetest.Open {
+		t.Helper()
 		path := filepath.Join(t.TempDir(), "imlb.db")
-		// Patient, because a busy machine is no failure.
-		return func(t *testing.T) store.Store { return open(t, path, store.Options{BusyTimeout: time.Minute}) }
+		return func(t *testing.T) store.Store {
+			t.Helper()
+			// Patient, because a busy machine is no failure.
+			return open(t, path, store.Options{BusyTimeout: time.Minute})
+		}
 	})
 }
 
 // open opens a database. The test closes it.
-func open(t testing.TB, url string, o store.Options) *store.DB {
-	t.Helper()
-	db, err := store.Open(t.Context(), url, o)
+func open(tb testing.TB, url string, o store.Options) *store.DB {
+	tb.Helper()
+	db, err := store.Open(tb.Context(), url, o)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return db
 }

@@ -292,7 +292,8 @@ func (w *Writer) persist(ctx context.Context, batch []submission) ([]Appended, e
 		if !errors.Is(err, ErrUnavailable) || time.Now().Add(pause).After(deadline) {
 			return answers, err
 		}
-		if err := wait(ctx, pause/2+rand.N(pause/2)); err != nil {
+		jitter := rand.N(pause / 2) //nolint:gosec // it spreads attempts and guards nothing
+		if err := wait(ctx, pause/2+jitter); err != nil {
 			return nil, err
 		}
 	}

@@ -1,10 +1,6 @@
 package storetest
 
-import (
-	"testing"
-
-	"imlb/backend/store"
-)
+import "imlb/backend/store"
 
 func rosterTests() []test {
 	return []test{
@@ -25,24 +21,24 @@ func add(item *store.RosterItem) bool {
 	return true
 }
 
-func rosterAdd(t *testing.T, s store.Store) {
-	a := newAccount(t, s, "alice@example.com")
+func rosterAdd(t suite, s store.Store) {
+	a := t.newAccount(s, "alice@example.com")
 	item, version, err := s.UpdateRoster(t.Context(), a.Owner, "bob@example.com", func(item *store.RosterItem) bool {
-		equal(t, "item before", *item, store.RosterItem{Contact: "bob@example.com"})
+		t.equal("item before", *item, store.RosterItem{Contact: "bob@example.com"})
 		return add(item)
 	})
-	check(t, err)
+	t.check(err)
 	want := store.RosterItem{Contact: "bob@example.com", InRoster: true, Version: 1}
-	equal(t, "item", item, want)
-	equal(t, "version", version, uint64(1))
+	t.equal("item", item, want)
+	t.equal("version", version, uint64(1))
 	items, version, err := s.Roster(t.Context(), a.Owner)
-	check(t, err)
-	equal(t, "items", items, []store.RosterItem{want})
-	equal(t, "version", version, uint64(1))
+	t.check(err)
+	t.equal("items", items, []store.RosterItem{want})
+	t.equal("version", version, uint64(1))
 }
 
-func rosterFields(t *testing.T, s store.Store) {
-	a := newAccount(t, s, "alice@example.com")
+func rosterFields(t suite, s store.Store) {
+	a := t.newAccount(s, "alice@example.com")
 	full := store.RosterItem{
 		Contact: "bob@example.com", Name: "Bob \t& 🙂", Groups: []string{"", "friends", "\"work\""},
 		Subscription: store.SubscriptionBoth, Ask: true, Approved: true,
@@ -55,63 +51,63 @@ func rosterFields(t *testing.T, s store.Store) {
 		item.Groups = []string{"friends", "\"work\"", "", "friends"}
 		return true
 	})
-	check(t, err)
+	t.check(err)
 	pending[0] = 'x'
 	full.Groups = []string{"", "\"work\"", "friends"}
-	equal(t, "item", item, full)
+	t.equal("item", item, full)
 	item.PendingIn[0], item.Groups[0] = 'x', "x"
 	items, _, err := s.Roster(t.Context(), a.Owner)
-	check(t, err)
-	equal(t, "items", items, []store.RosterItem{full})
+	t.check(err)
+	t.equal("items", items, []store.RosterItem{full})
 	_, _, err = s.UpdateRoster(t.Context(), a.Owner, "bob@example.com", func(item *store.RosterItem) bool {
-		equal(t, "item before", *item, full)
+		t.equal("item before", *item, full)
 		return false
 	})
-	check(t, err)
+	t.check(err)
 }
 
-func rosterNoChange(t *testing.T, s store.Store) {
-	a := newAccount(t, s, "alice@example.com")
+func rosterNoChange(t suite, s store.Store) {
+	a := t.newAccount(s, "alice@example.com")
 	_, _, err := s.UpdateRoster(t.Context(), a.Owner, "bob@example.com", add)
-	check(t, err)
+	t.check(err)
 	item, version, err := s.UpdateRoster(t.Context(), a.Owner, "bob@example.com", func(item *store.RosterItem) bool {
 		item.Name = "Robert"
 		return false
 	})
-	check(t, err)
+	t.check(err)
 	want := store.RosterItem{Contact: "bob@example.com", InRoster: true, Version: 1}
-	equal(t, "item", item, want)
-	equal(t, "version", version, uint64(1))
+	t.equal("item", item, want)
+	t.equal("version", version, uint64(1))
 	items, version, err := s.Roster(t.Context(), a.Owner)
-	check(t, err)
-	equal(t, "items", items, []store.RosterItem{want})
-	equal(t, "version", version, uint64(1))
+	t.check(err)
+	t.equal("items", items, []store.RosterItem{want})
+	t.equal("version", version, uint64(1))
 }
 
-func rosterRemove(t *testing.T, s store.Store) {
-	a := newAccount(t, s, "alice@example.com")
+func rosterRemove(t suite, s store.Store) {
+	a := t.newAccount(s, "alice@example.com")
 	_, _, err := s.UpdateRoster(t.Context(), a.Owner, "bob@example.com", add)
-	check(t, err)
+	t.check(err)
 	remove := func(item *store.RosterItem) bool {
 		item.InRoster, item.Name = false, "gone"
 		return true
 	}
 	item, version, err := s.UpdateRoster(t.Context(), a.Owner, "bob@example.com", remove)
-	check(t, err)
-	equal(t, "item", item, store.RosterItem{Contact: "bob@example.com", Name: "gone", Version: 2})
-	equal(t, "version", version, uint64(2))
+	t.check(err)
+	t.equal("item", item, store.RosterItem{Contact: "bob@example.com", Name: "gone", Version: 2})
+	t.equal("version", version, uint64(2))
 	// Nothing is there any more, so that removing it again changes nothing.
 	_, version, err = s.UpdateRoster(t.Context(), a.Owner, "bob@example.com", remove)
-	check(t, err)
-	equal(t, "version", version, uint64(2))
+	t.check(err)
+	t.equal("version", version, uint64(2))
 	items, version, err := s.Roster(t.Context(), a.Owner)
-	check(t, err)
-	equal(t, "items", len(items), 0)
-	equal(t, "version", version, uint64(2))
+	t.check(err)
+	t.equal("items", len(items), 0)
+	t.equal("version", version, uint64(2))
 }
 
-func rosterKeep(t *testing.T, s store.Store) {
-	a := newAccount(t, s, "alice@example.com")
+func rosterKeep(t suite, s store.Store) {
+	a := t.newAccount(s, "alice@example.com")
 	for _, one := range []struct {
 		contact string
 		change  func(*store.RosterItem)
@@ -127,47 +123,47 @@ func rosterKeep(t *testing.T, s store.Store) {
 			one.change(item)
 			return true
 		})
-		check(t, err)
+		t.check(err)
 		items, _, err := s.Roster(t.Context(), a.Owner)
-		check(t, err)
+		t.check(err)
 		if kept := len(items) > 0 && items[len(items)-1].Contact == one.contact; kept != one.kept {
 			t.Errorf("item %s: kept is %v", one.contact, kept)
 		}
 	}
 }
 
-func rosterIdentity(t *testing.T, s store.Store) {
-	a := newAccount(t, s, "alice@example.com")
+func rosterIdentity(t suite, s store.Store) {
+	a := t.newAccount(s, "alice@example.com")
 	item, _, err := s.UpdateRoster(t.Context(), a.Owner, "bob@example.com", func(item *store.RosterItem) bool {
 		item.Contact, item.Version = "mallory@example.com", 77
 		return add(item)
 	})
-	check(t, err)
-	equal(t, "item", item, store.RosterItem{Contact: "bob@example.com", InRoster: true, Version: 1})
+	t.check(err)
+	t.equal("item", item, store.RosterItem{Contact: "bob@example.com", InRoster: true, Version: 1})
 }
 
-func rosterOrder(t *testing.T, s store.Store) {
-	a, b := newAccount(t, s, "alice@example.com"), newAccount(t, s, "bob@example.com")
+func rosterOrder(t suite, s store.Store) {
+	a, b := t.newAccount(s, "alice@example.com"), t.newAccount(s, "bob@example.com")
 	for _, contact := range []string{"c@x", "B@x", "🙂@x", "a@x"} {
 		_, _, err := s.UpdateRoster(t.Context(), a.Owner, contact, add)
-		check(t, err)
+		t.check(err)
 	}
 	_, version, err := s.UpdateRoster(t.Context(), b.Owner, "a@x", add)
-	check(t, err)
-	equal(t, "bob's version", version, uint64(1))
+	t.check(err)
+	t.equal("bob's version", version, uint64(1))
 	items, version, err := s.Roster(t.Context(), a.Owner)
-	check(t, err)
-	equal(t, "alice's version", version, uint64(4))
+	t.check(err)
+	t.equal("alice's version", version, uint64(4))
 	var contacts []string
 	for _, item := range items {
 		contacts = append(contacts, item.Contact)
 	}
-	equal(t, "contacts", contacts, []string{"B@x", "a@x", "c@x", "🙂@x"})
+	t.equal("contacts", contacts, []string{"B@x", "a@x", "c@x", "🙂@x"})
 }
 
-func rosterMissingOwner(t *testing.T, s store.Store) {
+func rosterMissingOwner(t suite, s store.Store) {
 	_, _, err := s.Roster(t.Context(), 12345)
-	wantErr(t, err, store.ErrNotFound)
+	t.wantErr(err, store.ErrNotFound)
 	_, _, err = s.UpdateRoster(t.Context(), 12345, "bob@example.com", add)
-	wantErr(t, err, store.ErrNotFound)
+	t.wantErr(err, store.ErrNotFound)
 }

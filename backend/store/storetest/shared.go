@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	"imlb/backend/store"
@@ -27,44 +26,44 @@ func sharedTests() []test {
 	}
 }
 
-func reopen(t *testing.T, open Open) {
-	first := open(t)
+func reopen(t suite) {
+	first := t.open(t.T)
 	a, err := first.CreateAccount(t.Context(), "alice@example.com", []store.Credential{keys("SCRAM-SHA-1", 1)})
-	check(t, err)
-	renew(t, first, "node-1", "run-1")
-	session := newSession(t, first, a.Owner, "s1", "phone", "node-1")
-	appendOne(t, first, store.Append{Session: "s1", Epoch: 1, Handled: 1, Drafts: []store.Draft{text(a.Owner, "1"), text(a.Owner, "2")}})
-	check(t, first.SetDelivered(t.Context(), map[store.OwnerID]uint64{a.Owner: 1}))
+	t.check(err)
+	t.renew(first, "node-1", "run-1")
+	session := t.newSession(first, a.Owner, "s1", "phone", "node-1")
+	t.appendOne(first, store.Append{Session: "s1", Epoch: 1, Handled: 1, Drafts: []store.Draft{text(a.Owner, "1"), text(a.Owner, "2")}})
+	t.check(first.SetDelivered(t.Context(), map[store.OwnerID]uint64{a.Owner: 1}))
 	_, _, err = first.UpdateRoster(t.Context(), a.Owner, "bob@example.com", add)
-	check(t, err)
-	entries := readAll(t.Context(), t, first, a.Owner)
-	check(t, first.Close())
+	t.check(err)
+	entries := t.readAll(first, a.Owner)
+	t.check(first.Close())
 
-	second := open(t)
-	defer func() { check(t, second.Close()) }()
+	second := t.open(t.T)
+	defer func() { t.check(second.Close()) }()
 	found, err := second.Account(t.Context(), a.User)
-	check(t, err)
-	equal(t, "account", found, a)
+	t.check(err)
+	t.equal("account", found, a)
 	c, err := second.Credential(t.Context(), a.User, "SCRAM-SHA-1")
-	check(t, err)
-	equal(t, "keys", c, keys("SCRAM-SHA-1", 1))
-	equal(t, "entries", readAll(t.Context(), t, second, a.Owner), entries)
+	t.check(err)
+	t.equal("keys", c, keys("SCRAM-SHA-1", 1))
+	t.equal("entries", t.readAll(second, a.Owner), entries)
 	head, seen, err := second.Head(t.Context(), a.Owner)
-	check(t, err)
-	equal(t, "head and delivered", [2]uint64{head, seen}, [2]uint64{2, 1})
+	t.check(err)
+	t.equal("head and delivered", [2]uint64{head, seen}, [2]uint64{2, 1})
 	items, version, err := second.Roster(t.Context(), a.Owner)
-	check(t, err)
-	equal(t, "items and version", [2]int{len(items), int(min(version, 9))}, [2]int{1, 1})
+	t.check(err)
+	t.equal("items and version", [2]int{len(items), int(min(version, 9))}, [2]int{1, 1})
 	session.Handled = 1
 	got, err := second.Session(t.Context(), "s1")
-	check(t, err)
-	equal(t, "session", got, session)
-	reap(t, second, noon())
-	equal(t, "numbers", appendOne(t, second, store.Append{Drafts: []store.Draft{text(a.Owner, "3")}}).Seqs, []uint64{3})
+	t.check(err)
+	t.equal("session", got, session)
+	t.reap(second, noon())
+	t.equal("numbers", t.appendOne(second, store.Append{Drafts: []store.Draft{text(a.Owner, "3")}}).Seqs, []uint64{3})
 }
 
 // together runs f for 0 to n-1 at the same time, and waits.
-func together(t *testing.T, n int, f func(i int) error) {
+func (t suite) together(n int, f func(i int) error) {
 	t.Helper()
 	var group sync.WaitGroup
 	start := make(chan struct{})
@@ -83,54 +82,52 @@ func together(t *testing.T, n int, f func(i int) error) {
 	}
 }
 
-// several opens a database a number of times.
-func several(t *testing.T, open Open, n int) []store.Store {
+// two opens the database twice.
+func (t suite) two() []store.Store {
 	t.Helper()
-	stores := make([]store.Store, n)
-	for i := range stores {
-		stores[i] = open(t)
-		t.Cleanup(func() { check(t, stores[i].Close()) })
-	}
+	stores := []store.Store{t.open(t.T), t.open(t.T)}
+	t.Cleanup(func() { t.check(errors.Join(stores[0].Close(), stores[1].Close())) })
 	return stores
 }
 
-func openTogether(t *testing.T, open Open) {
+func openTogether(t suite) {
 	stores := make([]store.Store, 6)
-	together(t, len(stores), func(i int) error {
-		stores[i] = open(t)
+	t.together(len(stores), func(i int) error {
+		stores[i] = t.open(t.T)
 		_, err := stores[i].CreateAccount(t.Context(), fmt.Sprintf("user%d@example.com", i), nil)
 		return err
 	})
 	list, err := stores[0].ListAccounts(t.Context(), "", 100)
-	check(t, err)
-	equal(t, "accounts", len(list), len(stores))
+	t.check(err)
+	t.equal("accounts", len(list), len(stores))
 	for _, s := range stores {
-		check(t, s.Close())
+		t.check(s.Close())
 	}
 }
 
 // sharedAppends lets the sessions of two processes write to the same
 // timelines, in batches of several sizes, and reads along.
-func sharedAppends(t *testing.T, open Open) {
-	const processes, writers, batches = 2, 4, 25
-	stores := several(t, open, processes)
+func sharedAppends(t suite) {
+	const writers, batches = 8, 25
+	stores := t.two()
 	owners := []store.OwnerID{
-		newAccount(t, stores[0], "alice@example.com").Owner,
-		newAccount(t, stores[0], "bob@example.com").Owner,
-		newAccount(t, stores[0], "carol@example.com").Owner,
+		t.newAccount(stores[0], "alice@example.com").Owner,
+		t.newAccount(stores[0], "bob@example.com").Owner,
+		t.newAccount(stores[0], "carol@example.com").Owner,
 	}
-	for i := range processes * writers {
-		newSession(t, stores[0], owners[0], sessionID(i), sessionID(i), "node-1")
+	for i := range writers {
+		t.newSession(stores[0], owners[0], sessionID(i), sessionID(i), "node-1")
 	}
-	answers := make([][]store.Appended, processes*writers)
-	together(t, processes*writers, func(i int) error {
+	counts := make([]uint32, writers)
+	answers := make([][]store.Appended, writers)
+	t.together(writers, func(i int) error {
 		for b := range batches {
-			done, err := stores[i%processes].AppendBatch(t.Context(), sharedBatch(owners, i, len(answers[i]), 1+(b+i)%4))
+			done, err := stores[i%2].AppendBatch(t.Context(), sharedBatch(owners, i, &counts[i], 1+(b+i)%4))
 			if err != nil {
 				return err
 			}
 			answers[i] = append(answers[i], done...)
-			if err := readAlong(t.Context(), stores[i%processes], owners[b%len(owners)]); err != nil {
+			if err := readAlong(t.Context(), stores[i%2], owners[b%len(owners)]); err != nil {
 				return err
 			}
 		}
@@ -139,36 +136,38 @@ func sharedAppends(t *testing.T, open Open) {
 	timelines := make(map[store.OwnerID][]store.Entry)
 	total := 0
 	for _, owner := range owners {
-		timelines[owner] = readAll(t.Context(), t, stores[1], owner)
+		timelines[owner] = t.readAll(stores[1], owner)
 		total += len(timelines[owner])
 	}
 	for i, done := range answers {
 		for n, a := range done {
-			check(t, a.Err)
+			t.check(a.Err)
 			for j, owner := range sharedOwners(owners, i, n) {
 				entry := timelines[owner][a.Seqs[j]-1]
-				equal(t, "body", string(entry.Stanza), sharedBody(i, n, j))
-				equal(t, "time", entry.Time, a.Time)
+				t.equal("body", string(entry.Stanza), sharedBody(i, n, j))
+				t.equal("time", entry.Time, a.Time)
 				total--
 			}
 		}
-		handled(t, stores[0], sessionID(i), uint32(min(len(done), 1e6)))
+		t.equal("answers", len(done), int(counts[i]))
+		t.handled(stores[0], sessionID(i), counts[i])
 	}
-	equal(t, "entries that nobody wrote", total, 0)
-	perSenderInOrder(t, timelines)
+	t.equal("entries that nobody wrote", total, 0)
+	t.perSenderInOrder(timelines)
 }
 
 func sessionID(i int) string { return fmt.Sprintf("session-%d", i) }
 
-// sharedBatch is writer i's messages from number n on.
-func sharedBatch(owners []store.OwnerID, i, n, size int) []store.Append {
+// sharedBatch is writer i's next messages; count is how many it has made so far.
+func sharedBatch(owners []store.OwnerID, i int, count *uint32, size int) []store.Append {
 	batch := make([]store.Append, size)
 	for k := range batch {
-		a := store.Append{Session: sessionID(i), Epoch: 1, Handled: uint32(min(n+k+1, 1e6))}
-		for j, owner := range sharedOwners(owners, i, n+k) {
-			a.Drafts = append(a.Drafts, text(owner, "%s", sharedBody(i, n+k, j)))
+		a := store.Append{Session: sessionID(i), Epoch: 1, Handled: *count + 1}
+		for j, owner := range sharedOwners(owners, i, int(*count)) {
+			a.Drafts = append(a.Drafts, text(owner, "%s", sharedBody(i, int(*count), j)))
 		}
 		batch[k] = a
+		*count++
 	}
 	return batch
 }
@@ -182,7 +181,7 @@ func sharedBody(i, n, j int) string { return fmt.Sprintf("%d %06d %d", i, n, j) 
 
 // perSenderInOrder checks that on each timeline each writer's messages are in
 // the order in which it wrote them.
-func perSenderInOrder(t *testing.T, timelines map[store.OwnerID][]store.Entry) {
+func (t suite) perSenderInOrder(timelines map[store.OwnerID][]store.Entry) {
 	t.Helper()
 	for owner, entries := range timelines {
 		last := make(map[string]string)
@@ -218,11 +217,11 @@ func readAlong(ctx context.Context, s store.Store, owner store.OwnerID) error {
 	return nil
 }
 
-func sharedAccounts(t *testing.T, open Open) {
-	stores := several(t, open, 2)
+func sharedAccounts(t suite) {
+	stores := t.two()
 	var mu sync.Mutex
 	created := 0
-	together(t, 8, func(i int) error {
+	t.together(8, func(i int) error {
 		_, err := stores[i%2].CreateAccount(t.Context(), "alice@example.com", nil)
 		if errors.Is(err, store.ErrExists) {
 			return nil
@@ -232,16 +231,16 @@ func sharedAccounts(t *testing.T, open Open) {
 		created++
 		return err
 	})
-	equal(t, "accounts created", created, 1)
+	t.equal("accounts created", created, 1)
 }
 
-func sharedRoster(t *testing.T, open Open) {
+func sharedRoster(t suite) {
 	const writers, changes = 4, 10
-	stores := several(t, open, 2)
-	a := newAccount(t, stores[0], "alice@example.com")
+	stores := t.two()
+	a := t.newAccount(stores[0], "alice@example.com")
 	var mu sync.Mutex
 	versions := make(map[uint64]bool)
-	together(t, writers, func(i int) error {
+	t.together(writers, func(i int) error {
 		for range changes {
 			_, version, err := stores[i%2].UpdateRoster(t.Context(), a.Owner, "bob@example.com", func(item *store.RosterItem) bool {
 				item.Name += "x"
@@ -257,19 +256,19 @@ func sharedRoster(t *testing.T, open Open) {
 		return nil
 	})
 	items, version, err := stores[0].Roster(t.Context(), a.Owner)
-	check(t, err)
-	equal(t, "version", version, uint64(writers*changes))
-	equal(t, "distinct versions", len(versions), writers*changes)
-	equal(t, "name", items[0].Name, strings.Repeat("x", writers*changes))
+	t.check(err)
+	t.equal("version", version, uint64(writers*changes))
+	t.equal("distinct versions", len(versions), writers*changes)
+	t.equal("name", items[0].Name, strings.Repeat("x", writers*changes))
 }
 
-func sharedResource(t *testing.T, open Open) {
-	stores := several(t, open, 2)
-	a := newAccount(t, stores[0], "alice@example.com")
+func sharedResource(t suite) {
+	stores := t.two()
+	a := t.newAccount(stores[0], "alice@example.com")
 	var mu sync.Mutex
 	replaced := make(map[string]bool)
 	const sessions = 8
-	together(t, sessions, func(i int) error {
+	t.together(sessions, func(i int) error {
 		old, err := stores[i%2].CreateSession(t.Context(), store.Session{
 			ID: sessionID(i), Owner: a.Owner, Resource: "phone", Node: fmt.Sprintf("node-%d", i%2),
 		})
@@ -281,22 +280,22 @@ func sharedResource(t *testing.T, open Open) {
 		return err
 	})
 	list, err := stores[0].SessionsOf(t.Context(), a.Owner)
-	check(t, err)
-	equal(t, "sessions left", len(list), 1)
-	equal(t, "sessions replaced", len(replaced), sessions-1)
-	equal(t, "the last was replaced", replaced[list[0].ID], false)
+	t.check(err)
+	t.equal("sessions left", len(list), 1)
+	t.equal("sessions replaced", len(replaced), sessions-1)
+	t.equal("the last was replaced", replaced[list[0].ID], false)
 }
 
-func sharedReap(t *testing.T, open Open) {
-	stores := several(t, open, 2)
-	a := newAccount(t, stores[0], "alice@example.com")
+func sharedReap(t suite) {
+	stores := t.two()
+	a := t.newAccount(stores[0], "alice@example.com")
 	const sessions = 40
 	for i := range sessions {
-		newSession(t, stores[0], a.Owner, sessionID(i), sessionID(i), "node-1")
+		t.newSession(stores[0], a.Owner, sessionID(i), sessionID(i), "node-1")
 	}
 	var mu sync.Mutex
 	times := make(map[string]int)
-	together(t, 4, func(i int) error {
+	t.together(4, func(i int) error {
 		for {
 			got, err := stores[i%2].ReapSessions(t.Context(), noon(), 3)
 			if err != nil || len(got) == 0 {
@@ -309,22 +308,22 @@ func sharedReap(t *testing.T, open Open) {
 			mu.Unlock()
 		}
 	})
-	equal(t, "sessions reaped", len(times), sessions)
+	t.equal("sessions reaped", len(times), sessions)
 	for id, n := range times {
-		equal(t, "times that "+id+" was reaped", n, 1)
+		t.equal("times that "+id+" was reaped", n, 1)
 	}
 }
 
-func canceled(t *testing.T, s store.Store) {
-	a := newAccount(t, s, "alice@example.com")
+func canceled(t suite, s store.Store) {
+	a := t.newAccount(s, "alice@example.com")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := s.AppendBatch(ctx, []store.Append{{Drafts: []store.Draft{text(a.Owner, "x")}}})
-	wantErr(t, err, context.Canceled)
+	t.wantErr(err, context.Canceled)
 	_, err = s.Read(ctx, a.Owner, 0, 1)
-	wantErr(t, err, context.Canceled)
+	t.wantErr(err, context.Canceled)
 	_, _, err = s.UpdateRoster(ctx, a.Owner, "bob@example.com", add)
-	wantErr(t, err, context.Canceled)
-	wantErr(t, s.RenewLease(ctx, "node-1", "run-1", time.Now()), context.Canceled)
-	equal(t, "entries", len(readAll(t.Context(), t, s, a.Owner)), 0)
+	t.wantErr(err, context.Canceled)
+	t.wantErr(s.RenewLease(ctx, "node-1", "run-1", time.Now()), context.Canceled)
+	t.equal("entries", len(t.readAll(s, a.Owner)), 0)
 }

@@ -4,7 +4,6 @@
 package storetest
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"reflect"
@@ -36,7 +35,7 @@ func Run(t *testing.T, create func(t *testing.T) Open) {
 	} {
 		t.Run(group.name, func(t *testing.T) {
 			for _, one := range group.tests {
-				t.Run(one.name, func(t *testing.T) { one.run(t, create(t)) })
+				t.Run(one.name, func(t *testing.T) { one.run(suite{T: t, open: create(t)}) })
 			}
 		})
 	}
@@ -44,34 +43,40 @@ func Run(t *testing.T, create func(t *testing.T) Open) {
 
 type test struct {
 	name string
-	run  func(t *testing.T, open Open)
+	run  func(suite)
+}
+
+// suite is what a test has at hand.
+type suite struct {
+	*testing.T
+
+	open Open
 }
 
 // on makes a test of one that needs a single open store.
-func on(run func(t *testing.T, s store.Store)) func(*testing.T, Open) {
-	return func(t *testing.T, open Open) {
-		t.Helper()
-		s := open(t)
-		t.Cleanup(func() { check(t, s.Close()) })
+func on(run func(suite, store.Store)) func(suite) {
+	return func(t suite) {
+		s := t.open(t.T)
+		t.Cleanup(func() { t.check(s.Close()) })
 		run(t, s)
 	}
 }
 
-func check(t *testing.T, err error) {
+func (t suite) check(err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-func wantErr(t *testing.T, err, want error) {
+func (t suite) wantErr(err, want error) {
 	t.Helper()
 	if !errors.Is(err, want) {
 		t.Fatalf("the error is %v, want %v", err, want)
 	}
 }
 
-func equal(t *testing.T, what string, got, want any) {
+func (t suite) equal(what string, got, want any) {
 	t.Helper()
 	if !reflect.DeepEqual(got, want) {
 		t.Fatalf("%s:\n got %+v\nwant %+v", what, got, want)
@@ -79,7 +84,7 @@ func equal(t *testing.T, what string, got, want any) {
 }
 
 // recent checks a time that the store has given.
-func recent(t *testing.T, at time.Time) {
+func (t suite) recent(at time.Time) {
 	t.Helper()
 	if d := time.Since(at); d < -time.Second || d > time.Minute {
 		t.Errorf("the time is %v, %v ago", at, d)
@@ -89,30 +94,30 @@ func recent(t *testing.T, at time.Time) {
 	}
 }
 
-// account creates a user without keys.
-func newAccount(t *testing.T, s store.Store, user string) store.Account {
+// newAccount creates a user without keys.
+func (t suite) newAccount(s store.Store, user string) store.Account {
 	t.Helper()
 	a, err := s.CreateAccount(t.Context(), user, nil)
-	check(t, err)
+	t.check(err)
 	return a
 }
 
 // newSession creates a session of a user on a node that may hold no lease.
-func newSession(t *testing.T, s store.Store, owner store.OwnerID, id, resource, node string) store.Session {
+func (t suite) newSession(s store.Store, owner store.OwnerID, id, resource, node string) store.Session {
 	t.Helper()
 	_, err := s.CreateSession(t.Context(), store.Session{ID: id, Owner: owner, Resource: resource, Node: node})
-	check(t, err)
+	t.check(err)
 	made, err := s.Session(t.Context(), id)
-	check(t, err)
+	t.check(err)
 	return made
 }
 
 // appendOne appends one message that must be stored.
-func appendOne(t *testing.T, s store.Store, a store.Append) store.Appended {
+func (t suite) appendOne(s store.Store, a store.Append) store.Appended {
 	t.Helper()
 	done, err := s.AppendBatch(t.Context(), []store.Append{a})
-	check(t, err)
-	check(t, done[0].Err)
+	t.check(err)
+	t.check(done[0].Err)
 	return done[0]
 }
 
@@ -123,21 +128,21 @@ func text(owner store.OwnerID, format string, args ...any) store.Draft {
 
 // readAll reads a whole timeline in pages, checking that the numbers have no gap
 // and that time does not go backwards.
-func readAll(ctx context.Context, t *testing.T, s store.Store, owner store.OwnerID) []store.Entry {
+func (t suite) readAll(s store.Store, owner store.OwnerID) []store.Entry {
 	t.Helper()
 	var all []store.Entry
 	for {
-		page, err := s.Read(ctx, owner, uint64(len(all)), 100)
-		check(t, err)
+		page, err := s.Read(t.Context(), owner, uint64(len(all)), 100)
+		t.check(err)
 		if len(page) == 0 {
 			return all
 		}
 		all = append(all, page...)
-		inOrder(t, all)
+		t.inOrder(all)
 	}
 }
 
-func inOrder(t *testing.T, entries []store.Entry) {
+func (t suite) inOrder(entries []store.Entry) {
 	t.Helper()
 	for i, e := range entries {
 		if e.Seq != uint64(i)+1 {

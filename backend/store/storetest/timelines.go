@@ -2,7 +2,6 @@ package storetest
 
 import (
 	"math"
-	"testing"
 
 	"imlb/backend/store"
 )
@@ -25,8 +24,8 @@ func timelineTests() []test {
 	}
 }
 
-func numbersAndFields(t *testing.T, s store.Store) {
-	a := newAccount(t, s, "alice@example.com")
+func numbersAndFields(t suite, s store.Store) {
+	a := t.newAccount(s, "alice@example.com")
 	drafts := []store.Draft{
 		{Owner: a.Owner, Peer: "bob@example.com", Sent: true, Resource: "phone", Stanza: []byte("<message>1</message>")},
 		{Owner: a.Owner, Peer: "", Resource: "", Stanza: []byte{0, 0xff, '\''}},
@@ -34,40 +33,40 @@ func numbersAndFields(t *testing.T, s store.Store) {
 	}
 	var want []store.Entry
 	for i, d := range drafts {
-		done := appendOne(t, s, store.Append{Drafts: []store.Draft{d}})
-		equal(t, "numbers", done.Seqs, []uint64{uint64(i) + 1})
-		recent(t, done.Time)
+		done := t.appendOne(s, store.Append{Drafts: []store.Draft{d}})
+		t.equal("numbers", done.Seqs, []uint64{uint64(i) + 1})
+		t.recent(done.Time)
 		want = append(want, store.Entry{
 			Seq: uint64(i) + 1, Time: done.Time, Peer: d.Peer, Sent: d.Sent, Resource: d.Resource, Stanza: d.Stanza,
 		})
 	}
-	got := readAll(t.Context(), t, s, a.Owner)
+	got := t.readAll(s, a.Owner)
 	for i := range got {
 		if len(got[i].Stanza) == 0 {
 			got[i].Stanza = nil
 		}
 	}
-	equal(t, "entries", got, want)
+	t.equal("entries", got, want)
 	head, _, err := s.Head(t.Context(), a.Owner)
-	check(t, err)
-	equal(t, "head", head, uint64(3))
+	t.check(err)
+	t.equal("head", head, uint64(3))
 }
 
-func oneBatchManyOwners(t *testing.T, s store.Store) {
-	a, b := newAccount(t, s, "alice@example.com").Owner, newAccount(t, s, "bob@example.com").Owner
+func oneBatchManyOwners(t suite, s store.Store) {
+	a, b := t.newAccount(s, "alice@example.com").Owner, t.newAccount(s, "bob@example.com").Owner
 	batch := []store.Append{
 		{Drafts: []store.Draft{text(b, "1"), text(a, "1")}},
 		{Drafts: []store.Draft{text(a, "2")}},
 		{Drafts: []store.Draft{text(a, "3"), text(b, "2")}},
 	}
 	done, err := s.AppendBatch(t.Context(), batch)
-	check(t, err)
+	t.check(err)
 	for i, want := range [][]uint64{{1, 1}, {2}, {3, 2}} {
-		check(t, done[i].Err)
-		equal(t, "numbers", done[i].Seqs, want)
+		t.check(done[i].Err)
+		t.equal("numbers", done[i].Seqs, want)
 	}
 	for owner, want := range map[store.OwnerID][]string{a: {"1", "2", "3"}, b: {"1", "2"}} {
-		equal(t, "bodies", bodies(readAll(t.Context(), t, s, owner)), want)
+		t.equal("bodies", bodies(t.readAll(s, owner)), want)
 	}
 }
 
@@ -79,37 +78,37 @@ func bodies(entries []store.Entry) []string {
 	return all
 }
 
-func twiceOnOneTimeline(t *testing.T, s store.Store) {
-	a := newAccount(t, s, "alice@example.com").Owner
+func twiceOnOneTimeline(t suite, s store.Store) {
+	a := t.newAccount(s, "alice@example.com").Owner
 	// A message to oneself is two entries on one timeline.
-	done := appendOne(t, s, store.Append{Drafts: []store.Draft{text(a, "sent"), text(a, "received")}})
-	equal(t, "numbers", done.Seqs, []uint64{1, 2})
-	equal(t, "bodies", bodies(readAll(t.Context(), t, s, a)), []string{"sent", "received"})
+	done := t.appendOne(s, store.Append{Drafts: []store.Draft{text(a, "sent"), text(a, "received")}})
+	t.equal("numbers", done.Seqs, []uint64{1, 2})
+	t.equal("bodies", bodies(t.readAll(s, a)), []string{"sent", "received"})
 }
 
-func emptyBatch(t *testing.T, s store.Store) {
+func emptyBatch(t suite, s store.Store) {
 	done, err := s.AppendBatch(t.Context(), nil)
-	check(t, err)
-	equal(t, "answers", len(done), 0)
-	a := newAccount(t, s, "alice@example.com").Owner
-	newSession(t, s, a, "s1", "phone", "node-1")
-	answer := appendOne(t, s, store.Append{Session: "s1", Epoch: 1, Handled: 7})
-	recent(t, answer.Time)
-	handled(t, s, "s1", 7)
+	t.check(err)
+	t.equal("answers", len(done), 0)
+	a := t.newAccount(s, "alice@example.com").Owner
+	t.newSession(s, a, "s1", "phone", "node-1")
+	answer := t.appendOne(s, store.Append{Session: "s1", Epoch: 1, Handled: 7})
+	t.recent(answer.Time)
+	t.handled(s, "s1", 7)
 }
 
-func handled(t *testing.T, s store.Store, id string, want uint32) {
+func (t suite) handled(s store.Store, id string, want uint32) {
 	t.Helper()
 	session, err := s.Session(t.Context(), id)
-	check(t, err)
-	equal(t, "handled", session.Handled, want)
+	t.check(err)
+	t.equal("handled", session.Handled, want)
 }
 
-func fenceAppends(t *testing.T, s store.Store) {
-	a := newAccount(t, s, "alice@example.com").Owner
-	newSession(t, s, a, "s1", "phone", "node-1")
-	newSession(t, s, a, "s2", "desktop", "node-1")
-	check(t, s.EndSession(t.Context(), "s2", 1))
+func fenceAppends(t suite, s store.Store) {
+	a := t.newAccount(s, "alice@example.com").Owner
+	t.newSession(s, a, "s1", "phone", "node-1")
+	t.newSession(s, a, "s2", "desktop", "node-1")
+	t.check(s.EndSession(t.Context(), "s2", 1))
 	drafts := []store.Draft{text(a, "x")}
 	done, err := s.AppendBatch(t.Context(), []store.Append{
 		{Session: "s1", Epoch: 2, Handled: 9, Drafts: drafts},
@@ -118,18 +117,18 @@ func fenceAppends(t *testing.T, s store.Store) {
 		{Session: "s2", Epoch: 1, Handled: 9, Drafts: drafts},
 		{Session: "never", Epoch: 1, Handled: 9, Drafts: drafts},
 	})
-	check(t, err)
+	t.check(err)
 	for _, d := range done {
-		wantErr(t, d.Err, store.ErrFenced)
-		equal(t, "numbers", len(d.Seqs), 0)
+		t.wantErr(d.Err, store.ErrFenced)
+		t.equal("numbers", len(d.Seqs), 0)
 	}
-	equal(t, "entries", len(readAll(t.Context(), t, s, a)), 0)
-	handled(t, s, "s1", 0)
+	t.equal("entries", len(t.readAll(s, a)), 0)
+	t.handled(s, "s1", 0)
 }
 
-func fencedTakesNoNumber(t *testing.T, s store.Store) {
-	a, b := newAccount(t, s, "alice@example.com").Owner, newAccount(t, s, "bob@example.com").Owner
-	newSession(t, s, a, "s1", "phone", "node-1")
+func fencedTakesNoNumber(t suite, s store.Store) {
+	a, b := t.newAccount(s, "alice@example.com").Owner, t.newAccount(s, "bob@example.com").Owner
+	t.newSession(s, a, "s1", "phone", "node-1")
 	batch := []store.Append{
 		{Session: "s1", Epoch: 1, Handled: 1, Drafts: []store.Draft{text(a, "1"), text(b, "1")}},
 		{Session: "gone", Epoch: 1, Handled: 1, Drafts: []store.Draft{text(b, "lost"), text(a, "lost")}},
@@ -138,40 +137,40 @@ func fencedTakesNoNumber(t *testing.T, s store.Store) {
 		{Session: "s1", Epoch: 1, Handled: 2, Drafts: []store.Draft{text(a, "2"), text(b, "3")}},
 	}
 	done, err := s.AppendBatch(t.Context(), batch)
-	check(t, err)
+	t.check(err)
 	for i, want := range [][]uint64{{1, 1}, nil, {2}, nil, {2, 3}} {
 		if want == nil {
-			wantErr(t, done[i].Err, store.ErrFenced)
+			t.wantErr(done[i].Err, store.ErrFenced)
 			continue
 		}
-		check(t, done[i].Err)
-		equal(t, "numbers", done[i].Seqs, want)
+		t.check(done[i].Err)
+		t.equal("numbers", done[i].Seqs, want)
 	}
-	equal(t, "alice's", bodies(readAll(t.Context(), t, s, a)), []string{"1", "2"})
-	equal(t, "bob's", bodies(readAll(t.Context(), t, s, b)), []string{"1", "2", "3"})
-	handled(t, s, "s1", 2)
+	t.equal("alice's", bodies(t.readAll(s, a)), []string{"1", "2"})
+	t.equal("bob's", bodies(t.readAll(s, b)), []string{"1", "2", "3"})
+	t.handled(s, "s1", 2)
 }
 
-func handledIsTheLast(t *testing.T, s store.Store) {
-	a := newAccount(t, s, "alice@example.com").Owner
-	newSession(t, s, a, "s1", "phone", "node-1")
-	newSession(t, s, a, "s2", "desktop", "node-1")
+func handledIsTheLast(t suite, s store.Store) {
+	a := t.newAccount(s, "alice@example.com").Owner
+	t.newSession(s, a, "s1", "phone", "node-1")
+	t.newSession(s, a, "s2", "desktop", "node-1")
 	_, err := s.AppendBatch(t.Context(), []store.Append{
 		{Session: "s1", Epoch: 1, Handled: math.MaxUint32 - 1, Drafts: []store.Draft{text(a, "1")}},
 		{Session: "s2", Epoch: 1, Handled: 5, Drafts: []store.Draft{text(a, "2")}},
 		{Session: "s1", Epoch: 1, Handled: math.MaxUint32, Drafts: []store.Draft{text(a, "3")}},
 		{Session: "s1", Epoch: 1, Handled: 0, Drafts: []store.Draft{text(a, "4")}}, // modulo 2^32
 	})
-	check(t, err)
-	handled(t, s, "s1", 0)
-	handled(t, s, "s2", 5)
-	appendOne(t, s, store.Append{Session: "s1", Epoch: 1, Handled: math.MaxUint32})
-	handled(t, s, "s1", math.MaxUint32)
+	t.check(err)
+	t.handled(s, "s1", 0)
+	t.handled(s, "s2", 5)
+	t.appendOne(s, store.Append{Session: "s1", Epoch: 1, Handled: math.MaxUint32})
+	t.handled(s, "s1", math.MaxUint32)
 }
 
-func appendToMissingOwner(t *testing.T, s store.Store) {
-	a, gone := newAccount(t, s, "alice@example.com"), newAccount(t, s, "bob@example.com")
-	check(t, s.DeleteAccount(t.Context(), gone.User))
+func appendToMissingOwner(t suite, s store.Store) {
+	a, gone := t.newAccount(s, "alice@example.com"), t.newAccount(s, "bob@example.com")
+	t.check(s.DeleteAccount(t.Context(), gone.User))
 	done, err := s.AppendBatch(t.Context(), []store.Append{
 		{Drafts: []store.Draft{text(a.Owner, "1")}},
 		{Drafts: []store.Draft{text(a.Owner, "lost"), text(gone.Owner, "lost")}},
@@ -179,24 +178,24 @@ func appendToMissingOwner(t *testing.T, s store.Store) {
 		{Drafts: []store.Draft{text(a.Owner, "2")}},
 		{Drafts: []store.Draft{text(gone.Owner+1000, "lost"), text(a.Owner, "lost")}},
 	})
-	check(t, err)
+	t.check(err)
 	for i, want := range [][]uint64{{1}, nil, nil, {2}, nil} {
 		if want == nil {
-			wantErr(t, done[i].Err, store.ErrNotFound)
+			t.wantErr(done[i].Err, store.ErrNotFound)
 			continue
 		}
-		check(t, done[i].Err)
-		equal(t, "numbers", done[i].Seqs, want)
+		t.check(done[i].Err)
+		t.equal("numbers", done[i].Seqs, want)
 	}
-	equal(t, "bodies", bodies(readAll(t.Context(), t, s, a.Owner)), []string{"1", "2"})
-	equal(t, "entries of nobody", len(readAll(t.Context(), t, s, gone.Owner)), 0)
+	t.equal("bodies", bodies(t.readAll(s, a.Owner)), []string{"1", "2"})
+	t.equal("entries of nobody", len(t.readAll(s, gone.Owner)), 0)
 }
 
-func missingOwnerLeavesHandled(t *testing.T, s store.Store) {
-	a := newAccount(t, s, "alice@example.com").Owner
-	newSession(t, s, a, "s1", "phone", "node-1")
-	newSession(t, s, a, "s2", "desktop", "node-1")
-	check(t, s.SetHandled(t.Context(), "s2", 1, 3))
+func missingOwnerLeavesHandled(t suite, s store.Store) {
+	a := t.newAccount(s, "alice@example.com").Owner
+	t.newSession(s, a, "s1", "phone", "node-1")
+	t.newSession(s, a, "s2", "desktop", "node-1")
+	t.check(s.SetHandled(t.Context(), "s2", 1, 3))
 	const nobody = 12345
 	done, err := s.AppendBatch(t.Context(), []store.Append{
 		{Session: "s1", Epoch: 1, Handled: 1, Drafts: []store.Draft{text(a, "1")}},
@@ -204,19 +203,19 @@ func missingOwnerLeavesHandled(t *testing.T, s store.Store) {
 		{Session: "s2", Epoch: 1, Handled: 4, Drafts: []store.Draft{text(nobody, "lost")}},
 		{Session: "gone", Epoch: 1, Handled: 4, Drafts: []store.Draft{text(nobody, "lost")}},
 	})
-	check(t, err)
-	check(t, done[0].Err)
-	wantErr(t, done[1].Err, store.ErrNotFound)
-	wantErr(t, done[2].Err, store.ErrNotFound)
-	wantErr(t, done[3].Err, store.ErrFenced) // which is looked at first
-	handled(t, s, "s1", 1)
-	handled(t, s, "s2", 3)
+	t.check(err)
+	t.check(done[0].Err)
+	t.wantErr(done[1].Err, store.ErrNotFound)
+	t.wantErr(done[2].Err, store.ErrNotFound)
+	t.wantErr(done[3].Err, store.ErrFenced) // which is looked at first
+	t.handled(s, "s1", 1)
+	t.handled(s, "s2", 3)
 }
 
-func pages(t *testing.T, s store.Store) {
-	a, b := newAccount(t, s, "alice@example.com").Owner, newAccount(t, s, "bob@example.com").Owner
+func pages(t suite, s store.Store) {
+	a, b := t.newAccount(s, "alice@example.com").Owner, t.newAccount(s, "bob@example.com").Owner
 	for i := range 10 {
-		appendOne(t, s, store.Append{Drafts: []store.Draft{text(a, "%d", i+1), text(b, "other")}})
+		t.appendOne(s, store.Append{Drafts: []store.Draft{text(a, "%d", i+1), text(b, "other")}})
 	}
 	for _, one := range []struct {
 		after uint64
@@ -236,31 +235,31 @@ func pages(t *testing.T, s store.Store) {
 		{0, -1, 0, 0},
 	} {
 		page, err := s.Read(t.Context(), a, one.after, one.limit)
-		check(t, err)
+		t.check(err)
 		if len(page) != one.count || (one.count > 0 && page[0].Seq != one.first) {
 			t.Errorf("after %d, limit %d: %d entries: %v", one.after, one.limit, len(page), bodies(page))
 		}
 	}
 	page, err := s.Read(t.Context(), 12345, 0, 10)
-	check(t, err)
-	equal(t, "entries of nobody", len(page), 0)
+	t.check(err)
+	t.equal("entries of nobody", len(page), 0)
 }
 
-func entrySlices(t *testing.T, s store.Store) {
-	a := newAccount(t, s, "alice@example.com").Owner
+func entrySlices(t suite, s store.Store) {
+	a := t.newAccount(s, "alice@example.com").Owner
 	stanza := []byte("abc")
-	appendOne(t, s, store.Append{Drafts: []store.Draft{{Owner: a, Stanza: stanza}}})
+	t.appendOne(s, store.Append{Drafts: []store.Draft{{Owner: a, Stanza: stanza}}})
 	stanza[0] = 'x'
-	first := readAll(t.Context(), t, s, a)
-	equal(t, "bodies", bodies(first), []string{"abc"})
+	first := t.readAll(s, a)
+	t.equal("bodies", bodies(first), []string{"abc"})
 	first[0].Stanza[1] = 'x'
-	equal(t, "bodies", bodies(readAll(t.Context(), t, s, a)), []string{"abc"})
+	t.equal("bodies", bodies(t.readAll(s, a)), []string{"abc"})
 }
 
-func delivered(t *testing.T, s store.Store) {
-	a, b := newAccount(t, s, "alice@example.com").Owner, newAccount(t, s, "bob@example.com").Owner
+func delivered(t suite, s store.Store) {
+	a, b := t.newAccount(s, "alice@example.com").Owner, t.newAccount(s, "bob@example.com").Owner
 	for range 5 {
-		appendOne(t, s, store.Append{Drafts: []store.Draft{text(a, "x"), text(b, "x")}})
+		t.appendOne(s, store.Append{Drafts: []store.Draft{text(a, "x"), text(b, "x")}})
 	}
 	for _, step := range []struct {
 		set  map[store.OwnerID]uint64
@@ -272,20 +271,20 @@ func delivered(t *testing.T, s store.Store) {
 		{map[store.OwnerID]uint64{a: 3, b: 0}, 3, 4},
 		{map[store.OwnerID]uint64{a: 6, b: math.MaxUint64}, 5, 5},
 	} {
-		check(t, s.SetDelivered(t.Context(), step.set))
+		t.check(s.SetDelivered(t.Context(), step.set))
 		for owner, want := range map[store.OwnerID]uint64{a: step.a, b: step.b} {
 			head, delivered, err := s.Head(t.Context(), owner)
-			check(t, err)
-			equal(t, "head and delivered", [2]uint64{head, delivered}, [2]uint64{5, want})
+			t.check(err)
+			t.equal("head and delivered", [2]uint64{head, delivered}, [2]uint64{5, want})
 		}
 	}
-	appendOne(t, s, store.Append{Drafts: []store.Draft{text(a, "x")}})
+	t.appendOne(s, store.Append{Drafts: []store.Draft{text(a, "x")}})
 	head, seen, err := s.Head(t.Context(), a)
-	check(t, err)
-	equal(t, "head and delivered", [2]uint64{head, seen}, [2]uint64{6, 5})
+	t.check(err)
+	t.equal("head and delivered", [2]uint64{head, seen}, [2]uint64{6, 5})
 }
 
-func headOfMissingOwner(t *testing.T, s store.Store) {
+func headOfMissingOwner(t suite, s store.Store) {
 	_, _, err := s.Head(t.Context(), 12345)
-	wantErr(t, err, store.ErrNotFound)
+	t.wantErr(err, store.ErrNotFound)
 }
