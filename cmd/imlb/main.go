@@ -31,6 +31,12 @@ type commands struct {
 	Node    nodeCmd    `cmd:"" help:"Run a chat node: it logs users in, delivers and keeps their messages."`
 	User    userCmd    `cmd:"" help:"Manage the accounts in a cluster's database."`
 	Check   checkCmd   `cmd:"" help:"Check a configuration document and list everything that is wrong with it."`
+	Config  configCmd  `cmd:"" help:"Check, compare and publish the document that the fronts of a cluster share in Consul."`
+	Drain   drainCmd   `cmd:"" help:"Give a node no new users."`
+	Undrain undrainCmd `cmd:"" help:"Give a node new users again."`
+	Weight  weightCmd  `cmd:"" help:"Give a node another share of the users."`
+	Disable disableCmd `cmd:"" help:"Take a node out of service."`
+	Enable  enableCmd  `cmd:"" help:"Take a node back into service."`
 	Place   placeCmd   `cmd:"" help:"Print which node each user lives on, given a list of nodes."`
 	Health  healthCmd  `cmd:"" help:"Ask a running front or node whether it is ready; for container health checks."`
 	Version versionCmd `cmd:"" help:"Print the version of this program."`
