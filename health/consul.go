@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/http"
 	"slices"
 	"strconv"
 	"sync"
@@ -29,18 +30,21 @@ type ConsulAgent struct {
 	KeyFile    string
 }
 
-func (a ConsulAgent) client() (*api.Client, error) {
-	client, err := api.NewClient(&api.Config{
+// client returns a client, and what frees its connections.
+func (a ConsulAgent) client() (client *api.Client, closeIdle func(), err error) {
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSHandshakeTimeout: callTimeout}
+	client, err = api.NewClient(&api.Config{
 		Address:    a.Address,
 		Token:      a.Token,
 		TokenFile:  a.TokenFile,
 		Datacenter: a.Datacenter,
+		Transport:  transport,
 		TLSConfig:  api.TLSConfig{CAFile: a.CAFile, CertFile: a.CertFile, KeyFile: a.KeyFile},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("prepare consul client for %s: %w", a.Address, err)
+		return nil, nil, fmt.Errorf("prepare consul client for %s: %w", a.Address, err)
 	}
-	return client, nil
+	return client, transport.CloseIdleConnections, nil
 }
 
 // ConsulOptions are the settings of a [Consul] source.
@@ -68,9 +72,10 @@ type ConsulOptions struct {
 // "admin" (host:port), "weight" (else Consul's own weight), "zone", "capacity" and
 // "drain" (true or false). An instance in maintenance drains.
 type Consul struct {
-	options ConsulOptions
-	client  *api.Client
-	limiter *rate.Limiter
+	options   ConsulOptions
+	client    *api.Client
+	closeIdle func() // connections of client
+	limiter   *rate.Limiter
 
 	mu     sync.Mutex
 	status SourceStatus
@@ -89,11 +94,12 @@ func NewConsul(o ConsulOptions) (*Consul, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	client, err := o.Agent.client()
+	client, closeIdle, err := o.Agent.client()
 	if err != nil {
 		return nil, err
 	}
-	return &Consul{options: o, client: client, limiter: rate.NewLimiter(rate.Limit(o.Rate), o.Burst)}, nil
+	limiter := rate.NewLimiter(rate.Limit(o.Rate), o.Burst)
+	return &Consul{options: o, client: client, closeIdle: closeIdle, limiter: limiter}, nil
 }
 
 // Status implements [Source].
@@ -113,6 +119,7 @@ type answer struct {
 
 // Run implements [Source]. It never fails.
 func (c *Consul) Run(ctx context.Context, publish func([]Endpoint)) error {
+	defer c.closeIdle()
 	answers := make(chan answer)
 	var watching sync.WaitGroup
 	defer watching.Wait()

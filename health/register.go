@@ -55,10 +55,11 @@ func Register(ctx context.Context, agent ConsulAgent, r Registration, log *slog.
 	if err != nil {
 		return err
 	}
-	client, err := agent.client()
+	client, closeIdle, err := agent.client()
 	if err != nil {
 		return err
 	}
+	defer closeIdle()
 	k := &keeper{agent: client.Agent(), service: service, log: log.With("service", r.Service, "node", r.Name)}
 	k.keep(ctx, cmp.Or(r.Verify, 2*time.Second))
 	return k.deregister(ctx)
