@@ -144,7 +144,8 @@ func (s *session) writeSASL(f xmpp.SASLFrame) error {
 	return err
 }
 
-// plain verifies a password (RFC 4616).
+// plain verifies a password (RFC 4616) with the stronger of the keys that every
+// account has.
 func (s *session) plain(ctx context.Context, initial []byte) error {
 	authzid, authcid, err := xmpp.SASLName(MechanismPlain, initial)
 	if err != nil {
@@ -158,7 +159,7 @@ func (s *session) plain(ctx context.Context, initial []byte) error {
 	if password == "" || !utf8.ValidString(password) {
 		return &xmpp.SASLError{Condition: xmpp.MalformedRequest}
 	}
-	cred, known, err := s.credential(ctx, s.plainKeys(), user)
+	cred, known, err := s.credential(ctx, MechanismScramSHA256, user)
 	if err != nil {
 		return err
 	}
@@ -171,9 +172,6 @@ func (s *session) plain(ctx context.Context, initial []byte) error {
 	}
 	return s.loggedIn(ctx, user)
 }
-
-// plainKeys is the mechanism whose keys a password is compared with.
-func (s *session) plainKeys() string { return MechanismScramSHA256 }
 
 // verify hashes the password when there is a place for it.
 func (s *session) verify(ctx context.Context, cred store.Credential, password string) (bool, error) {

@@ -223,10 +223,10 @@ func (s *session) skip(e store.Entry) {
 }
 
 // deliver writes an entry. One that is delivered in turn ends with its number
-// (XEP-0359), by which a front knows how far its client has come. One that is
-// not, because the client takes only what is addressed to its resource, or because
-// another session did not take it, has no number: it says nothing about the entries
-// before it.
+// (XEP-0359), by which a front knows how far the user has come. There is no
+// number where it would say more than is true: when the client takes only what is
+// addressed to its resource, when another session did not take the entry, or while
+// an earlier one is on its way to another session.
 func (s *session) deliver(e store.Entry, delay []byte, inTurn bool) {
 	stanza := e.Stanza
 	if delay != nil {
@@ -235,6 +235,8 @@ func (s *session) deliver(e store.Entry, delay []byte, inTurn bool) {
 	var upTo uint64
 	if inTurn {
 		upTo = e.Seq
+	}
+	if inTurn && s.hub.allBefore(e.Seq) {
 		s.cur.buf = xmpp.AppendWithChild(s.cur.buf, stanza, s.stanzaID(e.Seq))
 	} else {
 		s.cur.buf = append(s.cur.buf, stanza...)

@@ -13,7 +13,7 @@ var (
 		xmpp.NSDiscoInfo, xmpp.NSDiscoItems, xmpp.NSPing, xmpp.NSRoster, "msgoffline", // XEP-0160
 	}
 	//nolint:gochecknoglobals // A constant list.
-	userFeatures = []string{xmpp.NSDiscoInfo, xmpp.NSDiscoItems, xmpp.NSPing, xmpp.NSStanzaID}
+	userFeatures = []string{xmpp.NSDiscoInfo, xmpp.NSDiscoItems, xmpp.NSPing}
 )
 
 const (

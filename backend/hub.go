@@ -160,6 +160,19 @@ func (h *hub) arrived(f flight) {
 	h.advance()
 }
 
+// allBefore tells whether no entry before seq is left to another session: then
+// whoever has received seq has received all that is for the user.
+func (h *hub) allBefore(seq uint64) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for left := range h.pending {
+		if left < seq {
+			return false
+		}
+	}
+	return true
+}
+
 // done notes that an entry needs no delivery.
 func (h *hub) done(seq uint64) {
 	h.mu.Lock()

@@ -181,8 +181,11 @@ func (n *Node) settle(ctx context.Context, word []byte) error {
 	ctx, cancel := n.storeContext(ctx)
 	defer cancel()
 	account, ok, err := n.accounts.lookup(ctx, user)
-	if err != nil || !ok {
-		return fmt.Errorf("settle for %s: account found: %t: %w", user, ok, err)
+	if err != nil {
+		return fmt.Errorf("settle for %s: %w", user, err)
+	}
+	if !ok {
+		return fmt.Errorf("settle for %s: no such account", user)
 	}
 	head, _, err := n.store.Head(ctx, account.Owner)
 	if err != nil {
