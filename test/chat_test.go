@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"imlb/test/need"
 )
 
 // python is Debian's interpreter, to which Debian's slixmpp belongs.
@@ -19,17 +21,8 @@ const python = "/usr/bin/python3"
 func needSlixmpp(t *testing.T) {
 	t.Helper()
 	if _, err := os.Stat("/usr/lib/python3/dist-packages/slixmpp/__init__.py"); err != nil {
-		missing(t, "python3-slixmpp")
+		need.Missing(t, "python3-slixmpp")
 	}
-}
-
-// missing skips a test loudly, or fails it where everything must be there.
-func missing(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("IMLB_TEST_REQUIRE") == "all" {
-		t.Fatalf("%s is missing, and IMLB_TEST_REQUIRE=all", what)
-	}
-	t.Skipf("SKIPPED for want of %s", what)
 }
 
 // event is what happened to a client.

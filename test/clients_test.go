@@ -3,11 +3,10 @@ package test
 import (
 	"encoding/json"
 	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
+
+	"imlb/test/need"
 )
 
 // startEchoBot runs the bot as a and waits until it is online.
@@ -50,10 +49,7 @@ func testEchoBot(t *testing.T, d *dev) {
 // goSendxmpp returns the command line of Debian's go-sendxmpp for a user.
 func goSendxmpp(t *testing.T, d *dev, a account, more ...string) (path string, args []string, env startOption) {
 	t.Helper()
-	path, err := exec.LookPath("go-sendxmpp")
-	if err != nil {
-		missing(t, "go-sendxmpp")
-	}
+	path = need.Command(t, "go-sendxmpp")
 	// The certificate is one for the domain; so the address has to say it, too.
 	addr := strings.Replace(d.Front.XMPP, "127.0.0.1", d.Domain, 1)
 	args = append([]string{"-j", addr, "-u", a.jid, "-p", a.password}, more...)
@@ -82,17 +78,7 @@ func testGoSendxmpp(t *testing.T, d *dev) {
 // xmppJS starts a client of xmpp.js.
 func xmppJS(t *testing.T, d *dev, service string, a account, more ...string) (*process, *events) {
 	t.Helper()
-	node, err := exec.LookPath("node")
-	if err != nil {
-		missing(t, "node")
-	}
-	lib := os.Getenv("IMLB_XMPPJS")
-	if lib == "" {
-		lib = filepath.Join(testCache(t), "xmppjs")
-	}
-	if _, err := os.Stat(filepath.Join(lib, "node_modules", "@xmpp", "client")); err != nil {
-		missing(t, "@xmpp/client (xmpp.js)")
-	}
+	node, lib := need.Command(t, "node"), need.Node(t, "xmppjs")
 	// Older versions of Node have WebSocket behind a flag.
 	args := []string{"--experimental-websocket", "clients/xmppjs.mjs", service, d.Domain, a.name, a.password}
 	p := start(t, "xmppjs.mjs", node, append(args, more...),
@@ -129,19 +115,6 @@ func follow(l *lines, e *events) {
 			<-more
 		}
 	}
-}
-
-// testCache is where the tools of the tests are kept.
-func testCache(t *testing.T) string {
-	t.Helper()
-	if dir := os.Getenv("IMLB_TEST_CACHE"); dir != "" {
-		return dir
-	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return filepath.Join(home, ".cache", "imlb-test")
 }
 
 func testXMPPJSDirectTLS(t *testing.T, d *dev) {

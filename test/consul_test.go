@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"imlb/test/need"
 )
 
 // consul is a real agent, in server mode, so that it can be restarted with its state.
@@ -25,7 +27,7 @@ type consul struct {
 // startConsul runs an agent on loopback ports and waits until it leads itself.
 func startConsul(t *testing.T) *consul {
 	t.Helper()
-	bin := consulBinary(t)
+	bin := need.Tool(t, "consul")
 	base := freeBasePort(t)
 	port := func(i int) string { return strconv.Itoa(base + i) }
 	c := &consul{t: t, bin: bin, addr: "127.0.0.1:" + port(0), args: []string{
@@ -37,18 +39,6 @@ func startConsul(t *testing.T) *consul {
 	}}
 	c.start()
 	return c
-}
-
-func consulBinary(t *testing.T) string {
-	t.Helper()
-	for _, path := range []string{"bin/consul", "consul/consul"} {
-		path = filepath.Join(testCache(t), path)
-		if _, err := os.Stat(path); err == nil {
-			return path
-		}
-	}
-	missing(t, "consul")
-	return ""
 }
 
 // start runs the agent, for the first time or again.

@@ -223,3 +223,49 @@ func TestKillMidStanza(t *testing.T) {
 		t.Errorf("the next login landed on the dead node")
 	}
 }
+
+// TestKillTransports: clients on every transport are told in the same way that
+// their node is gone, and can log in again at once.
+func TestKillTransports(t *testing.T) {
+	t.Parallel()
+	d := startDev(t, devOptions{users: 30})
+	alice, bob := apart(t, d)
+	home := placement(t, d, bob)
+	direct, quic, web := d.dialTLS(t), quicStream(t, d.dialQUIC(t)), d.dialWebSocket(t)
+	for _, s := range []*stream{direct, quic} {
+		s.session(d.Domain, "SCRAM-SHA-256", bob)
+		s.write("<presence/>")
+		s.sync(d)
+	}
+	web.session(d.Domain, bob)
+	sender := d.dialTLS(t)
+	sender.session(d.Domain, "PLAIN", alice)
+	sender.write("<message to='%s' type='chat'><body>to all</body></message>", bob.jid)
+	for _, s := range []*stream{direct, quic} {
+		if got := s.message().body(); got != "to all" {
+			t.Errorf("received %q", got)
+		}
+	}
+	if got := web.message().body(); got != "to all" {
+		t.Errorf("received %q", got)
+	}
+
+	d.kill(t, home)
+	direct.wantShutdown()
+	quic.wantShutdown()
+	for e := web.read(); !e.is(nsStreams, "error"); e = web.read() {
+		if !e.is("jabber:client", "presence") {
+			t.Errorf("before the stream error: %+v", e)
+		}
+	}
+	if e := web.read(); !e.is(nsFraming, "close") {
+		t.Errorf("after the stream error: %+v, want <close/>", e)
+	}
+	web.wantClosed()
+	sender.sync(d)
+	sender.close()
+	if got := placement(t, d, bob); got == home {
+		t.Error("the next login landed on the dead node")
+	}
+	wantNothingStored(t, d, bob)
+}

@@ -40,9 +40,9 @@ func run(m *testing.M) int {
 	return code
 }
 
-// program builds the binary on first use and returns its path. With
-// IMLB_TEST_RACE=1 it carries the race detector, whose reports fail the test
-// whose process made them.
+// program builds the binary on first use and returns its path. It carries the
+// race detector when the tests do; what it reports fails the test that
+// started the process.
 func program(t *testing.T) string {
 	t.Helper()
 	path, err := build()
@@ -57,7 +57,7 @@ var build = sync.OnceValues(func() (string, error) { //nolint:gochecknoglobals /
 	defer cancel()
 	bin := filepath.Join(scratch, "imlb")
 	args := []string{"build", "-o", bin}
-	if os.Getenv("IMLB_TEST_RACE") == "1" {
+	if raceDetector {
 		args = append(args, "-race")
 	}
 	cmd := exec.CommandContext(ctx, "go", append(args, "imlb/cmd/imlb")...)

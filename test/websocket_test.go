@@ -84,35 +84,49 @@ func (f *frames) open(domain string) element {
 	return e
 }
 
+// session logs in with the resource "web" and goes online.
+func (f *frames) session(domain string, a account) {
+	f.t.Helper()
+	if features := f.open(domain); features.child(nsTLS, "starttls").XMLName.Local != "" {
+		f.t.Error("STARTTLS is offered on a WebSocket (RFC 7395 §3.9)")
+	}
+	f.write("<auth xmlns='" + nsSASL + "' mechanism='PLAIN'>" + plainPayload(a) + "</auth>")
+	if e := f.read(); !e.is(nsSASL, "success") {
+		f.t.Fatalf("want success, got %+v", e)
+	}
+	f.open(domain)
+	f.write("<iq xmlns='jabber:client' type='set' id='b1'><bind xmlns='" + nsBind + "'><resource>web</resource></bind></iq>")
+	if e := f.read(); !e.is("jabber:client", "iq") || e.child(nsBind, "bind").child(nsBind, "jid").Text != a.jid+"/web" {
+		f.t.Fatalf("want the resource, got %+v", e)
+	}
+	f.write("<presence xmlns='jabber:client'/>")
+	for e := f.read(); !e.is("jabber:client", "presence"); e = f.read() {
+		f.t.Logf("before the own presence: %+v", e)
+	}
+}
+
+// message reads on to the next message.
+func (f *frames) message() element {
+	f.t.Helper()
+	for {
+		if e := f.read(); e.is("jabber:client", "message") {
+			return e
+		}
+	}
+}
+
 // testWebSocketFraming: every message on the WebSocket is what RFC 7395 says,
 // from <open/> to <close/>.
 func testWebSocketFraming(t *testing.T, d *dev) {
 	alice, bob := d.account(t), d.account(t)
 	f := d.dialWebSocket(t)
-	if features := f.open(d.Domain); features.child(nsTLS, "starttls").XMLName.Local != "" {
-		t.Error("STARTTLS is offered on a WebSocket (RFC 7395 §3.9)")
-	}
-	f.write("<auth xmlns='" + nsSASL + "' mechanism='PLAIN'>" + plainPayload(alice) + "</auth>")
-	if e := f.read(); !e.is(nsSASL, "success") {
-		t.Fatalf("want success, got %+v", e)
-	}
-	f.open(d.Domain)
-	f.write("<iq xmlns='jabber:client' type='set' id='b1'><bind xmlns='" + nsBind + "'><resource>web</resource></bind></iq>")
-	if e := f.read(); !e.is("jabber:client", "iq") || e.child(nsBind, "bind").child(nsBind, "jid").Text != alice.jid+"/web" {
-		t.Fatalf("want the resource, got %+v", e)
-	}
-	f.write("<presence xmlns='jabber:client'/>")
+	f.session(d.Domain, alice)
 
 	s := d.dialTLS(t)
 	s.session(d.Domain, "PLAIN", bob)
 	s.write("<message to='%s/web' type='chat'><body>from the stream</body></message>", alice.jid)
-	for e := f.read(); ; e = f.read() {
-		if e.is("jabber:client", "message") {
-			if e.body() != "from the stream" {
-				t.Errorf("received %+v", e)
-			}
-			break
-		}
+	if m := f.message(); m.body() != "from the stream" {
+		t.Errorf("received %+v", m)
 	}
 	f.write("<close xmlns='" + nsFraming + "'/>")
 	if e := f.read(); !e.is(nsFraming, "close") {
