@@ -3,7 +3,6 @@ package bus_test
 import (
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"strings"
@@ -34,7 +33,7 @@ func options(name string) (bus.Options, node) {
 		Embedded: &bus.Embedded{},
 		Handler:  func(s bus.Signal) { n.heard <- s },
 		Lost:     func(p uint16) { n.lost <- p },
-		Logger:   slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Logger:   slog.New(slog.DiscardHandler),
 	}, n
 }
 

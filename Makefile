@@ -1,0 +1,64 @@
+# What a developer types. Everything works with Go alone; what the tests need beyond it
+# is got by "make tools", into a cache outside of the tree.
+
+SHELL       := bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS   += --no-print-directory
+
+GO       ?= go
+FUZZTIME ?= 10s
+BENCH    ?= .
+
+# Setup keeps this link on the version that the tree wants.
+LINT = "$${IMLB_TEST_CACHE:-$$HOME/.cache/imlb-test}/bin/golangci-lint"
+
+# The whole-program tests run by themselves, so that they have the machine.
+UNITS = $$($(GO) list ./... | grep -v '^imlb/test$$')
+
+.PHONY: help run build tools test unit whole lint fmt bench fuzz clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+run: ## a front and three nodes on this machine
+	$(GO) run ./cmd/imlb dev
+
+build: ## the static binary, as bin/imlb
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/imlb ./cmd/imlb
+
+tools: ## servers and clients that the tests drive, got once
+	$(GO) run ./test/tools/setup
+
+test: ## everything, from unit tests to whole programs with real clients
+	$(GO) run ./test/tools/setup go-sendxmpp python3-slixmpp nodejs npm xmppjs consul
+	$(GO) vet ./...
+	( status=0; \
+	  $(GO) test -json -race -timeout 10m $(UNITS) || status=1; \
+	  $(GO) test -json -race -timeout 15m ./test || status=1; \
+	  exit $$status ) | $(GO) run ./test/tools/report
+
+unit: ## the tests that need nothing but Go
+	$(GO) test -race -timeout 10m $(UNITS)
+
+whole: ## the whole-program tests
+	$(GO) test -race -timeout 15m -v ./test
+
+lint: ## formatting and linters, as in CI
+	$(GO) run ./test/tools/setup golangci-lint
+	$(LINT) run
+
+fmt: ## what the linters would format
+	$(GO) run ./test/tools/setup golangci-lint
+	$(LINT) fmt
+
+bench: ## the benchmarks
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem $(UNITS)
+
+fuzz: ## every fuzz target, for FUZZTIME each
+	@grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed -E 's|^(.*)/[^/]*:func |\1 |' | sort -u | \
+	while read -r package target; do \
+	  $(GO) test "$$package" -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME); \
+	done
+
+clean: ## what was built in the tree
+	rm -rf bin dist
