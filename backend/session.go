@@ -111,6 +111,7 @@ func (s *session) run(ctx context.Context) {
 	writing.Go(func() { s.write(ctx) })
 	for s.step(ctx) {
 	}
+	s.stream.release()
 	s.endBy(io.EOF) // has no effect when the end has a reason already
 	writing.Wait()
 }

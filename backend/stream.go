@@ -3,26 +3,58 @@ package backend
 import (
 	"errors"
 	"net"
+	"sync"
 
 	"imlb/backend/xmpp"
 )
 
-// readBytes is how much is read at a time.
-const readBytes = 4096
+// A client that has little to say is read into a small buffer of its own; as long
+// as there is more than that, a large one is borrowed. So a session that waits costs
+// little.
+const (
+	smallRead = 512
+	largeRead = 16 << 10
+)
+
+var largeBuffers = sync.Pool{New: func() any { return new([largeRead]byte) }} //nolint:gochecknoglobals // A pool is of use to all.
 
 // stream reads tokens from a connection.
 type stream struct {
 	conn    net.Conn
 	scanner *xmpp.Scanner
-	buf     []byte
-	rest    []byte // of buf, not yet scanned
-	lang    string // xml:lang of the client's stream header
+	small   [smallRead]byte
+	large   *[largeRead]byte // nil: not borrowed
+	more    bool             // the last read has filled its buffer
+	rest    []byte           // of a buffer, not yet scanned
+	lang    string           // xml:lang of the client's stream header
 }
 
 func (s *stream) init(conn net.Conn, l xmpp.Limits) {
 	s.conn = conn
 	s.scanner = xmpp.NewScanner(l)
-	s.buf = make([]byte, readBytes)
+}
+
+// buffer returns the buffer for the next read. What was read before is not needed
+// any more.
+func (s *stream) buffer() []byte {
+	switch {
+	case s.more && s.large == nil:
+		s.large, _ = largeBuffers.Get().(*[largeRead]byte)
+	case !s.more:
+		s.release()
+	}
+	if s.large != nil {
+		return s.large[:]
+	}
+	return s.small[:]
+}
+
+// release gives a borrowed buffer back.
+func (s *stream) release() {
+	if s.large != nil {
+		largeBuffers.Put(s.large)
+		s.large = nil
+	}
 }
 
 // next returns the next token that is not whitespace. It is valid until the next
@@ -39,8 +71,9 @@ func (s *stream) next() (xmpp.Token, error) {
 				return tok, nil
 			}
 		}
-		n, err := s.conn.Read(s.buf)
-		s.rest = s.buf[:n]
+		buf := s.buffer()
+		n, err := s.conn.Read(buf)
+		s.rest, s.more = buf[:n], n == len(buf)
 		if n == 0 && err != nil {
 			return xmpp.Token{}, err
 		}
