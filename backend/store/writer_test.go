@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -49,10 +50,12 @@ func body(a store.Append) string { return string(a.Drafts[0].Stanza) }
 type bench struct {
 	*testing.T
 
-	db      *database
-	memory  *storetest.Memory
-	writer  *store.Writer
-	owner   store.OwnerID
+	db     *database
+	memory *storetest.Memory
+	writer *store.Writer
+	owner  store.OwnerID
+
+	mu      sync.Mutex
 	answers []string // the bodies that were answered, in order, with the error if any
 }
 
@@ -96,6 +99,8 @@ func (b *bench) note(a store.Append) func(store.Appended) {
 		if done.Err != nil {
 			answer += ": " + done.Err.Error()
 		}
+		b.mu.Lock()
+		defer b.mu.Unlock()
 		b.answers = append(b.answers, answer)
 	}
 }
@@ -109,9 +114,15 @@ func (b *bench) wantBatches(want ...[]string) {
 
 func (b *bench) wantAnswers(want ...string) {
 	b.Helper()
-	if !slices.Equal(b.answers, want) {
-		b.Errorf("answers:\n got %q\nwant %q", b.answers, want)
+	if got := b.answered(); !slices.Equal(got, want) {
+		b.Errorf("answers:\n got %q\nwant %q", got, want)
 	}
+}
+
+func (b *bench) answered() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.answers)
 }
 
 // writerTest runs a test in a bubble in which time passes by itself.
@@ -179,8 +190,8 @@ func TestWriterBlocksWhenTooMuchWaits(t *testing.T) {
 		// Larger than all the room: it passes when nothing else waits.
 		b.submit(b.message("phone", "%s", make([]byte, 50_000)))
 		b.check(b.writer.Close())
-		if len(b.answers) != 4 {
-			b.Errorf("%d answers", len(b.answers))
+		if len(b.answered()) != 4 {
+			b.Errorf("%d answers", len(b.answered()))
 		}
 	})
 }
@@ -244,7 +255,7 @@ func TestWriterIsolatesWhatFails(t *testing.T) {
 		b.submit(b.message("desktop", "2"))
 		b.submit(b.message("phone", "3"))
 		b.submit(b.message("", "system"))
-		b.check(waitFor(b.Context(), func() bool { return len(b.answers) == 6 }))
+		b.check(waitFor(b.Context(), func() bool { return len(b.answered()) == 6 }))
 		b.submit(b.message("phone", "4"))
 		other := b.message("phone", "5")
 		other.Epoch = 2 // a later life of the session is not meant
@@ -293,7 +304,7 @@ func TestWriterForgetsFailures(t *testing.T) {
 			return nil
 		}
 		b.submit(b.message("phone", "1"))
-		b.check(waitFor(b.Context(), func() bool { return len(b.answers) == 1 }))
+		b.check(waitFor(b.Context(), func() bool { return len(b.answered()) == 1 }))
 		refuse = false
 		b.submit(b.message("phone", "2"))
 		<-time.After(2 * time.Minute)
