@@ -1,0 +1,328 @@
+package configs_test
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"imlb/configs"
+)
+
+// watching is a watcher that runs.
+type watching struct {
+	*configs.Watcher
+	t       *testing.T
+	updates chan configs.Update
+	stop    func() // and wait for the end; may be called more than once
+}
+
+func watch(t *testing.T, o configs.WatcherOptions) *watching {
+	t.Helper()
+	o.MaxBackoff, o.Poll, o.Rate, o.Burst = 100*time.Millisecond, 5*time.Millisecond, 1000, 100
+	w, err := configs.NewWatcher(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	watching := &watching{Watcher: w, t: t, updates: make(chan configs.Update)}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		err := w.Run(ctx, func(u configs.Update) {
+			select {
+			case watching.updates <- u:
+			case <-ctx.Done():
+			}
+		})
+		if err != nil {
+			t.Errorf("the watcher ended: %v", err)
+		}
+	}()
+	watching.stop = func() {
+		cancel()
+		<-ended
+	}
+	t.Cleanup(watching.stop)
+	return watching
+}
+
+// next returns the next update.
+func (w *watching) next() configs.Update {
+	w.t.Helper()
+	select {
+	case u := <-w.updates:
+		return u
+	case <-time.After(30 * time.Second):
+		w.t.Fatalf("waited in vain for an update; %+v", w.Status())
+	}
+	return configs.Update{}
+}
+
+func (w *watching) wantAttempts(want int) {
+	w.t.Helper()
+	if got := w.next().Proxy.Limits.LoginAttempts; got != want {
+		w.t.Errorf("got an update with %d login attempts, want %d", got, want)
+	}
+}
+
+const (
+	configKey = "imlb/c/config"
+	nodesKey  = "imlb/c/nodes/"
+)
+
+// attempts is a document that can be told from others.
+func attempts(n string) string { return front + "limits: {login_attempts: " + n + "}\n" }
+
+func sharedIn(c *fakeConsul, cacheDir string) configs.WatcherOptions {
+	return configs.WatcherOptions{Local: configs.Local{
+		Cluster: "c", Agent: &configs.Consul{Address: c.addr()}, CacheDir: cacheDir,
+	}}
+}
+
+func TestABadDocumentIsRefusedWhole(t *testing.T) {
+	c := newFakeConsul(t)
+	c.put(configKey, attempts("7"))
+	w := watch(t, sharedIn(c, ""))
+	w.wantAttempts(7)
+	c.put(configKey, front+"limits: {login_attempts: 0, frobnicate: 1}\nlog: {level: loud}\n")
+	eventually(t, "the refusal", func() bool { return w.Status().Refused == 1 })
+	s := w.Status()
+	if s.InForce.Version != 11 || s.Latest.Version != 12 || s.Latest.Accepted || len(s.Latest.Messages()) != 3 {
+		t.Errorf("got %+v, want version 12 refused for three reasons", s)
+	}
+	for _, m := range s.Latest.Messages() {
+		if !strings.HasPrefix(m, configKey+":") {
+			t.Errorf("%q does not say where it is", m)
+		}
+	}
+	c.put(configKey, attempts("8"))
+	w.wantAttempts(8)
+}
+
+func TestOverridesOneByOne(t *testing.T) {
+	c := newFakeConsul(t)
+	c.put(configKey, front)
+	c.put(nodesKey+"a", "drain: true")
+	c.put(nodesKey+"b", `{"weight": 2}`)
+	w := watch(t, sharedIn(c, ""))
+	if u := w.next(); !u.Overrides["a"].Drain || u.Overrides["b"].Weight != 2 {
+		t.Errorf("got %+v", u.Overrides)
+	}
+	c.set(func() {
+		c.index++
+		c.keys[nodesKey+"a"] = fakePair{"drian: true", c.index} // keeps what it had
+		c.keys[nodesKey+"b"] = fakePair{"disabled: true", c.index}
+		c.keys[nodesKey+"c"] = fakePair{"weight: -1", c.index}
+		c.keys[nodesKey+"no name"] = fakePair{"drain: true", c.index}
+	})
+	u := w.next()
+	if want := map[string]configs.Override{"a": {Drain: true}, "b": {Disabled: true}}; !maps.Equal(u.Overrides, want) {
+		t.Errorf("got %+v, want %+v", u.Overrides, want)
+	}
+	if errs := w.Status().OverrideErrors; len(errs) != 3 {
+		t.Errorf("got %v, want three errors", errs)
+	}
+	c.remove(nodesKey + "a")
+	if u := w.next(); len(u.Overrides) != 1 {
+		t.Errorf("got %+v, want b alone", u.Overrides)
+	}
+}
+
+func TestIndexRules(t *testing.T) {
+	c := newFakeConsul(t)
+	c.put(configKey, attempts("5"))
+	o := sharedIn(c, "")
+	o.Wait = 5 * time.Millisecond // most queries end without a change
+	w := watch(t, o)
+	w.wantAttempts(5)
+	eventually(t, "some queries", func() bool { return len(c.indexes(configKey)) > 3 })
+	c.set(func() { // state is lost, and with it the document
+		c.index = 3
+		clear(c.keys)
+	})
+	eventually(t, "the loss", func() bool { return w.Status().Latest.Err != nil })
+	c.put(configKey, attempts("6"))
+	w.wantAttempts(6)
+	w.stop()
+	asked := c.indexes(configKey)
+	if asked[0] != "" || asked[1] != "11" {
+		t.Errorf("asked with the indexes %q; want none, then that of the answer", asked[:2])
+	}
+	back := slices.Index(asked[1:], "")
+	if back < 0 || slices.Contains(asked, "0") || !slices.Contains(asked[back+1:], "3") {
+		t.Errorf("asked with the indexes %q; want a start from none after the index went backwards", asked)
+	}
+	if got := w.Status().Accepted; got != 2 {
+		t.Errorf("%d documents were looked at, want 2", got)
+	}
+}
+
+func TestLostStateTakesNothingBack(t *testing.T) {
+	c := newFakeConsul(t)
+	c.put(configKey, attempts("5"))
+	c.put(nodesKey+"a", "drain: true")
+	w := watch(t, sharedIn(c, ""))
+	w.wantAttempts(5)
+	c.set(func() {
+		c.index = 1
+		clear(c.keys)
+	})
+	eventually(t, "the loss", func() bool { return w.Status().Latest.Err != nil })
+	c.put(configKey, attempts("6"))
+	if u := w.next(); u.Proxy.Limits.LoginAttempts != 6 || !u.Overrides["a"].Drain {
+		t.Errorf("got %+v; want a to drain still", u)
+	}
+	c.put(nodesKey+"b", "drain: true")
+	if u := w.next(); u.Overrides["a"].Drain || !u.Overrides["b"].Drain {
+		t.Errorf("got %+v; want b to drain, and no longer a", u.Overrides)
+	}
+}
+
+func TestStartFromTheCache(t *testing.T) {
+	c, dir := newFakeConsul(t), filepath.Join(t.TempDir(), "made", "here")
+	c.put(configKey, attempts("5"))
+	c.put(nodesKey+"a", "drain: true")
+	w := watch(t, sharedIn(c, dir))
+	w.wantAttempts(5)
+	w.stop()
+
+	c.set(func() { c.down = true })
+	w = watch(t, sharedIn(c, dir))
+	if u := w.next(); u.Proxy.Limits.LoginAttempts != 5 || !u.Overrides["a"].Drain || u.Version != 11 {
+		t.Errorf("got %+v, want what was in force", u)
+	}
+	s := w.Status()
+	if !s.InForce.Cached || s.Failing == nil {
+		t.Errorf("got %+v, want a cached document, and that Consul fails", s)
+	}
+	c.put(configKey, attempts("6"))
+	c.set(func() { c.down = false })
+	w.wantAttempts(6)
+	eventually(t, "an end of the failures", func() bool { return w.Status().Failing == nil })
+	w.stop()
+
+	// A bad document and an empty store are no better than a Consul that is down.
+	c.put(configKey, "frobnicate: 1")
+	w = watch(t, sharedIn(c, dir))
+	w.wantAttempts(6)
+	w.stop()
+	c.remove(configKey)
+	w = watch(t, sharedIn(c, dir))
+	w.wantAttempts(6)
+	w.stop()
+	c.set(func() { clear(c.keys) })
+	if err := os.WriteFile(filepath.Join(dir, "c.config.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w = watch(t, sharedIn(c, dir))
+	eventually(t, "the news that there is no document", func() bool {
+		return errors.Is(w.Status().Latest.Err, configs.ErrNoDocument)
+	})
+}
+
+func TestWatchFile(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "front.yaml")
+	writeCertificate(t, dir)
+	write(t, file, attempts("5"))
+	w := watch(t, configs.WatcherOptions{File: file})
+	w.wantAttempts(5)
+	write(t, file, attempts("600"))
+	eventually(t, "the refusal", func() bool { return w.Status().Refused == 1 })
+	write(t, file, attempts("17"))
+	w.wantAttempts(17)
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the refusal", func() bool { return w.Status().Refused == 2 })
+	write(t, file, attempts("18"))
+	w.wantAttempts(18)
+
+	// The document is as it was, but a file that it names is not.
+	before := w.Status()
+	if err := os.Remove(filepath.Join(dir, "a.key")); err != nil {
+		t.Fatal(err)
+	}
+	w.Reload()
+	eventually(t, "the refusal", func() bool { return w.Status().Refused > before.Refused })
+}
+
+func TestWatchFileThatIsBadToBeginWith(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "front.yaml")
+	run := func() error {
+		w, err := configs.NewWatcher(configs.WatcherOptions{File: file})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w.Run(t.Context(), func(configs.Update) { t.Error("got an update") })
+	}
+	if err := run(); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("without a file: got %v", err)
+	}
+	write(t, file, "frobnicate: 1")
+	_, want := configs.LoadProxy(file)
+	if err := run(); err == nil || err.Error() != want.Error() {
+		t.Errorf("got %v, want %v", err, want)
+	}
+}
+
+// A front with a file still hears what operators say of nodes, from the agent
+// that its document names.
+func TestOverridesForAFile(t *testing.T) {
+	c, dir := newFakeConsul(t), t.TempDir()
+	file := filepath.Join(dir, "front.yaml")
+	writeCertificate(t, dir)
+	text := "cluster: c\ncache_dir: cache\nconsul: {address: \"" + c.addr() + "\"}\n" + front
+	write(t, file, text)
+	c.put(nodesKey+"a", "drain: true")
+	w := watch(t, configs.WatcherOptions{File: file})
+	if u := w.next(); !u.Overrides["a"].Drain || u.Version != 0 {
+		t.Errorf("got %+v", u)
+	}
+	w.stop()
+	c.set(func() { c.down = true })
+	w = watch(t, configs.WatcherOptions{File: file})
+	if u := w.next(); !u.Overrides["a"].Drain {
+		t.Errorf("with Consul down: got %+v, want what was kept", u)
+	}
+	write(t, file, strings.Replace(text, "cluster: c", "cluster: d", 1))
+	if u := w.next(); u.Proxy.Cluster != "d" {
+		t.Errorf("got %+v", u)
+	}
+	c.set(func() { c.down = false })
+	if u := w.next(); len(u.Overrides) > 0 {
+		t.Errorf("in another cluster: got %+v", u.Overrides)
+	}
+	write(t, file, front)
+	if u := w.next(); u.Proxy.Consul != nil {
+		t.Errorf("got %+v, want no Consul", u.Proxy)
+	}
+}
+
+func TestWatcherLeavesNothingBehind(t *testing.T) {
+	c := newFakeConsul(t)
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent(), goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"),
+		goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"), goleak.IgnoreAnyFunction("net/http.(*conn).serve"))
+	c.put(configKey, front)
+	w := watch(t, sharedIn(c, ""))
+	w.next()
+	w.stop()
+}
+
+func TestNewWatcherNeedsASource(t *testing.T) {
+	for _, o := range []configs.WatcherOptions{
+		{}, {Local: configs.Local{Cluster: "c"}}, {Local: configs.Local{Cluster: "a/b", Agent: &configs.Consul{}}},
+	} {
+		if _, err := configs.NewWatcher(o); err == nil {
+			t.Errorf("%+v was taken", o)
+		}
+	}
+}
