@@ -11,6 +11,16 @@
 // a client is durable, and a session that has been taken over by another node is
 // fenced at the same place where its message would have become durable.
 //
+// Sessions append through a Writer, which gathers what waits into few
+// transactions.
+//
+// # Databases
+//
+// Open opens SQLite. What returned without an error is on the disk, through the
+// death of the process as well as of the machine. Several processes of one machine
+// may share a file; they then take turns at writing, which suits development
+// and small hosts, not a cluster under load.
+//
 // # Ownership
 //
 // Every method is safe for concurrent use. Byte slices handed in are not kept
