@@ -324,6 +324,8 @@ func (s *session) takes(header xmpp.Header) bool {
 		switch header.Type {
 		case presenceSubscribed, presenceUnsubscribe, presenceUnsubscribed:
 			return s.interested // RFC 6121 §3.1.6, §3.2.3, §3.3.3
+		case presenceUnavailable: // its own is that of a session which it has replaced
+			return available && header.From != s.jid.String()
 		default:
 			return available
 		}
