@@ -4,12 +4,10 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -139,7 +137,7 @@ func realConsul(t *testing.T) string {
 	addr := "127.0.0.1:" + ports[0]
 	agent := exec.CommandContext(ctx, bin, "agent", "-dev", "-node=test", "-bind=127.0.0.1", "-client=127.0.0.1", "-log-level=err",
 		"-http-port="+ports[0], "-server-port="+ports[1], "-serf-lan-port="+ports[2], "-serf-wan-port="+ports[3],
-		"-dns-port=-1", "-grpc-port=-1", "-grpc-tls-port=-1", "-config-dir="+filepath.Join(t.TempDir()))
+		"-dns-port=-1", "-grpc-port=-1", "-grpc-tls-port=-1")
 	if err := agent.Start(); err != nil {
 		cancel()
 		t.Fatal(err)
@@ -160,7 +158,7 @@ func freePorts(t *testing.T, n int) []string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close()
+		defer l.Close() // when all are known, so that they differ
 		_, ports[i], _ = net.SplitHostPort(l.Addr().String())
 	}
 	return ports
@@ -194,7 +192,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 		select {
 		case <-again.C:
 		case <-deadline.C:
-			t.Fatal(fmt.Sprintf("waited in vain for %s", what))
+			t.Fatalf("waited in vain for %s", what)
 		}
 	}
 }
