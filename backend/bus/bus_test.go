@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"go.uber.org/goleak"
 
 	"imlb/backend/bus"
@@ -70,7 +72,7 @@ func together(t *testing.T, nodes ...node) {
 	}
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -280,7 +282,7 @@ func TestGoodbyeIsHeard(t *testing.T) {
 		next(t, a)
 	}
 	eventually(t, "a forgets b", func() bool { return a.Nodes() == 0 })
-	if err := b.Host(1); !errors.Is(err, bus.ErrClosed) && err == nil {
+	if err := b.Host(1); err == nil {
 		t.Fatal("hosts after Close")
 	}
 }
@@ -324,7 +326,6 @@ func TestRouteBreaks(t *testing.T) {
 	together(t, a, b)
 	host(t, a, 1)
 	host(t, b, 2)
-	eventually(t, "first words of loss", func() bool { return len(a.lost)+len(b.lost) >= 0 })
 	drain(a.lost)
 	drain(b.lost)
 	wire.cut()
@@ -456,5 +457,120 @@ func TestPublishRefuses(t *testing.T) {
 	publish(t, n, huge)
 	if got := next(t, n); got.User != huge.User {
 		t.Errorf("got user %q", got.User)
+	}
+}
+
+// Servers that somebody else runs: both nodes are told when theirs was away.
+func TestServerElsewhereRestarts(t *testing.T) {
+	elsewhere := startElsewhere(t, "127.0.0.1:0")
+	address := elsewhere.Addr().String()
+	use := func(o *bus.Options) { o.Embedded, o.URLs = nil, []string{"nats://" + address} }
+	a, b := start(t, "a", use), start(t, "b", use)
+	together(t, a, b)
+	host(t, a, 1)
+	drain(a.lost)
+
+	elsewhere.Shutdown()
+	elsewhere.WaitForShutdown()
+	eventually(t, "a notices", func() bool { return !a.Healthy() && !b.Healthy() })
+	if err := a.Publish(entry(1, 1)); err == nil {
+		t.Error("published while there was no server")
+	}
+	if err := a.Host(2); err == nil {
+		t.Error("hosted while there was no server")
+	}
+
+	startElsewhere(t, address)
+	eventually(t, "a and b are back", func() bool { return a.Healthy() && b.Healthy() })
+	if p := nextLost(t, a); p != 1 {
+		t.Fatalf("lost %d", p)
+	}
+	host(t, a, 2)
+	publish(t, b, entry(2, 3))
+	if s := next(t, a); s.Seq != 3 {
+		t.Fatalf("got %v", s)
+	}
+}
+
+func startElsewhere(t *testing.T, address string) *server.Server {
+	t.Helper()
+	host, service, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, err := strconv.Atoi(service)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if port == 0 {
+		port = server.RANDOM_PORT
+	}
+	s, err := server.NewServer(&server.Options{Host: host, Port: port, NoSigs: true, NoLog: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	if !s.ReadyForConnections(patience) {
+		t.Fatal("server not ready")
+	}
+	t.Cleanup(func() {
+		s.Shutdown()
+		s.WaitForShutdown()
+	})
+	return s
+}
+
+// Whoever hosts and unhosts at the same time must neither miss what it hosts nor
+// hear anything twice.
+func TestHostingComesAndGoes(t *testing.T) {
+	a := clustered(t, "a")
+	b := clustered(t, "b", a)
+	together(t, a, b)
+	var users sync.WaitGroup
+	for range 8 {
+		users.Go(func() {
+			for range 50 {
+				if err := a.Host(3); err != nil {
+					t.Error(err)
+					return
+				}
+				a.Unhost(3)
+			}
+		})
+	}
+	users.Wait()
+	publish(t, b, entry(3, 1)) // nobody listens
+	host(t, b, 9)              // what b has published is out
+	host(t, a, 3)
+	for seq := range uint64(100) {
+		publish(t, b, entry(3, 100+seq))
+	}
+	for seq := range uint64(100) {
+		if s := next(t, a); s.Seq != 100+seq {
+			t.Fatalf("got %d, want %d", s.Seq, 100+seq)
+		}
+	}
+}
+
+func TestCloseWhileHosting(t *testing.T) {
+	a := clustered(t, "a")
+	b := clustered(t, "b", a)
+	together(t, a, b)
+	var users sync.WaitGroup
+	for p := range uint16(100) {
+		users.Go(func() {
+			for b.Host(p) == nil {
+				b.Unhost(p)
+			}
+		})
+	}
+	b.Close()
+	users.Wait()
+	b.Close()
+	if b.Healthy() {
+		t.Error("healthy after Close")
+	}
+	if err := b.Publish(entry(1, 1)); err == nil {
+		t.Error("published after Close")
 	}
 }
