@@ -382,6 +382,3 @@ func portsFree(t *testing.T, base, n int) bool {
 	}
 	return true
 }
-
-// freePort finds one port.
-func freePort(t *testing.T) int { t.Helper(); return freeBasePort(t) }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"imlb/test/need"
 )
 
 // TestRestart: a cluster that starts again on the data of an earlier run has its
@@ -74,10 +76,34 @@ func TestDevAlone(t *testing.T) {
 		s.session(d.Domain, "SCRAM-SHA-256", account)
 		s.close()
 	}
+	pasteLine(t, d)
 	d.stop()
 	if _, err := os.Stat(d.dir); !os.IsNotExist(err) {
 		t.Errorf("the temporary directory %s is still there: %v", d.dir, err)
 	}
+}
+
+// pasteLine runs the line that the cluster prints for a person to paste, and
+// looks for the message.
+func pasteLine(t *testing.T, d *dev) {
+	t.Helper()
+	need.Command(t, "go-sendxmpp")
+	line := strings.TrimSpace(d.awaitLine("go-sendxmpp -u "))
+	if out, code := runs(t, "", "bash", []string{"-c", line}); code != 0 {
+		t.Fatalf("%s\nended with %d:\n%s", line, code, out)
+	}
+	words := strings.Fields(line)
+	receiver := account{jid: words[len(words)-1]}
+	receiver.name, _, _ = strings.Cut(receiver.jid, "@")
+	fields := strings.Fields(d.awaitLine("  " + receiver.jid + " "))
+	receiver.password = fields[len(fields)-1]
+	s := d.dialTLS(t)
+	s.session(d.Domain, "SCRAM-SHA-256", receiver)
+	s.write("<presence/>")
+	if got := strings.TrimSpace(s.message().body()); got != "hello" {
+		t.Errorf("%s received %q, want hello", receiver.jid, got)
+	}
+	s.close()
 }
 
 // TestCtrlC: a terminal sends SIGINT to all that is in the foreground. Clients

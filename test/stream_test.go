@@ -217,12 +217,14 @@ func (s *stream) wantStreamError(condition string) {
 	s.wantEnd()
 }
 
-// wantEnd reads the end of the stream and of the connection.
+// wantEnd reads the end of the stream, answers it as RFC 6120 §4.4 asks, and
+// reads the end of the connection.
 func (s *stream) wantEnd() {
 	s.t.Helper()
 	if e, err := s.next(); !errors.Is(err, io.EOF) {
 		s.t.Fatalf("want </stream:stream>, got %+v, %v", e, err)
 	}
+	_, _ = io.WriteString(s.conn, "</stream:stream>") // the server need not wait for it
 	// encoding/xml has read the closing tag or hit the end of the connection;
 	// either way nothing more may follow.
 	if rest, err := io.ReadAll(s.conn); len(rest) > 0 || isTimeout(err) {

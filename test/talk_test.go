@@ -15,14 +15,20 @@ func placement(t *testing.T, d *dev, a account) string {
 	s := d.dialTLS(t)
 	s.session(d.Domain, "PLAIN", a)
 	s.close()
+	node := d.recordOf(t, a, s).text("node")
+	if node == "" {
+		t.Fatalf("the session record of %s names no node", a.jid)
+	}
+	return node
+}
+
+// recordOf returns the session record of a user's stream that has ended.
+func (d *dev) recordOf(t *testing.T, a account, s *stream) record {
+	t.Helper()
 	source := s.source()
-	r := d.awaitRecord(t, "of "+a.jid, func(r record) bool {
+	return d.awaitRecord(t, "of "+a.jid, func(r record) bool {
 		return r.text("user") == a.jid && r.text("source") == source
 	})
-	if r.text("node") == "" {
-		t.Fatalf("session record %v names no node", r)
-	}
-	return r.text("node")
 }
 
 // apart returns two users who live on different nodes.
@@ -88,11 +94,9 @@ func testTogether(t *testing.T, d *dev) {
 	phone.close()
 	laptop.close()
 	sender.close()
-	var nodes []string
-	eventually(t, "three session records of "+alice.jid, recordCount(t, d, alice, 3, &nodes))
-	slices.Sort(nodes)
-	if nodes = slices.Compact(nodes); len(nodes) != 1 {
-		t.Errorf("the sessions of one user were on %v, want one node", nodes)
+	one, two := d.recordOf(t, alice, phone).text("node"), d.recordOf(t, alice, laptop).text("node")
+	if one != two {
+		t.Errorf("two sessions of one user were on %s and %s, want one node", one, two)
 	}
 }
 
@@ -264,20 +268,6 @@ func eventuallyBoth(t *testing.T, c *client, contact string) {
 		items := c.await("roster", nil).Items
 		return items[contact] == "both", fmt.Sprint(items)
 	})
-}
-
-// recordCount reports whether there are n session records of a user that had a
-// node, and lists their nodes.
-func recordCount(t *testing.T, d *dev, a account, n int, nodes *[]string) func(context.Context) (bool, string) {
-	t.Helper()
-	return func(context.Context) (bool, string) {
-		found := d.records(t, func(r record) bool { return r.text("user") == a.jid && r.text("node") != "" })
-		*nodes = nil
-		for _, r := range found {
-			*nodes = append(*nodes, r.text("node"))
-		}
-		return len(found) >= n, fmt.Sprint(*nodes)
-	}
 }
 
 // byNumber orders bodies of a talk ("PREFIX-7") by their number.

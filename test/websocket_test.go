@@ -157,18 +157,21 @@ func testWebSocketErrors(t *testing.T, d *dev) {
 			if !e.is(nsStreams, "error") || (tt.want != "" && e.child(nsStream, tt.want).XMLName.Local == "") {
 				t.Fatalf("want a stream error %s, got %+v", tt.want, e)
 			}
-			if e := f.read(); !e.is(nsFraming, "close") {
-				t.Errorf("want <close/>, got %+v", e)
-			}
 			f.wantClosed()
 		})
 	}
 }
 
+// wantClosed reads the server's <close/>, answers it, and reads the end of the
+// WebSocket (RFC 7395 §3.6).
 func (f *frames) wantClosed() {
 	f.t.Helper()
+	if e := f.read(); !e.is(nsFraming, "close") {
+		f.t.Errorf("want <close/>, got %+v", e)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
+	_ = f.conn.Write(ctx, websocket.MessageText, []byte("<close xmlns='"+nsFraming+"'/>")) // the server need not wait for it
 	if _, data, err := f.conn.Read(ctx); err == nil || ctx.Err() != nil {
 		f.t.Errorf("the WebSocket is still open: %q, %v", data, err)
 	}
