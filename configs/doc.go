@@ -16,3 +16,5 @@
 // value. proxy.example.yaml and node.example.yaml beside this file show and
 // explain every key.
 package configs
+
+//go:generate go test -run "TestReferencePage|TestSchemas" . -update

@@ -7,45 +7,71 @@ import (
 
 // Proxy is the document of a front.
 type Proxy struct {
-	Cluster   string          `yaml:"cluster" default:"imlb" is:"name"`
-	Domains   []string        `yaml:"domains" is:"domain" required:"list the domains of your users, like [example.com]"`
-	Listeners []Listener      `yaml:"listeners" required:"give at least one, like {protocol: xmpp, address: \":5222\"}"`
-	Pools     map[string]Pool `yaml:"pools" is:"name" required:"name at least one pool of nodes, static (nodes) or found in Consul (consul)"`
-	TLS       TLS             `yaml:"tls"`
-	SASL      ProxySASL       `yaml:"sasl"`
-	Placement Placement       `yaml:"placement"`
-	Consul    *Consul         `yaml:"consul,omitempty"` // nil: no Consul at all
+	// Cluster is the cluster that the front belongs to. It names the services and
+	// keys in Consul.
+	Cluster string `yaml:"cluster" default:"imlb" is:"name"`
+	// Domains are the domains of the users. Streams to others are refused.
+	Domains []string `yaml:"domains" is:"domain" required:"list the domains of your users, like [example.com]"`
+	// Listeners are where clients connect.
+	Listeners []Listener `yaml:"listeners" required:"give at least one, like {protocol: xmpp, address: \":5222\"}"`
+	// Pools are groups of nodes, by name. Users are spread over the nodes of a pool.
+	Pools map[string]Pool `yaml:"pools" is:"name" required:"name at least one pool of nodes, static (nodes) or found in Consul (consul)"`
+	// TLS names the certificates that clients see.
+	TLS TLS `yaml:"tls"`
+	// SASL says how clients may log in.
+	SASL ProxySASL `yaml:"sasl"`
+	// Placement says how users are spread over a pool.
+	Placement Placement `yaml:"placement"`
+	// Consul is the agent to talk to; without it Consul is not used. When the
+	// document itself comes from Consul, the agent is the one that the front was
+	// started with, and only register counts here.
+	Consul *Consul `yaml:"consul,omitempty"`
 	// CacheDir is a directory in which the last good configuration is kept, for a
-	// start while Consul is down; empty: it is not kept. It is made when needed.
-	CacheDir string        `yaml:"cache_dir,omitempty" is:"dir"`
-	Limits   ProxyLimits   `yaml:"limits"`
+	// start while Consul is down. It is made when it is not there. Without it
+	// nothing is kept.
+	CacheDir string `yaml:"cache_dir,omitempty" is:"dir"`
+	// Limits bound what one client can cost.
+	Limits ProxyLimits `yaml:"limits"`
+	// Timeouts bound how long each step of a connection may take.
 	Timeouts ProxyTimeouts `yaml:"timeouts"`
-	Admin    Admin         `yaml:"admin"`
-	Log      Log           `yaml:"log"`
+	// Admin is the HTTP listener for operators.
+	Admin Admin `yaml:"admin"`
+	// Log says what is logged to standard error, and how.
+	Log Log `yaml:"log"`
 }
 
 // Listener is one address on which clients are accepted.
 type Listener struct {
-	Name     string   `yaml:"name,omitempty" is:"name"` // unique; by default the protocol
+	// Name is what the listener is called in logs and metrics, unique; by default
+	// the protocol.
+	Name string `yaml:"name,omitempty" is:"name"`
+	// Protocol is what clients speak: xmpp (on TCP, encrypted by STARTTLS), xmpps (TLS
+	// from the first byte), https (WebSocket, host-meta) or quic.
 	Protocol Protocol `yaml:"protocol" required:"say what clients speak here: xmpp, xmpps, https or quic"`
-	Address  string   `yaml:"address" is:"listen" required:"give the host:port to listen on, like \":5222\" for all addresses"`
-	Pool     string   `yaml:"pool,omitempty" is:"name"` // by default the only pool
+	// Address is the host:port to listen on; without a host, all addresses.
+	Address string `yaml:"address" is:"listen" required:"give the host:port to listen on, like \":5222\" for all addresses"`
+	// Pool is the pool whose nodes serve these clients; by default the only one.
+	Pool string `yaml:"pool,omitempty" is:"name"`
 	// ProxyProtocol is set when something in front of this front adds a PROXY
-	// header to connections.
+	// header to connections. Not for QUIC.
 	ProxyProtocol *ProxyProtocol `yaml:"proxy_protocol,omitempty"`
-	Rate          Rate           `yaml:"rate"`
+	// Rate limits how fast connections are accepted.
+	Rate Rate `yaml:"rate"`
 }
 
 // ProxyProtocol lists who has to say in a PROXY header (v1 or v2) where
 // a connection comes from. Connections of others are taken as they are.
 type ProxyProtocol struct {
+	// Trusted are the networks whose connections have to have the header.
 	Trusted []netip.Prefix `yaml:"trusted" required:"list the networks of the proxies, like [10.0.0.0/8]"`
 }
 
 // Rate limits how fast connections are accepted.
 type Rate struct {
-	PerSecond float64 `yaml:"per_second" default:"500" min:"0"` // 0: no limit
-	Burst     int     `yaml:"burst" default:"1000" min:"1"`
+	// PerSecond is how many are accepted in a second; 0: no limit.
+	PerSecond float64 `yaml:"per_second" default:"500" min:"0"`
+	// Burst is how many are accepted at once before the rate counts.
+	Burst int `yaml:"burst" default:"1000" min:"1"`
 	// MaxWait is how long a connection above the rate may have to wait for its
 	// turn; one that would have to wait longer is refused at once.
 	MaxWait time.Duration `yaml:"max_wait" default:"2s" min:"0s"`
@@ -54,9 +80,14 @@ type Rate struct {
 // Pool is a group of nodes among which users are placed. It has either Nodes or
 // Consul.
 type Pool struct {
-	Nodes       []PoolNode    `yaml:"nodes,omitempty"`
-	Consul      *PoolConsul   `yaml:"consul,omitempty"`
-	Check       Check         `yaml:"check"`
+	// Nodes lists the nodes of a static pool.
+	Nodes []PoolNode `yaml:"nodes,omitempty"`
+	// Consul finds the nodes in Consul instead.
+	Consul *PoolConsul `yaml:"consul,omitempty"`
+	// Check says how the front itself finds out whether a node is fit.
+	Check Check `yaml:"check"`
+	// DialTimeout is how long to wait for a node to take a connection before the
+	// next is tried.
 	DialTimeout time.Duration `yaml:"dial_timeout" default:"2s" min:"1ms"`
 	// DialAttempts is how many nodes a login tries.
 	DialAttempts int `yaml:"dial_attempts" default:"3" min:"1" max:"100"`
@@ -65,11 +96,17 @@ type Pool struct {
 // PoolNode is a node of a static pool.
 type PoolNode struct {
 	// Name places users, so it must stay the same when the address changes.
-	Name    string  `yaml:"name" is:"name" required:"name the node; the name decides which users live on it"`
-	Address string  `yaml:"address" is:"dial" required:"give the host:port of the node's XMPP listener"`
-	Admin   string  `yaml:"admin,omitempty" is:"dial"` // host:port of its admin listener
-	Weight  float64 `yaml:"weight" default:"1" min:"0.001" max:"1000"`
-	Zone    string  `yaml:"zone,omitempty" is:"name"`
+	Name string `yaml:"name" is:"name" required:"name the node; the name decides which users live on it"`
+	// Address is the host:port of the node's XMPP listener.
+	Address string `yaml:"address" is:"dial" required:"give the host:port of the node's XMPP listener"`
+	// Admin is the host:port of the node's admin listener, which checks of type http
+	// and agent ask.
+	Admin string `yaml:"admin,omitempty" is:"dial"`
+	// Weight is the node's share compared with others': 2 carries twice as many users
+	// as 1.
+	Weight float64 `yaml:"weight" default:"1" min:"0.001" max:"1000"`
+	// Zone is where the node stands; see placement.zone.
+	Zone string `yaml:"zone,omitempty" is:"name"`
 	// MaxSessions is the most sessions that this front gives the node; 0: no
 	// limit.
 	MaxSessions int `yaml:"max_sessions" default:"0" min:"0"`
@@ -77,8 +114,10 @@ type PoolNode struct {
 
 // PoolConsul finds the nodes of a pool in Consul.
 type PoolConsul struct {
-	Service string `yaml:"service,omitempty" is:"name"` // by default the cluster's name with "-node"
-	Tag     string `yaml:"tag,omitempty" is:"name"`     // only instances with this tag; empty: all
+	// Service is the nodes' service; by default the cluster's name with "-node".
+	Service string `yaml:"service,omitempty" is:"name"`
+	// Tag restricts it to the instances that have it.
+	Tag string `yaml:"tag,omitempty" is:"name"`
 	// Hold is how long a node keeps its place that Consul no longer knows of while
 	// Consul is doubtful: away, restarted, or empty all of a sudden.
 	Hold time.Duration `yaml:"hold" default:"5m" min:"0s"`
@@ -86,16 +125,24 @@ type PoolConsul struct {
 
 // Check says how the front itself finds out whether a node is fit.
 type Check struct {
-	Type     CheckType     `yaml:"type" default:"tcp"`
+	// Type is how a node is asked: tcp connects to it; http asks /readyz at its admin
+	// address; agent asks /status there, and what the node says of itself (weight,
+	// capacity, draining) counts too.
+	Type CheckType `yaml:"type" default:"tcp"`
+	// Interval is the time between two checks of a node.
 	Interval time.Duration `yaml:"interval" default:"1s" min:"10ms"`
-	Timeout  time.Duration `yaml:"timeout" default:"1s" min:"1ms"`
-	Rise     int           `yaml:"rise" default:"2" min:"1"` // good checks in a row that make a node fit
-	Fall     int           `yaml:"fall" default:"2" min:"1"` // bad checks in a row that make it unfit
+	// Timeout is how long a node may take to answer.
+	Timeout time.Duration `yaml:"timeout" default:"1s" min:"1ms"`
+	// Rise is how many good checks in a row make a node fit.
+	Rise int `yaml:"rise" default:"2" min:"1"`
+	// Fall is how many bad checks in a row make it unfit.
+	Fall int `yaml:"fall" default:"2" min:"1"`
 }
 
 // Placement says how users are spread over a pool.
 type Placement struct {
 	// Epsilon is how much more than its share a node may carry: 0.25 is a quarter.
+	// Less spreads more evenly, more moves fewer users when nodes come and go.
 	Epsilon float64 `yaml:"epsilon" default:"0.25" min:"0.01" max:"10"`
 	// Zone is where the front stands; nodes of that zone come first. Empty: no
 	// zone is preferred.
@@ -104,38 +151,53 @@ type Placement struct {
 
 // TLS names the certificates that clients see.
 type TLS struct {
+	// Certificates are the certificates to choose from: the first that suits the name
+	// that a client asks for is taken, else the first of all.
 	Certificates []Certificate `yaml:"certificates" required:"clients are served in TLS only; list at least one {cert_file, key_file}"`
 }
 
 // Certificate is a certificate chain and its key, in PEM.
 type Certificate struct {
+	// CertFile holds the chain, the server's certificate first.
 	CertFile string `yaml:"cert_file" is:"file" required:"name the PEM file of the certificate chain"`
-	KeyFile  string `yaml:"key_file" is:"file" required:"name the PEM file of the private key"`
+	// KeyFile holds the certificate's key.
+	KeyFile string `yaml:"key_file" is:"file" required:"name the PEM file of the private key"`
 }
 
 // ProxySASL says which mechanisms clients are offered.
 type ProxySASL struct {
+	// Mechanisms are those that clients may log in with. The nodes verify the
+	// passwords.
 	Mechanisms []Mechanism `yaml:"mechanisms" default:"SCRAM-SHA-256,SCRAM-SHA-1,PLAIN"`
 }
 
 // ProxyLimits bound what one client can cost.
 type ProxyLimits struct {
-	// RFC 6120 §13.12 asks for at least 10,000 bytes.
-	MaxStanza            Size `yaml:"max_stanza" default:"256KiB" min:"10000" max:"64MiB"`
+	// MaxStanza is the largest stanza; RFC 6120 §13.12 asks for at least 10,000 bytes.
+	MaxStanza Size `yaml:"max_stanza" default:"256KiB" min:"10000" max:"64MiB"`
+	// MaxStanzaBeforeLogin is the same before the client has logged in.
 	MaxStanzaBeforeLogin Size `yaml:"max_stanza_before_login" default:"16KiB" min:"10000" max:"1MiB"`
-	LoginAttempts        int  `yaml:"login_attempts" default:"5" min:"1" max:"100"`
+	// LoginAttempts is after how many failed logins the connection is closed.
+	LoginAttempts int `yaml:"login_attempts" default:"5" min:"1" max:"100"`
 }
 
 // ProxyTimeouts bound how long each step of a connection may take.
 type ProxyTimeouts struct {
-	Handshake time.Duration `yaml:"handshake" default:"10s" min:"10ms"` // PROXY header, TLS, WebSocket upgrade
-	Identify  time.Duration `yaml:"identify" default:"30s" min:"10ms"`  // from the stream's start to a successful login
-	Idle      time.Duration `yaml:"idle" default:"1h" min:"1s"`         // without a byte in either direction
-	Write     time.Duration `yaml:"write" default:"30s" min:"10ms"`     // a client that does not read
-	Shutdown  time.Duration `yaml:"shutdown" default:"20s" min:"0s"`    // for sessions to end when the front stops
+	// Handshake is for PROXY header, TLS and WebSocket upgrade, together.
+	Handshake time.Duration `yaml:"handshake" default:"10s" min:"10ms"`
+	// Identify is from the stream's start to a successful login.
+	Identify time.Duration `yaml:"identify" default:"30s" min:"10ms"`
+	// Idle is without a byte in either direction. Clients that ping live on.
+	Idle time.Duration `yaml:"idle" default:"1h" min:"1s"`
+	// Write is until a client reads what was sent to it.
+	Write time.Duration `yaml:"write" default:"30s" min:"10ms"`
+	// Shutdown is for sessions to end when the front stops.
+	Shutdown time.Duration `yaml:"shutdown" default:"20s" min:"0s"`
 }
 
 // Admin is the HTTP listener for operators: health, metrics and status.
 type Admin struct {
+	// Address is its host:port. It knows no passwords: keep it on a network that
+	// you trust.
 	Address string `yaml:"address" default:"127.0.0.1:5225" is:"listen"`
 }
