@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -172,6 +173,11 @@ func (d *devCluster) start(ctx context.Context) error {
 		}
 		d.nodes = append(d.nodes, p)
 	}
+	for i, n := range d.plan {
+		if err := waitUntil(ctx, d.nodes[i], func() bool { return isReady(ctx, n.admin) }); err != nil {
+			return err
+		}
+	}
 	config, err := d.writeFrontConfig()
 	if err != nil {
 		return err
@@ -180,20 +186,15 @@ func (d *devCluster) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for i, n := range d.plan {
-		if err := waitReady(ctx, d.nodes[i], n.admin); err != nil {
-			return err
-		}
-	}
-	return waitReady(ctx, d.front, d.ports.admin)
+	return waitUntil(ctx, d.front, func() bool { return d.allPlaced(ctx) })
 }
 
-// waitReady polls a child's /readyz until it says yes, the child ends, or ctx does.
-func waitReady(ctx context.Context, p *process, admin string) error {
+// waitUntil polls a child until it is ready, the child ends, or ctx does.
+func waitUntil(ctx context.Context, p *process, ready func() bool) error {
 	ticker := time.NewTicker(devPollInterval)
 	defer ticker.Stop()
 	for {
-		if isReady(ctx, admin) {
+		if ready() {
 			return nil
 		}
 		select {
@@ -209,17 +210,47 @@ func waitReady(ctx context.Context, p *process, admin string) error {
 	}
 }
 
+// isReady asks a child's /readyz.
 func isReady(ctx context.Context, admin string) bool {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+admin+"/readyz", http.NoBody)
+	_, err := getBody(ctx, "http://"+admin+"/readyz")
+	return err == nil
+}
+
+// allPlaced tells whether the front places users on all nodes.
+func (d *devCluster) allPlaced(ctx context.Context) bool {
+	if !isReady(ctx, d.ports.admin) {
+		return false
+	}
+	body, err := getBody(ctx, "http://"+d.ports.admin+"/status")
 	if err != nil {
 		return false
+	}
+	var status frontStatus
+	if err := json.Unmarshal(body, &status); err != nil || len(status.Pools) != 1 {
+		return false
+	}
+	return status.Pools[0].Fit == len(d.plan)
+}
+
+// getBody returns the body of a good answer.
+func getBody(ctx context.Context, url string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return nil, err
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return false
+		return nil, err
 	}
-	_ = resp.Body.Close()
-	return resp.StatusCode == http.StatusOK
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s", url, resp.Status)
+	}
+	return body, nil
 }
 
 // watch waits until ctx ends or the front does. A node that ends is reported:

@@ -166,11 +166,7 @@ func serveNode(ctx context.Context, doc configs.Node, node *backend.Node, log *s
 	}
 	defer func() { err = errors.Join(err, admin.stop()) }()
 
-	leave, err := register(ctx, nodeRegistration(doc), doc.Consul, log)
-	if err != nil {
-		_ = ln.Close()
-		return err
-	}
+	leave := register(ctx, nodeRegistration(doc), doc.Consul, log)
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServing()
 	context.AfterFunc(ctx, func() {

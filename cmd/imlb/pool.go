@@ -24,6 +24,8 @@ type pool struct {
 
 	mu    sync.RWMutex
 	addrs map[string]string // of the nodes that may serve sessions, by name
+	known int               // nodes that placement has heard of; −1 before it has
+	fit   int               // of them, nodes that get new users
 }
 
 func newPool(name string, doc configs.Proxy, log *slog.Logger) (*pool, error) {
@@ -35,6 +37,7 @@ func newPool(name string, doc configs.Proxy, log *slog.Logger) (*pool, error) {
 	}
 	p := &pool{
 		name:     name,
+		known:    -1,
 		balancer: balancer.New(balancer.Options{Epsilon: doc.Placement.Epsilon, Zone: doc.Placement.Zone}),
 	}
 	p.monitor, err = health.New(health.Options{
@@ -87,6 +90,7 @@ func (p *pool) update(s health.Snapshot) {
 	}
 	members := make([]balancer.Member, len(s.Nodes))
 	addrs := make(map[string]string, len(s.Nodes))
+	fit := 0
 	for i, n := range s.Nodes {
 		serves := n.Standing == health.Fit || n.Standing == health.Draining
 		members[i] = balancer.Member{
@@ -100,11 +104,17 @@ func (p *pool) update(s health.Snapshot) {
 		if serves {
 			addrs[n.Name] = n.Addr
 		}
+		if n.Standing == health.Fit {
+			fit++
+		}
 	}
 	p.mu.Lock()
 	p.addrs = addrs
 	p.mu.Unlock()
 	p.balancer.SetMembers(members)
+	p.mu.Lock()
+	p.known, p.fit = len(s.Nodes), fit // only now: who sees that it is ready may log in at once
+	p.mu.Unlock()
 }
 
 // Pick implements proxy.Picker.
@@ -152,12 +162,13 @@ func (p *pool) report(node string, o proxy.Outcome) {
 
 // ready reports why the pool can take no session, from memory.
 func (p *pool) ready() error {
-	s := p.monitor.Snapshot()
-	if !s.Known {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	switch {
+	case p.known < 0:
 		return errors.New("its nodes are not known yet")
-	}
-	if !slices.ContainsFunc(s.Nodes, func(n health.Node) bool { return n.Standing == health.Fit }) {
-		return fmt.Errorf("none of its %d nodes is fit", len(s.Nodes))
+	case p.fit == 0:
+		return fmt.Errorf("none of its %d nodes is fit", p.known)
 	}
 	return nil
 }
@@ -166,6 +177,7 @@ func (p *pool) ready() error {
 type poolStatus struct {
 	Name        string       `json:"name"`
 	Known       bool         `json:"known"`
+	Fit         int          `json:"fit"`               // nodes that placement gives new users
 	StaleFor    float64      `json:"stale_for_seconds"` // how old what is known may be
 	Users       int          `json:"users"`
 	Sessions    int          `json:"sessions"`
@@ -202,6 +214,9 @@ func (p *pool) status(now time.Time) poolStatus {
 		Users:    placed.Users,
 		Sessions: placed.Sessions,
 	}
+	p.mu.RLock()
+	st.Fit = p.fit
+	p.mu.RUnlock()
 	for _, n := range health.Nodes {
 		entry := nodeStatus{
 			Name: n.Name, Address: n.Addr, Standing: n.Standing.String(), Cause: n.Cause, Weight: n.Weight, Zone: n.Zone,

@@ -188,10 +188,7 @@ func (f *front) serve(ctx context.Context) error {
 			}
 		})
 	}
-	leave, err := register(ctx, health.Registration{Name: f.name()}, f.doc.Consul, f.log)
-	if err != nil {
-		return errors.Join(err, f.server.Shutdown(ctx))
-	}
+	leave := register(ctx, health.Registration{Name: f.name()}, f.doc.Consul, f.log)
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServing()
 	go func() {
@@ -206,7 +203,7 @@ func (f *front) serve(ctx context.Context) error {
 		stopServing()
 	}()
 	f.log.InfoContext(ctx, "serving", slog.Any("listeners", f.server.Addrs()))
-	err = f.server.Serve(serving)
+	err := f.server.Serve(serving)
 	stopWatching()
 	watchers.Wait()
 	select {

@@ -19,16 +19,15 @@ func consulAgent(c *configs.Consul) health.ConsulAgent {
 }
 
 func nodeRegistration(doc configs.Node) health.Registration {
-	r := health.Registration{Name: doc.Name, Weight: doc.Weight, Zone: doc.Zone, Capacity: doc.Limits.MaxSessions}
-	return r
+	return health.Registration{Name: doc.Name, Weight: doc.Weight, Zone: doc.Zone, Capacity: doc.Limits.MaxSessions}
 }
 
 // register keeps this process registered in Consul until leave is called, which
 // returns once it is deregistered. Without a registration in the document it
 // does nothing.
-func register(ctx context.Context, r health.Registration, c *configs.Consul, log *slog.Logger) (leave func(), err error) {
+func register(ctx context.Context, r health.Registration, c *configs.Consul, log *slog.Logger) (leave func()) {
 	if c == nil || c.Register == nil {
-		return func() {}, nil
+		return func() {}
 	}
 	r.Service, r.Addr, r.Admin, r.Tags = c.Register.Service, c.Register.Address, c.Register.Admin, c.Register.Tags
 	r.CheckInterval, r.DeregisterAfter = c.Register.Interval, c.Register.DeregisterAfter
@@ -43,5 +42,5 @@ func register(ctx context.Context, r health.Registration, c *configs.Consul, log
 	return func() {
 		cancel()
 		registered.Wait()
-	}, nil
+	}
 }
