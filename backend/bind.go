@@ -22,36 +22,35 @@ const boundFeatures = "<stream:features>" +
 	"</stream:features>"
 
 // bind restarts the stream and gives the session its resource (RFC 6120 §7).
-func (s *session) bind(ctx context.Context) bool {
+func (s *session) bind(ctx context.Context) {
 	s.stream.restart(s.node.opts.Limits.Stanza)
-	if err := s.open([]byte(boundFeatures)); err != nil {
-		return s.failBy(err)
+	err := s.open([]byte(boundFeatures))
+	for err == nil && !s.bound {
+		err = s.bindOnce(ctx)
 	}
-	for {
-		raw, err := s.nextElement()
-		if err != nil {
-			return s.failBy(err)
-		}
-		reply, err := s.tryBind(ctx, raw)
-		if err != nil {
-			return s.failBind(err)
-		}
-		if s.bound { // from here the writer writes
-			s.nonza(reply)
-			return true
-		}
-		if _, err := s.conn.Write(reply); err != nil {
-			return s.failBy(err)
-		}
+	if stop, ok := errors.AsType[*stopError](err); ok {
+		s.refuse(stop.reason, stop.farewell)
+	} else if err != nil {
+		s.failBy(err)
 	}
 }
 
-func (s *session) failBind(err error) bool {
-	if stop, ok := errors.AsType[*stopError](err); ok {
-		s.refuse(stop.reason, stop.farewell)
-		return false
+// bindOnce handles one element and answers it.
+func (s *session) bindOnce(ctx context.Context) error {
+	raw, err := s.nextElement()
+	if err != nil {
+		return err
 	}
-	return s.failBy(err)
+	reply, err := s.tryBind(ctx, raw)
+	if err != nil {
+		return err
+	}
+	if s.bound { // from here the writer writes
+		s.nonza(reply)
+		return nil
+	}
+	_, err = s.conn.Write(reply)
+	return err
 }
 
 // tryBind handles one element before a resource is bound.
@@ -122,7 +121,7 @@ func (s *session) establish(ctx context.Context, jid xmpp.JID) error {
 		if n.draining.Load() {
 			return &stopError{ReasonShutdown, &xmpp.StreamError{Condition: xmpp.SystemShutdown}, nil}
 		}
-		return &stopError{ReasonFull, &xmpp.StreamError{Condition: xmpp.ResourceConstraint}, nil}
+		return &stopError{ReasonFull, &xmpp.StreamError{Condition: xmpp.ResourceConstraint, Text: "too many sessions"}, nil}
 	}
 	s.bound = true
 	if replaced != nil {

@@ -28,12 +28,13 @@ const (
 // on this node counts as addressed to the user: a session elsewhere may take it too,
 // but nobody can tell whether that one still lives.
 type cursor struct {
-	pos    uint64 // all entries up to this one were considered
-	live   bool   // the client takes what is addressed to the user
-	login  bool   // entries that were there before the client are being read
-	behind bool   // there may be entries after pos of which no signal came
-	items  []item // taken from the outbox and not yet done
-	wait   bool   // the store did not answer: try again a little later
+	pos    uint64    // all entries up to this one were considered
+	live   bool      // the client takes what is addressed to the user
+	login  bool      // entries that were there before the client are being read
+	since  time.Time // when the client said that it is there
+	behind bool      // there may be entries after pos of which no signal came
+	items  []item    // taken from the outbox and not yet done
+	wait   bool      // the store did not answer: try again a little later
 
 	buf     []byte      // to be written
 	waiting []time.Time // when the signals of the entries in buf came
@@ -109,7 +110,7 @@ func (s *session) put(ctx context.Context, it item) bool {
 	case itemEntry:
 		return s.putEntry(ctx, it)
 	case itemAvailable:
-		s.goLive(ctx)
+		s.goLive(ctx, it.at)
 	case itemUnavailable:
 		s.cur.live, s.cur.login = false, false
 	case itemAgain:
@@ -146,7 +147,7 @@ func (s *session) putEntry(ctx context.Context, it item) bool {
 
 // goLive begins to deliver what is addressed to the user, from the first entry
 // that none of its clients has received.
-func (s *session) goLive(ctx context.Context) {
+func (s *session) goLive(ctx context.Context, since time.Time) {
 	if s.cur.live {
 		return
 	}
@@ -159,6 +160,7 @@ func (s *session) goLive(ctx context.Context) {
 	}
 	s.cur.pos = s.hub.atLeast(delivered)
 	s.cur.live, s.cur.login, s.cur.behind = true, true, true
+	s.cur.since = since.Truncate(time.Millisecond) // as entries' times are
 }
 
 // catchUp reads and delivers one page after the cursor.
@@ -184,10 +186,10 @@ func (s *session) catchUp(ctx context.Context) {
 	}
 }
 
-// delay returns the mark of an entry that is delivered later than it was sent
-// (XEP-0203), or nil.
+// delay returns the mark of an entry that was sent before the client was there, or
+// that was missed for long (XEP-0203), else nil.
 func (s *session) delay(e store.Entry) []byte {
-	if !s.cur.login && time.Since(e.Time) < lateAfter {
+	if !e.Time.Before(s.cur.since) && time.Since(e.Time) < lateAfter {
 		return nil
 	}
 	return []byte("<delay xmlns='" + xmpp.NSDelay + "' from='" + s.node.opts.Domain +

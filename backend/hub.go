@@ -56,11 +56,11 @@ func (n *Node) hub(user string) *hub {
 func (n *Node) join(s *session) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.draining.Load() || n.full() {
-		return false
-	}
 	user := s.account.User
 	h := n.hubs[user]
+	if n.draining.Load() || n.full() || h.full(s.jid.Resource()) {
+		return false
+	}
 	if h == nil {
 		h = &hub{
 			node: n, user: s.jid.Bare(), owner: s.account.Owner, partition: n.opts.Partition(user),
@@ -81,6 +81,17 @@ func (n *Node) join(s *session) bool {
 func (n *Node) full() bool {
 	most := n.opts.Limits.MaxSessions
 	return most > 0 && len(n.sessions) >= most
+}
+
+// full tells whether the user has all the sessions that it may have, not counting
+// one that is replaced; under Node.mu.
+func (h *hub) full(resource string) bool {
+	if h == nil {
+		return false
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.sessions) >= h.node.opts.Limits.PerUser && h.sessions[resource] == nil
 }
 
 // part removes a session. Entries that were left to it go to the user's others.

@@ -3,6 +3,7 @@ package backend_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ type brokenStore struct {
 	noLease  atomic.Bool
 	noAppend atomic.Bool
 	noRead   atomic.Bool
+	panics   atomic.Bool
 }
 
 var errBroken = errors.New("the store is broken")
@@ -26,6 +28,13 @@ func (b *brokenStore) RenewLease(ctx context.Context, node, incarnation string, 
 		return errBroken
 	}
 	return b.Store.RenewLease(ctx, node, incarnation, until)
+}
+
+func (b *brokenStore) Roster(ctx context.Context, owner store.OwnerID) ([]store.RosterItem, uint64, error) {
+	if b.panics.Load() {
+		panic("a mistake")
+	}
+	return b.Store.Roster(ctx, owner)
 }
 
 func (b *brokenStore) AppendBatch(ctx context.Context, batch []store.Append) ([]store.Appended, error) {
@@ -94,5 +103,22 @@ func TestReadFails(t *testing.T) {
 	broken.noRead.Store(false)
 	for _, body := range []string{"1", "2", "3"} {
 		bob.expect("<body>" + body + "</body>")
+	}
+}
+
+// A mistake of ours ends the session that runs into it, and no other.
+func TestPanic(t *testing.T) {
+	broken := &brokenStore{}
+	c := newCluster(t, 1, func(o *backend.Options) { broken.Store, o.Store = o.Store, broken })
+	alice, bob := c.login(0, "alice", "phone"), c.online(0, "bob", "desk")
+	broken.panics.Store(true)
+	alice.write(getRoster)
+	alice.gone()
+	broken.panics.Store(false)
+	bob.sync()
+	c.eventually("alice's session is gone", func() bool { return len(c.sessions("alice")) == 0 })
+	c.eventually("the log line", func() bool { return strings.Contains(c.nodes[0].log.String(), "reason=internal") })
+	if log := c.nodes[0].log.String(); !strings.Contains(log, "a mistake") {
+		t.Errorf("log: %s", log)
 	}
 }

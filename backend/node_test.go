@@ -208,6 +208,21 @@ func TestFull(t *testing.T) {
 	}
 }
 
+func TestTooManySessionsOfOneUser(t *testing.T) {
+	c := newCluster(t, 1, func(o *backend.Options) { o.Limits.PerUser = 2 })
+	c.online(0, "alice", "phone")
+	c.online(0, "alice", "desk")
+	c.online(0, "alice", "desk") // replaces one
+	cl := c.dial(0, leg{})
+	cl.open()
+	cl.write(auth("PLAIN", b64("\x00alice\x00pencil")))
+	cl.expect("^<success ")
+	cl.scanner.Reset()
+	cl.open()
+	cl.write("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>")
+	cl.end("resource-constraint")
+}
+
 func TestAdmin(t *testing.T) {
 	c := newCluster(t, 1, func(o *backend.Options) { o.Weight, o.Capacity = 2, 100 })
 	c.online(0, "alice", "phone")

@@ -82,6 +82,7 @@ type Options struct {
 type Limits struct {
 	Stanza      xmpp.Limits // of a logged-in client; before login no more than 10,000 bytes (RFC 6120 §13.12)
 	MaxSessions int         // on this node; 0: no limit
+	PerUser     int         // sessions of one user on this node; 100
 	QueueBytes  int         // waiting to be written to one client; 1 MiB
 	Outstanding int         // messages of one session on their way into the store; 64
 	Unacked     int         // stored messages that a client may leave without XEP-0198 acknowledgement; 10,000
@@ -169,6 +170,7 @@ func (o Options) check() error {
 }
 
 func (l Limits) withDefaults() Limits {
+	setDefault(&l.PerUser, 100)
 	setDefault(&l.QueueBytes, 1<<20)
 	setDefault(&l.Outstanding, 64)
 	setDefault(&l.Unacked, 10_000)

@@ -48,7 +48,7 @@ type item struct {
 	seq      uint64    // itemEntry
 	seqs     []uint64  // itemAgain
 	resource string    // itemEntry: that it is for, if for one
-	at       time.Time // itemEntry: when the signal came
+	at       time.Time // itemEntry, itemAvailable: when the signal, or the presence, came
 }
 
 // itemOverhead is what an item costs beside its data.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"imlb/backend/bus"
 	"imlb/backend/store"
@@ -45,6 +46,7 @@ func (s *session) presenceStanza(ctx context.Context, raw []byte, header xmpp.He
 
 // goAvailable handles initial presence (RFC 6121 §4.2) and its updates (§4.4).
 func (s *session) goAvailable(ctx context.Context, raw []byte, header xmpp.Header) error {
+	received := time.Now()
 	priority, err := readPriority(raw)
 	if err != nil {
 		return s.bounce(raw, header, xmpp.BadRequest)
@@ -59,7 +61,7 @@ func (s *session) goAvailable(ctx context.Context, raw []byte, header xmpp.Heade
 		s.probeContacts()
 	}
 	if priority >= 0 {
-		s.out.push(item{kind: itemAvailable})
+		s.out.push(item{kind: itemAvailable, at: received})
 	} else {
 		s.out.push(item{kind: itemUnavailable})
 	}

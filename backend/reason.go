@@ -22,8 +22,9 @@ const (
 	ReasonAccountGone          // the account was deleted
 	ReasonStoreFailed          // the store did not take what the client was to be promised
 	ReasonBusFailed            // the bus did not host the user
-	ReasonFull                 // the node has all the sessions that it may have
+	ReasonFull                 // the node, or the user, has all the sessions that it may have
 	ReasonShutdown             // the node drains or stops
+	ReasonInternal             // a mistake in the node: a panic
 	reasonCount
 )
 
@@ -45,6 +46,7 @@ var reasonTexts = [reasonCount]string{ //nolint:gochecknoglobals // A constant t
 	ReasonBusFailed:     "bus-failed",
 	ReasonFull:          "full",
 	ReasonShutdown:      "shutdown",
+	ReasonInternal:      "internal",
 }
 
 // String returns the word that logs and metrics have.

@@ -3,9 +3,11 @@ package backend
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -62,23 +64,38 @@ func newSession(n *Node, conn net.Conn) *session {
 	return s
 }
 
-// serve is the life of a session, in order. Each step ends the session itself
-// when it returns false.
+// serve is the life of a session.
 func (s *session) serve(ctx context.Context) {
 	defer close(s.gone)
+	s.login(ctx)
+	if s.bound {
+		s.run(ctx)
+		s.leave(ctx)
+	}
+}
+
+// login is everything before the client may send stanzas, in order. Each step
+// ends the session itself when it returns false.
+func (s *session) login(ctx context.Context) {
+	defer s.survive(ctx)
 	deadline := s.started.Add(s.node.opts.Timeouts.Handshake)
 	_ = s.conn.SetDeadline(deadline) // a connection that is gone says so at the next read
-	if !s.meet(ctx) {
+	if s.meet(ctx) && s.authenticate(ctx) {
+		s.bind(ctx)
+	}
+}
+
+// survive ends a session that has run into a mistake of ours. Deferred by each of
+// its goroutines, it keeps the mistake from everybody else's.
+func (s *session) survive(ctx context.Context) {
+	p := recover()
+	if p == nil {
 		return
 	}
-	if !s.authenticate(ctx) {
-		return
-	}
-	if !s.bind(ctx) {
-		return
-	}
-	s.run(ctx)
-	s.leave(ctx)
+	s.node.opts.Logger.ErrorContext(ctx, "panic in a session",
+		slog.String("user", s.account.User), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+	s.finish(ReasonInternal, fmt.Errorf("panic: %v", p), nil)
+	_ = s.conn.Close() // the other goroutine has nothing to wait for
 }
 
 // meet reads what the front says first.
@@ -108,12 +125,21 @@ func (s *session) meet(ctx context.Context) bool {
 // run serves the logged-in client until its stream ends, one way or another.
 func (s *session) run(ctx context.Context) {
 	var writing sync.WaitGroup
-	writing.Go(func() { s.write(ctx) })
+	writing.Go(func() {
+		defer s.survive(ctx)
+		s.write(ctx)
+	})
+	s.read(ctx)
+	writing.Wait()
+}
+
+// read handles what the client sends until its stream ends.
+func (s *session) read(ctx context.Context) {
+	defer s.survive(ctx)
 	for s.step(ctx) {
 	}
 	s.stream.release()
 	s.endBy(io.EOF) // has no effect when the end has a reason already
-	writing.Wait()
 }
 
 // step reads and handles one token. After the end of the session it only takes
