@@ -25,10 +25,12 @@ func (p *Proxy) complete(local Local) {
 			l.Pool = slices.Collect(maps.Keys(p.Pools))[0]
 		}
 	}
-	for _, pool := range p.Pools {
+	for name, pool := range p.Pools {
 		if pool.Consul != nil && pool.Consul.Service == "" {
 			pool.Consul.Service = p.Cluster + "-node"
 		}
+		pool.Check.Path = cmp.Or(pool.Check.Path, pool.Check.Type.path())
+		p.Pools[name] = pool
 	}
 	if len(p.Listeners) > 0 {
 		p.Consul.complete(p.Cluster+"-front", local.reach(p.Listeners[0].Address), local.reach(p.Admin.Address))
@@ -97,6 +99,12 @@ func (p *Proxy) checkPool(d *decoder, at string, pool Pool) {
 		d.refuse(at+".consul", "no agent is named; add a block consul with its address to the document")
 	case pool.Consul == nil && len(pool.Nodes) == 0:
 		d.refuse(at, "has no nodes; list them under nodes, or find them with a block consul")
+	}
+	if pool.Check.Type == CheckTCP && pool.Check.Path != "" {
+		d.refuse(at+".check.path", "is for checks of type http and agent; this one is of type tcp")
+	}
+	if pool.Check.FastInterval > pool.Check.Interval {
+		d.refuse(at+".check.fast_interval", "%v is more than interval, %v", pool.Check.FastInterval, pool.Check.Interval)
 	}
 	names, addresses := map[string]int{}, map[string]int{}
 	for i, n := range pool.Nodes {

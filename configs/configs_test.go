@@ -27,7 +27,7 @@ func TestDefaultsAreFilledIn(t *testing.T) {
 		}},
 		Pools: map[string]configs.Pool{"chat": {
 			Nodes:       []configs.PoolNode{{Name: "node-1", Address: "10.0.0.1:5280", Weight: 1}},
-			Check:       configs.Check{Type: configs.CheckTCP, Interval: time.Second, Timeout: time.Second, Rise: 2, Fall: 2},
+			Check:       configs.Check{Type: configs.CheckTCP, ProxyHeader: true, Interval: time.Second, Timeout: time.Second, Rise: 2, Fall: 2},
 			DialTimeout: 2 * time.Second, DialAttempts: 3,
 		}},
 		TLS:       configs.TLS{Certificates: []configs.Certificate{{CertFile: "a.crt", KeyFile: "a.key"}}},
@@ -107,7 +107,7 @@ tls:
 	if !reflect.DeepEqual(a.Nodes, b.Nodes) {
 		t.Errorf("the nodes of b are %v, want those of a", b.Nodes)
 	}
-	want := configs.Check{Type: configs.CheckTCP, Interval: 3 * time.Second, Timeout: time.Second, Rise: 4, Fall: 5}
+	want := configs.Check{Type: configs.CheckTCP, ProxyHeader: true, Interval: 3 * time.Second, Timeout: time.Second, Rise: 4, Fall: 5}
 	if b.Check != want {
 		t.Errorf("the check of b is %+v, want %+v", b.Check, want)
 	}

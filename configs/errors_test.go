@@ -221,6 +221,20 @@ var wrongProxies = []struct {
 		[]string{`f:10:37: consul.register.address: is missing; what this process listens on does not name one host and port, so say where others reach it`},
 	},
 	{
+		"a path for a check that asks for none", "tls:", "    check: {path: /up, interval: 1s, fast_interval: 2s}\ntls:",
+		[]string{
+			"f:8:13: pools.chat.check.path: is for checks of type http and agent; this one is of type tcp",
+			"f:8:38: pools.chat.check.fast_interval: 2s is more than interval, 1s",
+		},
+	},
+	{
+		"a path that is none", "tls:", "    check: {type: http, path: up}\ntls:",
+		[]string{
+			"f:7:9: pools.chat.nodes[0].admin: is missing; the pool's checks are of type http and ask the node's admin listener",
+			`f:8:31: pools.chat.check.path: "up" is not a path; write it like /readyz`,
+		},
+	},
+	{
 		"half a client certificate", "", "consul: {address: \"127.0.0.1:8500\", tls: {cert_file: a}}\n",
 		[]string{`f:10:37: consul.tls: has only one of cert_file and key_file; a client certificate needs both`},
 	},

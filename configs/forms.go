@@ -20,6 +20,7 @@ var forms = map[string]func(string) error{
 	"name":     isName,
 	"file":     isFile,
 	"dir":      isDir,
+	"path":     isPath,
 	"database": isDatabase,
 	"nats":     isNATS,
 }
@@ -112,6 +113,18 @@ func isFile(s string) error {
 func isDir(s string) error {
 	if s == "" || strings.ContainsRune(s, 0) {
 		return fmt.Errorf("%q is not the name of a directory", s)
+	}
+	return nil
+}
+
+// isPath accepts the path of a URL on the node that is asked, or nothing.
+func isPath(s string) error {
+	if s == "" {
+		return nil
+	}
+	u, err := url.Parse(s)
+	if err != nil || !strings.HasPrefix(s, "/") || u.Host != "" || u.Fragment != "" {
+		return fmt.Errorf("%q is not a path; write it like /readyz", s)
 	}
 	return nil
 }

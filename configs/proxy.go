@@ -129,8 +129,17 @@ type Check struct {
 	// address; agent asks /status there, and what the node says of itself (weight,
 	// capacity, draining) counts too.
 	Type CheckType `yaml:"type" default:"tcp"`
+	// Path is what checks of type http and agent ask for; by default /readyz and
+	// /status.
+	Path string `yaml:"path,omitempty" is:"path"`
+	// ProxyHeader makes checks of type tcp say in a PROXY v2 header that they are
+	// checks; set it to false for nodes that do not know such headers.
+	ProxyHeader bool `yaml:"proxy_header" default:"true"`
 	// Interval is the time between two checks of a node.
 	Interval time.Duration `yaml:"interval" default:"1s" min:"10ms"`
+	// FastInterval is the same while a node's state is in doubt: before its first
+	// result, and after results that have not decided yet; 0: a fifth of interval.
+	FastInterval time.Duration `yaml:"fast_interval" default:"0s" min:"0s"`
 	// Timeout is how long a node may take to answer.
 	Timeout time.Duration `yaml:"timeout" default:"1s" min:"1ms"`
 	// Rise is how many good checks in a row make a node fit.

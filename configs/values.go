@@ -99,6 +99,18 @@ func (CheckType) choices() []string {
 	return []string{string(CheckTCP), string(CheckHTTP), string(CheckAgent)}
 }
 
+// path is what a check of the type asks for by default.
+func (t CheckType) path() string {
+	switch t {
+	case CheckHTTP:
+		return "/readyz"
+	case CheckAgent:
+		return "/status"
+	case CheckTCP:
+	}
+	return ""
+}
+
 // Mechanism is a SASL mechanism (RFC 6120 §6).
 type Mechanism string
 
