@@ -15,6 +15,9 @@ LINT = "$${IMLB_TEST_CACHE:-$$HOME/.cache/imlb-test}/bin/golangci-lint"
 # The whole-program tests run by themselves, so that they have the machine.
 UNITS = $$($(GO) list ./... | grep -v '^imlb/test$$')
 
+# Ceilings on memory and allocations hold without the race detector only.
+CEILINGS = $$(grep -rl --include='*_test.go' raceEnabled . | xargs -n1 dirname | sort -u)
+
 .PHONY: help run build tools test unit whole lint fmt bench fuzz clean
 
 help: ## this list
@@ -34,6 +37,7 @@ test: ## everything, from unit tests to whole programs with real clients
 	$(GO) vet ./...
 	( status=0; \
 	  $(GO) test -json -race -timeout 10m $(UNITS) || status=1; \
+	  $(GO) test -json -timeout 10m $(CEILINGS) || status=1; \
 	  $(GO) test -json -race -timeout 15m ./test || status=1; \
 	  exit $$status ) | $(GO) run ./test/tools/report
 

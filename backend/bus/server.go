@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -202,11 +203,29 @@ func (l *serverLog) fatal() error {
 func (l *serverLog) Noticef(format string, v ...any) { say(l.logger.Debug, format, v) }
 
 // Warnf implements server.Logger.
-func (l *serverLog) Warnf(format string, v ...any) { say(l.logger.Warn, format, v) }
+func (l *serverLog) Warnf(format string, v ...any) {
+	if strings.HasPrefix(format, plaintextPassword) {
+		return
+	}
+	say(l.logger.Warn, format, v)
+}
 
-// Errorf implements server.Logger. Errors of a server are mostly peers that
-// cannot be reached at the moment.
-func (l *serverLog) Errorf(format string, v ...any) { say(l.logger.Warn, format, v) }
+// Errorf implements server.Logger. What a server calls an error is a peer or a
+// client that it has trouble with. A node that is not there, or not
+// yet, is nothing to warn of: who relies on it finds out by other means.
+func (l *serverLog) Errorf(format string, v ...any) {
+	if strings.HasPrefix(format, noRoute) {
+		say(l.logger.Info, format, v)
+		return
+	}
+	say(l.logger.Warn, format, v)
+}
+
+// What the server says of passwords in files, and of nodes that it cannot reach.
+const (
+	plaintextPassword = "Plaintext passwords detected"
+	noRoute           = "Error trying to connect to route"
+)
 
 // Debugf implements server.Logger.
 func (l *serverLog) Debugf(format string, v ...any) { say(l.logger.Debug, format, v) }
