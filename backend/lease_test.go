@@ -18,6 +18,7 @@ type brokenStore struct {
 	noLease  atomic.Bool
 	noAppend atomic.Bool
 	noRead   atomic.Bool
+	noRoster atomic.Bool
 	panics   atomic.Bool
 }
 
@@ -33,6 +34,9 @@ func (b *brokenStore) RenewLease(ctx context.Context, node, incarnation string, 
 func (b *brokenStore) Roster(ctx context.Context, owner store.OwnerID) ([]store.RosterItem, uint64, error) {
 	if b.panics.Load() {
 		panic("a mistake")
+	}
+	if b.noRoster.Load() {
+		return nil, 0, errBroken
 	}
 	return b.Store.Roster(ctx, owner)
 }
@@ -121,4 +125,18 @@ func TestPanic(t *testing.T) {
 	if log := c.nodes[0].log.String(); !strings.Contains(log, "a mistake") {
 		t.Errorf("log: %s", log)
 	}
+}
+
+// What needs the store and fails is answered so, and the session goes on.
+func TestRosterFails(t *testing.T) {
+	broken := &brokenStore{}
+	c := newCluster(t, 1, func(o *backend.Options) { broken.Store, o.Store = o.Store, broken })
+	alice := c.login(0, "alice", "phone")
+	broken.noRoster.Store(true)
+	alice.write(getRoster + "<presence/>")
+	alice.expect("^<iq [^>]*type='error'.*<internal-server-error ")
+	alice.expect("^<presence [^>]*type='error'.*<internal-server-error ")
+	broken.noRoster.Store(false)
+	alice.write("<presence/>")
+	alice.expect("^<presence [^>]*from='alice@example.com/phone'")
 }

@@ -96,3 +96,19 @@ func TestSettle(t *testing.T) {
 		}
 	}
 }
+
+// The word of a front counts for a user who is here already.
+func TestSettleWhileThere(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	alice, bob := c.online(0, "alice", "phone"), c.login(0, "bob", "desk")
+	bob.write(smEnable)
+	bob.expect("^<enabled ")
+	bob.write("<presence/>")
+	bob.expect("^<presence ")
+	alice.write("<message to='bob@example.com' type='chat'><body>1</body></message>")
+	bob.expect("<body>1</body>")
+	c.dial(0, leg{settle: "bob@example.com\x001"}).gone()
+	_ = bob.conn.Close() // without having acknowledged it
+	c.eventually("bob is gone", func() bool { return len(c.sessions("bob")) == 0 })
+	c.online(0, "bob", "desk").sync()
+}

@@ -242,3 +242,46 @@ func TestSlowClient(t *testing.T) {
 		bob.expect(fmt.Sprintf("<body>%d x", i))
 	}
 }
+
+// What cannot be fetched again ends a client that does not read.
+func TestSlowClientIsEnded(t *testing.T) {
+	c := newCluster(t, 1, func(o *backend.Options) { o.Limits.QueueBytes = 4 << 10 })
+	alice, bob := c.online(0, "alice", "phone"), c.online(0, "bob", "desk")
+	headline := "<message to='bob@example.com' type='headline'><body>" + strings.Repeat("x", 8000) + "</body></message>"
+	c.eventually("bob is ended", func() bool {
+		alice.write(strings.Repeat(headline, 100))
+		return len(c.sessions("bob")) == 0 || strings.Contains(c.nodes[0].log.String(), "reason=slow-client")
+	})
+	_ = bob.conn.Close()
+	c.eventually("the log line", func() bool { return strings.Contains(c.nodes[0].log.String(), "reason=slow-client") })
+}
+
+// A recipient that is deleted while its address is remembered.
+func TestDeletedRecipient(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	alice := c.online(0, "alice", "phone")
+	alice.write(smEnable)
+	alice.expect("^<enabled ")
+	alice.write("<message to='bob@example.com' type='chat'><body>1</body></message>")
+	alice.sync()
+	if err := c.store.DeleteAccount(t.Context(), "bob@example.com"); err != nil {
+		t.Fatal(err)
+	}
+	alice.write("<message to='bob@example.com' type='chat' id='m2'><body>2</body></message>")
+	alice.expect("^<message [^>]*type='error'.*<service-unavailable ")
+	alice.write("<message to='bob@example.com' type='chat' id='m3'><body>3</body></message>")
+	alice.expect("^<message [^>]*type='error'.*<service-unavailable ")
+	alice.write(smAsk)
+	alice.expect("^<a [^>]*h='4'/>")
+}
+
+// A client that only sends leaves nothing behind that is taken for undelivered.
+func TestSenderWithoutPresence(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	alice := c.login(0, "alice", "cron")
+	for range 3 {
+		alice.write("<message to='bob@example.com' type='chat'><body>x</body></message>")
+	}
+	c.eventually("all is settled", func() bool { head, delivered := c.head("alice"); return head == 3 && delivered == 3 })
+	alice.sync()
+}

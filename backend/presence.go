@@ -55,15 +55,10 @@ func (s *session) goAvailable(ctx context.Context, raw []byte, header xmpp.Heade
 		return s.bounceFailed(ctx, raw, header, err)
 	}
 	presence := s.stamp(raw, header)
-	first := s.hub.show(s, presence, priority)
+	first := s.hub.show(s, presence, priority, received)
 	s.node.broadcast(s.hub.user, s.hub.contacts(store.SubscriptionFrom), presence)
 	if first {
 		s.probeContacts()
-	}
-	if priority >= 0 {
-		s.out.push(item{kind: itemAvailable, at: received})
-	} else {
-		s.out.push(item{kind: itemUnavailable})
 	}
 	if first {
 		return s.showRequests(ctx)
@@ -89,26 +84,38 @@ func readPriority(raw []byte) (int, error) {
 	return 0, nil
 }
 
-// show sets a session's presence; first reports that it was unavailable before.
-func (h *hub) show(s *session, presence []byte, priority int) (first bool) {
+// show sets a session's presence, and tells its cursor in the same moment, so that
+// stored and other messages stay in order; first reports that it was unavailable
+// before.
+func (h *hub) show(s *session, presence []byte, priority int, at time.Time) (first bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	first = s.presence == nil
 	s.presence, s.priority = presence, priority
+	if priority >= 0 {
+		s.out.push(item{kind: itemAvailable, at: at})
+	} else {
+		s.out.push(item{kind: itemUnavailable})
+	}
 	return first
+}
+
+// hide makes a session unavailable; was reports that it was not.
+func (h *hub) hide(s *session) (was bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	was = s.presence != nil
+	s.presence = nil
+	s.out.push(item{kind: itemUnavailable})
+	return was
 }
 
 // goUnavailable handles unavailable presence (RFC 6121 §4.5). presence is addressed
 // from the session.
 func (s *session) goUnavailable(presence []byte) {
 	h := s.hub
-	h.mu.Lock()
-	was := s.presence != nil
-	s.presence = nil
-	h.mu.Unlock()
-	s.out.push(item{kind: itemUnavailable})
 	var told []string
-	if was {
+	if h.hide(s) {
 		told = h.contacts(store.SubscriptionFrom)
 		s.node.broadcast(h.user, told, presence)
 	}

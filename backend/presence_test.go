@@ -2,6 +2,7 @@ package backend_test
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -214,16 +215,18 @@ func TestRoster(t *testing.T) {
 	set := func(item, want string) {
 		t.Helper()
 		phone.write("<iq type='set' id='set'><query xmlns='jabber:iq:roster'>" + item + "</query></iq>")
-		phone.expect(want)
+		if got := phone.skipTo("^<iq [^>]*id='set'"); !regexp.MustCompile(want).MatchString(got) {
+			t.Errorf("%s: got %s, want %s", item, got, want)
+		}
 	}
 	ok := "^<iq type='result' id='set'"
 	set("<item jid='bob@example.com' name='Bob &amp; co'><group>b</group><group>a</group></item>", ok)
 	want := "<item jid='bob@example.com' name='Bob &amp; co' subscription='none'><group>a</group><group>b</group></item>"
 	tab.expect("^<iq type='set' id='[^']+' to='alice@example.com/tab'><query xmlns='jabber:iq:roster' ver='1'>" + want)
 	phone.write(getRoster)
-	phone.expect("ver='1'>" + want + "</query>")
+	phone.skipTo("id='roster'.*ver='1'>" + want + "</query>")
 	phone.write("<iq type='get' id='same'><query xmlns='jabber:iq:roster' ver='1'/></iq>")
-	phone.expect("^<iq type='result' id='same' to='alice@example.com/phone'></iq>")
+	phone.skipTo("^<iq type='result' id='same' to='alice@example.com/phone'></iq>")
 
 	for item, condition := range map[string]string{
 		"":                    "bad-request",
@@ -237,7 +240,7 @@ func TestRoster(t *testing.T) {
 	} {
 		set(item, "type='error'.*<"+condition+" ")
 	}
-	set("<item jid='bob@example.com' subscription='remove'/>", ok+"|^<iq type='set'")
+	set("<item jid='bob@example.com' subscription='remove'/>", ok)
 	tab.expect("<item jid='bob@example.com' subscription='remove'/>")
 }
 
