@@ -2,7 +2,6 @@ package bus_test
 
 import (
 	"bytes"
-	"io"
 	"net"
 	"strings"
 	"sync"
@@ -97,8 +96,9 @@ type wire struct {
 	target   string
 	running  sync.WaitGroup
 
-	mu    sync.Mutex
-	conns []net.Conn
+	mu      sync.Mutex
+	conns   []net.Conn
+	stalled chan struct{} // closed by resume; nil: nothing is held up
 }
 
 func newWire(t *testing.T, target string) *wire {
@@ -111,6 +111,7 @@ func newWire(t *testing.T, target string) *wire {
 	w.running.Go(w.accept)
 	t.Cleanup(func() {
 		w.listener.Close()
+		w.resume()
 		w.cut()
 		w.running.Wait()
 	})
@@ -133,14 +134,51 @@ func (w *wire) accept() {
 		w.mu.Lock()
 		w.conns = append(w.conns, from, to)
 		w.mu.Unlock()
-		w.running.Go(func() { carry(to, from) })
-		w.running.Go(func() { carry(from, to) })
+		w.running.Go(func() { w.carry(to, from) })
+		w.running.Go(func() { w.carry(from, to) })
 	}
 }
 
-func carry(to, from net.Conn) {
-	_, _ = io.Copy(to, from)
-	to.Close()
+func (w *wire) carry(to, from net.Conn) {
+	defer to.Close()
+	buf := make([]byte, 4096)
+	for {
+		n, err := from.Read(buf)
+		if err != nil {
+			return
+		}
+		w.wait()
+		if _, err := to.Write(buf[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// stall holds everything up, as a network does that goes without a word.
+func (w *wire) stall() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.stalled == nil {
+		w.stalled = make(chan struct{})
+	}
+}
+
+func (w *wire) resume() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.stalled != nil {
+		close(w.stalled)
+		w.stalled = nil
+	}
+}
+
+func (w *wire) wait() {
+	w.mu.Lock()
+	stalled := w.stalled
+	w.mu.Unlock()
+	if stalled != nil {
+		<-stalled
+	}
 }
 
 func (w *wire) cut() {
