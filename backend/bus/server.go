@@ -204,7 +204,7 @@ func (l *serverLog) Noticef(format string, v ...any) { say(l.logger.Debug, forma
 
 // Warnf implements server.Logger.
 func (l *serverLog) Warnf(format string, v ...any) {
-	if strings.HasPrefix(format, plaintextPassword) {
+	if strings.HasPrefix(format, plaintextWarning) {
 		return
 	}
 	say(l.logger.Warn, format, v)
@@ -223,8 +223,8 @@ func (l *serverLog) Errorf(format string, v ...any) {
 
 // What the server says of passwords in files, and of nodes that it cannot reach.
 const (
-	plaintextPassword = "Plaintext passwords detected"
-	noRoute           = "Error trying to connect to route"
+	plaintextWarning = "Plaintext passwords detected"
+	noRoute          = "Error trying to connect to route"
 )
 
 // Debugf implements server.Logger.
