@@ -266,8 +266,8 @@ func quiet(cmd *exec.Cmd) error {
 
 // tail prints the last lines of an output.
 func tail(w io.Writer, out []byte) {
-	lines := strings.Split(strings.TrimRight(string(out), "\n"), "\n")
+	lines := slices.Collect(strings.Lines(string(out)))
 	for _, line := range lines[max(0, len(lines)-30):] {
-		fmt.Fprintln(w, "   ", line)
+		fmt.Fprintln(w, "   ", strings.TrimRight(line, "\n"))
 	}
 }
