@@ -29,16 +29,27 @@ func (s *session) connect(ctx context.Context, user xmpp.JID) error {
 	return nil
 }
 
+// pool returns the session's pool as it is configured now, or as it was when the
+// session came if it has been removed since.
+func (s *session) pool() Pool {
+	name := s.terms.listener.Pool
+	if p, ok := s.srv.opts.Load().Pools[name]; ok {
+		return p
+	}
+	return s.terms.Pools[name]
+}
+
 // dialNext tries the user's nodes, best first, until one offers its features.
 func (s *session) dialNext(ctx context.Context, user xmpp.JID) (*nodeLeg, error) {
 	var tried []string
 	var failed error
-	for range s.ln.pool.DialAttempts {
-		choice, err := s.ln.pool.Picker.Pick(ctx, user.String(), tried)
+	pool := s.pool()
+	for range pool.DialAttempts {
+		choice, err := pool.Picker.Pick(ctx, user.String(), tried)
 		if err != nil {
 			return nil, s.unplaced(ctx, errors.Join(err, failed), len(tried) > 0)
 		}
-		node, err := s.dial(ctx, choice, user)
+		node, err := s.dial(ctx, pool.DialTimeout, choice, user)
 		if err == nil {
 			return node, nil
 		}
@@ -69,9 +80,9 @@ func (s *session) unplaced(ctx context.Context, err error, dialled bool) *ending
 }
 
 // dial opens the leg to the chosen node and notes how long it took.
-func (s *session) dial(ctx context.Context, choice Choice, user xmpp.JID) (*nodeLeg, error) {
+func (s *session) dial(ctx context.Context, timeout time.Duration, choice Choice, user xmpp.JID) (*nodeLeg, error) {
 	began := time.Now()
-	node, err := s.srv.openNode(ctx, s.ln.pool.DialTimeout, choice, user, s.proxyHeader)
+	node, err := s.openNode(ctx, timeout, choice, user)
 	if err != nil {
 		return nil, err
 	}
@@ -142,8 +153,8 @@ func (s *session) loggedIn(c claim) {
 	s.rec.Identify = time.Since(s.rec.Started) - s.rec.Handshake
 	s.srv.metrics.setup.WithLabelValues("identify").Observe(s.rec.Identify.Seconds())
 	s.srv.metrics.auth.WithLabelValues(c.mechanism, "success").Inc()
-	s.client.Restart(s.srv.opts.Limits.MaxStanza)
-	s.node.Restart(s.srv.opts.Limits.MaxStanza + nodeSlack)
+	s.client.Restart(s.terms.Limits.MaxStanza)
+	s.node.Restart(s.terms.Limits.MaxStanza + nodeSlack)
 	s.greeted = false
 }
 
@@ -158,7 +169,7 @@ func (s *session) tellNode(raw []byte) error {
 // nodeAnswer reads the node's next step in the negotiation. A node that ends its
 // stream instead has its own reason, which is passed on to the client.
 func (s *session) nodeAnswer(ctx context.Context) (raw []byte, kind xmpp.SASLKind, condition string, err error) {
-	if err := s.node.conn.SetReadDeadline(time.Now().Add(s.srv.opts.Timeouts.Identify)); err != nil {
+	if err := s.node.conn.SetReadDeadline(time.Now().Add(s.terms.Timeouts.Identify)); err != nil {
 		return nil, 0, "", s.nodeError(err)
 	}
 	for {

@@ -16,51 +16,37 @@ import (
 // webSocketPath is where the WebSocket is (RFC 7395 leaves it to discovery).
 const webSocketPath = "/xmpp-websocket"
 
-// httpFront serves the HTTP of an HTTPS listener: the WebSocket upgrade and its
-// discovery. It is given connections whose TLS is up; one that becomes a
-// WebSocket goes back to its session.
-type httpFront struct {
-	server *http.Server
-	feed   *feed
-	done   chan struct{} // closed when the server has stopped
-}
-
-func newHTTPFront(l *listener) *httpFront {
-	f := &httpFront{feed: newFeed(l.tcp.Addr()), done: make(chan struct{})}
-	t := l.srv.opts.Timeouts.Handshake
-	f.server = &http.Server{
-		Handler:           httpHandler(),
+// httpServer serves the HTTP of one connection: the WebSocket upgrade and its
+// discovery. A server of its own gives the connection the limits of its session,
+// and an owner.
+func (s *session) httpServer() *http.Server {
+	t := s.terms.Timeouts.Handshake
+	return &http.Server{
+		Handler:           s.srv.http,
 		ReadHeaderTimeout: t,
 		ReadTimeout:       t,
 		WriteTimeout:      t,
 		IdleTimeout:       t,
 		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(l.srv.log.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(s.srv.log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, connKey{}, c)
 		},
 	}
-	return f
-}
-
-func (f *httpFront) start() {
-	go func() {
-		defer close(f.done)
-		_ = f.server.Serve(f.feed) // always ends with ErrServerClosed
-	}()
-}
-
-func (f *httpFront) stop() {
-	_ = f.server.Close()
-	<-f.done
 }
 
 // upgrade serves HTTP on conn until that is a WebSocket, or closed.
-func (f *httpFront) upgrade(ctx context.Context, conn *tls.Conn) (*websocket.Conn, error) {
+func (s *session) upgrade(ctx context.Context, conn *tls.Conn) (*websocket.Conn, error) {
 	c := &httpConn{Conn: conn, upgraded: make(chan *websocket.Conn, 1), closed: make(chan struct{})}
-	if err := f.feed.put(ctx, c); err != nil {
-		return nil, err
-	}
+	server, served := s.httpServer(), make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = server.Serve(newSingle(c)) // always ends with ErrServerClosed
+	}()
+	defer func() {
+		_ = server.Close() // leaves a WebSocket alone
+		<-served
+	}()
 	select {
 	case ws := <-c.upgraded:
 		return ws, nil
@@ -89,47 +75,38 @@ func (c *httpConn) Close() error {
 // connKey finds the httpConn of a request.
 type connKey struct{}
 
-// feed is a net.Listener whose connections are put in.
-type feed struct {
-	addr  net.Addr
-	conns chan net.Conn
-	done  chan struct{}
-	once  sync.Once
+// single is a net.Listener that accepts one connection.
+type single struct {
+	conn chan net.Conn // holds one
+	addr net.Addr
+	done chan struct{}
+	once sync.Once
 }
 
-func newFeed(addr net.Addr) *feed {
-	return &feed{addr: addr, conns: make(chan net.Conn), done: make(chan struct{})}
+func newSingle(c net.Conn) *single {
+	l := &single{conn: make(chan net.Conn, 1), addr: c.LocalAddr(), done: make(chan struct{})}
+	l.conn <- c
+	return l
 }
 
-func (f *feed) put(ctx context.Context, c net.Conn) error {
+// Accept returns the connection, and then waits for Close.
+func (l *single) Accept() (net.Conn, error) {
 	select {
-	case f.conns <- c:
-		return nil
-	case <-f.done:
-		return net.ErrClosed
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// Accept returns the next connection that is put in.
-func (f *feed) Accept() (net.Conn, error) {
-	select {
-	case c := <-f.conns:
+	case c := <-l.conn:
 		return c, nil
-	case <-f.done:
+	case <-l.done:
 		return nil, net.ErrClosed
 	}
 }
 
 // Close ends Accept.
-func (f *feed) Close() error {
-	f.once.Do(func() { close(f.done) })
+func (l *single) Close() error {
+	l.once.Do(func() { close(l.done) })
 	return nil
 }
 
-// Addr returns the address of the real listener.
-func (f *feed) Addr() net.Addr { return f.addr }
+// Addr returns the address of the connection's end here.
+func (l *single) Addr() net.Addr { return l.addr }
 
 // webSocket does TLS and waits for the upgrade.
 func (s *session) webSocket(ctx context.Context) error {
@@ -138,7 +115,7 @@ func (s *session) webSocket(ctx context.Context) error {
 		return err
 	}
 	s.setTransport("https")
-	ws, err := s.ln.http.upgrade(ctx, conn)
+	ws, err := s.upgrade(ctx, conn)
 	switch {
 	case ctx.Err() != nil:
 		return s.shutdown()
@@ -146,7 +123,7 @@ func (s *session) webSocket(ctx context.Context) error {
 		return &ending{reason: ReasonHTTP, cause: err}
 	}
 	s.setTransport("ws")
-	s.client = newWSLeg(ctx, ws, s.wire, s.srv.opts.Limits.MaxPreAuth, s.srv.opts.Timeouts.Write)
+	s.client = newWSLeg(ctx, ws, s.wire, s.terms.Limits.MaxPreAuth, s.terms.Timeouts.Write)
 	return nil
 }
 

@@ -18,17 +18,17 @@ type claim struct {
 
 // greet opens the client's secured stream and offers the mechanisms.
 func (s *session) greet(ctx context.Context) error {
-	by := time.Now().Add(s.srv.opts.Timeouts.Identify)
+	by := time.Now().Add(s.terms.Timeouts.Identify)
 	if err := s.readBy(ctx, by, ReasonIdentifyTimeout); err != nil {
 		return err
 	}
-	return s.openStream(ctx, s.srv.saslFeatures())
+	return s.openStream(ctx, saslFeatures(s.terms.Mechanisms))
 }
 
 // saslFeatures returns the stream features before a login.
-func (s *Server) saslFeatures() []byte {
+func saslFeatures(mechanisms []string) []byte {
 	f := []byte("<stream:features><mechanisms xmlns='" + xmpp.NSSASL + "'>")
-	for _, m := range s.opts.Mechanisms {
+	for _, m := range mechanisms {
 		f = append(f, "<mechanism>"...)
 		f = xmpp.AppendEscaped(f, m)
 		f = append(f, "</mechanism>"...)
@@ -80,7 +80,7 @@ func (s *session) claimed(ctx context.Context, raw []byte, frame xmpp.SASLFrame,
 		return claim{}, &xmpp.SASLError{Condition: xmpp.Aborted}
 	case frame.Kind != xmpp.SASLAuth:
 		return claim{}, &xmpp.SASLError{Condition: xmpp.MalformedRequest}
-	case !slices.Contains(s.srv.opts.Mechanisms, frame.Mechanism):
+	case !slices.Contains(s.terms.Mechanisms, frame.Mechanism):
 		return claim{}, &xmpp.SASLError{Condition: xmpp.InvalidMechanism}
 	case !frame.HasPayload:
 		var err error
@@ -139,16 +139,16 @@ func (s *session) refuse(ctx context.Context, mechanism string, e *xmpp.SASLErro
 // on this stream (RFC 6120 §6.4.5).
 func (s *session) failed(mechanism, condition string) error {
 	s.rec.Failures++
-	s.srv.metrics.auth.WithLabelValues(s.srv.mechanismLabel(mechanism), condition).Inc()
-	if s.rec.Failures < s.srv.opts.Limits.AuthAttempts {
+	s.srv.metrics.auth.WithLabelValues(s.mechanismLabel(mechanism), condition).Inc()
+	if s.rec.Failures < s.terms.Limits.AuthAttempts {
 		return nil
 	}
 	return &ending{reason: ReasonAuthFailed, condition: xmpp.PolicyViolation, text: "too many failed logins"}
 }
 
 // mechanismLabel keeps clients from inventing label values.
-func (s *Server) mechanismLabel(mechanism string) string {
-	if slices.Contains(s.opts.Mechanisms, mechanism) {
+func (s *session) mechanismLabel(mechanism string) string {
+	if slices.Contains(s.terms.Mechanisms, mechanism) {
 		return mechanism
 	}
 	return "other"

@@ -6,23 +6,56 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
 )
 
-// listener accepts sessions on one address.
+// listener accepts sessions on one socket. What is configured of it may change
+// while it serves, all but the socket.
 type listener struct {
 	srv     *Server
-	cfg     Listener
-	pool    Pool
-	tls     *tls.Config
-	limiter *rate.Limiter // nil: no limit
+	socket  string        // Listener.socket
+	limiter *rate.Limiter // always there, maybe without a limit
+	terms   atomic.Pointer[terms]
 	tcp     *net.TCPListener
 	quic    *quicListener // of a QUIC listener, which has no tcp
-	http    *httpFront    // of an HTTPS listener
+}
+
+// terms are what a session is served by: the configuration at the time when it
+// was accepted. They never change; a new configuration makes new ones.
+type terms struct {
+	*Options          // normalized
+	listener Listener // one of Options.Listeners
+	tls      *tls.Config
+}
+
+// newTerms returns the terms of new sessions on a listener.
+func (s *Server) newTerms(opts *Options, cfg Listener) *terms {
+	c := opts.TLS.Clone()
+	c.NextProtos = cfg.Protocol.alpn()
+	if c.WrapSession == nil && c.UnwrapSession == nil {
+		c.WrapSession, c.UnwrapSession = s.tickets.EncryptTicket, s.tickets.DecryptTicket
+	}
+	return &terms{Options: opts, listener: cfg, tls: c}
+}
+
+// socket names what a listener needs open: listeners with the same name can do
+// with the same socket. A port that the system chooses belongs to the listener
+// that it was chosen for.
+func (l Listener) socket() string {
+	network := "tcp"
+	if l.Protocol == QUIC {
+		network = "udp"
+	}
+	if _, port, err := net.SplitHostPort(l.Address); err == nil && port == "0" {
+		return network + " " + l.Address + " of " + l.Name
+	}
+	return network + " " + l.Address
 }
 
 // alpn returns the protocol that a listener's TLS agrees on. With STARTTLS there
@@ -40,12 +73,10 @@ func (p Protocol) alpn() []string {
 }
 
 // listen opens a listener.
-func (s *Server) listen(ctx context.Context, cfg Listener) (*listener, error) {
-	l := &listener{srv: s, cfg: cfg, pool: s.opts.Pools[cfg.Pool], tls: s.opts.TLS.Clone()}
-	l.tls.NextProtos = cfg.Protocol.alpn()
-	if cfg.Rate.PerSecond > 0 {
-		l.limiter = rate.NewLimiter(rate.Limit(cfg.Rate.PerSecond), cfg.Rate.Burst)
-	}
+func (s *Server) listen(ctx context.Context, terms *terms) (*listener, error) {
+	cfg := terms.listener
+	l := &listener{srv: s, socket: cfg.socket(), limiter: rate.NewLimiter(cfg.Rate.limit())}
+	l.terms.Store(terms)
 	if cfg.Protocol == QUIC {
 		q, err := l.listenQUIC(ctx)
 		l.quic = q
@@ -61,10 +92,24 @@ func (s *Server) listen(ctx context.Context, cfg Listener) (*listener, error) {
 		return nil, errors.Join(fmt.Errorf("%s is not a TCP address", cfg.Address), inner.Close())
 	}
 	l.tcp = tcp
-	if cfg.Protocol == HTTPS {
-		l.http = newHTTPFront(l)
-	}
 	return l, nil
+}
+
+// use makes the terms those of the sessions to come. Who waits for a turn under
+// the old rate keeps it.
+func (l *listener) use(t *terms) {
+	limit, burst := t.listener.Rate.limit()
+	l.limiter.SetLimit(limit)
+	l.limiter.SetBurst(burst)
+	l.terms.Store(t)
+}
+
+// limit returns the rate as a limiter takes it.
+func (r Rate) limit() (rate.Limit, int) {
+	if r.PerSecond <= 0 {
+		return rate.Inf, math.MaxInt32
+	}
+	return rate.Limit(r.PerSecond), r.Burst
 }
 
 // keepAlive finds a client that vanished within two minutes, and keeps idle
@@ -73,6 +118,9 @@ func keepAlive() net.KeepAliveConfig {
 	return net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 15 * time.Second, Count: 4}
 }
 
+// name is what the listener is called now.
+func (l *listener) name() string { return l.terms.Load().listener.Name }
+
 func (l *listener) addr() net.Addr {
 	if l.quic != nil {
 		return l.quic.addr()
@@ -80,6 +128,7 @@ func (l *listener) addr() net.Addr {
 	return l.tcp.Addr()
 }
 
+// close closes a listener that does not serve.
 func (l *listener) close() error {
 	if l.quic != nil {
 		return l.quic.close()
@@ -87,7 +136,16 @@ func (l *listener) close() error {
 	return l.tcp.Close()
 }
 
-// serve accepts sessions until ctx ends, and returns when all have ended.
+// retire makes a listener that serves accept no more. Its sessions go on.
+func (l *listener) retire() error {
+	if l.quic != nil {
+		return l.quic.inner.Close()
+	}
+	return l.tcp.Close()
+}
+
+// serve accepts sessions until ctx ends or the listener is retired, and returns
+// when all have ended. The end of ctx ends the sessions, too.
 func (l *listener) serve(ctx context.Context) {
 	if l.quic != nil {
 		l.quic.serve(ctx)
@@ -95,10 +153,6 @@ func (l *listener) serve(ctx context.Context) {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = l.tcp.Close() })
 	defer stop()
-	if l.http != nil {
-		l.http.start()
-		defer l.http.stop()
-	}
 	var sessions sync.WaitGroup
 	defer sessions.Wait()
 	for {
@@ -120,7 +174,7 @@ func (l *listener) accept(ctx context.Context) (*net.TCPConn, error) {
 			return conn, err
 		}
 		l.srv.log.LogAttrs(ctx, slog.LevelWarn, "accept failed",
-			slog.String("listener", l.cfg.Name), slog.Any("error", err), slog.Duration("retry_in", wait))
+			slog.String("listener", l.name()), slog.Any("error", err), slog.Duration("retry_in", wait))
 		if err := pause(ctx, wait); err != nil {
 			return nil, err
 		}
@@ -140,16 +194,13 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// admit waits for the session's turn under the listener's rate, and tells
-// whether it came in time. Those that wait are never more than the rate admits
-// in MaxWait.
-func (l *listener) admit(ctx context.Context) (bool, error) {
-	if l.limiter == nil {
-		return true, nil
-	}
+// admit waits for a session's turn under the listener's rate, and tells whether
+// it came in time. Those that wait are never more than the rate admits in
+// maxWait.
+func (l *listener) admit(ctx context.Context, maxWait time.Duration) (bool, error) {
 	turn := l.limiter.Reserve()
 	wait := turn.Delay()
-	if wait > l.cfg.Rate.MaxWait {
+	if wait > maxWait {
 		turn.Cancel()
 		return false, nil
 	}

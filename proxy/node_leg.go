@@ -48,7 +48,7 @@ type headerFunc func(conn net.Conn) (*proxyproto.Header, error)
 
 // openNode dials a node and opens a stream for user, up to the node's features.
 // The caller has to release the choice when it fails.
-func (s *Server) openNode(ctx context.Context, timeout time.Duration, choice Choice, user xmpp.JID, h headerFunc) (*nodeLeg, error) {
+func (s *session) openNode(ctx context.Context, timeout time.Duration, choice Choice, user xmpp.JID) (*nodeLeg, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	conn, err := dialNode(ctx, choice.Node.Addr)
@@ -57,10 +57,10 @@ func (s *Server) openNode(ctx context.Context, timeout time.Duration, choice Cho
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(past) })
 	defer stop()
-	if err := sendProxyHeader(conn, h); err != nil {
+	if err := sendProxyHeader(conn, s.proxyHeader); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	leg := newStreamLeg(conn, s.opts.Limits.MaxStanza+nodeSlack, s.opts.Timeouts.Write)
+	leg := newStreamLeg(conn, s.terms.Limits.MaxStanza+nodeSlack, s.terms.Timeouts.Write)
 	n := &nodeLeg{streamLeg: leg, conn: conn, name: choice.Node.Name, user: user, choice: choice}
 	if err := n.open(); err != nil {
 		return nil, errors.Join(err, leg.Close())

@@ -62,7 +62,9 @@ type Rate struct {
 	MaxWait   time.Duration // default 1 s
 }
 
-// Pool is where the sessions of a listener go.
+// Pool is where the sessions of a listener go. A pool that was removed or
+// replaced by [Server.Apply] may be asked and its choices be released until the
+// sessions have ended that came before.
 type Pool struct {
 	Picker      Picker
 	DialTimeout time.Duration // from the dial to the node's stream features; default 2 s
@@ -135,7 +137,8 @@ type Timeouts struct {
 	Shutdown  time.Duration // for sessions to end when the front stops; default 20 s
 }
 
-// Options is what a Server is made of. It must not be changed after New.
+// Options is what a Server is made of. What it refers to must not be changed
+// while the server uses it; [Server.Apply] takes new ones.
 type Options struct {
 	Listeners []Listener
 	Pools     map[string]Pool
@@ -150,41 +153,44 @@ type Options struct {
 	Registerer prometheus.Registerer // nil: metrics are counted and not shown
 }
 
-// normalize checks the options and returns them with defaults filled in.
+// normalize checks the options and returns them with defaults filled in. The
+// error tells all that is wrong.
 func (o Options) normalize() (Options, error) {
 	o.Limits = o.Limits.withDefaults()
 	o.Timeouts = o.Timeouts.withDefaults()
+	o.Mechanisms = slices.Clone(o.Mechanisms)
+	var errs []error
 	if o.Logger == nil {
-		return o, errors.New("proxy: no logger")
+		errs = append(errs, errors.New("proxy: no logger"))
 	}
 	if o.TLS == nil {
-		return o, errors.New("proxy: no TLS configuration")
+		errs = append(errs, errors.New("proxy: no TLS configuration"))
 	}
 	if len(o.Mechanisms) == 0 {
-		return o, errors.New("proxy: no SASL mechanisms")
+		errs = append(errs, errors.New("proxy: no SASL mechanisms"))
 	}
-	if err := o.normalizeDomains(); err != nil {
-		return o, err
-	}
+	errs = append(errs, o.normalizeDomains())
 	o.normalizePools()
 	o.normalizeRates()
-	return o, o.checkListeners()
+	errs = append(errs, o.checkListeners())
+	return o, errors.Join(errs...)
 }
 
 func (o *Options) normalizeDomains() error {
 	if len(o.Domains) == 0 {
 		return errors.New("proxy: no domains")
 	}
+	var errs []error
 	domains := make([]string, len(o.Domains))
 	for i, name := range o.Domains {
 		jid, err := xmpp.NewJID("", name, "")
 		if err != nil {
-			return fmt.Errorf("proxy: domain %q: %w", name, err)
+			errs = append(errs, fmt.Errorf("proxy: domain %q: %w", name, err))
 		}
 		domains[i] = jid.Domain()
 	}
 	o.Domains = domains
-	return nil
+	return errors.Join(errs...)
 }
 
 func (o *Options) normalizePools() {
@@ -209,21 +215,35 @@ func (o *Options) checkListeners() error {
 	if len(o.Listeners) == 0 {
 		return errors.New("proxy: no listeners")
 	}
+	var errs []error
 	names := make(map[string]bool)
+	sockets := make(map[string]string) // to the name of their listener
 	for _, l := range o.Listeners {
-		switch {
-		case l.Protocol < XMPP || l.Protocol > QUIC:
-			return fmt.Errorf("proxy: listener %q: no such protocol", l.Name)
-		case names[l.Name]:
-			return fmt.Errorf("proxy: listener %q: the name is taken", l.Name)
-		case o.Pools[l.Pool].Picker == nil:
-			return fmt.Errorf("proxy: listener %q: no pool %q", l.Name, l.Pool)
-		case l.Rate.PerSecond > 0 && l.Rate.Burst < 1:
-			return fmt.Errorf("proxy: listener %q: a rate needs a burst of at least 1", l.Name)
+		if err := o.checkListener(l); err != nil {
+			errs = append(errs, fmt.Errorf("proxy: listener %q: %w", l.Name, err))
 		}
-		names[l.Name] = true
+		if names[l.Name] {
+			errs = append(errs, fmt.Errorf("proxy: listener %q: the name is taken", l.Name))
+		} else if other, taken := sockets[l.socket()]; taken {
+			errs = append(errs, fmt.Errorf("proxy: listener %q: %s is the address of %q", l.Name, l.Address, other))
+		}
+		names[l.Name], sockets[l.socket()] = true, l.Name
 	}
-	return nil
+	return errors.Join(errs...)
+}
+
+func (o *Options) checkListener(l Listener) error {
+	var errs []error
+	if l.Protocol < XMPP || l.Protocol > QUIC {
+		errs = append(errs, errors.New("no such protocol"))
+	}
+	if o.Pools[l.Pool].Picker == nil {
+		errs = append(errs, fmt.Errorf("no pool %q", l.Pool))
+	}
+	if l.Rate.PerSecond > 0 && l.Rate.Burst < 1 {
+		errs = append(errs, errors.New("a rate needs a burst of at least 1"))
+	}
+	return errors.Join(errs...)
 }
 
 func (l Limits) withDefaults() Limits {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
@@ -32,25 +33,35 @@ const (
 // quicListener accepts QUIC connections and their streams (XEP-0467).
 type quicListener struct {
 	*listener
-	udp       net.PacketConn
-	transport *quic.Transport
-	inner     *quic.Listener
+	socket *udpSocket
+	inner  *quic.Listener
 }
 
-// listenQUIC opens the UDP socket of a QUIC listener.
+// listenQUIC opens a QUIC listener. What its handshakes go by are the terms at
+// the time of each.
 func (l *listener) listenQUIC(ctx context.Context) (*quicListener, error) {
-	var lc net.ListenConfig
-	udp, err := lc.ListenPacket(ctx, "udp", l.cfg.Address)
+	socket, err := l.srv.udp.get(ctx, l)
 	if err != nil {
 		return nil, err
 	}
-	q := &quicListener{listener: l, udp: udp, transport: &quic.Transport{
-		Conn: udp,
-		// Under load a client first has to show that its address is its own.
-		VerifySourceAddress: func(net.Addr) bool { return l.limiter != nil && l.limiter.Tokens() < 1 },
-	}}
-	q.inner, err = q.transport.Listen(l.tls, &quic.Config{
-		HandshakeIdleTimeout:           l.srv.opts.Timeouts.Handshake,
+	l.limiter = socket.limiter
+	t := l.terms.Load()
+	current := t.tls.Clone()
+	current.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return l.terms.Load().tls, nil }
+	config := quicConfig(t.Timeouts.Handshake)
+	config.GetConfigForClient = func(*quic.ClientInfo) (*quic.Config, error) {
+		return quicConfig(l.terms.Load().Timeouts.Handshake), nil
+	}
+	inner, err := socket.transport.Listen(current, config)
+	if err != nil {
+		return nil, errors.Join(err, l.srv.udp.put(socket))
+	}
+	return &quicListener{listener: l, socket: socket, inner: inner}, nil
+}
+
+func quicConfig(handshake time.Duration) *quic.Config {
+	return &quic.Config{
+		HandshakeIdleTimeout:           handshake,
 		MaxIdleTimeout:                 quicIdle,
 		KeepAlivePeriod:                quicKeepAlive,
 		MaxIncomingStreams:             quicStreams,
@@ -60,22 +71,20 @@ func (l *listener) listenQUIC(ctx context.Context) (*quicListener, error) {
 		InitialConnectionReceiveWindow: quicWindow,
 		MaxConnectionReceiveWindow:     quicMaxWindow,
 		Allow0RTT:                      false, // SASL must not be replayed
-	})
-	if err != nil {
-		return nil, errors.Join(err, udp.Close())
 	}
-	return q, nil
 }
 
 func (q *quicListener) addr() net.Addr { return q.inner.Addr() }
 
-// close ends all connections at once. The transport does not close a socket that
-// it was given.
+// close closes a listener that has no connections any more, and the socket if
+// nobody else uses it.
 func (q *quicListener) close() error {
-	return errors.Join(q.inner.Close(), q.transport.Close(), q.udp.Close())
+	return errors.Join(q.inner.Close(), q.srv.udp.put(q.socket))
 }
 
-// serve accepts connections until ctx ends, and returns when their sessions have.
+// serve accepts connections until ctx ends or the listener is retired, and returns
+// when their sessions have ended. Connections of a retired listener go on with new
+// streams, too.
 func (q *quicListener) serve(ctx context.Context) {
 	var conns sync.WaitGroup
 	for {
@@ -89,14 +98,14 @@ func (q *quicListener) serve(ctx context.Context) {
 	conns.Wait()
 	if err := q.close(); err != nil && !errors.Is(err, net.ErrClosed) {
 		q.srv.log.LogAttrs(ctx, slog.LevelWarn, "close QUIC listener",
-			slog.String("listener", q.cfg.Name), slog.Any("error", err))
+			slog.String("listener", q.name()), slog.Any("error", err))
 	}
 }
 
 // serveConn serves the streams of one connection, each a session of its own. A
 // connection on which there is none for the time of a handshake is closed.
 func (q *quicListener) serveConn(ctx context.Context, conn *quic.Conn) {
-	unused := &idleTimer{after: q.srv.opts.Timeouts.Handshake}
+	unused := &idleTimer{after: q.terms.Load().Timeouts.Handshake}
 	unused.timer = time.AfterFunc(unused.after, func() { _ = conn.CloseWithError(quicOK, "no streams") })
 	defer unused.timer.Stop()
 

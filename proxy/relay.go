@@ -148,7 +148,7 @@ func (r *relay) fillUp(ctx context.Context) *ending {
 // armIdle sets the deadline of the next read. Whoever wants to wake up sets a
 // deadline too, and says before why: so that is looked at last.
 func (r *relay) armIdle(ctx context.Context) *ending {
-	if idle := r.srv.opts.Timeouts.Idle; idle > 0 {
+	if idle := r.terms.Timeouts.Idle; idle > 0 {
 		_ = r.wire.SetReadDeadline(time.Now().Add(idle))
 	}
 	if ctx.Err() != nil || r.over.Load() {

@@ -2,30 +2,38 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // Server is a front. Its methods are safe for concurrent use.
 type Server struct {
-	opts    Options
 	log     *slog.Logger
 	metrics *metrics
 	settles *settles
+	tickets *tls.Config  // its keys are those of all TLS session tickets
+	http    http.Handler // of what HTTPS listeners serve
+	udp     *udpSockets
 
-	listeners []*listener // set by Listen
+	opts     atomic.Pointer[Options] // normalized; of what comes from now on
+	changing chan struct{}           // holds one while opts and listeners are being changed
 
 	stop     chan struct{} // closed when Shutdown is called
 	stopOnce sync.Once
 	done     chan struct{} // closed when Serve has returned
 
-	mu       sync.Mutex
-	state    serverState
-	sessions map[*session]struct{}
+	mu        sync.Mutex
+	state     serverState
+	start     func(*listener) // starts a listener; nil unless serving
+	listeners []*listener     // in the order of opts; changed by who holds changing
+	sessions  map[*session]struct{}
 }
 
 // serverState is how far a Server has come.
@@ -48,64 +56,70 @@ func New(opts Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{
-		opts:     opts,
+	s := &Server{
 		log:      opts.Logger,
 		metrics:  m,
 		settles:  newSettles(),
+		tickets:  new(tls.Config),
+		http:     httpHandler(),
+		udp:      newUDPSockets(),
+		changing: make(chan struct{}, 1),
 		stop:     make(chan struct{}),
 		done:     make(chan struct{}),
 		sessions: make(map[*session]struct{}),
-	}, nil
+	}
+	s.opts.Store(&opts)
+	return s, nil
 }
 
 // Listen opens all listeners, or none. Connections wait in the kernel's queues
 // until Serve.
 func (s *Server) Listen(ctx context.Context) error {
-	if !s.advance(stateNew, stateListening) {
+	if err := s.beginChange(ctx); err != nil {
+		return err
+	}
+	defer s.endChange()
+	if s.now() != stateNew {
 		return errors.New("proxy: Listen was called before")
 	}
-	for _, l := range s.opts.Listeners {
-		opened, err := s.listen(ctx, l)
-		if err != nil {
-			return errors.Join(fmt.Errorf("listener %s: %w", l.Name, err), s.closeListeners())
-		}
-		s.listeners = append(s.listeners, opened)
-	}
-	return nil
+	_, err := s.change(ctx, s.opts.Load())
+	return err
 }
 
-// Addrs returns the addresses that Listen opened, by listener name.
+// Addrs returns the addresses that are listened on, by listener name.
 func (s *Server) Addrs() map[string]net.Addr {
-	addrs := make(map[string]net.Addr, len(s.listeners))
-	for _, l := range s.listeners {
-		addrs[l.cfg.Name] = l.addr()
+	addrs := make(map[string]net.Addr)
+	for _, l := range s.open() {
+		addrs[l.name()] = l.addr()
 	}
 	return addrs
+}
+
+// open returns the listeners.
+func (s *Server) open() []*listener {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.listeners
 }
 
 // Serve runs the front until ctx ends or Shutdown is called, and returns when
 // all sessions have ended. Each client is told that the system shuts down; who
 // has not left after Timeouts.Shutdown is cut off.
 func (s *Server) Serve(ctx context.Context) error {
-	if !s.advance(stateListening, stateServing) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var running sync.WaitGroup
+	if !s.begin(func(l *listener) { running.Go(func() { l.serve(ctx) }) }) {
 		return errors.New("proxy: Serve needs a Listen before it, and runs once")
 	}
 	defer close(s.done)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-
-	var running sync.WaitGroup
-	for _, l := range s.listeners {
-		running.Go(func() { l.serve(ctx) })
-	}
 	select {
 	case <-ctx.Done():
 	case <-s.stop:
 	}
-	s.advance(stateServing, stateStopping)
+	s.advance(stateServing, stateStopping) // no listener is started after this
 	cancel()
-	patience := time.AfterFunc(s.opts.Timeouts.Shutdown, s.abort)
+	patience := time.AfterFunc(s.opts.Load().Timeouts.Shutdown, s.abort)
 	defer patience.Stop()
 	running.Wait()
 	return nil
@@ -116,7 +130,7 @@ func (s *Server) Serve(ctx context.Context) error {
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.stopOnce.Do(func() { close(s.stop) })
 	if s.advance(stateListening, stateStopping) || s.advance(stateNew, stateStopping) {
-		return s.closeListeners() // Serve never ran
+		return closeAll(s.open()) // Serve never ran
 	}
 	select {
 	case <-s.done:
@@ -128,6 +142,21 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 }
 
+// begin makes a listening server one that serves: its listeners are started, and
+// so are those that come later.
+func (s *Server) begin(start func(*listener)) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state != stateListening {
+		return false
+	}
+	s.state, s.start = stateServing, start
+	for _, l := range s.listeners {
+		start(l)
+	}
+	return true
+}
+
 // advance moves the server from one state to another, if it is in the first.
 func (s *Server) advance(from, to serverState) bool {
 	s.mu.Lock()
@@ -135,17 +164,23 @@ func (s *Server) advance(from, to serverState) bool {
 	if s.state != from {
 		return false
 	}
-	s.state = to
+	s.state, s.start = to, nil
 	return true
 }
 
-// closeListeners closes what Listen opened, of a server that does not serve.
-func (s *Server) closeListeners() error {
+// now returns the state.
+func (s *Server) now() serverState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state
+}
+
+// closeAll closes listeners that do not serve.
+func closeAll(listeners []*listener) error {
 	var errs []error
-	for _, l := range s.listeners {
+	for _, l := range listeners {
 		errs = append(errs, l.close())
 	}
-	s.listeners = nil
 	return errors.Join(errs...)
 }
 
@@ -189,17 +224,18 @@ type ListenerStatus struct {
 	Pool     string `json:"pool"`
 }
 
-// Status returns the state of the front. It must not be called while Listen runs.
+// Status returns the state of the front.
 func (s *Server) Status() Status {
 	s.mu.Lock()
 	st := Status{State: s.state.String(), Sessions: len(s.sessions)}
 	s.mu.Unlock()
-	for _, l := range s.listeners {
+	for _, l := range s.open() {
+		cfg := l.terms.Load().listener
 		st.Listeners = append(st.Listeners, ListenerStatus{
-			Name:     l.cfg.Name,
-			Protocol: l.cfg.Protocol.String(),
+			Name:     cfg.Name,
+			Protocol: cfg.Protocol.String(),
 			Address:  l.addr().String(),
-			Pool:     l.cfg.Pool,
+			Pool:     cfg.Pool,
 		})
 	}
 	return st
@@ -207,10 +243,8 @@ func (s *Server) Status() Status {
 
 // Serving returns an error unless clients are accepted now.
 func (s *Server) Serving() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.state != stateServing {
-		return fmt.Errorf("the front is %s", s.state)
+	if st := s.now(); st != stateServing {
+		return fmt.Errorf("the front is %s", st)
 	}
 	return nil
 }

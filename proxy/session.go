@@ -17,8 +17,9 @@ import (
 
 // session is one XML stream of a client, from accept to record.
 type session struct {
-	srv *Server
-	ln  *listener
+	srv   *Server
+	ln    *listener
+	terms *terms
 
 	// owned by the session's goroutine; the relay lends some of it to its
 	// second goroutine, see relay.go
@@ -47,8 +48,8 @@ type facts struct {
 
 // session serves one accepted connection or QUIC stream to its end.
 func (s *Server) session(ctx context.Context, l *listener, conn halfCloser) {
-	ss := &session{srv: s, ln: l, wire: newWire(conn)}
-	ss.rec = Record{ID: newID(), Listener: l.cfg.Name, Started: time.Now()}
+	ss := &session{srv: s, ln: l, terms: l.terms.Load(), wire: newWire(conn)}
+	ss.rec = Record{ID: newID(), Listener: ss.terms.listener.Name, Started: time.Now()}
 	ss.setTransport("tcp")
 	if q, ok := conn.(*quicConn); ok {
 		ss.setTransport("quic")
@@ -69,7 +70,7 @@ func newID() string {
 // reason, told to the client, the nodes, the log and the metrics.
 func (s *session) run(ctx context.Context) {
 	defer s.srv.enter(s)()
-	defer s.srv.metrics.enter(s.ln.cfg.Name)()
+	defer s.srv.metrics.enter(s.terms.listener.Name)()
 	s.track(s.wire)
 	// A session that waits for its client hears of the shutdown by its deadline.
 	stop := context.AfterFunc(ctx, func() { _ = s.wire.SetReadDeadline(past) })
@@ -138,7 +139,7 @@ func (s *session) serve(ctx context.Context) error {
 
 // limit waits for the session's turn under the listener's rate.
 func (s *session) limit(ctx context.Context) error {
-	ok, err := s.ln.admit(ctx)
+	ok, err := s.ln.admit(ctx, s.terms.listener.Rate.MaxWait)
 	switch {
 	case err != nil:
 		return s.shutdown()
@@ -243,7 +244,7 @@ func (s *session) send(ctx context.Context, raw ...[]byte) error {
 // sendHeader answers the client's stream header h.
 func (s *session) sendHeader(h xmpp.StreamHeader) error {
 	if s.domain == "" {
-		s.domain = s.srv.opts.Domains[0]
+		s.domain = s.terms.Domains[0]
 	}
 	answer := header(xmpp.StreamHeader{From: s.domain, To: h.From, ID: newID(), Lang: "en"})
 	s.greeted = true

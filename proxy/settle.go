@@ -121,8 +121,9 @@ func (s *session) settle(ctx context.Context, lost string, received bool) {
 // settleNext tries the user's nodes until one has taken the note.
 func (s *session) settleNext(ctx context.Context, tried []string) error {
 	var failed error
-	for range s.ln.pool.DialAttempts {
-		choice, err := s.ln.pool.Picker.Pick(ctx, s.rec.User, tried)
+	pool := s.pool()
+	for range pool.DialAttempts {
+		choice, err := pool.Picker.Pick(ctx, s.rec.User, tried)
 		if err != nil {
 			return errors.Join(err, failed)
 		}

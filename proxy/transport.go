@@ -16,10 +16,10 @@ import (
 // source finds out where the client really comes from: a trusted proxy says so in
 // a PROXY header.
 func (s *session) source(ctx context.Context) error {
-	if err := s.readBy(ctx, s.rec.Started.Add(s.srv.opts.Timeouts.Handshake), ReasonHandshakeTimeout); err != nil {
+	if err := s.readBy(ctx, s.rec.Started.Add(s.terms.Timeouts.Handshake), ReasonHandshakeTimeout); err != nil {
 		return err
 	}
-	if !trusted(s.ln.cfg.TrustedProxies, s.facts.source) {
+	if !trusted(s.terms.listener.TrustedProxies, s.facts.source) {
 		return nil
 	}
 	conn := proxyproto.NewConn(s.wire,
@@ -80,7 +80,7 @@ func trusted(networks []netip.Prefix, addr net.Addr) bool {
 // expects a stream header.
 func (s *session) transport(ctx context.Context) error {
 	var err error
-	switch s.ln.cfg.Protocol {
+	switch s.terms.listener.Protocol {
 	case XMPP:
 		err = s.startTLS(ctx)
 	case XMPPS:
@@ -100,7 +100,7 @@ func (s *session) transport(ctx context.Context) error {
 
 // newLeg returns a leg for what comes before a login.
 func (s *session) newLeg(conn halfCloser) *streamLeg {
-	return newStreamLeg(conn, s.srv.opts.Limits.MaxPreAuth, s.srv.opts.Timeouts.Write)
+	return newStreamLeg(conn, s.terms.Limits.MaxPreAuth, s.terms.Timeouts.Write)
 }
 
 // directTLS does TLS from the first byte (XEP-0368).
@@ -116,7 +116,7 @@ func (s *session) directTLS(ctx context.Context) error {
 
 // secure does the TLS handshake on the wire.
 func (s *session) secure(ctx context.Context) (*tls.Conn, error) {
-	conn, err := tlsServer(ctx, s.wire, s.ln.tls)
+	conn, err := tlsServer(ctx, s.wire, s.terms.tls)
 	if err != nil {
 		return nil, s.tlsError(ctx, err)
 	}
@@ -165,7 +165,7 @@ func (s *session) startTLS(ctx context.Context) error {
 		return err
 	}
 	leg.switchTo(conn)
-	leg.Restart(s.srv.opts.Limits.MaxPreAuth)
+	leg.Restart(s.terms.Limits.MaxPreAuth)
 	s.greeted = false
 	return nil
 }
@@ -254,7 +254,7 @@ func (s *session) readHeader(ctx context.Context) (xmpp.StreamHeader, error) {
 	if err != nil {
 		return h, s.clientError(ctx, err)
 	}
-	domain, err := s.srv.serves(h.To)
+	domain, err := serves(s.terms.Domains, h.To)
 	if err != nil {
 		return h, s.clientError(ctx, err)
 	}
@@ -268,8 +268,8 @@ func (s *session) readHeader(ctx context.Context) (xmpp.StreamHeader, error) {
 }
 
 // serves returns the canonical form of a domain, or a *xmpp.StreamError if it is
-// not one of ours.
-func (s *Server) serves(name string) (string, error) {
+// not one of those served.
+func serves(domains []string, name string) (string, error) {
 	if name == "" {
 		return "", &xmpp.StreamError{Condition: xmpp.ImproperAddressing, Text: "the stream header has no 'to'"}
 	}
@@ -277,7 +277,7 @@ func (s *Server) serves(name string) (string, error) {
 	if err != nil {
 		return "", &xmpp.StreamError{Condition: xmpp.ImproperAddressing, Text: err.Error()}
 	}
-	for _, d := range s.opts.Domains {
+	for _, d := range domains {
 		if d == jid.Domain() {
 			return d, nil
 		}
