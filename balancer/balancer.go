@@ -1,32 +1,60 @@
 package balancer
 
 import (
+	"container/list"
 	"sync"
+
+	"github.com/cespare/xxhash/v2"
 )
 
 // Options are the settings of a [Balancer].
 type Options struct {
+	// Policy is the order in which nodes are asked; [ByTable] when not set.
+	Policy Policy
 	// Epsilon is the headroom over an equal share, for partitions and for live
 	// sessions; [DefaultEpsilon] when 0 or less.
 	Epsilon float64
 	// Zone is the zone of the front. When it is set, nodes of other zones get a
 	// user only when none of this zone can take it.
 	Zone string
+	// Queue is how many sessions may wait in [Balancer.AcquireWait] at a time;
+	// [DefaultQueue] when 0 or less.
+	Queue int
+}
+
+// DefaultQueue is how many sessions may wait for room, unless [Options] say
+// otherwise.
+const DefaultQueue = 1024
+
+func (o Options) withDefaults() Options {
+	if !(o.Epsilon > 0) { // NaN too
+		o.Epsilon = DefaultEpsilon
+	}
+	if o.Queue <= 0 {
+		o.Queue = DefaultQueue
+	}
+	return o
 }
 
 // Balancer places sessions on nodes and counts them. It is safe for concurrent
 // use.
 type Balancer struct {
-	epsilon  float64
-	headroom headroom
-	zone     string
+	// Held while members, options or what peers say are set, so that tables are
+	// built outside mu.
+	setting sync.Mutex
+	members []Member               // sorted by name, as set
+	peers   map[string][]Exception // by front
+	totals  map[string]int         // sessions of other fronts, by node
 
-	setting sync.Mutex // held while members are set, so that tables are built outside mu
-
-	mu    sync.Mutex
-	tiers []*tier          // in the order in which they are asked
-	nodes map[string]*node // members, and former members that still have sessions
-	pins  map[string]*pin  // by user
+	mu         sync.Mutex
+	options    Options
+	headroom   headroom
+	tiers      []*tier           // in the order in which they are asked
+	nodes      map[string]*node  // members, and former members that still have sessions
+	pins       map[string]*pin   // by user
+	exceptions map[string]*pin   // those elsewhere than at home, by user
+	shared     map[string]string // node on which other fronts have a user
+	waiting    list.List         // of *waiter, first come first
 }
 
 // node is a member and its live sessions.
@@ -35,27 +63,45 @@ type node struct {
 	known    bool  // a member; false for a former one
 	tier     *tier // nil when it gets no new users
 	weight   weight
-	sessions int
+	ramp     ramp
+	sessions int    // of this front
+	external int    // of other fronts
+	turnEnd  uint64 // of its last turn, in the time of its tier
 }
 
 // pin holds a user to a node while it has live sessions.
 type pin struct {
-	node     *node
-	sessions int
+	node      *node
+	partition uint16
+	sessions  int
+}
+
+// request is a user who wants a session.
+type request struct {
+	user  string
+	hash  uint64
+	tried func(node string) bool
+}
+
+func newRequest(user string, tried func(node string) bool) request {
+	return request{user, xxhash.Sum64String(user), tried}
+}
+
+// partition returns the partition of the user, see [Partition].
+func (r request) partition() uint16 {
+	return uint16(r.hash % Partitions)
 }
 
 // New returns a balancer without members.
 func New(o Options) *Balancer {
-	epsilon := o.Epsilon
-	if !(epsilon > 0) {
-		epsilon = DefaultEpsilon
-	}
+	o = o.withDefaults()
 	return &Balancer{
-		epsilon:  epsilon,
-		headroom: newHeadroom(epsilon),
-		zone:     o.Zone,
-		nodes:    make(map[string]*node),
-		pins:     make(map[string]*pin),
+		peers:      make(map[string][]Exception),
+		options:    o,
+		headroom:   newHeadroom(o.Epsilon),
+		nodes:      make(map[string]*node),
+		pins:       make(map[string]*pin),
+		exceptions: make(map[string]*pin),
 	}
 }
 
@@ -65,30 +111,68 @@ func New(o Options) *Balancer {
 func (b *Balancer) SetMembers(members []Member) {
 	b.setting.Lock()
 	defer b.setting.Unlock()
+	b.members = byName(members)
+	b.rebuild(b.current())
+}
 
-	members = byName(members)
-	tiers := b.buildTiers(members, b.currentTiers())
+// Configure replaces the options. Members, sessions, pins and those who wait stay.
+func (b *Balancer) Configure(o Options) {
+	b.setting.Lock()
+	defer b.setting.Unlock()
+	b.rebuild(o.withDefaults())
+}
+
+// current returns the options in force.
+func (b *Balancer) current() Options {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.options
+}
+
+// rebuild puts the members, and options, into force.
+func (b *Balancer) rebuild(o Options) {
+	tiers := buildTiers(b.members, o, b.currentTiers())
 
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, n := range b.nodes {
-		n.known, n.tier = false, nil
+	b.options, b.headroom = o, newHeadroom(o.Epsilon)
+	moved := home(tiers) != home(b.tiers)
+	b.tiers = tiers
+	b.enroll()
+	if moved {
+		b.findExceptions()
 	}
-	for _, m := range members {
+	b.serve()
+}
+
+// enroll makes the members known, and the nodes of tiers part of them.
+func (b *Balancer) enroll() {
+	for _, n := range b.nodes {
+		n.leave()
+	}
+	for _, m := range b.members {
 		n := b.nodes[m.Name]
 		if n == nil {
-			n = new(node)
+			n = &node{external: b.totals[m.Name]}
 			b.nodes[m.Name] = n
 		}
-		n.Member, n.known, n.weight = m, true, newWeight(m.Weight)
+		n.Member, n.known, n.weight, n.ramp = m, true, newWeight(m.Weight), newRamp(m.Ramp)
 	}
-	b.tiers = tiers
-	for _, t := range tiers {
+	for _, t := range b.tiers {
 		t.enlist(b.nodes)
 	}
 	for _, n := range b.nodes {
 		b.forget(n)
 	}
+}
+
+// leave makes the node a former member. What it is ahead of the others in taking
+// turns it keeps.
+func (n *node) leave() {
+	if n.tier != nil {
+		n.turnEnd -= min(n.turnEnd, n.tier.turn)
+	}
+	n.known, n.tier = false, nil
 }
 
 func (b *Balancer) currentTiers() []*tier {
@@ -99,9 +183,9 @@ func (b *Balancer) currentTiers() []*tier {
 
 // rank says in which tier a member is asked: its own zone's nodes, other zones'
 // nodes, backup nodes of its own zone, other backup nodes.
-func (b *Balancer) rank(m Member) int {
+func (o Options) rank(m Member) int {
 	rank := 0
-	if b.zone != "" && m.Zone != b.zone {
+	if o.Zone != "" && m.Zone != o.Zone {
 		rank++
 	}
 	if m.Backup {
@@ -112,30 +196,38 @@ func (b *Balancer) rank(m Member) int {
 
 // buildTiers divides the members that may get new users into tiers. A table that
 // one of the old tiers has already is taken over.
-func (b *Balancer) buildTiers(members []Member, old []*tier) []*tier {
+func buildTiers(members []Member, o Options, old []*tier) []*tier {
 	ranks := make([][]Member, 4)
 	for _, m := range members {
 		if !m.Down && !m.Draining && newWeight(m.Weight) > 0 {
-			r := b.rank(m)
+			r := o.rank(m)
 			ranks[r] = append(ranks[r], m)
 		}
 	}
 	var tiers []*tier
 	for _, members := range ranks {
 		if len(members) > 0 {
-			tiers = append(tiers, &tier{table: b.table(members, old)})
+			tiers = append(tiers, &tier{table: o.table(members, old)})
 		}
 	}
 	return tiers
 }
 
-func (b *Balancer) table(members []Member, old []*tier) *Table {
+func (o Options) table(members []Member, old []*tier) *Table {
 	for _, t := range old {
-		if t.table.isOf(members) {
+		if t.table.isOf(o.Policy, members, newHeadroom(o.Epsilon)) {
 			return t.table
 		}
 	}
-	return BuildTable(members, b.epsilon)
+	return build(o.Policy, members, o.Epsilon)
+}
+
+// home returns the table by which users are at home on nodes; nil without members.
+func home(tiers []*tier) *Table {
+	if len(tiers) == 0 {
+		return nil
+	}
+	return tiers[0].table
 }
 
 // Acquire places one session of a user and counts it until the lease is released.
@@ -150,39 +242,65 @@ func (b *Balancer) table(members []Member, old []*tier) *Table {
 //
 // The error is a [*Refusal].
 func (b *Balancer) Acquire(user string, tried func(node string) bool) (*Lease, error) {
-	partition := Partition(user)
+	r := newRequest(user, tried)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	n, cause := b.decide(user, partition, tried)
-	if n == nil {
-		return nil, &Refusal{User: user, Reason: b.refusal(tried)}
+	if lease := b.acquire(r); lease != nil {
+		return lease, nil
 	}
-	return b.lease(user, n, cause), nil
+	reason := b.refusal(tried)
+	return nil, &Refusal{User: user, Reason: reason, Lack: reason}
+}
+
+// acquire places a session; nil when no node can take it.
+func (b *Balancer) acquire(r request) *Lease {
+	n, cause := b.decide(r)
+	if n == nil {
+		return nil
+	}
+	return b.lease(r, n, cause)
 }
 
 // decide chooses a node and says why; nil when no node can take the session.
-func (b *Balancer) decide(user string, partition uint16, tried func(string) bool) (*node, Cause) {
-	if p := b.pins[user]; p != nil && p.node.joinable(tried) {
+func (b *Balancer) decide(r request) (*node, Cause) {
+	if p := b.pins[r.user]; p != nil && p.node.joinable(r.tried) {
 		return p.node, Joined
 	}
+	if n := b.sharedNode(r.user); n != nil && n.joinable(r.tried) {
+		return n, Shared
+	}
 	for i, t := range b.tiers {
-		n := t.pick(partition, b.headroom, tried)
-		if n == nil {
-			continue
-		}
-		owner := t.owner(partition)
-		switch {
-		case i > 0:
-			return n, Spilled
-		case n == owner:
-			return n, Owned
-		case tried != nil && tried(owner.Name):
-			return n, Retried
-		default:
-			return n, Overflowed
+		if n := t.pick(r, b.headroom); n != nil {
+			return n, t.cause(r, n, i)
 		}
 	}
 	return nil, 0
+}
+
+// sharedNode returns the node on which other fronts have the user; nil when there
+// is none.
+func (b *Balancer) sharedNode(user string) *node {
+	if name, ok := b.shared[user]; ok {
+		return b.nodes[name]
+	}
+	return nil
+}
+
+// cause says why the i-th tier chose a node.
+func (t *tier) cause(r request, n *node, i int) Cause {
+	owner := t.owner(r.partition())
+	switch {
+	case i > 0:
+		return Spilled
+	case owner == nil:
+		return Chosen
+	case n == owner:
+		return Owned
+	case r.tried != nil && r.tried(owner.Name):
+		return Retried
+	default:
+		return Overflowed
+	}
 }
 
 // refusal returns why no node can take a session: the reason that has most hope.
@@ -197,16 +315,20 @@ func (b *Balancer) refusal(tried func(string) bool) Reason {
 }
 
 // lease counts a session.
-func (b *Balancer) lease(user string, n *node, cause Cause) *Lease {
-	p := b.pins[user]
+func (b *Balancer) lease(r request, n *node, cause Cause) *Lease {
+	p := b.pins[r.user]
 	if p == nil {
-		p = new(pin)
-		b.pins[user] = p
+		p = &pin{partition: r.partition()}
+		b.pins[r.user] = p
 	}
 	p.node = n
 	p.sessions++
-	n.count(1)
-	return &Lease{balancer: b, user: user, node: n, cause: cause}
+	b.classify(r.user, p)
+	n.count(1, 0)
+	if n.tier != nil && cause != Joined && cause != Shared {
+		n.tier.took(n)
+	}
+	return &Lease{balancer: b, user: r.user, node: n, cause: cause}
 }
 
 // release ends what lease began.
@@ -215,9 +337,11 @@ func (b *Balancer) release(user string, n *node) {
 	p.sessions--
 	if p.sessions == 0 {
 		delete(b.pins, user)
+		delete(b.exceptions, user)
 	}
-	n.count(-1)
+	n.count(-1, 0)
 	b.forget(n)
+	b.serveRoom()
 }
 
 // forget drops a node that is no member and has no sessions.

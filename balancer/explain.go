@@ -16,6 +16,8 @@ const (
 	Takes Verdict = iota + 1
 	// AtBound: another session would be more than its bound.
 	AtBound
+	// Ramping: it starts slowly, and the user is not of the part that it takes yet.
+	Ramping
 	// Full: it has reached its limit.
 	Full
 	// Weightless: its weight is 0.
@@ -30,7 +32,7 @@ const (
 
 // String returns the word for logs and pages.
 func (v Verdict) String() string {
-	words := [...]string{Takes: "takes", AtBound: "at-bound", Full: "full", Weightless: "weightless", Draining: "draining", Down: "down", Gone: "gone"}
+	words := [...]string{Takes: "takes", AtBound: "at-bound", Ramping: "ramping", Full: "full", Weightless: "weightless", Draining: "draining", Down: "down", Gone: "gone"}
 	if v == 0 || int(v) >= len(words) {
 		return fmt.Sprintf("Verdict(%d)", uint8(v))
 	}
@@ -44,10 +46,11 @@ type NodeState struct {
 	Tier int
 	// Partitions that it owns in the table of its tier.
 	Partitions int
-	// Sessions that live there.
-	Sessions int
-	// Bound is the most sessions it may have when the next one has come; 0 for
-	// nodes that get no new users, and for full ones.
+	// Sessions that live there, as far as this front has placed them, and External
+	// those of other fronts.
+	Sessions, External int
+	// Bound is the most sessions it may have in all when the next one has come; 0
+	// for nodes that get no new users, and for full ones.
 	Bound int
 	// Verdict on a new user.
 	Verdict Verdict
@@ -55,16 +58,19 @@ type NodeState struct {
 
 // Snapshot is what a [Balancer] knows at a moment.
 type Snapshot struct {
-	Users    int // with live sessions
-	Sessions int
-	Nodes    []NodeState // sorted by name; former members that have sessions included
+	Policy     Policy
+	Users      int         // with live sessions
+	Exceptions int         // users who live elsewhere than the table says
+	Sessions   int         // of this front
+	Waiting    int         // sessions that wait for room
+	Nodes      []NodeState // sorted by name; former members that have sessions included
 }
 
 // Snapshot returns the state of all nodes.
 func (b *Balancer) Snapshot() Snapshot {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s := Snapshot{Users: len(b.pins)}
+	s := Snapshot{Policy: b.options.Policy, Users: len(b.pins), Exceptions: len(b.exceptions), Waiting: b.waiting.Len()}
 	states := b.states()
 	for _, name := range slices.Sorted(maps.Keys(states)) {
 		s.Nodes = append(s.Nodes, states[name])
@@ -81,6 +87,8 @@ type Explanation struct {
 	// are.
 	Pinned   string
 	Sessions int
+	// Shared is the node where other fronts say that the user has sessions, if any.
+	Shared string
 	// Node and Cause are the decision, unless Refusal says that there is none.
 	Node    string
 	Cause   Cause
@@ -94,25 +102,32 @@ type Explanation struct {
 func (b *Balancer) Explain(user string) Explanation {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	e := Explanation{User: user, Partition: Partition(user)}
+	r := newRequest(user, nil)
+	e := Explanation{User: user, Partition: r.partition(), Shared: b.shared[user]}
 	if p := b.pins[user]; p != nil {
 		e.Pinned, e.Sessions = p.node.Name, p.sessions
 	}
-	if n, cause := b.decide(user, e.Partition, nil); n != nil {
+	if n, cause := b.decide(r); n != nil {
 		e.Node, e.Cause = n.Name, cause
 	} else {
 		e.Refusal = b.refusal(nil)
 	}
-	e.Candidates = b.candidates(e.Partition)
+	e.Candidates = b.candidates(r)
 	return e
 }
 
-func (b *Balancer) candidates(partition uint16) []NodeState {
+func (b *Balancer) candidates(r request) []NodeState {
 	states := b.states()
 	var ranked, rest []NodeState
 	for _, t := range b.tiers {
-		for i := range t.table.ranked(partition) {
-			ranked = append(ranked, states[t.nodes[i].Name])
+		picked := t.pick(r, b.headroom)
+		for i := range t.asked(r.partition()) {
+			n := t.nodes[i]
+			s := states[n.Name]
+			if s.Verdict == Takes && n != picked && !n.ramp.admits(r.hash) {
+				s.Verdict = Ramping
+			}
+			ranked = append(ranked, s)
 		}
 	}
 	for _, s := range states {
@@ -129,12 +144,12 @@ func (b *Balancer) states() map[string]NodeState {
 	states := make(map[string]NodeState, len(b.nodes))
 	for _, n := range b.nodes {
 		if n.tier == nil {
-			states[n.Name] = NodeState{Member: n.Member, Tier: -1, Sessions: n.sessions, Verdict: n.outside()}
+			states[n.Name] = NodeState{Member: n.Member, Tier: -1, Sessions: n.sessions, External: n.external, Verdict: n.outside()}
 		}
 	}
 	for tier, t := range b.tiers {
 		for i, n := range t.nodes {
-			s := NodeState{Member: n.Member, Tier: tier, Partitions: t.table.owned[i], Sessions: n.sessions}
+			s := NodeState{Member: n.Member, Tier: tier, Partitions: t.table.owned[i], Sessions: n.sessions, External: n.external}
 			s.Bound, s.Verdict = t.judge(n, b.headroom)
 			states[n.Name] = s
 		}
@@ -148,7 +163,7 @@ func (t *tier) judge(n *node, h headroom) (bound int, v Verdict) {
 		return 0, Full
 	}
 	bound = t.open.bound(h, n)
-	if n.sessions >= bound {
+	if n.load() >= bound {
 		return bound, AtBound
 	}
 	return bound, Takes

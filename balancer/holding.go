@@ -52,7 +52,7 @@ func (h *holding) giveUp() claim {
 func (h *holding) Len() int           { return len(h.claims) }
 func (h *holding) Less(i, j int) bool { return h.claims[j].before(h.claims[i]) }
 func (h *holding) Swap(i, j int)      { h.claims[i], h.claims[j] = h.claims[j], h.claims[i] }
-func (h *holding) Push(x any)         { h.claims = append(h.claims, x.(claim)) }
+func (h *holding) Push(x any)         { h.claims = append(h.claims, x.(claim)) } //nolint:errcheck // what take pushes
 func (h *holding) Pop() any {
 	last := len(h.claims) - 1
 	c := h.claims[last]

@@ -11,15 +11,18 @@ import (
 // DefaultEpsilon is the headroom over an equal share that suits most clusters.
 const DefaultEpsilon = 0.25
 
-// Table says which node owns which partition. It is immutable.
+// Table says which node owns which partition. It is immutable. [BuildTable] makes
+// the one that is meant for this package; [BuildRing] and [BuildMaglev] make others.
 type Table struct {
 	names    []string // sorted: position is identity inside the table only
 	weights  []weight
 	total    weight // sum of weights
+	policy   Policy // by which partitions are owned
 	headroom headroom
 	scorers  []scorer
-	owners   []int32 // partition → index of its owner; nil when there are no nodes
+	owners   []int32 // partition → index of its owner; nil when there is none
 	owned    []int   // how many partitions each owns
+	ring     ring    // of ByRing
 }
 
 // BuildTable distributes the partitions over the members that have a weight; it
@@ -31,7 +34,17 @@ type Table struct {
 // lowest score first, if the member has room. So the result does not depend on
 // the order of the members.
 func BuildTable(members []Member, epsilon float64) *Table {
-	t := &Table{headroom: newHeadroom(epsilon)}
+	t := newTable(members, ByTable, newHeadroom(epsilon))
+	if len(t.names) > 0 {
+		t.settle(t.firstClaims())
+	}
+	return t
+}
+
+// newTable returns a table of the members that have a weight, in which nobody
+// owns a partition yet.
+func newTable(members []Member, policy Policy, h headroom) *Table {
+	t := &Table{policy: policy, headroom: h}
 	for _, m := range byName(members) {
 		w := newWeight(m.Weight)
 		if w == 0 {
@@ -42,10 +55,23 @@ func BuildTable(members []Member, epsilon float64) *Table {
 		t.scorers = append(t.scorers, newScorer(m.Name, w))
 		t.total += w
 	}
-	if len(t.names) > 0 {
-		t.settle(t.firstClaims())
-	}
+	t.owned = make([]int, len(t.names))
 	return t
+}
+
+// build returns the table that a policy needs. Where the policy is one without
+// owners it serves to rank nodes by score.
+func build(policy Policy, members []Member, epsilon float64) *Table {
+	switch policy {
+	case ByRing:
+		return BuildRing(members)
+	case ByMaglev:
+		return BuildMaglev(members)
+	case ByTable:
+		return BuildTable(members, epsilon)
+	default:
+		return newTable(members, policy, newHeadroom(epsilon))
+	}
 }
 
 // byName returns the members sorted, one of each name.
@@ -71,7 +97,7 @@ func (t *Table) Owner(partition uint16) string {
 func (t *Table) Lookup(user string) string { return t.Owner(Partition(user)) }
 
 // Ranked yields the nodes for a partition in the order in which they are asked to
-// serve it: its owner, then the others by score.
+// serve it: its owner, then the others by score, or as they follow on the ring.
 func (t *Table) Ranked(partition uint16) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for i := range t.ranked(partition) {
@@ -91,10 +117,11 @@ func (t *Table) Owned() map[string]int {
 	return owned
 }
 
-// isOf says whether the table is the one of these members, which are sorted by
-// name and have a weight.
-func (t *Table) isOf(members []Member) bool {
-	return slices.EqualFunc(members, t.names, func(m Member, name string) bool { return m.Name == name }) &&
+// isOf says whether the table is the one that build returns for these members,
+// which are sorted by name and have a weight.
+func (t *Table) isOf(policy Policy, members []Member, h headroom) bool {
+	return t.policy == policy && (policy != ByTable || t.headroom == h) &&
+		slices.EqualFunc(members, t.names, func(m Member, name string) bool { return m.Name == name }) &&
 		slices.EqualFunc(members, t.weights, func(m Member, w weight) bool { return newWeight(m.Weight) == w })
 }
 
@@ -159,13 +186,17 @@ func (t *Table) first(partition uint16) claim {
 	return t.next(claim{node: -1, partition: partition})
 }
 
+// claim returns a node's claim on a partition.
+func (t *Table) claim(node int32, partition uint16) claim {
+	s := &t.scorers[node]
+	return claim{s.score(quantiles()[s.rank(partition)]), node, partition}
+}
+
 // next returns the claim on a partition that follows c, or one of nobody.
 func (t *Table) next(c claim) claim {
-	q := quantiles()
 	following := noClaim(c.partition)
 	for i := range t.scorers {
-		s := &t.scorers[i]
-		d := claim{s.score(q[s.rank(c.partition)]), int32(i), c.partition} //nolint:gosec // fewer nodes than 2³¹
+		d := t.claim(int32(i), c.partition) //nolint:gosec // fewer nodes than 2³¹
 		if c.before(d) && d.before(following) {
 			following = d
 		}
@@ -186,7 +217,6 @@ func (t *Table) settle(claims []claim) {
 		}
 	}
 	t.owners = make([]int32, Partitions)
-	t.owned = make([]int, len(held))
 	for i, h := range held {
 		t.owned[i] = len(h.claims)
 		for _, c := range h.claims {
@@ -219,8 +249,28 @@ func (t *Table) ranked(partition uint16) iter.Seq[int32] {
 		if !yield(owner) {
 			return
 		}
+		for i := range t.followers(partition) {
+			if i != owner && !yield(i) {
+				return
+			}
+		}
+	}
+}
+
+// followers yields the indexes of the nodes in the order in which they come after
+// the owner, who is among them.
+func (t *Table) followers(partition uint16) iter.Seq[int32] {
+	if t.policy == ByRing {
+		return t.ring.clockwise(partition, len(t.names))
+	}
+	return t.byScore(partition)
+}
+
+// byScore yields the indexes of the nodes, the lowest score first.
+func (t *Table) byScore(partition uint16) iter.Seq[int32] {
+	return func(yield func(int32) bool) {
 		for c := t.first(partition); c.node != nobody; c = t.next(c) {
-			if c.node != owner && !yield(c.node) {
+			if !yield(c.node) {
 				return
 			}
 		}

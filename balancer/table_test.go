@@ -45,6 +45,11 @@ func TestGolden(t *testing.T) {
 			got.WriteByte('\n')
 		}
 	}
+	for _, p := range []balancer.Policy{balancer.ByRing, balancer.ByMaglev} {
+		for _, name := range slices.Sorted(maps.Keys(sets)) {
+			fmt.Fprintf(&got, "%v %s digest %016x\n", p, name, digest(tableOf(balancer.Options{Policy: p}, sets[name])))
+		}
+	}
 	const file = "testdata/golden.txt"
 	if *update {
 		if err := os.WriteFile(file, []byte(got.String()), 0o600); err != nil {
