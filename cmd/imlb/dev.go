@@ -146,7 +146,7 @@ type devNode struct {
 }
 
 func (d *devCluster) planNodes(ctx context.Context, n int) error {
-	free, err := freePorts(ctx, 3*n)
+	free, err := freePorts(ctx, 3*n, d.ports)
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
+	"slices"
 	"strconv"
 	"syscall"
 )
@@ -73,18 +75,29 @@ func probeUDP(ctx context.Context, addr string) error {
 	return c.Close()
 }
 
-// freePorts returns n loopback addresses on which nobody listens now. All are
-// held until the last is found, so that they differ.
-func freePorts(ctx context.Context, n int) ([]string, error) {
-	var lc net.ListenConfig
+// The ports of the nodes lie below those that systems give to outgoing connections
+// (from 32768 on in Linux), so that none is taken between being found free and
+// being listened on, nor by a client of the port that a killed node has left.
+const (
+	firstNodePort = 15000
+	lastNodePort  = 32000
+)
+
+// freePorts returns n loopback addresses on which nobody listens now and which the
+// front does not need. Two clusters that start at once look in different places.
+func freePorts(ctx context.Context, n int, front frontPorts) ([]string, error) {
+	taken := []string{front.xmpp, front.xmpps, front.https, front.admin}
 	addrs := make([]string, 0, n)
-	for range n {
-		l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(devHost, "0"))
-		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
+	for range 100 * n {
+		port := firstNodePort + rand.IntN(lastNodePort-firstNodePort) //nolint:gosec // Nothing secret about it.
+		addr := net.JoinHostPort(devHost, strconv.Itoa(port))
+		if slices.Contains(taken, addr) || probeTCP(ctx, addr) != nil {
+			continue
 		}
-		defer func() { _ = l.Close() }()
-		addrs = append(addrs, l.Addr().String())
+		taken = append(taken, addr)
+		if addrs = append(addrs, addr); len(addrs) == n {
+			return addrs, nil
+		}
 	}
-	return addrs, nil
+	return nil, fmt.Errorf("find %d free ports from %d to %d: too few are free", n, firstNodePort, lastNodePort)
 }
