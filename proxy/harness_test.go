@@ -526,3 +526,13 @@ func login(client *peer, n *node, user string) *peer {
 	client.expect(nodeHeader + nodeBind)
 	return leg
 }
+
+// parsed returns what a certificate says.
+func parsed(t testing.TB, c tls.Certificate) *x509.Certificate {
+	t.Helper()
+	cert, err := x509.ParseCertificate(c.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
+}
