@@ -23,11 +23,13 @@ type Check interface {
 // Answer is what a node says about itself.
 type Answer struct {
 	Node     string  `json:"node"`     // its name
-	Sessions int     `json:"sessions"` // that live on it, of all fronts
+	Sessions int     `json:"sessions"` // that live on it, of all fronts; −1 means no answer
 	Draining bool    `json:"draining"` // wants no new users
 	Ready    bool    `json:"ready"`    // can serve
 	Capacity int     `json:"capacity"` // most sessions that it wants; 0 means no answer
 	Weight   float64 `json:"weight"`   // share relative to others; 0 means no answer
+	// Mechanisms are those that it offers to log in with (SASL); nil means no answer.
+	Mechanisms []string `json:"mechanisms"`
 }
 
 // TCPCheck opens a connection to the node's session address.
@@ -77,7 +79,7 @@ func (c AgentCheck) Probe(ctx context.Context, e Endpoint) (*Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	var a Answer
+	a := Answer{Sessions: -1}
 	if err := json.Unmarshal(body, &a); err != nil {
 		return nil, fmt.Errorf("read answer: %w", err)
 	}

@@ -2,25 +2,50 @@
 //
 // A [Source] says which nodes exist: a static list, or the instances of a Consul
 // service. A [Monitor] watches a source, checks every node itself, takes reports
-// from the data path, and tells whenever something changed that matters for
-// placement.
+// from the data path and orders from operators, and tells whenever something changed
+// that matters for placement.
+//
+// # What is known of a node
+//
+//   - operator: what an operator says of it ([Override]).
+//   - panic: of the nodes that should serve, so few are fit that health is ignored
+//     rather than everybody sent to the survivors. Nodes that drain or are disabled do
+//     not count, and nodes that were never checked count as fit.
+//   - checks: what our own checks found. The first one decides at once, then Fall
+//     failures in a row take a node down and Rise successes bring it up. A session
+//     that fails there counts as a failed check and brings the next check forward.
+//   - source: the source's verdict. Consul is not believed blindly: after a failed query,
+//     an empty answer, or an index that went backwards, which all happen when an
+//     agent restarts, nodes that are missing or critical keep their place until they
+//     have been seen healthy again or a hold time is over. The same holds for nodes
+//     that are known from the disk cache only.
+//   - marked: the source says that it drains, by its meta or maintenance mode.
+//   - leaving: it says itself that it drains, in its last answer.
+//   - ejected: its checks pass, but sessions fail there ([OutlierRules]).
+//   - damped: it came and went too often ([DampingRules]).
+//
+// No more than Options.MaxEjected of a pool's nodes are ejected or damped at a time.
 //
 // # The rule
 //
-// A node gets sessions when all of these hold:
+// The first line that fits decides; "·" is anything.
 //
-//   - The source names it. Consul is not believed blindly: after a failed query, an
-//     empty answer, or an index that went backwards, which all happen when an
-//     agent restarts, nodes that are missing or critical keep their place until
-//     they have been seen healthy again or a hold time is over.
-//   - The source does not call it critical.
-//   - Our own checks found it up: the first check decides at once, then Fall
-//     failures in a row take it down and Rise successes bring it back.
-//     A failed dial of the data path counts as a failed check and brings the next
-//     check forward.
+//	operator  panic  checks   source    marked  leaving  ejected  damped  | standing
+//	disabled  ·      ·        ·         ·       ·        ·        ·       | unfit
+//	·         ·      unknown  ·         ·       ·        ·        ·       | unchecked
+//	·         no     down     ·         ·       ·        ·        ·       | unfit
+//	·         no     ·        critical  ·       no       ·        ·       | unfit
+//	·         no     ·        ·         ·       ·        yes      ·       | unfit
+//	·         no     ·        ·         ·       ·        ·        yes     | unfit
+//	drain     ·      ·        ·         ·       ·        ·        ·       | draining
+//	·         ·      ·        ·         yes     ·        ·        ·       | draining
+//	·         ·      ·        ·         ·       yes      ·        ·       | draining
+//	·         ·      ·        ·         ·       ·        ·        ·       | fit
 //
-// A node that drains (by its Consul meta, by maintenance mode, or by its own
-// answer) gets no new users, whatever else holds.
+// A node that leaves is critical in Consul, for it is not ready for new users; those
+// who have sessions there may still join them.
+//
+// A node's weight is the operator's, else what it says itself, else its source's.
 //
 // Only placement follows from all this. No session is ended because a node left
 // the list or failed a check.

@@ -33,12 +33,8 @@ type Endpoint struct {
 
 // Equal says whether nothing differs.
 func (e Endpoint) Equal(f Endpoint) bool {
-	if !maps.Equal(e.Meta, f.Meta) {
-		return false
-	}
-	e.Meta, f.Meta = nil, nil
 	return e.Name == f.Name && e.Addr == f.Addr && e.Admin == f.Admin && e.Weight == f.Weight && e.Zone == f.Zone &&
-		e.Capacity == f.Capacity && e.Draining == f.Draining && e.Healthy == f.Healthy
+		e.Capacity == f.Capacity && e.Draining == f.Draining && e.Healthy == f.Healthy && maps.Equal(e.Meta, f.Meta)
 }
 
 // Source says which nodes exist.

@@ -3,6 +3,7 @@ package health
 import (
 	"cmp"
 	"fmt"
+	"math/rand/v2"
 	"time"
 )
 
@@ -19,6 +20,10 @@ type Rules struct {
 	Fast time.Duration
 	// Timeout is how long one check may take; Interval when 0.
 	Timeout time.Duration
+	// Jitter is by what share of it, up or down, the time to the next check is left to
+	// chance, so that checks do not fall into step; a tenth when 0, and nothing when
+	// negative.
+	Jitter float64
 }
 
 func (r Rules) withDefaults() Rules {
@@ -27,7 +32,31 @@ func (r Rules) withDefaults() Rules {
 	r.Interval = cmp.Or(r.Interval, time.Second)
 	r.Fast = cmp.Or(r.Fast, r.Interval/5)
 	r.Timeout = cmp.Or(r.Timeout, r.Interval)
+	r.Jitter = min(cmp.Or(r.Jitter, 0.1), 1)
 	return r
+}
+
+// jittered returns when to check after wait; the first time anywhere in its second
+// half, so that nodes that came together are not checked together.
+func (r Rules) jittered(wait time.Duration, first bool) time.Duration {
+	switch {
+	case r.Jitter < 0:
+		return wait
+	case first:
+		return wait/2 + rand.N(wait/2+1) //nolint:gosec // spreads load, guards nothing
+	default:
+		span := time.Duration(float64(wait) * r.Jitter)
+		return wait - span + rand.N(2*span+1) //nolint:gosec // spreads load, guards nothing
+	}
+}
+
+// spread returns when to check one of n nodes that all are due now: a few at once,
+// many over as many milliseconds, up to Interval.
+func (r Rules) spread(n int) time.Duration {
+	if n <= 16 {
+		return 0
+	}
+	return rand.N(min(time.Duration(n)*time.Millisecond, r.Interval)) //nolint:gosec // spreads load, guards nothing
 }
 
 // State is what our own checks found of a node.

@@ -2,76 +2,55 @@ package health
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"slices"
 	"sync"
 	"time"
 )
 
-// Options are the settings of a [Monitor].
-type Options struct {
-	Source Source
-	// Check is made of every node.
-	Check Check
-	Rules Rules
-	// OnChange is called when something changed that matters for placement, first
-	// when the source has spoken. Calls come one after another from Run; when changes
-	// come faster than it returns it gets the last of them.
-	OnChange func(Snapshot)
-	Logger   *slog.Logger
-}
-
 // Monitor watches the nodes of a pool. It is safe for concurrent use.
 type Monitor struct {
-	options Options
-	changed chan struct{} // holds one signal
+	changed    chan struct{} // each holds one signal: something is to tell,
+	configured chan struct{} // the source may be another,
+	hurried    chan struct{} // due is nearer
 
 	mu          sync.Mutex // never held while anything is called that may block
-	known       bool       // the source has spoken
+	options     Options
+	generation  int  // of options
+	sources     int  // that there were before the one in options
+	known       bool // the source has spoken
+	panic       bool
 	nodes       map[string]*watched
-	transitions []Transition // the last keptTransitions, oldest first
-}
-
-// watched is a node and the goroutine that checks it.
-type watched struct {
-	endpoint Endpoint
-	machine  machine
-	answer   *Answer // the last, if any
-	checked  time.Time
-	failing  error // of the last check
-	placed   placement
-
-	cancel context.CancelFunc
-	sooner chan struct{} // holds one signal that the next check should come at once
+	census      census // of nodes
+	overrides   map[string]Override
+	past        map[string]damper // of nodes that are gone, while it matters
+	due         time.Time         // when time alone changes something; zero: never
+	transitions []Transition      // the last keptTransitions, oldest first
+	totals      Totals
 }
 
 // Snapshot is what a [Monitor] knows at a moment.
 type Snapshot struct {
 	// Known is set when the source has spoken: only then Nodes means anything.
-	Known  bool
+	Known bool
+	// Panic is set when so few nodes are fit that health is ignored.
+	Panic  bool
 	Source SourceStatus
 	Nodes  []Node // sorted by name
+	Totals Totals
 }
 
-// Node is the state of a node at a moment.
-type Node struct {
-	// Endpoint is as the source has it, except where the node's own answer says
-	// more: weight, capacity, draining.
-	Endpoint
-	// Standing is what follows for placement, and Cause why.
-	Standing Standing
-	Cause    string
-	// State is what our own checks found, and Since when.
-	State State
-	Since time.Time
-	// Checked is when the last check ended, and Failing its error.
-	Checked time.Time
-	Failing error
-	// Sessions is how many the node says live on it; −1 when it does not say.
-	Sessions int
+// Totals count what has happened since the monitor was made, also at nodes that are
+// gone.
+type Totals struct {
+	Checks       uint64 // made
+	ChecksFailed uint64
+	Transitions  uint64 // changes of standing
+	Ejections    uint64
+	Suppressions uint64 // nodes kept out because they came and went
+	Spared       uint64 // nodes not ejected because too many were out
+	Panics       uint64 // times that health began to be ignored
 }
 
 // Transition is a change of a node's standing.
@@ -87,17 +66,18 @@ const keptTransitions = 100
 
 // New returns a monitor that Run sets going.
 func New(o Options) (*Monitor, error) {
-	if o.Source == nil || o.Check == nil {
-		return nil, errors.New("health monitor: needs a source and a check")
+	o, err := o.complete()
+	if err != nil {
+		return nil, err
 	}
-	o.Rules = o.Rules.withDefaults()
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	if o.OnChange == nil {
-		o.OnChange = func(Snapshot) {}
-	}
-	return &Monitor{options: o, changed: make(chan struct{}, 1), nodes: make(map[string]*watched)}, nil
+	return &Monitor{
+		options:    o,
+		changed:    make(chan struct{}, 1),
+		configured: make(chan struct{}, 1),
+		hurried:    make(chan struct{}, 1),
+		nodes:      make(map[string]*watched),
+		past:       make(map[string]damper),
+	}, nil
 }
 
 // Run watches until ctx is done, and returns nil then; or until the source cannot
@@ -108,15 +88,22 @@ func (m *Monitor) Run(ctx context.Context) error {
 	defer running.Wait()
 	defer cancel()
 
-	failed := make(chan error, 1)
-	running.Go(func() {
-		failed <- m.options.Source.Run(ctx, func(endpoints []Endpoint) { m.take(ctx, &running, endpoints) })
-	})
+	source := m.follow(ctx, &running)
+	defer func() { source.stop() }()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
 		select {
 		case <-m.changed:
 			m.options.OnChange(m.Snapshot())
-		case err := <-failed:
+		case <-m.hurried:
+			timer.Reset(m.untilDue())
+		case <-timer.C:
+			m.update(func(u *update) { u.all = true })
+			timer.Reset(m.untilDue())
+		case <-m.configured:
+			source = m.followOther(ctx, &running, source)
+		case err := <-source.failed:
 			if err != nil {
 				return fmt.Errorf("watch nodes: %w", err)
 			}
@@ -125,83 +112,189 @@ func (m *Monitor) Run(ctx context.Context) error {
 	}
 }
 
+// followed is the source that Run follows.
+type followed struct {
+	number int
+	failed chan error // holds what it returned
+	stop   func()     // and waits
+}
+
+// follow starts to follow the source that the options name.
+func (m *Monitor) follow(ctx context.Context, running *sync.WaitGroup) followed {
+	sourceCtx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	source, number := m.source()
+	f := followed{number: number, failed: make(chan error, 1)}
+	f.stop = func() {
+		cancel()
+		<-ended
+	}
+	go func() {
+		defer close(ended)
+		f.failed <- source.Run(sourceCtx, func(endpoints []Endpoint) { m.take(ctx, running, endpoints) })
+	}()
+	return f
+}
+
+// followOther follows another source when the options name one.
+func (m *Monitor) followOther(ctx context.Context, running *sync.WaitGroup, f followed) followed {
+	if _, number := m.source(); number == f.number {
+		return f
+	}
+	f.stop()
+	return m.follow(ctx, running)
+}
+
+func (m *Monitor) source() (s Source, number int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.options.Source, m.sources
+}
+
+// untilDue returns how long it takes until time alone changes something.
+func (m *Monitor) untilDue() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.due.IsZero() {
+		return 24 * time.Hour // it does no harm to look in vain
+	}
+	return time.Until(m.due)
+}
+
 // take makes the watched nodes those that the source names.
 func (m *Monitor) take(ctx context.Context, running *sync.WaitGroup, endpoints []Endpoint) {
 	m.update(func(u *update) {
 		u.announce = true
+		first := !m.known
 		m.known = true
-		gone := maps.Clone(m.nodes)
+		gone, fresh := maps.Clone(m.nodes), []*watched(nil)
 		for _, e := range endpoints {
 			delete(gone, e.Name)
 			w := m.nodes[e.Name]
-			if w != nil && (w.endpoint.Addr != e.Addr || w.endpoint.Admin != e.Admin) {
-				w.cancel() // it came back elsewhere, and has to prove itself again
-				w = nil
-			}
-			if w == nil {
-				w = m.watch(ctx, running, u.now, e)
-				m.nodes[e.Name] = w
+			if w == nil || w.endpoint.Addr != e.Addr || w.endpoint.Admin != e.Admin {
+				w = m.admit(u, w, e) // a node that moved has to prove itself again
+				w.old = first
+				fresh = append(fresh, w)
 			}
 			w.endpoint = e
-			u.settle(w)
+			m.settle(u, w)
 		}
-		for name, w := range gone {
-			w.cancel()
-			delete(m.nodes, name)
-			u.remove(w)
+		for _, w := range gone {
+			m.dismiss(u, w)
 		}
+		m.forget(u.now)
+		m.spare(u)
+		m.watch(ctx, running, fresh)
 	})
 }
 
-// watch starts to check a node.
-func (m *Monitor) watch(ctx context.Context, running *sync.WaitGroup, now time.Time, e Endpoint) *watched {
-	ctx, cancel := context.WithCancel(ctx)
+// admit begins with a node, in the place of the one that had its name.
+func (m *Monitor) admit(u *update, before *watched, e Endpoint) *watched {
 	w := &watched{
 		endpoint: e,
-		machine:  machine{rules: m.options.Rules, since: now, cause: "not checked yet"},
-		cancel:   cancel,
-		sooner:   make(chan struct{}, 1),
+		machine:  machine{rules: m.options.Rules, since: u.now, cause: "not checked yet"},
+		damper:   m.past[e.Name],
+		sooner:   make(chan time.Duration, 1),
 	}
-	running.Go(func() { m.probe(ctx, w, e) })
+	if before != nil {
+		w.damper, w.placed = before.damper, before.placed
+		m.census.add(before.counted, -1)
+		before.cancel()
+	}
+	delete(m.past, e.Name)
+	w.counted = w.facts(Override{}, false)
+	m.census.add(w.counted, 1)
+	m.nodes[e.Name] = w
 	return w
 }
 
-// probe checks a node until ctx is done.
-func (m *Monitor) probe(ctx context.Context, w *watched, e Endpoint) {
-	for {
-		answer, err := m.check(ctx, e)
-		if ctx.Err() != nil {
-			return
+// dismiss ends with a node that the source names no more.
+func (m *Monitor) dismiss(u *update, w *watched) {
+	if w.sound == Fit {
+		w.damper.lost(u.now, m.options.Damping)
+	}
+	if w.damper.last > 0 {
+		m.past[w.endpoint.Name] = w.damper
+	}
+	w.cancel()
+	m.census.add(w.counted, -1)
+	delete(m.nodes, w.endpoint.Name)
+	u.transitions = append(u.transitions, Transition{u.now, w.endpoint.Name, Gone, "its source names it no more"})
+}
+
+// forget drops what no longer matters of nodes that are gone.
+func (m *Monitor) forget(now time.Time) {
+	maps.DeleteFunc(m.past, func(_ string, d damper) bool {
+		d.expire(now, m.options.Damping)
+		return !d.suppressed && d.penalty(now, m.options.Damping) < m.options.Damping.Reuse/2
+	})
+}
+
+// spare lets nodes in again when, of the nodes that are left, too many are out.
+func (m *Monitor) spare(u *update) {
+	for m.census.out > 0 && float64(m.census.out) > m.options.MaxEjected*float64(m.census.nodes) {
+		soonest := (*watched)(nil)
+		for _, w := range m.nodes {
+			until := w.out(m.options)
+			if !until.IsZero() && (soonest == nil || until.Before(soonest.out(m.options))) {
+				soonest = w
+			}
 		}
-		wait := m.checked(w, answer, err)
-		timer := time.NewTimer(jittered(wait))
-		select {
-		case <-timer.C:
-		case <-w.sooner:
-			timer.Stop()
-		case <-ctx.Done():
-			timer.Stop()
+		soonest.damper.suppressed = false
+		if soonest.outlier.ejected() {
+			soonest.outlier.readmit(u.now)
+		}
+		m.settle(u, soonest)
+	}
+}
+
+// watch starts to check nodes that are new, many of them not all at once.
+func (m *Monitor) watch(ctx context.Context, running *sync.WaitGroup, fresh []*watched) {
+	for _, w := range fresh {
+		nodeCtx, cancel := context.WithCancel(ctx)
+		w.cancel = cancel
+		e, delay := w.endpoint, m.options.Rules.spread(len(fresh))
+		running.Go(func() { m.probe(nodeCtx, w, e, delay) })
+	}
+}
+
+// probe checks a node until ctx is done.
+func (m *Monitor) probe(ctx context.Context, w *watched, e Endpoint, delay time.Duration) {
+	if sleep(ctx, delay) != nil {
+		return
+	}
+	for {
+		wait := m.check(ctx, w, e)
+		if !w.pause(ctx, wait) {
 			return
 		}
 	}
 }
 
-func (m *Monitor) check(ctx context.Context, e Endpoint) (*Answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, m.options.Rules.Timeout)
-	defer cancel()
-	return m.options.Check.Probe(ctx, e)
-}
+// check makes a check and returns when the next one is due.
+func (m *Monitor) check(ctx context.Context, w *watched, e Endpoint) (wait time.Duration) {
+	m.mu.Lock()
+	check, rules, generation := m.options.Check, m.options.Rules, m.generation
+	m.mu.Unlock()
 
-// checked takes the result of a check and returns when the next one is due.
-func (m *Monitor) checked(w *watched, answer *Answer, err error) (wait time.Duration) {
+	probeCtx, cancel := context.WithTimeout(ctx, rules.Timeout)
+	answer, err := check.Probe(probeCtx, e)
+	cancel()
+	if ctx.Err() != nil {
+		return 0
+	}
 	m.update(func(u *update) {
-		w.machine.checked(u.now, err)
-		w.checked, w.failing = u.now, err
-		if err == nil {
-			w.answer = answer
+		if generation != m.generation {
+			return // the question has changed meanwhile: ask again
 		}
-		u.settle(w)
-		wait = w.machine.wait()
+		first := w.machine.state == Unknown
+		w.checked(u.now, answer, err)
+		m.totals.Checks++
+		if err != nil {
+			m.totals.ChecksFailed++
+		}
+		m.settle(u, w)
+		wait = rules.jittered(w.machine.wait(), first)
 	})
 	return wait
 }
@@ -214,19 +307,44 @@ func (m *Monitor) Report(node string, o Outcome) {
 		if w == nil {
 			return
 		}
+		m.weigh(u, w, o)
 		w.machine.reported(u.now, o)
-		u.settle(w)
+		m.settle(u, w)
 		if o != Served {
-			signal(w.sooner)
+			w.hasten(0)
 		}
 	})
+}
+
+// weigh ejects a node when a session was one too many that failed. Failures at a
+// node that is down are no news.
+func (m *Monitor) weigh(u *update, w *watched, o Outcome) {
+	rules := m.options.Outliers
+	switch {
+	case w.machine.state != Up:
+	case o == Served:
+		w.outlier.served(u.now, rules)
+	default:
+		cause := w.outlier.failure(u.now, rules)
+		switch {
+		case cause == "":
+		case m.census.mayKeepOut(m.options.MaxEjected):
+			w.outlier.eject(u.now, rules, cause)
+			m.totals.Ejections++
+		default:
+			m.totals.Spared++
+		}
+	}
 }
 
 // update is one change of a monitor and what follows from it.
 type update struct {
 	now         time.Time
+	all         bool // any node may have changed
 	transitions []Transition
 	announce    bool
+	hurry       bool
+	panicked    bool // panic began or ended
 }
 
 // update makes a change, and then notes, logs and announces what followed.
@@ -234,34 +352,106 @@ func (m *Monitor) update(change func(*update)) {
 	m.mu.Lock()
 	u := &update{now: time.Now()}
 	change(u)
-	m.transitions = append(m.transitions, u.transitions...)
-	m.transitions = m.transitions[max(0, len(m.transitions)-keptTransitions):]
+	m.conclude(u)
+	m.keep(u.transitions)
+	log, census, panics := m.options.Logger, m.census, m.panic
 	m.mu.Unlock()
 
+	if u.panicked && panics {
+		log.Warn("too few nodes are fit; health is ignored", "fit", census.fit, "of", census.asked)
+	}
+	if u.panicked && !panics {
+		log.Info("enough nodes are fit; health counts again", "fit", census.fit, "of", census.asked)
+	}
 	for _, t := range u.transitions {
-		m.options.Logger.Info("node changed its standing", "node", t.Node, "standing", t.Standing.String(), "cause", t.Cause)
+		log.Info("node changed its standing", "node", t.Node, "standing", t.Standing.String(), "cause", t.Cause)
 	}
 	if u.announce {
 		signal(m.changed)
 	}
+	if u.hurry {
+		signal(m.hurried)
+	}
 }
 
-// settle finds out whether a change of a node matters.
-func (u *update) settle(w *watched) {
-	is, cause := w.placement()
+// keep remembers transitions.
+func (m *Monitor) keep(transitions []Transition) {
+	m.totals.Transitions += uint64(len(transitions))
+	m.transitions = append(m.transitions, transitions...)
+	if surplus := len(m.transitions) - keptTransitions; surplus > 0 {
+		m.transitions = slices.Delete(m.transitions, 0, surplus)
+	}
+}
+
+// conclude settles all nodes when the change may matter to all.
+func (m *Monitor) conclude(u *update) {
+	if u.all {
+		m.settleAll(u)
+	}
+	if panics := m.census.panics(m.options.Panic); panics != m.panic {
+		m.panic, u.panicked, u.announce = panics, true, true
+		if panics {
+			m.totals.Panics++
+		}
+		m.settleAll(u)
+	}
+}
+
+func (m *Monitor) settleAll(u *update) {
+	m.due = time.Time{}
+	for _, name := range slices.Sorted(maps.Keys(m.nodes)) {
+		m.settle(u, m.nodes[name])
+	}
+	u.hurry = true
+}
+
+// settle finds out what follows from all that is known of a node, and whether
+// that matters.
+func (m *Monitor) settle(u *update, w *watched) {
+	w.outlier.expire(u.now)
+	w.damper.expire(u.now, m.options.Damping)
+	m.dampen(u, w)
+
+	m.census.add(w.counted, -1)
+	w.counted = w.facts(m.overrides[w.endpoint.Name], w.damper.suppressed)
+	m.census.add(w.counted, 1)
+
+	w.ramp(u.now, m.options.SlowStart)
+	m.wakeAt(u, w.due(m.options))
+	is, cause := w.placement(m.panic)
 	if is == w.placed {
 		return
 	}
 	if is.standing != w.placed.standing {
 		u.transitions = append(u.transitions, Transition{u.now, w.endpoint.Name, is.standing, cause})
+		w.transitions++
 	}
 	w.placed = is
 	u.announce = true
 }
 
-// remove notes that a node is gone.
-func (u *update) remove(w *watched) {
-	u.transitions = append(u.transitions, Transition{u.now, w.endpoint.Name, Gone, "its source names it no more"})
+// dampen notes when a node that was fit is lost, and keeps out one that was lost
+// too often. What operators and sessions say does not count: they have their own ways
+// to keep a node out.
+func (m *Monitor) dampen(u *update, w *watched) {
+	f := w.facts(Override{}, false)
+	f.ejected = false
+	is, _ := judge(f)
+	if w.sound == Fit && is == Unfit {
+		w.damper.lost(u.now, m.options.Damping)
+	}
+	w.sound = is
+	if m.census.mayKeepOut(m.options.MaxEjected) && w.damper.suppress(u.now, m.options.Damping) {
+		m.totals.Suppressions++
+	}
+}
+
+// wakeAt makes Run look at the nodes at a time, if that is not zero.
+func (m *Monitor) wakeAt(u *update, at time.Time) {
+	if !at.IsZero() && (m.due.IsZero() || at.Before(m.due)) {
+		m.due = at
+		u.hurry = true
+	}
 }
 
 // signal leaves one signal in a channel that holds one.
@@ -274,12 +464,14 @@ func signal(c chan<- struct{}) {
 
 // Snapshot returns the state of all nodes.
 func (m *Monitor) Snapshot() Snapshot {
-	s := Snapshot{Source: m.options.Source.Status()}
+	source, _ := m.source()
+	s := Snapshot{Source: source.Status()}
+	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s.Known = m.known
+	s.Known, s.Panic, s.Totals = m.known, m.panic, m.totals
 	for _, name := range slices.Sorted(maps.Keys(m.nodes)) {
-		s.Nodes = append(s.Nodes, m.nodes[name].node())
+		s.Nodes = append(s.Nodes, m.nodes[name].node(now, m.options, m.panic))
 	}
 	return s
 }

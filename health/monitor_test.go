@@ -309,3 +309,157 @@ func TestStaticSource(t *testing.T) {
 		t.Errorf("%v, %+v", err, got)
 	}
 }
+
+// inBubbleWith runs a monitor with other options.
+func inBubbleWith(t *testing.T, o health.Options, f func(t *testing.T, p *pool)) {
+	t.Helper()
+	inBubble(t, func(t *testing.T, p *pool) {
+		o.Check = p.checks
+		if err := p.Configure(o); err != nil {
+			t.Fatal(err)
+		}
+		f(t, p)
+	})
+}
+
+func TestSlowStartIsToldInFewSteps(t *testing.T) {
+	inBubbleWith(t, health.Options{SlowStart: time.Minute}, func(t *testing.T, p *pool) {
+		p.source <- []health.Endpoint{node("a")}
+		pass(time.Second)
+		p.source <- []health.Endpoint{node("a"), node("b")}
+		synctest.Wait()
+		told := len(p.changes)
+		pass(time.Hour)
+		if steps := len(p.changes) - told; steps != 9 {
+			t.Errorf("told in %d steps", steps)
+		}
+		last := 0.0
+		for _, s := range p.changes[told-1:] {
+			if s.Nodes[1].Ramp <= last {
+				t.Errorf("from %v to %v", last, s.Nodes[1].Ramp)
+			}
+			last = s.Nodes[1].Ramp
+		}
+		if b := p.Snapshot().Nodes[1]; last != 1 || b.FitSince.IsZero() {
+			t.Errorf("it ends at %v: %+v", last, b)
+		}
+	})
+}
+
+// TestAnotherSourceTakesOver: until it speaks, what the first said holds.
+func TestAnotherSourceTakesOver(t *testing.T) {
+	inBubble(t, func(t *testing.T, p *pool) {
+		p.source <- []health.Endpoint{node("a"), node("b")}
+		p.want(t, "a=fit b=fit")
+		other := make(script)
+		if err := p.Configure(health.Options{Source: other, Check: p.checks}); err != nil {
+			t.Fatal(err)
+		}
+		pass(time.Minute)
+		p.want(t, "a=fit b=fit")
+		transitions := len(p.Transitions())
+		other <- []health.Endpoint{node("b"), node("c")}
+		p.want(t, "b=fit c=fit")
+		if got := p.Transitions()[transitions:]; len(got) != 3 {
+			t.Errorf("b did not stay as it was: %v", got)
+		}
+		select {
+		case p.source <- nil:
+			t.Error("the first source still speaks")
+		default:
+		}
+	})
+}
+
+// slow is a check that answers when it is told to.
+type slow struct{ answers chan error }
+
+func (s slow) Probe(ctx context.Context, _ health.Endpoint) (*health.Answer, error) {
+	select {
+	case err := <-s.answers:
+		return nil, err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// TestAnswersToTheOldQuestionDoNotCount: a check that was under way when another
+// was configured says nothing.
+func TestAnswersToTheOldQuestionDoNotCount(t *testing.T) {
+	inBubble(t, func(t *testing.T, p *pool) {
+		asked := slow{make(chan error)}
+		if err := p.Configure(health.Options{Check: asked, Rules: health.Rules{Timeout: time.Hour}}); err != nil {
+			t.Fatal(err)
+		}
+		p.source <- []health.Endpoint{node("a")}
+		synctest.Wait()
+		if err := p.Configure(health.Options{Check: p.checks}); err != nil {
+			t.Fatal(err)
+		}
+		asked.answers <- errors.New("refused")
+		p.want(t, "a=fit")
+		if n := p.Snapshot().Nodes[0]; n.Checks == 0 || n.ChecksFailed != 0 {
+			t.Errorf("%d of %d checks failed", n.ChecksFailed, n.Checks)
+		}
+	})
+}
+
+func TestConfigureRefusesWhatNewRefuses(t *testing.T) {
+	inBubble(t, func(t *testing.T, p *pool) {
+		if err := p.Configure(health.Options{}); err == nil {
+			t.Error("a monitor without a check is made")
+		}
+		p.source <- []health.Endpoint{node("a")}
+		p.want(t, "a=fit")
+	})
+}
+
+// TestManyNodesAreNotCheckedAtOnce: neither when they come nor later.
+func TestManyNodesAreNotCheckedAtOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, p *pool) {
+		var many []health.Endpoint
+		for i := range 1000 {
+			many = append(many, node(fmt.Sprintf("n%03d", i)))
+		}
+		p.source <- many
+		synctest.Wait()
+		before := p.checks.probes
+		for i := range 60 {
+			if i == 30 {
+				if err := p.Configure(health.Options{Check: p.checks}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			pass(100 * time.Millisecond)
+			if n := p.checks.probes - before; n > 250 {
+				t.Errorf("%d checks in the %d. tenth of a second", n, i)
+			}
+			before = p.checks.probes
+		}
+		if s := p.Snapshot(); s.Totals.Checks < 1000 || s.Totals.ChecksFailed != 0 || s.Nodes[999].Standing != health.Fit {
+			t.Errorf("%+v", s.Totals)
+		}
+	})
+}
+
+// TestEjectionsAreCounted: what is exported as metrics.
+func TestEjectionsAreCounted(t *testing.T) {
+	inBubbleWith(t, health.Options{Rules: health.Rules{Fall: 20}, Outliers: health.OutlierRules{Consecutive: 3}}, func(t *testing.T, p *pool) {
+		p.source <- []health.Endpoint{node("a"), node("b")}
+		p.want(t, "a=fit b=fit")
+		for range 3 {
+			p.Report("a", health.ClosedEarly)
+			p.Report("b", health.ClosedEarly)
+		}
+		p.want(t, "a=unfit b=fit")
+		s := p.Snapshot()
+		if a := s.Nodes[0]; a.Ejections != 1 || time.Until(a.EjectedUntil) != 30*time.Second || a.Transitions != 3 {
+			t.Errorf("%+v", a)
+		}
+		if s.Totals.Ejections != 1 || s.Totals.Spared != 1 || s.Totals.Transitions != 5 {
+			t.Errorf("%+v", s.Totals)
+		}
+		pass(31 * time.Second)
+		p.want(t, "a=fit b=fit")
+	})
+}
