@@ -121,17 +121,42 @@ func TestForgedEntry(t *testing.T) {
 	}
 }
 
-// A node that ends its stream, because it drains, is no loss.
+// A node that ends its stream, because it drains, says why to the client itself; the
+// front adds no error of its own, and tells the next node what the client has.
 func TestNodeCloses(t *testing.T) {
 	t.Parallel()
-	f, client, leg := loggedIn(t, nil)
+	one, two := startNode(t, "one"), startNode(t, "two")
+	pick := &picker{nodes: map[string][]proxy.Node{"": {one.at(), two.at()}}}
+	f := startFront(t, pick, nil)
+	client := f.dialTLS()
+	leg := login(client, one, "alice")
 	leg.send(entry("7") + streamError("system-shutdown") + streamEnd)
 	client.expect(entry("7") + streamError("system-shutdown") + streamEnd)
+	client.send(streamEnd)
+	client.eof()
+	settle := two.accept()
+	if got := settleNote(t, settle.proxy); got != "alice@example.com\x007" {
+		t.Errorf("settled %q, want entry 7 of alice", got)
+	}
+	settle.eof()
+	settle.close()
 	client.close()
 	leg.eof()
-	if r := f.ended("node-closed"); r["settled"] != "" {
+	if r := f.ended("node-closed"); r["settled"] != "done" {
 		t.Errorf("logged %v", r)
 	}
+}
+
+// The client of a node that is lost in its last words gets one stream error (RFC 6120
+// §4.9.1.1).
+func TestNodeLostAfterError(t *testing.T) {
+	t.Parallel()
+	_, client, leg := loggedIn(t, nil)
+	leg.send(streamError("conflict"))
+	client.expect(streamError("conflict"))
+	leg.reset()
+	client.expect(streamEnd)
+	client.close()
 }
 
 // A node that sends what is no XMPP is cut off.

@@ -174,6 +174,8 @@ func (r *relay) pumpDown(ctx context.Context) *ending {
 			return r.flushFirst(ctx, &ending{reason: ReasonNodeClosed})
 		case tok.Kind == xmpp.KindOpen:
 			r.greeted = true
+		case isStreamError(tok.Raw):
+			r.erred = true
 		}
 		r.rec.Out.count(tok)
 		if n := entryNumber(tok.Raw, r.rec.User); n > 0 {

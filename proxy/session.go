@@ -28,6 +28,7 @@ type session struct {
 	wire     *wire
 	client   leg  // nil until the transport stands
 	greeted  bool // the current stream has its header
+	erred    bool // the client was sent a stream error, which only the stream's end may follow
 	domain   string
 	deadline Reason // what it means when the read deadline passes
 	node     *nodeLeg
@@ -184,7 +185,7 @@ func (s *session) farewell(end *ending) error {
 			return err
 		}
 	}
-	if e := end.streamError(); e != nil {
+	if e := end.streamError(); e != nil && !s.erred {
 		if err := s.client.Write(element(e.Append(nil))); err != nil {
 			return err
 		}

@@ -92,7 +92,9 @@ func (s *session) leaveNode(end *ending) (settle func(ctx context.Context, recei
 	if end.reason == ReasonNodeLost {
 		s.srv.report(node.choice, OutcomeLost)
 	}
-	if !node.broken || s.rec.LastEntry == 0 {
+	// A node that ends the stream, as in a planned stop, has noted what was
+	// acknowledged (XEP-0198), and not what is still on its way.
+	if !node.broken && end.reason != ReasonNodeClosed || s.rec.LastEntry == 0 {
 		return func(context.Context, bool) {}
 	}
 	done := s.srv.settles.begin(s.rec.User)

@@ -78,3 +78,6 @@ func entryNumber(raw []byte, user string) uint64 {
 	}
 	return n
 }
+
+// isStreamError tells whether an element is a stream error (RFC 6120 §4.9).
+func isStreamError(raw []byte) bool { return bytes.HasPrefix(raw, []byte("<stream:error")) }
