@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -48,6 +49,13 @@ func (f *fakes) Probe(ctx context.Context, e health.Endpoint) (*health.Answer, e
 	return answer, err
 }
 
+// made returns how many probes there were.
+func (f *fakes) made() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.probes
+}
+
 func (f *fakes) fail(addr string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -75,7 +83,22 @@ type pool struct {
 	*health.Monitor
 	source  script
 	checks  *fakes
-	changes []health.Snapshot // guarded by the bubble: read after synctest.Wait
+
+	mu      sync.Mutex
+	changes []health.Snapshot
+}
+
+// heard returns what was told so far.
+func (p *pool) heard() []health.Snapshot {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.changes)
+}
+
+func (p *pool) hear(s health.Snapshot) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.changes = append(p.changes, s)
 }
 
 func inBubble(t *testing.T, f func(t *testing.T, p *pool)) {
@@ -85,7 +108,7 @@ func inBubble(t *testing.T, f func(t *testing.T, p *pool)) {
 		monitor, err := health.New(health.Options{
 			Source:   p.source,
 			Check:    p.checks,
-			OnChange: func(s health.Snapshot) { p.changes = append(p.changes, s) },
+			OnChange: p.hear,
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -116,11 +139,11 @@ func (p *pool) want(t *testing.T, want string) {
 	if got != want {
 		t.Errorf("nodes are %q, want %q", got, want)
 	}
-	if len(p.changes) == 0 {
+	if len(p.heard()) == 0 {
 		return
 	}
 	told := ""
-	for _, n := range p.changes[len(p.changes)-1].Nodes {
+	for _, n := range p.heard()[len(p.heard())-1].Nodes {
 		told += fmt.Sprintf(" %s=%s", n.Name, n.Standing)
 	}
 	if told != "" && told[1:] != want || told == "" && want != "" {
@@ -137,13 +160,13 @@ func pass(d time.Duration) {
 func TestNodesComeAndGo(t *testing.T) {
 	inBubble(t, func(t *testing.T, p *pool) {
 		synctest.Wait()
-		if len(p.changes) != 0 || p.Snapshot().Known {
-			t.Errorf("told %d changes before the source spoke", len(p.changes))
+		if len(p.heard()) != 0 || p.Snapshot().Known {
+			t.Errorf("told %d changes before the source spoke", len(p.heard()))
 		}
 		p.source <- nil
 		synctest.Wait()
-		if len(p.changes) != 1 || !p.changes[0].Known {
-			t.Errorf("an empty list was told %d times", len(p.changes))
+		if len(p.heard()) != 1 || !p.heard()[0].Known {
+			t.Errorf("an empty list was told %d times", len(p.heard()))
 		}
 		p.source <- []health.Endpoint{node("a"), node("b")}
 		p.want(t, "a=fit b=fit")
@@ -246,13 +269,13 @@ func TestNothingIsToldWhileNothingChanges(t *testing.T) {
 	inBubble(t, func(t *testing.T, p *pool) {
 		p.source <- []health.Endpoint{node("a")}
 		p.want(t, "a=fit")
-		told := len(p.changes)
+		told := len(p.heard())
 		for i := range 10 {
 			p.checks.answer("a:5222", health.Answer{Ready: true, Sessions: i + 1})
 			pass(2 * time.Second)
 		}
-		if n := p.Snapshot().Nodes[0].Sessions; n != 10 || len(p.changes) != told {
-			t.Errorf("%d sessions are known, %d changes were told", n, len(p.changes)-told)
+		if n := p.Snapshot().Nodes[0].Sessions; n != 10 || len(p.heard()) != told {
+			t.Errorf("%d sessions are known, %d changes were told", n, len(p.heard())-told)
 		}
 	})
 }
@@ -328,13 +351,13 @@ func TestSlowStartIsToldInFewSteps(t *testing.T) {
 		pass(time.Second)
 		p.source <- []health.Endpoint{node("a"), node("b")}
 		synctest.Wait()
-		told := len(p.changes)
+		told := len(p.heard())
 		pass(time.Hour)
-		if steps := len(p.changes) - told; steps != 9 {
+		if steps := len(p.heard()) - told; steps != 9 {
 			t.Errorf("told in %d steps", steps)
 		}
 		last := 0.0
-		for _, s := range p.changes[told-1:] {
+		for _, s := range p.heard()[told-1:] {
 			if s.Nodes[1].Ramp <= last {
 				t.Errorf("from %v to %v", last, s.Nodes[1].Ramp)
 			}
@@ -423,7 +446,7 @@ func TestManyNodesAreNotCheckedAtOnce(t *testing.T) {
 		}
 		p.source <- many
 		synctest.Wait()
-		before := p.checks.probes
+		before := p.checks.made()
 		for i := range 60 {
 			if i == 30 {
 				if err := p.Configure(health.Options{Check: p.checks}); err != nil {
@@ -431,10 +454,10 @@ func TestManyNodesAreNotCheckedAtOnce(t *testing.T) {
 				}
 			}
 			pass(100 * time.Millisecond)
-			if n := p.checks.probes - before; n > 250 {
+			if n := p.checks.made() - before; n > 250 {
 				t.Errorf("%d checks in the %d. tenth of a second", n, i)
 			}
-			before = p.checks.probes
+			before = p.checks.made()
 		}
 		if s := p.Snapshot(); s.Totals.Checks < 1000 || s.Totals.ChecksFailed != 0 || s.Nodes[999].Standing != health.Fit {
 			t.Errorf("%+v", s.Totals)
