@@ -121,30 +121,69 @@ func (s *session) dropNode() {
 // returns nil when the node said yes or no; rec.LoggedIn says which.
 func (s *session) authenticate(ctx context.Context, c claim) error {
 	s.rec.Mechanism = c.mechanism
-	raw := c.auth
-	for {
-		if err := s.tellNode(raw); err != nil {
+	step, err := s.propose(ctx, c)
+	for err == nil {
+		if err := s.send(ctx, step.raw); err != nil {
 			return err
 		}
-		answer, kind, condition, err := s.nodeAnswer(ctx)
-		if err != nil {
-			return err
-		}
-		if err := s.send(ctx, answer); err != nil {
-			return err
-		}
-		switch kind {
+		switch step.kind {
 		case xmpp.SASLSuccess:
 			s.loggedIn(c)
 			return nil
 		case xmpp.SASLFailure:
-			return s.failed(c.mechanism, condition)
+			return s.failed(c.mechanism, step.condition)
 		default: // a challenge
 		}
+		var raw []byte
 		if raw, err = s.saslAnswer(ctx); err != nil {
 			return err
 		}
+		step, err = s.exchange(ctx, raw)
 	}
+	return err
+}
+
+// saslStep is a node's answer in a negotiation.
+type saslStep struct {
+	raw       []byte // valid until the node is read again
+	kind      xmpp.SASLKind
+	condition string // of a failure
+}
+
+// propose begins a negotiation. The node may have closed a leg that a failed login
+// left, for which the user cannot help: then a new one is dialled.
+func (s *session) propose(ctx context.Context, c claim) (saslStep, error) {
+	kept := s.node.used
+	s.node.used = true
+	step, err := s.exchange(ctx, c.auth)
+	if !kept || !s.node.leftBehind(err) || ctx.Err() != nil {
+		return step, err
+	}
+	s.dropNode()
+	if err := s.connect(ctx, c.user); err != nil {
+		return step, err
+	}
+	s.node.used = true
+	return s.exchange(ctx, c.auth)
+}
+
+// leftBehind tells whether a leg was closed by its node while nothing was asked
+// of it, from the error of the first use since. A node that refuses further logins
+// means what it says.
+func (n *nodeLeg) leftBehind(err error) bool {
+	var end *ending
+	if !errors.As(err, &end) || isTimeout(err) || end.condition == xmpp.PolicyViolation {
+		return false
+	}
+	return n.ended || end.reason == ReasonNodeLost
+}
+
+// exchange tells the node one thing and returns its answer.
+func (s *session) exchange(ctx context.Context, raw []byte) (saslStep, error) {
+	if err := s.tellNode(raw); err != nil {
+		return saslStep{}, err
+	}
+	return s.nodeAnswer(ctx)
 }
 
 // loggedIn restarts both streams, as RFC 6120 §6.4.6 asks of both sides.
@@ -168,32 +207,32 @@ func (s *session) tellNode(raw []byte) error {
 
 // nodeAnswer reads the node's next step in the negotiation. A node that ends its
 // stream instead has its own reason, which is passed on to the client.
-func (s *session) nodeAnswer(ctx context.Context) (raw []byte, kind xmpp.SASLKind, condition string, err error) {
+func (s *session) nodeAnswer(ctx context.Context) (saslStep, error) {
 	if err := s.node.conn.SetReadDeadline(time.Now().Add(s.terms.Timeouts.Identify)); err != nil {
-		return nil, 0, "", s.nodeError(err)
+		return saslStep{}, s.nodeError(err)
 	}
 	for {
 		tok, err := await(s.node)
 		switch {
 		case err != nil && ctx.Err() != nil:
-			return nil, 0, "", s.shutdown()
+			return saslStep{}, s.shutdown()
 		case err != nil:
-			return nil, 0, "", s.nodeError(err)
+			return saslStep{}, s.nodeError(err)
 		case tok.Kind == xmpp.KindClose:
 			s.node.ended = true
-			return nil, 0, "", &ending{reason: s.nodeClosed()}
+			return saslStep{}, &ending{reason: s.nodeClosed()}
 		case tok.Kind == xmpp.KindSpace:
 			continue
 		}
 		if e, ok := xmpp.ParseStreamError(tok.Raw); ok {
 			s.node.ended = true
-			return nil, 0, "", &ending{reason: s.nodeClosed(), condition: e.Condition, text: e.Text, cause: e}
+			return saslStep{}, &ending{reason: s.nodeClosed(), condition: e.Condition, text: e.Text, cause: e}
 		}
 		frame, ok, err := xmpp.ParseSASL(tok.Raw)
 		if !ok || err != nil || frame.Kind < xmpp.SASLChallenge {
-			return nil, 0, "", s.nodeError(errNotSASL)
+			return saslStep{}, s.nodeError(errNotSASL)
 		}
-		return tok.Raw, frame.Kind, frame.Condition, nil
+		return saslStep{raw: tok.Raw, kind: frame.Kind, condition: frame.Condition}, nil
 	}
 }
 
@@ -215,14 +254,11 @@ func (s *session) saslAnswer(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	frame, ok, err := xmpp.ParseSASL(raw)
-	switch {
-	case !ok || (err == nil && frame.Kind == xmpp.SASLAuth):
+	if !ok || (err == nil && frame.Kind == xmpp.SASLAuth) {
 		return nil, unexpected(raw)
-	case err != nil:
-		// The node is told what cannot be read, too: it has to fail the
-		// negotiation that it waits to go on with.
-		return raw, nil
 	}
+	// The node is told what cannot be read, too: it has to fail the negotiation
+	// that it waits to go on with.
 	return raw, nil
 }
 

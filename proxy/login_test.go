@@ -161,6 +161,56 @@ func TestNowhere(t *testing.T) {
 	})
 }
 
+// A node that has closed the leg of a failed login is asked anew, unless it has
+// said that it will have no more logins.
+func TestLegLeftBehind(t *testing.T) {
+	t.Parallel()
+	for name, leave := range map[string]func(*peer){
+		"closed":  (*peer).close,
+		"broken":  (*peer).reset,
+		"stopped": func(p *peer) { p.send(streamError("system-shutdown") + streamEnd); p.close() },
+		"ended":   func(p *peer) { p.send(streamEnd) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n, pick := onlyNode(t)
+			f := startFront(t, pick, nil)
+			client := begin(f, plain("alice", "wrong"))
+			leg := n.accept().offer()
+			leg.expect(plain("alice", "wrong"))
+			leg.send(failure("not-authorized"))
+			client.expect(failure("not-authorized"))
+			leave(leg)
+			client.send(plain("alice", "secret"))
+			leg = n.accept().offer()
+			leg.expect(plain("alice", "secret"))
+			leg.send(saslSuccess)
+			client.expect(saslSuccess)
+			client.close()
+			leg.eof()
+			leg.close()
+			f.ended("client-closed")
+			if pick.live != 0 {
+				t.Errorf("%d choices were not released", pick.live)
+			}
+		})
+	}
+	t.Run("refused", func(t *testing.T) {
+		t.Parallel()
+		n, pick := onlyNode(t)
+		f := startFront(t, pick, nil)
+		client := begin(f, plain("alice", "wrong"))
+		leg := n.accept().offer()
+		leg.expect(plain("alice", "wrong"))
+		leg.send(failure("not-authorized") + streamError("policy-violation") + streamEnd)
+		client.expect(failure("not-authorized"))
+		client.send(plain("alice", "secret"))
+		client.expect(streamError("policy-violation") + streamEnd)
+		client.close()
+		f.ended("auth-failed")
+	})
+}
+
 // What goes wrong between <auth/> and its answer.
 func TestBrokenLogin(t *testing.T) {
 	t.Parallel()

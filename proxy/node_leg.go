@@ -32,6 +32,7 @@ type nodeLeg struct {
 	name   string
 	user   xmpp.JID
 	choice Choice
+	used   bool // a login was tried on it
 	ended  bool // the node has ended its stream itself
 	broken bool // the leg broke, and the node may not know what the client has
 }
