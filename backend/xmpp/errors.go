@@ -96,7 +96,8 @@ func (e *StreamError) Append(dst []byte) []byte {
 // another element. A condition that is missing reads as undefined-condition.
 func ParseStreamError(raw []byte) (*StreamError, bool) {
 	e, err := ParseElement(raw)
-	if err != nil || e.Local() != "error" || !(e.Prefix() == "stream" || e.Space() == NSStream) {
+	is := err == nil && e.Local() == "error" && (e.Prefix() == "stream" || e.Space() == NSStream)
+	if !is {
 		return nil, false
 	}
 	out := &StreamError{Condition: UndefinedCondition}

@@ -259,7 +259,7 @@ func (w *work) text(b []byte) (more bool, err *StreamError) {
 			continue
 		}
 		w.pos = i
-		n := 1
+		var n int
 		switch {
 		case c == '<':
 			w.mode = atMarkup
@@ -307,10 +307,11 @@ func (w *work) cdata(b []byte) (more bool, err *StreamError) {
 			continue
 		}
 		w.pos = i
-		n := 1
+		var n int
 		switch {
 		case c == ']':
-			if n, err = bracket(b[i:]); err != nil {
+			var end *StreamError // what is an error in text is the section's end here
+			if n, end = bracket(b[i:]); end != nil {
 				w.mode, w.pos = inText, i+len("]]>")
 				return false, nil
 			}
