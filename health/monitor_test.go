@@ -81,8 +81,8 @@ func node(name string) health.Endpoint {
 // pool is a monitor in a synctest bubble.
 type pool struct {
 	*health.Monitor
-	source  script
-	checks  *fakes
+	source script
+	checks *fakes
 
 	mu      sync.Mutex
 	changes []health.Snapshot
