@@ -2,7 +2,6 @@ package balancer_test
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -291,26 +290,4 @@ func TestAllocations(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() { acquire(t, b, "bob@example.com").Release() }); n > 2 {
 		t.Errorf("placing allocates %g times", n)
 	}
-}
-
-func ExampleBalancer() {
-	b := balancer.New(balancer.Options{})
-	b.SetMembers([]balancer.Member{{Name: "node-1", Weight: 1}, {Name: "node-2", Weight: 1}, {Name: "node-3", Weight: 2}})
-	phone, err := b.Acquire("alice@example.com", nil)
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer phone.Release()
-	fmt.Println(phone.Node(), phone.Cause())
-	laptop, err := b.Acquire("alice@example.com", nil)
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer laptop.Release()
-	fmt.Println(laptop.Node(), laptop.Cause())
-	// Output:
-	// node-2 owned
-	// node-2 joined
 }

@@ -18,6 +18,26 @@
 // whom the partition's owner has no room goes to the next-ranked node. A user
 // who has a live session joins it, whatever the bound says.
 //
+// A node that has just come can take a growing part of its users ([Member.Ramp]).
+// When no node can take a session, [Balancer.AcquireWait] has it wait for its turn.
+// Operators who want another order in which nodes are asked choose a [Policy]; the
+// rest stays as it is.
+//
+// # Several fronts
+//
+// Balancers with the same members agree on every user who is at home, with nothing
+// shared. Two things make them act as one for the others too: the sessions that
+// other fronts have put on nodes ([Balancer.SetTotals]), so that bounds and limits
+// are those of all, and the users who live elsewhere ([Balancer.Exceptions],
+// [Balancer.Import]). As long as what they have heard is old, a bound may be
+// exceeded by what came since, and a user at home may be sent elsewhere by a front
+// that sees no room there; the second session then lives apart from the first.
+//
+// # Moving sessions
+//
+// [Plan] says which live sessions to move when members change, and [Pacer] when,
+// so that no node is rushed. To move them is up to the caller.
+//
 // # How scores are drawn
 //
 // Textbook rendezvous hashing draws the score of a (partition, node) pair by
