@@ -1,15 +1,15 @@
 package health
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-
-	"github.com/pires/go-proxyproto"
+	"sync"
 )
 
 // Check finds out whether a node is fit. It is safe for concurrent use and obeys
@@ -32,50 +32,77 @@ type Answer struct {
 	Mechanisms []string `json:"mechanisms"`
 }
 
-// TCPCheck opens a connection to the node's session address.
-type TCPCheck struct {
-	// ProxyHeader sends a PROXY v2 header with the LOCAL command, by which the
-	// node knows that this is a check and nothing else will follow.
-	ProxyHeader bool
-}
+// All is a check that passes when every one of several does. They are made at the
+// same time. What they answer is put together: a node drains when one says so,
+// and otherwise the first answer counts.
+type All []Check
 
 // Probe implements [Check].
-func (c TCPCheck) Probe(ctx context.Context, e Endpoint) (*Answer, error) {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", e.Addr)
-	if err != nil {
-		return nil, err
+func (all All) Probe(ctx context.Context, e Endpoint) (*Answer, error) {
+	answers, errs := make([]*Answer, len(all)), make([]error, len(all))
+	var probing sync.WaitGroup
+	for i, c := range all {
+		probing.Go(func() { answers[i], errs[i] = c.Probe(ctx, e) })
 	}
-	defer conn.Close()
-	if !c.ProxyHeader {
-		return nil, nil
+	probing.Wait()
+	var together *Answer
+	var failed error
+	for i := range all {
+		together = together.with(answers[i])
+		switch {
+		case failed == nil:
+			failed = errs[i]
+		case errs[i] != nil:
+			failed = fmt.Errorf("%w; %w", failed, errs[i]) // on one line
+		}
 	}
-	if deadline, ok := ctx.Deadline(); ok {
-		conn.SetWriteDeadline(deadline)
+	return together, failed
+}
+
+// with returns what a and b say together.
+func (a *Answer) with(b *Answer) *Answer {
+	if a == nil || b == nil {
+		return cmp.Or(a, b)
 	}
-	header := proxyproto.Header{Version: 2, Command: proxyproto.LOCAL, TransportProtocol: proxyproto.UNSPEC}
-	if _, err := header.WriteTo(conn); err != nil {
-		return nil, fmt.Errorf("send PROXY header: %w", err)
+	both := *a
+	both.Node = cmp.Or(a.Node, b.Node)
+	both.Draining = a.Draining || b.Draining
+	both.Ready = a.Ready && b.Ready
+	both.Capacity = cmp.Or(a.Capacity, b.Capacity)
+	both.Weight = cmp.Or(a.Weight, b.Weight)
+	if a.Sessions < 0 {
+		both.Sessions = b.Sessions
 	}
-	return nil, nil
+	if a.Mechanisms == nil {
+		both.Mechanisms = b.Mechanisms
+	}
+	return &both
 }
 
 // HTTPCheck gets a path from the node's admin address and expects a status of 2xx.
-type HTTPCheck struct{ Path string }
+type HTTPCheck struct {
+	Path string
+	// TLS, if set, makes it HTTPS. An empty ServerName is the host of the address.
+	TLS *tls.Config
+}
 
 // Probe implements [Check].
 func (c HTTPCheck) Probe(ctx context.Context, e Endpoint) (*Answer, error) {
-	_, err := get(ctx, e, c.Path)
+	_, err := get(ctx, e, c.Path, c.TLS)
 	return nil, err
 }
 
 // AgentCheck gets a path from the node's admin address, where the node describes
 // itself (see [Answer]), and expects that it is ready or draining.
-type AgentCheck struct{ Path string }
+type AgentCheck struct {
+	Path string
+	// TLS, if set, makes it HTTPS. An empty ServerName is the host of the address.
+	TLS *tls.Config
+}
 
 // Probe implements [Check].
 func (c AgentCheck) Probe(ctx context.Context, e Endpoint) (*Answer, error) {
-	body, err := get(ctx, e, c.Path)
+	body, err := get(ctx, e, c.Path, c.TLS)
 	if err != nil {
 		return nil, err
 	}
@@ -92,23 +119,27 @@ func (c AgentCheck) Probe(ctx context.Context, e Endpoint) (*Answer, error) {
 	return &a, nil
 }
 
-// client asks nodes. Every check is a connection of its own, so that it also finds
-// a node that accepts none; proxies and redirects have no place between a front and its nodes.
-var client = &http.Client{
-	Transport:     &http.Transport{DisableKeepAlives: true},
-	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-}
-
 // maxAnswer is the most bytes that are read of an answer.
 const maxAnswer = 64 << 10
 
-func get(ctx context.Context, e Endpoint, path string) ([]byte, error) {
+// get asks a node. Every check is a connection of its own, so that it also finds a
+// node that accepts none; proxies and redirects have no place between a front and its
+// nodes.
+func get(ctx context.Context, e Endpoint, path string, secure *tls.Config) ([]byte, error) {
 	if e.Admin == "" {
 		return nil, errors.New("node has no admin address to check")
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+e.Admin+path, http.NoBody)
+	scheme := "http://"
+	if secure != nil {
+		scheme = "https://"
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+e.Admin+path, http.NoBody)
 	if err != nil {
 		return nil, fmt.Errorf("prepare request: %w", err)
+	}
+	client := &http.Client{
+		Transport:     &http.Transport{DisableKeepAlives: true, TLSClientConfig: secure.Clone()},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	response, err := client.Do(request)
 	if err != nil {

@@ -230,22 +230,29 @@ func (m *Monitor) forget(now time.Time) {
 	})
 }
 
-// spare lets nodes in again when, of the nodes that are left, too many are out.
+// spare lets nodes in again when, of the nodes that are left, too many are out:
+// first the one whose time is over first.
 func (m *Monitor) spare(u *update) {
 	for m.census.out > 0 && float64(m.census.out) > m.options.MaxEjected*float64(m.census.nodes) {
-		soonest := (*watched)(nil)
-		for _, w := range m.nodes {
-			until := w.out(m.options)
-			if !until.IsZero() && (soonest == nil || until.Before(soonest.out(m.options))) {
-				soonest = w
-			}
+		w := m.nextIn()
+		w.damper.suppressed = false
+		if w.outlier.ejected() {
+			w.outlier.readmit(u.now)
 		}
-		soonest.damper.suppressed = false
-		if soonest.outlier.ejected() {
-			soonest.outlier.readmit(u.now)
-		}
-		m.settle(u, soonest)
+		m.settle(u, w)
 	}
+}
+
+// nextIn returns, of the nodes that are out, the one that comes in first.
+func (m *Monitor) nextIn() *watched {
+	var first *watched
+	for _, name := range slices.Sorted(maps.Keys(m.nodes)) {
+		w := m.nodes[name]
+		if until := w.out(m.options); !until.IsZero() && (first == nil || until.Before(first.out(m.options))) {
+			first = w
+		}
+	}
+	return first
 }
 
 // watch starts to check nodes that are new, many of them not all at once.

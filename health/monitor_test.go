@@ -235,14 +235,14 @@ func TestStandingOfDescribedNodes(t *testing.T) {
 		critical, draining := node("critical"), node("draining")
 		critical.Healthy, draining.Draining = false, true
 		p.checks.answer("leaving:5222", health.Answer{Draining: true, Sessions: 7})
-		p.checks.answer("strong:5222", health.Answer{Ready: true, Weight: 4, Capacity: 100})
+		p.checks.answer("strong:5222", health.Answer{Ready: true, Weight: 4, Capacity: 100, Mechanisms: []string{"PLAIN"}})
 		p.source <- []health.Endpoint{critical, draining, node("leaving"), node("strong")}
 		p.want(t, "critical=unfit draining=draining leaving=draining strong=fit")
 		nodes := p.Snapshot().Nodes
 		if n := nodes[2]; !n.Draining || n.Sessions != 7 {
 			t.Errorf("its answer is lost: %+v", n)
 		}
-		if n := nodes[3]; n.Weight != 4 || n.Capacity != 100 || n.Sessions != 0 {
+		if n := nodes[3]; n.Weight != 4 || n.Capacity != 100 || n.Sessions != 0 || len(n.Mechanisms) != 1 {
 			t.Errorf("its answer is lost: %+v", n)
 		}
 		critical.Healthy = true
