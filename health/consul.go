@@ -28,6 +28,7 @@ type ConsulAgent struct {
 	CAFile     string // verifies the agent's certificate
 	CertFile   string // our certificate, with KeyFile
 	KeyFile    string
+	ServerName string // in the agent's certificate; empty: the host of Address
 }
 
 // client returns a client, and what frees its connections.
@@ -39,7 +40,7 @@ func (a ConsulAgent) client() (client *api.Client, closeIdle func(), err error) 
 		TokenFile:  a.TokenFile,
 		Datacenter: a.Datacenter,
 		Transport:  transport,
-		TLSConfig:  api.TLSConfig{CAFile: a.CAFile, CertFile: a.CertFile, KeyFile: a.KeyFile},
+		TLSConfig:  api.TLSConfig{Address: a.ServerName, CAFile: a.CAFile, CertFile: a.CertFile, KeyFile: a.KeyFile},
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("prepare consul client for %s: %w", a.Address, err)
@@ -60,6 +61,10 @@ type ConsulOptions struct {
 	// Rate and Burst bound the queries per second; 4 and 8 when 0.
 	Rate  float64
 	Burst int
+	// Cache is a file in which the last known nodes are kept, for a start while
+	// Consul does not answer; its directory is made when it is not there. Without it
+	// nothing is kept.
+	Cache string
 	// MaxBackoff is the longest wait after a failure; ten seconds when 0.
 	MaxBackoff time.Duration
 	Logger     *slog.Logger
@@ -127,6 +132,9 @@ func (c *Consul) Run(ctx context.Context, publish func([]Endpoint)) error {
 
 	believed := newMemory(c.options.Hold)
 	changes := changes{publish: publish}
+	store := c.cache()
+	c.recall(believed, store)
+	changes.offer(believed.endpoints(), false)
 	expiry := time.NewTimer(c.options.Hold)
 	defer expiry.Stop()
 	for {
@@ -134,7 +142,10 @@ func (c *Consul) Run(ctx context.Context, publish func([]Endpoint)) error {
 		case a := <-answers:
 			c.record(a)
 			c.weigh(believed, a)
-			changes.offer(believed.endpoints(), a.err == nil)
+			news := changes.offer(believed.endpoints(), a.err == nil)
+			if a.err == nil {
+				c.keep(store, believed.endpoints(), news)
+			}
 		case <-expiry.C:
 			believed.expire(time.Now())
 			changes.offer(believed.endpoints(), false)
@@ -147,6 +158,43 @@ func (c *Consul) Run(ctx context.Context, publish func([]Endpoint)) error {
 	}
 }
 
+func (c *Consul) cache() *cache {
+	return &cache{path: c.options.Cache, service: c.options.Service, tag: c.options.Tag}
+}
+
+// recall begins with the nodes that were known before the process started. They
+// are in doubt until Consul has spoken of them.
+func (c *Consul) recall(believed *memory, store *cache) {
+	nodes, saved, err := store.load()
+	log := c.options.Logger.With("service", c.options.Service)
+	if err != nil {
+		log.Error("the nodes that were known before the start are lost; waiting for consul", "error", err)
+		return
+	}
+	if len(nodes) == 0 {
+		return
+	}
+	now := time.Now()
+	believed.learn(now, nodes)
+	believed.distrust(now)
+	c.mu.Lock()
+	c.status.Answered, c.status.Cached = saved, true
+	c.mu.Unlock()
+	log.Info("starting with the nodes that were known before", "nodes", len(nodes), "age", now.Sub(saved).Round(time.Second))
+}
+
+// keep writes the nodes to the cache, and logs when that begins or ceases to fail.
+func (c *Consul) keep(store *cache, nodes []Endpoint, news bool) {
+	err := store.save(time.Now(), nodes, news)
+	c.mu.Lock()
+	before := c.status.CacheFailing
+	c.status.CacheFailing = err
+	c.mu.Unlock()
+	if err != nil && before == nil {
+		c.options.Logger.Error("nodes are not kept for the next start", "service", c.options.Service, "error", err)
+	}
+}
+
 // changes publishes lists that differ from the one before.
 type changes struct {
 	publish func([]Endpoint)
@@ -155,13 +203,14 @@ type changes struct {
 }
 
 // offer publishes a changed list, and the first one that is known to be true
-// even if it is empty.
-func (c *changes) offer(list []Endpoint, known bool) {
+// even if it is empty. It says whether it did.
+func (c *changes) offer(list []Endpoint, known bool) bool {
 	if slices.EqualFunc(list, c.last, Endpoint.Equal) && (c.begun || !known) {
-		return
+		return false
 	}
 	c.begun, c.last = true, list
 	c.publish(slices.Clone(list))
+	return true
 }
 
 // weigh takes an answer for what it is worth.
@@ -175,16 +224,26 @@ func (c *Consul) weigh(believed *memory, a answer) {
 	}
 }
 
+// note counts an answer.
+func (s *SourceStatus) note(a answer, now time.Time) {
+	s.Queries++
+	if a.restarted {
+		s.IndexResets++
+	}
+	s.Failing = a.err
+	if a.err != nil {
+		s.Failures++
+		s.QueriesFailed++
+		return
+	}
+	s.Answered, s.Lag, s.Failures, s.Cached = now, a.lag, 0, false
+}
+
 // record keeps the status, and logs when it turns.
 func (c *Consul) record(a answer) {
 	c.mu.Lock()
 	before := c.status
-	if a.err != nil {
-		c.status.Failing = a.err
-		c.status.Failures++
-	} else {
-		c.status = SourceStatus{Answered: time.Now(), Lag: a.lag}
-	}
+	c.status.note(a, time.Now())
 	c.mu.Unlock()
 
 	log := c.options.Logger.With("service", c.options.Service)

@@ -60,11 +60,19 @@ type SourceStatus struct {
 	Failing error
 	// Failures counts failed queries since the last answer.
 	Failures int
+	// Cached is set while all that is known is from before the process started;
+	// Answered is from then, too.
+	Cached bool
+	// CacheFailing is why what is known cannot be kept for the next start.
+	CacheFailing error
+	// Queries counts those that have ended, QueriesFailed those that failed, and
+	// IndexResets how often the source has lost its state.
+	Queries, QueriesFailed, IndexResets uint64
 }
 
 // Staleness returns how old what is known may be.
 func (s SourceStatus) Staleness(now time.Time) time.Duration {
-	if s.Failing == nil || s.Answered.IsZero() {
+	if s.Failing == nil && !s.Cached || s.Answered.IsZero() {
 		return s.Lag
 	}
 	return s.Lag + now.Sub(s.Answered)
