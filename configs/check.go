@@ -29,11 +29,30 @@ func (p *Proxy) complete(local Local) {
 		if pool.Consul != nil && pool.Consul.Service == "" {
 			pool.Consul.Service = p.Cluster + "-node"
 		}
-		pool.Check.Path = cmp.Or(pool.Check.Path, pool.Check.Type.path())
+		if len(pool.Checks) == 0 {
+			pool.Checks = []Check{{Type: CheckTCP}}
+		}
+		for i := range pool.Checks {
+			pool.Checks[i].complete(p.Domains)
+		}
 		p.Pools[name] = pool
 	}
 	if len(p.Listeners) > 0 {
 		p.Consul.complete(p.Cluster+"-front", local.reach(p.Listeners[0].Address), local.reach(p.Admin.Address))
+	}
+}
+
+// complete fills in what follows from the check's type.
+func (c *Check) complete(domains []string) {
+	if c.ProxyHeader == nil && c.Type.takes("proxy_header") {
+		c.ProxyHeader = new(c.Type == CheckTCP || c.Type == CheckXMPP)
+	}
+	if c.Verify == nil && c.Type.takes("verify") {
+		c.Verify = new(true)
+	}
+	c.Path = cmp.Or(c.Path, c.Type.path())
+	if c.Type == CheckXMPP && c.Domain == "" && len(domains) > 0 {
+		c.Domain = domains[0]
 	}
 }
 
@@ -50,6 +69,9 @@ func (p *Proxy) check(d *decoder) {
 	}
 	if p.Limits.MaxStanzaBeforeLogin > p.Limits.MaxStanza {
 		d.refuse("limits.max_stanza_before_login", "%v is more than max_stanza, %v", p.Limits.MaxStanzaBeforeLogin, p.Limits.MaxStanza)
+	}
+	if _, given := d.places["placement.park"]; given && p.Placement.Park > p.Timeouts.Identify {
+		d.refuse("placement.park", "%v is more than timeouts.identify, %v, after which a login is over", p.Placement.Park, p.Timeouts.Identify)
 	}
 	p.Consul.check(d)
 }
@@ -100,11 +122,17 @@ func (p *Proxy) checkPool(d *decoder, at string, pool Pool) {
 	case pool.Consul == nil && len(pool.Nodes) == 0:
 		d.refuse(at, "has no nodes; list them under nodes, or find them with a block consul")
 	}
-	if pool.Check.Type == CheckTCP && pool.Check.Path != "" {
-		d.refuse(at+".check.path", "is for checks of type http and agent; this one is of type tcp")
-	}
 	if pool.Check.FastInterval > pool.Check.Interval {
 		d.refuse(at+".check.fast_interval", "%v is more than interval, %v", pool.Check.FastInterval, pool.Check.Interval)
+	}
+	if pool.Outlier.Ejection > pool.Outlier.MaxEjection {
+		d.refuse(at+".outlier.max_ejection", "%v is less than ejection, %v", pool.Outlier.MaxEjection, pool.Outlier.Ejection)
+	}
+	if pool.Damping.Reuse > pool.Damping.Suppress {
+		d.refuse(at+".damping.reuse", "%v is more than suppress, %v", pool.Damping.Reuse, pool.Damping.Suppress)
+	}
+	for i, c := range pool.Checks {
+		c.check(d, fmt.Sprintf("%s.checks[%d]", at, i))
 	}
 	names, addresses := map[string]int{}, map[string]int{}
 	for i, n := range pool.Nodes {
@@ -115,11 +143,57 @@ func (p *Proxy) checkPool(d *decoder, at string, pool Pool) {
 		if first, ok := addresses[n.Address]; ok && n.Address != "" {
 			d.refuse(at+".address", "nodes[%d] has the same address", first)
 		}
-		if pool.Check.Type != CheckTCP && n.Admin == "" {
-			d.refuse(at+".admin", "is missing; the pool's checks are of type %s and ask the node's admin listener", pool.Check.Type)
+		if c, ok := pool.adminCheck(); ok && n.Admin == "" {
+			d.refuse(at+".admin", "is missing; checks of type %s ask the node's admin listener", c.Type)
 		}
 		names[n.Name], addresses[n.Address] = i, i
 	}
+}
+
+// adminCheck returns a check that asks the node's admin listener, if there is one.
+func (p Pool) adminCheck() (Check, bool) {
+	i := slices.IndexFunc(p.Checks, func(c Check) bool { return c.Type.takes("path") })
+	if i < 0 {
+		return Check{}, false
+	}
+	return p.Checks[i], true
+}
+
+// check holds the keys of the check at a path against its type.
+func (c Check) check(d *decoder, at string) {
+	if c.Type == "" {
+		return // said already
+	}
+	for _, k := range checkKeys {
+		if _, given := d.places[join(at, k.key)]; given && !c.Type.takes(k.key) {
+			d.refuse(join(at, k.key), "is for checks of type %s; this one is of type %s", listed(k.types), c.Type)
+		}
+	}
+	if c.Type == CheckScript && len(c.Steps) == 0 {
+		d.refuse(join(at, "steps"), "is missing; say what to send and to expect, like [{send: \"PING\\r\\n\", expect: PONG}]")
+	}
+	for i, s := range c.Steps {
+		at := fmt.Sprintf("%s.steps[%d]", at, i)
+		switch {
+		case s.Expect != "" && s.Pattern != "":
+			d.refuse(at, "has both expect and pattern; keep one of them")
+		case s.Send == "" && s.Expect == "" && s.Pattern == "":
+			d.refuse(at, "does nothing; give it send, or expect, or both")
+		}
+	}
+}
+
+// listed writes types of checks as a sentence has them.
+func listed(types []CheckType) string {
+	words := make([]string, len(types))
+	for i, t := range types {
+		words[i] = string(t)
+	}
+	last := len(words) - 1
+	if last == 0 {
+		return words[0]
+	}
+	return strings.Join(words[:last], ", ") + " and " + words[last]
 }
 
 // checkFiles tries the files that the document names.
@@ -127,6 +201,11 @@ func (p *Proxy) checkFiles(d *decoder) {
 	for i, c := range p.TLS.Certificates {
 		if _, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile); err != nil {
 			d.refuse(fmt.Sprintf("tls.certificates[%d]", i), "cannot be used: %v", err)
+		}
+	}
+	for name, pool := range p.Pools {
+		for i, c := range pool.Checks {
+			d.checkCA(fmt.Sprintf("%s.checks[%d].ca_file", join("pools", name), i), c.CAFile)
 		}
 	}
 	p.Consul.checkFiles(d)
@@ -212,11 +291,7 @@ func (c *Consul) checkFiles(d *decoder) {
 	if c.TLS == nil {
 		return
 	}
-	if c.TLS.CAFile != "" {
-		if err := checkCA(c.TLS.CAFile); err != nil {
-			d.refuse("consul.tls.ca_file", "cannot be used: %v", err)
-		}
-	}
+	d.checkCA("consul.tls.ca_file", c.TLS.CAFile)
 	if c.TLS.CertFile != "" {
 		if _, err := tls.LoadX509KeyPair(c.TLS.CertFile, c.TLS.KeyFile); err != nil {
 			d.refuse("consul.tls.cert_file", "cannot be used: %v", err)
@@ -246,6 +321,16 @@ func ReadSecret(file string) (string, error) {
 		return "", fmt.Errorf("read secret: %s is empty", file)
 	}
 	return secret, nil
+}
+
+// checkCA tries a file of certificate authorities, if one is named.
+func (d *decoder) checkCA(path, file string) {
+	if file == "" {
+		return
+	}
+	if err := checkCA(file); err != nil {
+		d.refuse(path, "cannot be used: %v", err)
+	}
 }
 
 func checkCA(path string) error {

@@ -33,6 +33,9 @@ type ConsulTLS struct {
 	CertFile string `yaml:"cert_file,omitempty" is:"file"`
 	// KeyFile holds the key of that certificate.
 	KeyFile string `yaml:"key_file,omitempty" is:"file"`
+	// ServerName is the name that the agent's certificate has to be for; by default the
+	// host in its address.
+	ServerName string `yaml:"server_name,omitempty" is:"domain"`
 }
 
 // Registration is what a process tells Consul about itself.

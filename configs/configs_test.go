@@ -26,13 +26,20 @@ func TestDefaultsAreFilledIn(t *testing.T) {
 			Rate: configs.Rate{PerSecond: 500, Burst: 1000, MaxWait: 2 * time.Second},
 		}},
 		Pools: map[string]configs.Pool{"chat": {
-			Nodes:       []configs.PoolNode{{Name: "node-1", Address: "10.0.0.1:5280", Weight: 1}},
-			Check:       configs.Check{Type: configs.CheckTCP, ProxyHeader: true, Interval: time.Second, Timeout: time.Second, Rise: 2, Fall: 2},
+			Nodes:  []configs.PoolNode{{Name: "node-1", Address: "10.0.0.1:5280", Weight: 1}},
+			Checks: []configs.Check{{Type: configs.CheckTCP, ProxyHeader: new(true)}},
+			Check:  configs.CheckSchedule{Interval: time.Second, Jitter: 0.1, Timeout: time.Second, Rise: 2, Fall: 2},
+			Outlier: configs.Outlier{
+				Enabled: true, Consecutive: 5, Window: 30 * time.Second, MinSessions: 20, FailureRatio: 0.5,
+				Ejection: 30 * time.Second, MaxEjection: 5 * time.Minute,
+			},
+			Damping:    configs.Damping{Enabled: true, Suppress: 3, Reuse: 1, HalfLife: 30 * time.Second, Max: 5 * time.Minute},
+			MaxEjected: 0.5, PanicThreshold: 0.3,
 			DialTimeout: 2 * time.Second, DialAttempts: 3,
 		}},
 		TLS:       configs.TLS{Certificates: []configs.Certificate{{CertFile: "a.crt", KeyFile: "a.key"}}},
 		SASL:      configs.ProxySASL{Mechanisms: []configs.Mechanism{"SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN"}},
-		Placement: configs.Placement{Epsilon: 0.25},
+		Placement: configs.Placement{Policy: configs.TablePolicy, Epsilon: 0.25, Park: 10 * time.Second, ParkQueue: 1024},
 		Limits:    configs.ProxyLimits{MaxStanza: 256 << 10, MaxStanzaBeforeLogin: 16 << 10, LoginAttempts: 5},
 		Timeouts: configs.ProxyTimeouts{
 			Handshake: 10 * time.Second, Identify: 30 * time.Second, Idle: time.Hour, Write: 30 * time.Second, Shutdown: 20 * time.Second,
@@ -107,7 +114,7 @@ tls:
 	if !reflect.DeepEqual(a.Nodes, b.Nodes) {
 		t.Errorf("the nodes of b are %v, want those of a", b.Nodes)
 	}
-	want := configs.Check{Type: configs.CheckTCP, ProxyHeader: true, Interval: 3 * time.Second, Timeout: time.Second, Rise: 4, Fall: 5}
+	want := configs.CheckSchedule{Interval: 3 * time.Second, Jitter: 0.1, Timeout: time.Second, Rise: 4, Fall: 5}
 	if b.Check != want {
 		t.Errorf("the check of b is %+v, want %+v", b.Check, want)
 	}
@@ -274,4 +281,50 @@ func sample(f *testing.F, file string) []byte {
 		f.Fatal(err)
 	}
 	return data
+}
+
+func TestChecksAreCompletedByTheirType(t *testing.T) {
+	text := edit(t, front, "10.0.0.1:5280\"", "10.0.0.1:5280\", admin: \"h:1\"") + "cluster: c\n"
+	text = edit(t, text, "tls:", `    checks:
+      - type: tcp
+      - {type: tls, verify: false, alpn: [xmpp-client]}
+      - type: http
+      - {type: https, path: /up, server_name: a.example}
+      - type: agent
+      - type: xmpp
+      - {type: xmpp, domain: b.example, proxy_header: false}
+      - {type: mqtt, accepted: true}
+      - {type: script, steps: [{send: "PING\r\n", expect: PONG}, {pattern: "^O+K", timeout: 2s}]}
+tls:`)
+	p, err := configs.ParseProxy("f", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []configs.Check{
+		{Type: configs.CheckTCP, ProxyHeader: new(true)},
+		{Type: configs.CheckTLS, ProxyHeader: new(false), Verify: new(false), ALPN: []string{"xmpp-client"}},
+		{Type: configs.CheckHTTP, Path: "/readyz"},
+		{Type: configs.CheckHTTPS, Path: "/up", Verify: new(true), ServerName: "a.example"},
+		{Type: configs.CheckAgent, Path: "/status"},
+		{Type: configs.CheckXMPP, ProxyHeader: new(true), Domain: "example.com"},
+		{Type: configs.CheckXMPP, ProxyHeader: new(false), Domain: "b.example"},
+		{Type: configs.CheckMQTT, ProxyHeader: new(false), Accepted: true},
+		{Type: configs.CheckScript, ProxyHeader: new(false), Steps: []configs.CheckStep{
+			{Send: "PING\r\n", Expect: "PONG"}, {Pattern: "^O+K", Timeout: 2 * time.Second},
+		}},
+	}
+	if got := p.Pools["chat"].Checks; !reflect.DeepEqual(got, want) {
+		t.Errorf("got\n%+v\nwant\n%+v", got, want)
+	}
+	written, err := p.YAML()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := configs.ParseProxy("f", written)
+	if err != nil {
+		t.Fatalf("what was written cannot be read: %v\n%s", err, written)
+	}
+	if !reflect.DeepEqual(again, p) {
+		t.Errorf("written and read again it is\n%+v\nwant\n%+v", again, p)
+	}
 }

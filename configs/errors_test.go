@@ -201,8 +201,8 @@ var wrongProxies = []struct {
 		[]string{`f:8:24: pools.chat.nodes[1].address: nodes[0] has the same address`},
 	},
 	{
-		"http checks without an admin address", "tls:", "    check: {type: http}\ntls:",
-		[]string{`f:7:9: pools.chat.nodes[0].admin: is missing; the pool's checks are of type http and ask the node's admin listener`},
+		"http checks without an admin address", "tls:", "    checks: [{type: http}]\ntls:",
+		[]string{`f:7:9: pools.chat.nodes[0].admin: is missing; checks of type http ask the node's admin listener`},
 	},
 	{
 		"pool without nodes", "    nodes:\n      - {name: node-1, address: \"10.0.0.1:5280\"}", "    dial_attempts: 2",
@@ -221,18 +221,52 @@ var wrongProxies = []struct {
 		[]string{`f:10:37: consul.register.address: is missing; what this process listens on does not name one host and port, so say where others reach it`},
 	},
 	{
-		"a path for a check that asks for none", "tls:", "    check: {path: /up, interval: 1s, fast_interval: 2s}\ntls:",
+		"a check that would come less often when in doubt", "tls:", "    check: {interval: 1s, fast_interval: 2s}\ntls:",
+		[]string{"f:8:27: pools.chat.check.fast_interval: 2s is more than interval, 1s"},
+	},
+	{
+		"keys of other types of checks", "tls:", "    checks: [{type: tcp, path: /up, verify: false}, {type: tls, accepted: true}]\ntls:",
 		[]string{
-			"f:8:13: pools.chat.check.path: is for checks of type http and agent; this one is of type tcp",
-			"f:8:38: pools.chat.check.fast_interval: 2s is more than interval, 1s",
+			"f:8:26: pools.chat.checks[0].path: is for checks of type http, https and agent; this one is of type tcp",
+			"f:8:37: pools.chat.checks[0].verify: is for checks of type tls and https; this one is of type tcp",
+			"f:8:65: pools.chat.checks[1].accepted: is for checks of type mqtt; this one is of type tls",
 		},
 	},
 	{
-		"a path that is none", "tls:", "    check: {type: http, path: up}\ntls:",
+		"a check of no type", "tls:", "    checks: [{path: /up}]\ntls:",
+		[]string{"f:8:14: pools.chat.checks[0].type: is missing; say how the node is asked, like tcp or agent"},
+	},
+	{
+		"a path that is none", "tls:", "    checks: [{type: http, path: up}]\ntls:",
 		[]string{
-			"f:7:9: pools.chat.nodes[0].admin: is missing; the pool's checks are of type http and ask the node's admin listener",
-			`f:8:31: pools.chat.check.path: "up" is not a path; write it like /readyz`,
+			"f:7:9: pools.chat.nodes[0].admin: is missing; checks of type http ask the node's admin listener",
+			`f:8:33: pools.chat.checks[0].path: "up" is not a path; write it like /readyz`,
 		},
+	},
+	{
+		"scripts that say nothing", "tls:", "    checks: [{type: script}, {type: script, steps: [{}, {expect: a, pattern: b}, {pattern: '('}, {send: a, timeout: -1s}]}]\ntls:",
+		[]string{
+			`f:8:14: pools.chat.checks[0].steps: is missing; say what to send and to expect, like [{send: "PING\r\n", expect: PONG}]`,
+			`f:8:53: pools.chat.checks[1].steps[0]: does nothing; give it send, or expect, or both`,
+			`f:8:57: pools.chat.checks[1].steps[1]: has both expect and pattern; keep one of them`,
+			"f:8:92: pools.chat.checks[1].steps[2].pattern: \"(\" is not a regular expression of the kind of RE2: error parsing regexp: missing closing ): `(`",
+			`f:8:117: pools.chat.checks[1].steps[3].timeout: -1s is too small; the least is 0s`,
+		},
+	},
+	{
+		"bounds that contradict each other", "tls:", "    outlier: {ejection: 10m}\n    damping: {reuse: 4}\ntls:",
+		[]string{
+			"f:8:5: pools.chat.outlier.max_ejection: 5m0s is less than ejection, 10m0s",
+			"f:9:15: pools.chat.damping.reuse: 4 is more than suppress, 3",
+		},
+	},
+	{
+		"a policy nobody knows", "", "placement: {policy: tabel}\n",
+		[]string{`f:10:21: placement.policy: "tabel" is not known here; did you mean "table"? The choices are table, ring, maglev, least-sessions, power-of-two, round-robin`},
+	},
+	{
+		"a wait that outlasts the login", "", "placement: {park: 1m}\n",
+		[]string{"f:10:13: placement.park: 1m0s is more than timeouts.identify, 30s, after which a login is over"},
 	},
 	{
 		"half a client certificate", "", "consul: {address: \"127.0.0.1:8500\", tls: {cert_file: a}}\n",

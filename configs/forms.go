@@ -21,6 +21,8 @@ var forms = map[string]func(string) error{
 	"file":     isFile,
 	"dir":      isDir,
 	"path":     isPath,
+	"alpn":     isALPN,
+	"pattern":  isPattern,
 	"database": isDatabase,
 	"nats":     isNATS,
 }
@@ -125,6 +127,22 @@ func isPath(s string) error {
 	u, err := url.Parse(s)
 	if err != nil || !strings.HasPrefix(s, "/") || u.Host != "" || u.Fragment != "" {
 		return fmt.Errorf("%q is not a path; write it like /readyz", s)
+	}
+	return nil
+}
+
+// isALPN accepts the name of an application protocol (RFC 7301 §3.1).
+func isALPN(s string) error {
+	if s == "" || len(s) > 255 {
+		return fmt.Errorf("%q is not the name of an application protocol; write it like xmpp-client", s)
+	}
+	return nil
+}
+
+// isPattern accepts a regular expression, or nothing.
+func isPattern(s string) error {
+	if _, err := regexp.Compile(s); err != nil {
+		return fmt.Errorf("%q is not a regular expression of the kind of RE2: %w", s, err)
 	}
 	return nil
 }

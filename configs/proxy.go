@@ -26,9 +26,9 @@ type Proxy struct {
 	// document itself comes from Consul, the agent is the one that the front was
 	// started with, and only register counts here.
 	Consul *Consul `yaml:"consul,omitempty"`
-	// CacheDir is a directory in which the last good configuration is kept, for a
-	// start while Consul is down. It is made when it is not there. Without it
-	// nothing is kept.
+	// CacheDir is a directory in which the last good configuration and the last known
+	// nodes are kept, for a start while Consul is down. It is made when it is not
+	// there. Without it nothing is kept.
 	CacheDir string `yaml:"cache_dir,omitempty" is:"dir"`
 	// Limits bound what one client can cost.
 	Limits ProxyLimits `yaml:"limits"`
@@ -84,8 +84,25 @@ type Pool struct {
 	Nodes []PoolNode `yaml:"nodes,omitempty"`
 	// Consul finds the nodes in Consul instead.
 	Consul *PoolConsul `yaml:"consul,omitempty"`
-	// Check says how the front itself finds out whether a node is fit.
-	Check Check `yaml:"check"`
+	// Checks are what the front itself asks of a node; all of them have to pass. By
+	// default it only connects (type tcp).
+	Checks []Check `yaml:"checks,omitempty"`
+	// Check says how often the nodes are checked, and how many results decide.
+	Check CheckSchedule `yaml:"check"`
+	// Outlier takes nodes out for a time whose checks pass but where sessions fail.
+	Outlier Outlier `yaml:"outlier"`
+	// Damping keeps nodes out that come and go, until they have calmed down.
+	Damping Damping `yaml:"damping"`
+	// MaxEjected is the largest share of the pool's nodes that outlier and damping
+	// may take out together; 0: none.
+	MaxEjected float64 `yaml:"max_ejected" default:"0.5" min:"0" max:"1"`
+	// PanicThreshold is the share of the nodes that has to be fit for health to count:
+	// when fewer are, it is ignored rather than everybody sent to the survivors; 0: it
+	// always counts.
+	PanicThreshold float64 `yaml:"panic_threshold" default:"0.3" min:"0" max:"1"`
+	// SlowStart is how long a node that joins or comes back takes to its full share of
+	// new users; 0: it has it at once.
+	SlowStart time.Duration `yaml:"slow_start" default:"0s" min:"0s" max:"1h"`
 	// DialTimeout is how long to wait for a node to take a connection before the
 	// next is tried.
 	DialTimeout time.Duration `yaml:"dial_timeout" default:"2s" min:"1ms"`
@@ -99,17 +116,19 @@ type PoolNode struct {
 	Name string `yaml:"name" is:"name" required:"name the node; the name decides which users live on it"`
 	// Address is the host:port of the node's XMPP listener.
 	Address string `yaml:"address" is:"dial" required:"give the host:port of the node's XMPP listener"`
-	// Admin is the host:port of the node's admin listener, which checks of type http
-	// and agent ask.
+	// Admin is the host:port of the node's admin listener, which checks of type http,
+	// https and agent ask.
 	Admin string `yaml:"admin,omitempty" is:"dial"`
 	// Weight is the node's share compared with others': 2 carries twice as many users
 	// as 1.
 	Weight float64 `yaml:"weight" default:"1" min:"0.001" max:"1000"`
 	// Zone is where the node stands; see placement.zone.
 	Zone string `yaml:"zone,omitempty" is:"name"`
-	// MaxSessions is the most sessions that this front gives the node; 0: no
-	// limit.
+	// MaxSessions is the most sessions that the node is given, those of other fronts
+	// included as far as the node tells of them; 0: no limit.
 	MaxSessions int `yaml:"max_sessions" default:"0" min:"0"`
+	// Backup makes the node one that is used only when no other can take a session.
+	Backup bool `yaml:"backup,omitempty"`
 }
 
 // PoolConsul finds the nodes of a pool in Consul.
@@ -123,23 +142,66 @@ type PoolConsul struct {
 	Hold time.Duration `yaml:"hold" default:"5m" min:"0s"`
 }
 
-// Check says how the front itself finds out whether a node is fit.
+// Check is one thing that the front asks of a node. Which keys it has beside the
+// type depends on the type.
 type Check struct {
-	// Type is how a node is asked: tcp connects to it; http asks /readyz at its admin
-	// address; agent asks /status there, and what the node says of itself (weight,
-	// capacity, draining) counts too.
-	Type CheckType `yaml:"type" default:"tcp"`
-	// Path is what checks of type http and agent ask for; by default /readyz and
-	// /status.
+	// Type is how a node is asked. tcp connects to it, tls does so in TLS; http and
+	// https get a page at its admin address; agent gets /status there, and what the node
+	// says of itself (weight, capacity, draining, sessions) counts too; xmpp opens
+	// a stream and waits for its features; mqtt connects as a client; script sends and
+	// expects what its steps say.
+	Type CheckType `yaml:"type" required:"say how the node is asked, like tcp or agent"`
+	// ProxyHeader is whether the node is told in a PROXY v2 header that this is
+	// a check; by default in types tcp and xmpp. Also for tls, mqtt and script. Set it
+	// to false for nodes that do not know such headers.
+	ProxyHeader *bool `yaml:"proxy_header,omitempty"`
+	// Path is what http, https and agent ask for; by default /readyz, for agent /status.
 	Path string `yaml:"path,omitempty" is:"path"`
-	// ProxyHeader makes checks of type tcp say in a PROXY v2 header that they are
-	// checks; set it to false for nodes that do not know such headers.
-	ProxyHeader bool `yaml:"proxy_header" default:"true"`
+	// Verify is whether the node's certificate has to be valid (tls, https); by
+	// default it has to.
+	Verify *bool `yaml:"verify,omitempty"`
+	// CAFile holds who signed the node's certificate (tls, https); empty: the
+	// system's authorities.
+	CAFile string `yaml:"ca_file,omitempty" is:"file"`
+	// ServerName is the name that the certificate has to be for (tls, https); by
+	// default the host in the node's address.
+	ServerName string `yaml:"server_name,omitempty" is:"domain"`
+	// ALPN lists the application protocols to offer (tls).
+	ALPN []string `yaml:"alpn,omitempty" is:"alpn"`
+	// Domain is the domain that the stream is opened to (xmpp); by default the first
+	// of domains.
+	Domain string `yaml:"domain,omitempty" is:"domain"`
+	// Accepted is whether the node has to accept the client (mqtt); by default any
+	// answer will do.
+	Accepted bool `yaml:"accepted,omitempty"`
+	// Steps are what is sent and expected, one after the other (script).
+	Steps []CheckStep `yaml:"steps,omitempty"`
+}
+
+// CheckStep is a part of the conversation of a check of type script: first it
+// sends, then it waits for the answer. It has send, or one of expect and pattern, or
+// both.
+type CheckStep struct {
+	// Send is sent as it is; in double quotes, \r\n ends a line.
+	Send Line `yaml:"send,omitempty"`
+	// Expect is a text that has to come.
+	Expect Line `yaml:"expect,omitempty"`
+	// Pattern is a regular expression (RE2) that has to match what has come instead.
+	Pattern string `yaml:"pattern,omitempty" is:"pattern"`
+	// Timeout is how long the answer may take; 0: as long as the whole check.
+	Timeout time.Duration `yaml:"timeout,omitempty" min:"0s"`
+}
+
+// CheckSchedule says how often nodes are checked, and how many results decide.
+type CheckSchedule struct {
 	// Interval is the time between two checks of a node.
 	Interval time.Duration `yaml:"interval" default:"1s" min:"10ms"`
 	// FastInterval is the same while a node's state is in doubt: before its first
 	// result, and after results that have not decided yet; 0: a fifth of interval.
 	FastInterval time.Duration `yaml:"fast_interval" default:"0s" min:"0s"`
+	// Jitter is the share of an interval, up or down, that is left to chance, so that
+	// checks do not fall into step.
+	Jitter float64 `yaml:"jitter" default:"0.1" min:"0" max:"0.5"`
 	// Timeout is how long a node may take to answer.
 	Timeout time.Duration `yaml:"timeout" default:"1s" min:"1ms"`
 	// Rise is how many good checks in a row make a node fit.
@@ -148,14 +210,61 @@ type Check struct {
 	Fall int `yaml:"fall" default:"2" min:"1"`
 }
 
+// Outlier takes nodes out for a time whose checks pass but where sessions fail:
+// which refuse connections, or close sessions early.
+type Outlier struct {
+	// Enabled is whether sessions have a say at all.
+	Enabled bool `yaml:"enabled" default:"true"`
+	// Consecutive is how many failures in a row eject a node.
+	Consecutive int `yaml:"consecutive" default:"5" min:"1"`
+	// Window is the time over which failures are compared with sessions.
+	Window time.Duration `yaml:"window" default:"30s" min:"100ms"`
+	// MinSessions is how many sessions a window must have seen before their ratio says
+	// something.
+	MinSessions int `yaml:"min_sessions" default:"20" min:"1"`
+	// FailureRatio is the share of failures in a window that ejects a node.
+	FailureRatio float64 `yaml:"failure_ratio" default:"0.5" min:"0.01" max:"1"`
+	// Ejection is how long the first ejection lasts, and by how much each further one is
+	// longer.
+	Ejection time.Duration `yaml:"ejection" default:"30s" min:"100ms"`
+	// MaxEjection is the longest ejection.
+	MaxEjection time.Duration `yaml:"max_ejection" default:"5m" min:"100ms"`
+}
+
+// Damping keeps nodes out that come and go. A node's penalty grows by one each
+// time that it stops being fit, and halves with time.
+type Damping struct {
+	// Enabled is whether nodes are kept out for that at all.
+	Enabled bool `yaml:"enabled" default:"true"`
+	// Suppress is the penalty above which a node stays out.
+	Suppress float64 `yaml:"suppress" default:"3" min:"0.1" max:"1000"`
+	// Reuse is the penalty below which it is used again.
+	Reuse float64 `yaml:"reuse" default:"1" min:"0.01" max:"1000"`
+	// HalfLife is how long a penalty takes to halve.
+	HalfLife time.Duration `yaml:"half_life" default:"30s" min:"100ms"`
+	// Max is the longest that a node stays out after it failed last.
+	Max time.Duration `yaml:"max" default:"5m" min:"100ms"`
+}
+
 // Placement says how users are spread over a pool.
 type Placement struct {
+	// Policy is in which order nodes are asked to take a new user. table (a partition
+	// table), ring (consistent hashing) and maglev go by the user's name, so that fronts
+	// agree; least-sessions and power-of-two go by load, and round-robin by turns. The
+	// bound and the pinning of users are the same under all of them.
+	Policy Policy `yaml:"policy" default:"table"`
 	// Epsilon is how much more than its share a node may carry: 0.25 is a quarter.
 	// Less spreads more evenly, more moves fewer users when nodes come and go.
 	Epsilon float64 `yaml:"epsilon" default:"0.25" min:"0.01" max:"10"`
 	// Zone is where the front stands; nodes of that zone come first. Empty: no
 	// zone is preferred.
 	Zone string `yaml:"zone,omitempty" is:"name"`
+	// Park is how long a login may wait for room when no node can take it; 0: it is
+	// refused at once.
+	Park time.Duration `yaml:"park" default:"10s" min:"0s" max:"5m"`
+	// ParkQueue is how many logins of a pool may wait so at a time; others are
+	// refused at once.
+	ParkQueue int `yaml:"park_queue" default:"1024" min:"1" max:"1000000"`
 }
 
 // TLS names the certificates that clients see.

@@ -207,10 +207,13 @@ func valueOf(f field) string {
 // formNames say what the forms of texts are.
 var formNames = map[string]string{
 	"listen": "[host]:port", "dial": "host:port", "domain": "domain", "name": "name", "file": "file name", "dir": "directory", "path": "path of a URL",
-	"database": "sqlite:FILE", "nats": "URL",
+	"database": "sqlite:FILE", "nats": "URL", "pattern": "regular expression", "alpn": "protocol",
 }
 
 func kindOf(f field) string {
+	if f.typ.Kind() == reflect.Pointer {
+		f.typ = f.typ.Elem()
+	}
 	switch v := reflect.New(f.typ).Elem().Interface().(type) {
 	case choice:
 		return "`" + strings.Join(v.choices(), "`, `") + "`"

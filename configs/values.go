@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -59,6 +60,13 @@ func (s Size) String() string {
 	return string(text)
 }
 
+// Line is a text in which the ends of lines count.
+type Line string
+
+// MarshalYAML writes the text so that the ends of its lines are read back as they
+// are: those of a block would all become line feeds.
+func (l Line) MarshalYAML() ([]byte, error) { return strconv.AppendQuote(nil, string(l)), nil }
+
 // choice is a text that may have a few values only.
 type choice interface{ choices() []string }
 
@@ -90,25 +98,82 @@ type CheckType string
 
 // The types of checks.
 const (
-	CheckTCP   CheckType = "tcp"   // connect to the node's address, with a PROXY v2 LOCAL header
-	CheckHTTP  CheckType = "http"  // GET /readyz at the node's admin address
-	CheckAgent CheckType = "agent" // GET /status there: also weight, capacity, draining, sessions
+	CheckTCP    CheckType = "tcp"    // connect to the node's address
+	CheckTLS    CheckType = "tls"    // and shake hands
+	CheckHTTP   CheckType = "http"   // GET at the node's admin address
+	CheckHTTPS  CheckType = "https"  // the same in TLS
+	CheckAgent  CheckType = "agent"  // GET /status there: also weight, capacity, draining, sessions
+	CheckXMPP   CheckType = "xmpp"   // open a stream up to its features
+	CheckMQTT   CheckType = "mqtt"   // CONNECT and wait for CONNACK
+	CheckScript CheckType = "script" // send and expect
 )
 
 func (CheckType) choices() []string {
-	return []string{string(CheckTCP), string(CheckHTTP), string(CheckAgent)}
+	types := []CheckType{CheckTCP, CheckTLS, CheckHTTP, CheckHTTPS, CheckAgent, CheckXMPP, CheckMQTT, CheckScript}
+	words := make([]string, len(types))
+	for i, t := range types {
+		words[i] = string(t)
+	}
+	return words
+}
+
+// checkKeys says of which types of checks a key is, in the order in which it is
+// told to who uses it elsewhere.
+var checkKeys = []struct {
+	key   string
+	types []CheckType
+}{
+	{"proxy_header", []CheckType{CheckTCP, CheckTLS, CheckXMPP, CheckMQTT, CheckScript}},
+	{"path", []CheckType{CheckHTTP, CheckHTTPS, CheckAgent}},
+	{"verify", []CheckType{CheckTLS, CheckHTTPS}},
+	{"ca_file", []CheckType{CheckTLS, CheckHTTPS}},
+	{"server_name", []CheckType{CheckTLS, CheckHTTPS}},
+	{"alpn", []CheckType{CheckTLS}},
+	{"domain", []CheckType{CheckXMPP}},
+	{"accepted", []CheckType{CheckMQTT}},
+	{"steps", []CheckType{CheckScript}},
+}
+
+// takes reports whether checks of the type know a key.
+func (t CheckType) takes(key string) bool {
+	for _, k := range checkKeys {
+		if k.key == key {
+			return slices.Contains(k.types, t)
+		}
+	}
+	return true
 }
 
 // path is what a check of the type asks for by default.
 func (t CheckType) path() string {
 	switch t {
-	case CheckHTTP:
+	case CheckHTTP, CheckHTTPS:
 		return "/readyz"
 	case CheckAgent:
 		return "/status"
-	case CheckTCP:
+	case CheckTCP, CheckTLS, CheckXMPP, CheckMQTT, CheckScript:
 	}
 	return ""
+}
+
+// Policy is the order in which nodes are asked to take a new user.
+type Policy string
+
+// The placement policies.
+const (
+	TablePolicy         Policy = "table"          // partition table
+	RingPolicy          Policy = "ring"           // consistent hashing with bounded loads
+	MaglevPolicy        Policy = "maglev"         // Maglev's table
+	LeastSessionsPolicy Policy = "least-sessions" // for its weight
+	PowerOfTwoPolicy    Policy = "power-of-two"   // the less loaded of two
+	RoundRobinPolicy    Policy = "round-robin"    // in turn
+)
+
+func (Policy) choices() []string {
+	return []string{
+		string(TablePolicy), string(RingPolicy), string(MaglevPolicy),
+		string(LeastSessionsPolicy), string(PowerOfTwoPolicy), string(RoundRobinPolicy),
+	}
 }
 
 // Mechanism is a SASL mechanism (RFC 6120 §6).

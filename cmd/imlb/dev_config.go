@@ -72,7 +72,7 @@ func (d *devCluster) writeFrontConfig() (string, error) {
 
 // pool is where the front finds the nodes: in Consul, or in a list.
 func (d *devCluster) pool() map[string]any {
-	pool := map[string]any{"check": map[string]any{"type": "agent", "interval": "500ms", "timeout": "2s"}}
+	pool := map[string]any{"checks": []map[string]any{{"type": "agent"}}, "check": map[string]any{"interval": "500ms", "timeout": "2s"}}
 	if d.consul != "" {
 		pool["consul"] = map[string]any{"service": d.service}
 		return pool

@@ -19,67 +19,113 @@ import (
 // is the front's Picker for that pool.
 type pool struct {
 	name     string
+	log      *slog.Logger
 	monitor  *health.Monitor
 	balancer *balancer.Balancer
+	picks    pickCounts
 
-	mu    sync.RWMutex
-	addrs map[string]string // of the nodes that may serve sessions, by name
-	known int               // nodes that placement has heard of; −1 before it has
-	fit   int               // of them, nodes that get new users
+	mu       sync.RWMutex
+	settings poolSettings
+	addrs    map[string]string // of the nodes that may serve sessions, by name
+	known    int               // nodes that placement has heard of; −1 before it has
+	fit      int               // of them, nodes that get new users
 }
 
 func newPool(name string, doc configs.Proxy, log *slog.Logger) (*pool, error) {
-	log = log.With(slog.String("pool", name))
-	c := doc.Pools[name]
-	source, err := poolSource(c, doc, log)
+	p := &pool{name: name, log: log.With(slog.String("pool", name)), known: -1, settings: poolSettingsOf(name, doc)}
+	watching, placing, err := p.options(doc)
+	if err != nil {
+		return nil, err
+	}
+	watching.Source, err = poolSource(p.settings.source, p.log)
 	if err != nil {
 		return nil, fmt.Errorf("pool %s: %w", name, err)
 	}
-	p := &pool{
-		name:     name,
-		known:    -1,
-		balancer: balancer.New(balancer.Options{Epsilon: doc.Placement.Epsilon, Zone: doc.Placement.Zone}),
-	}
-	p.monitor, err = health.New(health.Options{
-		Source:   source,
-		Check:    poolCheck(c.Check),
-		Rules:    health.Rules{Rise: c.Check.Rise, Fall: c.Check.Fall, Interval: c.Check.Interval, Timeout: c.Check.Timeout},
-		OnChange: p.update,
-		Logger:   log,
-	})
+	watching.OnChange, watching.Logger = p.update, p.log
+	p.balancer = balancer.New(placing)
+	p.monitor, err = health.New(watching)
 	if err != nil {
 		return nil, fmt.Errorf("pool %s: %w", name, err)
 	}
 	return p, nil
 }
 
-// poolSource says where the nodes come from.
-func poolSource(c configs.Pool, doc configs.Proxy, log *slog.Logger) (health.Source, error) {
-	if c.Consul != nil {
-		return health.NewConsul(health.ConsulOptions{
-			Agent:   consulAgent(doc.Consul),
-			Service: c.Consul.Service,
-			Tag:     c.Consul.Tag,
-			Hold:    c.Consul.Hold,
-			Logger:  log,
-		})
+// configure applies another document to the pool while it runs. Nodes, sessions
+// and what is known of them stay; when the nodes come from elsewhere now, the old
+// ones serve until the new ones are known. After an error nothing has changed.
+func (p *pool) configure(doc configs.Proxy) error {
+	watching, placing, err := p.options(doc)
+	if err != nil {
+		return err
 	}
-	nodes := make(health.Static, len(c.Nodes))
-	for i, n := range c.Nodes {
-		nodes[i] = health.Endpoint{Name: n.Name, Addr: n.Address, Admin: n.Admin, Weight: n.Weight, Zone: n.Zone, Capacity: n.MaxSessions}
+	settings := poolSettingsOf(p.name, doc)
+	if old := p.configured(); !settings.source.equal(old.source) {
+		watching.Source, err = poolSource(settings.source, p.log)
+		if err != nil {
+			return fmt.Errorf("pool %s: %w", p.name, err)
+		}
 	}
-	return nodes, nil
+	if err := p.monitor.Configure(watching); err != nil {
+		return fmt.Errorf("pool %s: %w", p.name, err)
+	}
+	p.balancer.Configure(placing)
+	p.mu.Lock()
+	p.settings = settings
+	p.mu.Unlock()
+	return nil
 }
 
-func poolCheck(c configs.Check) health.Check {
-	switch c.Type {
-	case configs.CheckAgent:
-		return health.AgentCheck{Path: "/status"}
-	case configs.CheckHTTP:
-		return health.HTTPCheck{Path: "/readyz"}
-	case configs.CheckTCP:
+func (p *pool) configured() poolSettings {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.settings
+}
+
+// setOverrides replaces all that operators say of nodes.
+func (p *pool) setOverrides(overrides map[string]configs.Override) {
+	all := make(map[string]health.Override, len(overrides))
+	for name, o := range overrides {
+		all[name] = health.Override{Drain: o.Drain, Disabled: o.Disabled, Weight: o.Weight, Comment: o.Comment}
 	}
-	return health.TCPCheck{ProxyHeader: true}
+	p.monitor.SetOverrides(all)
+}
+
+// run watches the nodes until ctx ends, or until their source cannot go on.
+func (p *pool) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var counting sync.WaitGroup
+	counting.Go(func() { p.count(ctx) })
+	defer counting.Wait()
+	defer cancel()
+	return p.monitor.Run(ctx)
+}
+
+// count tells placement, once for each round of checks, how many sessions the nodes
+// say they have. That is how it knows of sessions that other fronts have placed.
+func (p *pool) count(ctx context.Context) {
+	timer := time.NewTimer(p.configured().round)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		p.balancer.SetTotals(totals(p.monitor.Snapshot()))
+		timer.Reset(p.configured().round)
+	}
+}
+
+// totals returns how many sessions nodes say they have; those that do not say are left
+// out.
+func totals(s health.Snapshot) map[string]int {
+	sessions := make(map[string]int, len(s.Nodes))
+	for _, n := range s.Nodes {
+		if n.Sessions >= 0 {
+			sessions[n.Name] = n.Sessions
+		}
+	}
+	return sessions
 }
 
 // update makes the balancer place by what the monitor knows. A node that is not
@@ -92,16 +138,8 @@ func (p *pool) update(s health.Snapshot) {
 	addrs := make(map[string]string, len(s.Nodes))
 	fit := 0
 	for i, n := range s.Nodes {
-		serves := n.Standing == health.Fit || n.Standing == health.Draining
-		members[i] = balancer.Member{
-			Name:     n.Name,
-			Weight:   n.Weight,
-			Zone:     n.Zone,
-			Draining: n.Standing == health.Draining,
-			Down:     !serves,
-			Limit:    n.Capacity,
-		}
-		if serves {
+		members[i] = member(n)
+		if !members[i].Down {
 			addrs[n.Name] = n.Addr
 		}
 		if n.Standing == health.Fit {
@@ -117,12 +155,30 @@ func (p *pool) update(s health.Snapshot) {
 	p.mu.Unlock()
 }
 
-// Pick implements proxy.Picker.
-func (p *pool) Pick(_ context.Context, user string, tried []string) (proxy.Choice, error) {
+// member is a node as placement has to see it.
+func member(n health.Node) balancer.Member {
+	return balancer.Member{
+		Name:     n.Name,
+		Weight:   n.Weight,
+		Ramp:     n.Ramp,
+		Zone:     n.Zone,
+		Backup:   n.Meta[backupMeta] == "true",
+		Draining: n.Standing == health.Draining,
+		Down:     n.Standing != health.Fit && n.Standing != health.Draining,
+		Limit:    n.Capacity,
+	}
+}
+
+// Pick implements proxy.Picker. When no node has room it waits for some, for as long as
+// the document says.
+func (p *pool) Pick(ctx context.Context, user string, tried []string) (proxy.Choice, error) {
+	park := p.configured().park
+	ctx, cancel := context.WithTimeout(ctx, park)
+	defer cancel()
 	// A node may leave between the balancer's answer and the look at its
 	// address; then it counts as tried. There are no more rounds than nodes.
 	for {
-		lease, err := p.balancer.Acquire(user, func(node string) bool { return slices.Contains(tried, node) })
+		lease, err := p.acquire(ctx, user, tried, park > 0)
 		if err != nil {
 			return proxy.Choice{}, fmt.Errorf("%w: %w", proxy.ErrNoNode, err)
 		}
@@ -139,6 +195,20 @@ func (p *pool) Pick(_ context.Context, user string, tried []string) (proxy.Choic
 			Release: lease.Release,
 		}, nil
 	}
+}
+
+// acquire asks the balancer for a place, and counts what it says.
+func (p *pool) acquire(ctx context.Context, user string, tried []string, wait bool) (*balancer.Lease, error) {
+	isTried := func(node string) bool { return slices.Contains(tried, node) }
+	var lease *balancer.Lease
+	var err error
+	if wait {
+		lease, err = p.balancer.AcquireWait(ctx, user, isTried)
+	} else {
+		lease, err = p.balancer.Acquire(user, isTried)
+	}
+	p.picks.count(lease, err)
+	return lease, err
 }
 
 func (p *pool) addr(node string) (string, bool) {
@@ -171,65 +241,4 @@ func (p *pool) ready() error {
 		return fmt.Errorf("none of its %d nodes is fit", p.known)
 	}
 	return nil
-}
-
-// poolStatus is what /status tells of a pool.
-type poolStatus struct {
-	Name        string       `json:"name"`
-	Known       bool         `json:"known"`
-	Fit         int          `json:"fit"`               // nodes that placement gives new users
-	StaleFor    float64      `json:"stale_for_seconds"` // how old what is known may be
-	Users       int          `json:"users"`
-	Sessions    int          `json:"sessions"`
-	Nodes       []nodeStatus `json:"nodes"`
-	Transitions []transition `json:"transitions"` // the last ones, oldest first
-}
-
-type nodeStatus struct {
-	Name       string  `json:"name"`
-	Address    string  `json:"address,omitempty"`
-	Standing   string  `json:"standing"`
-	Cause      string  `json:"cause,omitempty"`
-	Weight     float64 `json:"weight"`
-	Zone       string  `json:"zone,omitempty"`
-	Partitions int     `json:"partitions"`
-	Sessions   int     `json:"sessions"` // of this front
-	Bound      int     `json:"bound"`    // most sessions of this front that it may have now
-}
-
-type transition struct {
-	At       string `json:"at"`
-	Node     string `json:"node"`
-	Standing string `json:"standing"`
-	Cause    string `json:"cause"`
-}
-
-// status puts together what the monitor and the balancer know.
-func (p *pool) status(now time.Time) poolStatus {
-	health, placed := p.monitor.Snapshot(), p.balancer.Snapshot()
-	st := poolStatus{
-		Name:     p.name,
-		Known:    health.Known,
-		StaleFor: health.Source.Staleness(now).Seconds(),
-		Users:    placed.Users,
-		Sessions: placed.Sessions,
-	}
-	p.mu.RLock()
-	st.Fit = p.fit
-	p.mu.RUnlock()
-	for _, n := range health.Nodes {
-		entry := nodeStatus{
-			Name: n.Name, Address: n.Addr, Standing: n.Standing.String(), Cause: n.Cause, Weight: n.Weight, Zone: n.Zone,
-		}
-		if i := slices.IndexFunc(placed.Nodes, func(s balancer.NodeState) bool { return s.Name == n.Name }); i >= 0 {
-			entry.Partitions, entry.Sessions, entry.Bound = placed.Nodes[i].Partitions, placed.Nodes[i].Sessions, placed.Nodes[i].Bound
-		}
-		st.Nodes = append(st.Nodes, entry)
-	}
-	for _, t := range p.monitor.Transitions() {
-		st.Transitions = append(st.Transitions, transition{
-			At: t.At.UTC().Format(time.RFC3339Nano), Node: t.Node, Standing: t.Standing.String(), Cause: t.Cause,
-		})
-	}
-	return st
 }

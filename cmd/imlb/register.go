@@ -14,6 +14,7 @@ func consulAgent(c *configs.Consul) health.ConsulAgent {
 	if c.TLS != nil {
 		agent.Address = "https://" + c.Address
 		agent.CAFile, agent.CertFile, agent.KeyFile = c.TLS.CAFile, c.TLS.CertFile, c.TLS.KeyFile
+		agent.ServerName = c.TLS.ServerName
 	}
 	return agent
 }
