@@ -41,10 +41,10 @@ func (o Options) withDefaults() Options {
 type Balancer struct {
 	// Held while members, options or what peers say are set, so that tables are
 	// built outside mu.
-	setting sync.Mutex
-	members []Member               // sorted by name, as set
-	peers   map[string][]Exception // by front
-	totals  map[string]int         // sessions of other fronts, by node
+	setting  sync.Mutex
+	members  []Member               // sorted by name, as set
+	peers    map[string][]Exception // by front
+	external map[string]int         // sessions of other fronts, by node
 
 	mu         sync.Mutex
 	options    Options
@@ -153,7 +153,7 @@ func (b *Balancer) enroll() {
 	for _, m := range b.members {
 		n := b.nodes[m.Name]
 		if n == nil {
-			n = &node{external: b.totals[m.Name]}
+			n = &node{external: b.external[m.Name]}
 			b.nodes[m.Name] = n
 		}
 		n.Member, n.known, n.weight, n.ramp = m, true, newWeight(m.Weight), newRamp(m.Ramp)

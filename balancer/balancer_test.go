@@ -259,7 +259,7 @@ func TestConcurrentUse(t *testing.T) {
 				}
 				leases = append(leases, l)
 				switch {
-				case i%100 == g:
+				case i%250 == g:
 					b.SetMembers(equal(5 + g))
 				case i%10 == 0:
 					b.Explain(user(i))

@@ -2,5 +2,7 @@
 
 package balancer_test
 
-// checks of each property.
-const checks = "60"
+const (
+	checks = "60" // of each property
+	orders = 50   // pairs that are searched for structure
+)

@@ -2,6 +2,8 @@
 
 package balancer_test
 
-// checks of each property: the race detector looks for something else, and makes
-// them slow.
-const checks = "10"
+// The race detector looks for something else, and makes properties slow to check.
+const (
+	checks = "10" // of each property
+	orders = 10   // pairs that are searched for structure
+)

@@ -2,7 +2,6 @@ package balancer
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 )
 
@@ -17,9 +16,12 @@ func (b *Balancer) SetExternal(sessions map[string]int) {
 	defer b.setting.Unlock()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.totals = maps.Clone(sessions)
+	b.external = make(map[string]int, len(sessions))
+	for name, count := range sessions {
+		b.external[name] = max(0, count) // a report may be older than a release
+	}
 	for name, n := range b.nodes {
-		n.count(0, max(0, sessions[name])-n.external)
+		n.count(0, b.external[name]-n.external)
 	}
 	b.serveRoom()
 }

@@ -110,6 +110,11 @@ func TestLimitIsOfAllFronts(t *testing.T) {
 	if n := b.Snapshot().Nodes[0]; n.External != 0 || n.Sessions != 1 {
 		t.Errorf("%+v", n)
 	}
+	b.SetExternal(map[string]int{"b": -3, "c": 3}) // known before the nodes are
+	b.SetMembers([]balancer.Member{{Name: "b"}, {Name: "c"}})
+	if s := b.Snapshot(); s.Nodes[1].External != 0 || s.Nodes[2].External != 3 {
+		t.Errorf("%+v", s.Nodes)
+	}
 }
 
 // TestExceptionsFollowTheTable: who was at home is an exception when the table
