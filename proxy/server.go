@@ -130,7 +130,8 @@ func (s *Server) Serve(ctx context.Context) error {
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.stopOnce.Do(func() { close(s.stop) })
 	if s.advance(stateListening, stateStopping) || s.advance(stateNew, stateStopping) {
-		return closeAll(s.open()) // Serve never ran
+		defer close(s.done) // Serve never ran, and will not
+		return closeAll(s.open())
 	}
 	select {
 	case <-s.done:
