@@ -1,0 +1,468 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"os"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"imlb/configs"
+	"imlb/health"
+	"imlb/proxy"
+	"imlb/proxy/admin"
+)
+
+// certificateInterval lies between looks whether certificate files have changed.
+const certificateInterval = time.Second
+
+// front is a running `imlb proxy`. The first configuration starts it, later ones
+// change it; all come from the watcher's goroutine, which owns the fields that are
+// not guarded.
+type front struct {
+	watcher  *configs.Watcher
+	output   *logSwitch
+	log      *slog.Logger
+	registry *prometheus.Registry
+
+	// Set when the first configuration has been applied.
+	server       *proxy.Server
+	certificates *configs.Certificates
+	running      sync.WaitGroup // pools, certificates and the server
+	stopRunning  context.CancelFunc
+	stopServing  context.CancelFunc
+	admin        *adminServer
+	leave        func() // Consul
+	served       chan error
+	failed       chan error // what the front cannot go on after
+
+	mu      sync.Mutex
+	doc     configs.Proxy
+	pools   map[string]*runningPool
+	refused error // why the newest good document could not be applied
+}
+
+// runningPool is a pool and its end.
+type runningPool struct {
+	*pool
+	stop context.CancelFunc
+}
+
+func newFront(w *configs.Watcher, output *logSwitch) *front {
+	f := &front{
+		watcher:  w,
+		output:   output,
+		log:      slog.New(output),
+		registry: newRegistry(),
+		pools:    make(map[string]*runningPool),
+		served:   make(chan error, 1),
+		failed:   make(chan error, 1),
+		leave:    func() {},
+	}
+	registerConfigMetrics(f.registry, w)
+	f.registry.MustRegister(poolCollector(f.livePools))
+	f.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "imlb_config_applied",
+		Help: "Whether the newest good document could be applied (1); what could not be, as when a port is taken, is logged.",
+	}, func() float64 { return oneIf(f.refusal() == nil) }))
+	return f
+}
+
+// run follows the configuration until ctx ends or the front cannot go on. The stop
+// order is: leave Consul, end the sessions, and only then stop watching the nodes,
+// because sessions that end may still ask for one.
+func (f *front) run(ctx context.Context) error {
+	following, stopFollowing := context.WithCancelCause(ctx)
+	defer stopFollowing(nil)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		select {
+		case err := <-f.failed:
+			stopFollowing(err)
+		case <-following.Done():
+		}
+	})
+	err := f.watcher.Run(following, func(u configs.Update) {
+		if f.server != nil {
+			f.change(ctx, u)
+		} else if err := f.start(ctx, u); err != nil {
+			stopFollowing(err)
+		}
+	})
+	stopFollowing(nil)
+	watching.Wait()
+	if cause := context.Cause(following); cause != nil && !errors.Is(cause, context.Canceled) {
+		err = errors.Join(err, cause)
+	}
+	return errors.Join(err, f.stop())
+}
+
+// start begins to serve with the first configuration.
+func (f *front) start(ctx context.Context, u configs.Update) error {
+	f.output.set(u.Proxy.Log)
+	var err error
+	if f.certificates, err = configs.LoadCertificates(u.Proxy.TLS); err != nil {
+		return err
+	}
+	pools, err := f.makePools(u)
+	if err != nil {
+		return err
+	}
+	server, err := proxy.New(f.options(u.Proxy, pools))
+	if err != nil {
+		return err
+	}
+	if err := server.Listen(ctx); err != nil {
+		return err
+	}
+	f.server = server
+	f.adopt(u.Proxy, pools)
+	if f.admin, err = startAdmin(ctx, u.Proxy.Admin.Address, f.adminHandler(), f.log); err != nil {
+		return err
+	}
+	f.serve(ctx, u)
+	f.leave = register(ctx, health.Registration{Name: frontName(u.Proxy)}, u.Proxy.Consul, f.log)
+	f.log.InfoContext(ctx, "serving", slog.Any("listeners", server.Addrs()), slog.Uint64("version", u.Version))
+	return nil
+}
+
+// serve starts all that runs until stop.
+func (f *front) serve(ctx context.Context, u configs.Update) {
+	var running, serving context.Context
+	running, f.stopRunning = context.WithCancel(context.WithoutCancel(ctx))
+	serving, f.stopServing = context.WithCancel(running)
+	for _, p := range f.pools {
+		p.setOverrides(u.Overrides)
+		f.watchPool(running, p)
+	}
+	f.running.Go(func() { f.certificates.Watch(running, certificateInterval, f.log) })
+	f.running.Go(func() { f.served <- f.server.Serve(serving) })
+}
+
+// watchPool keeps a pool's knowledge of its nodes until it is stopped.
+func (f *front) watchPool(ctx context.Context, p *runningPool) {
+	ctx, p.stop = context.WithCancel(ctx)
+	f.running.Go(func() {
+		if err := p.run(ctx); err != nil {
+			f.fail(fmt.Errorf("pool %s: %w", p.name, err))
+		}
+	})
+}
+
+// fail ends the front, for the first of several reasons.
+func (f *front) fail(err error) {
+	select {
+	case f.failed <- err:
+	default:
+	}
+}
+
+// makePools returns the pools of a configuration: those that there are, and new ones
+// that do not run yet.
+func (f *front) makePools(u configs.Update) (map[string]*runningPool, error) {
+	pools := make(map[string]*runningPool, len(u.Proxy.Pools))
+	for _, name := range slices.Sorted(maps.Keys(u.Proxy.Pools)) {
+		if p := f.pools[name]; p != nil {
+			pools[name] = p
+			continue
+		}
+		p, err := newPool(name, u.Proxy, f.log)
+		if err != nil {
+			return nil, err
+		}
+		pools[name] = &runningPool{pool: p}
+	}
+	return pools, nil
+}
+
+// adopt makes a configuration the one in force.
+func (f *front) adopt(doc configs.Proxy, pools map[string]*runningPool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.doc, f.pools, f.refused = doc, pools, nil
+}
+
+// change goes over to another configuration. One that cannot be applied, although
+// it is valid, is refused as a whole, and what is in force stays.
+func (f *front) change(ctx context.Context, u configs.Update) {
+	if !reflect.DeepEqual(u.Proxy, f.doc) {
+		if err := f.changeDocument(ctx, u); err != nil {
+			f.log.ErrorContext(ctx, "configuration cannot be applied; the one before stays in force",
+				slog.Uint64("version", u.Version), slog.Any("error", err))
+			f.refuse(err)
+			return
+		}
+	}
+	for _, p := range f.pools {
+		p.setOverrides(u.Overrides)
+	}
+}
+
+// changeDocument applies another document as a difference. All that can fail comes
+// before anything is changed, but for the certificates, which are taken back.
+func (f *front) changeDocument(ctx context.Context, u configs.Update) (err error) {
+	old := f.doc
+	if err := f.certificates.Replace(u.Proxy.TLS); err != nil {
+		return err
+	}
+	pools, err := f.makePools(u)
+	if err == nil {
+		err = f.server.Apply(ctx, f.options(u.Proxy, pools))
+	}
+	if err == nil && old.Admin != u.Proxy.Admin {
+		err = f.moveAdmin(ctx, u.Proxy.Admin.Address)
+		if err != nil {
+			err = errors.Join(err, f.server.Apply(ctx, f.options(old, f.pools)))
+		}
+	}
+	if err != nil {
+		return errors.Join(err, f.certificates.Replace(old.TLS))
+	}
+	gone := f.pools
+	f.adopt(u.Proxy, pools)
+	f.changePools(ctx, u.Proxy, gone)
+	f.output.set(u.Proxy.Log)
+	if !reflect.DeepEqual(old.Consul, u.Proxy.Consul) || frontName(old) != frontName(u.Proxy) {
+		f.leave()
+		f.leave = register(ctx, health.Registration{Name: frontName(u.Proxy)}, u.Proxy.Consul, f.log)
+	}
+	f.report(ctx, configs.Diff(old, u.Proxy), u.Version)
+	return nil
+}
+
+// changePools sets new pools going, tells the others of the document, and stops
+// those that are no longer there. Their sessions go on.
+func (f *front) changePools(ctx context.Context, doc configs.Proxy, before map[string]*runningPool) {
+	running := context.WithoutCancel(ctx)
+	for name, p := range f.pools {
+		if before[name] == nil {
+			f.watchPool(running, p)
+			continue
+		}
+		if err := p.configure(doc); err != nil {
+			f.log.ErrorContext(ctx, "pool keeps what it had", slog.String("pool", name), slog.Any("error", err))
+			f.refuse(fmt.Errorf("pool %s: %w", name, err))
+		}
+	}
+	for name, p := range before {
+		if f.pools[name] == nil {
+			p.stop()
+		}
+	}
+}
+
+// moveAdmin serves the admin interface at another address.
+func (f *front) moveAdmin(ctx context.Context, addr string) error {
+	moved, err := startAdmin(ctx, addr, f.adminHandler(), f.log)
+	if err != nil {
+		return err
+	}
+	if err := f.admin.stop(); err != nil {
+		f.log.WarnContext(ctx, "stop the admin interface at its old address", slog.Any("error", err))
+	}
+	f.admin = moved
+	return nil
+}
+
+// report says what a new document has changed.
+func (f *front) report(ctx context.Context, changes configs.Changes, version uint64) {
+	lines := make([]string, len(changes))
+	for i, c := range changes {
+		lines[i] = c.String()
+	}
+	f.log.InfoContext(ctx, "configuration applied", slog.Uint64("version", version), slog.Any("changes", lines))
+}
+
+func (f *front) refuse(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.refused = err
+}
+
+func (f *front) refusal() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.refused
+}
+
+// stop ends what start began, as far as that came.
+func (f *front) stop() error {
+	f.leave()
+	var errs []error
+	if f.stopServing != nil {
+		f.stopServing()
+		errs = append(errs, <-f.served)
+		f.stopRunning()
+		for _, p := range f.livePools() {
+			f.pools[p.name].stop()
+		}
+		f.running.Wait()
+	} else if f.server != nil {
+		stopping, cancel := context.WithTimeout(context.Background(), stopGrace)
+		defer cancel()
+		errs = append(errs, f.server.Shutdown(stopping))
+	}
+	if f.admin != nil {
+		errs = append(errs, f.admin.stop())
+	}
+	return errors.Join(errs...)
+}
+
+// options translates a document for package proxy.
+func (f *front) options(doc configs.Proxy, pools map[string]*runningPool) proxy.Options {
+	o := proxy.Options{
+		Listeners:  listeners(doc),
+		Pools:      make(map[string]proxy.Pool, len(pools)),
+		Domains:    doc.Domains,
+		TLS:        &tls.Config{GetCertificate: f.certificates.Get, MinVersion: tls.VersionTLS12},
+		Mechanisms: mechanismNames(doc.SASL.Mechanisms),
+		Limits: proxy.Limits{
+			MaxStanza:    int(doc.Limits.MaxStanza),
+			MaxPreAuth:   int(doc.Limits.MaxStanzaBeforeLogin),
+			AuthAttempts: doc.Limits.LoginAttempts,
+		},
+		Timeouts: proxy.Timeouts{
+			Handshake: doc.Timeouts.Handshake,
+			Identify:  doc.Timeouts.Identify,
+			Write:     doc.Timeouts.Write,
+			Idle:      doc.Timeouts.Idle,
+			Shutdown:  doc.Timeouts.Shutdown,
+		},
+		Logger:     f.log,
+		Registerer: f.registry,
+	}
+	for name, p := range pools {
+		c := doc.Pools[name]
+		o.Pools[name] = proxy.Pool{Picker: p.pool, DialTimeout: c.DialTimeout, DialAttempts: c.DialAttempts}
+	}
+	return o
+}
+
+func listeners(doc configs.Proxy) []proxy.Listener {
+	out := make([]proxy.Listener, len(doc.Listeners))
+	for i, l := range doc.Listeners {
+		out[i] = proxy.Listener{
+			Name:     l.Name,
+			Protocol: protocolOf(l.Protocol),
+			Address:  l.Address,
+			Pool:     l.Pool,
+			Rate:     proxy.Rate{PerSecond: l.Rate.PerSecond, Burst: l.Rate.Burst, MaxWait: l.Rate.MaxWait},
+		}
+		if l.ProxyProtocol != nil {
+			out[i].TrustedProxies = l.ProxyProtocol.Trusted
+		}
+	}
+	return out
+}
+
+func protocolOf(p configs.Protocol) proxy.Protocol {
+	switch p {
+	case configs.XMPP:
+		return proxy.XMPP
+	case configs.XMPPS:
+		return proxy.XMPPS
+	case configs.HTTPS:
+		return proxy.HTTPS
+	case configs.QUIC:
+		return proxy.QUIC
+	}
+	return 0 // proxy.New refuses it; the document's validation did before
+}
+
+// frontName tells this front from others in Consul.
+func frontName(doc configs.Proxy) string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "front"
+	}
+	return fmt.Sprintf("%s-%s", host, doc.Admin.Address)
+}
+
+// livePools returns the pools, sorted by name.
+func (f *front) livePools() []*pool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	pools := make([]*pool, 0, len(f.pools))
+	for _, name := range slices.Sorted(maps.Keys(f.pools)) {
+		pools = append(pools, f.pools[name].pool)
+	}
+	return pools
+}
+
+// adminHandler is what operators and health checks ask.
+func (f *front) adminHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/", admin.Handler(admin.Options{
+		Checks: []admin.Check{
+			{Name: "front", Ready: f.server.Serving},
+			{Name: "pools", Ready: f.poolsReady},
+		},
+		Metrics: f.registry,
+		Status:  func() any { return f.status(time.Now()) },
+	}))
+	mux.HandleFunc("GET /explain", f.explain)
+	return mux
+}
+
+// poolsReady reports which pools can take no session.
+func (f *front) poolsReady() error {
+	var errs []error
+	for _, p := range f.livePools() {
+		if err := p.ready(); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", p.name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// explain tells where a user would be placed in each pool, and why.
+func (f *front) explain(w http.ResponseWriter, r *http.Request) {
+	user := r.URL.Query().Get("user")
+	if user == "" {
+		http.Error(w, "which user? /explain?user=alice@example.com", http.StatusBadRequest)
+		return
+	}
+	answers := make(map[string]any)
+	for _, p := range f.livePools() {
+		answers[p.name] = p.explain(user)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(answers) // the asker has gone
+}
+
+// frontStatus is what /status tells.
+type frontStatus struct {
+	Cluster string       `json:"cluster"`
+	Version string       `json:"version"`
+	Front   proxy.Status `json:"front"`
+	Config  configStatus `json:"config"`
+	// NotApplied is why the newest good document is not in force.
+	NotApplied string       `json:"not_applied,omitempty"`
+	Pools      []poolStatus `json:"pools"`
+}
+
+func (f *front) status(now time.Time) frontStatus {
+	f.mu.Lock()
+	cluster := f.doc.Cluster
+	f.mu.Unlock()
+	st := frontStatus{
+		Cluster: cluster, Version: version(), Front: f.server.Status(), Config: configStatusOf(f.watcher.Status()),
+	}
+	if err := f.refusal(); err != nil {
+		st.NotApplied = err.Error()
+	}
+	for _, p := range f.livePools() {
+		st.Pools = append(st.Pools, p.status(now))
+	}
+	return st
+}
