@@ -189,6 +189,7 @@ func (s *session) exchange(ctx context.Context, raw []byte) (saslStep, error) {
 // loggedIn restarts both streams, as RFC 6120 §6.4.6 asks of both sides.
 func (s *session) loggedIn(c claim) {
 	s.rec.LoggedIn = true
+	s.place()
 	s.rec.Identify = time.Since(s.rec.Started) - s.rec.Handshake
 	s.srv.metrics.setup.WithLabelValues("identify").Observe(s.rec.Identify.Seconds())
 	s.srv.metrics.auth.WithLabelValues(c.mechanism, "success").Inc()

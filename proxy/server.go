@@ -199,13 +199,7 @@ func (s *Server) enter(ss *session) (leave func()) {
 
 // abort cuts off all sessions.
 func (s *Server) abort() {
-	s.mu.Lock()
-	open := make([]*session, 0, len(s.sessions))
-	for ss := range s.sessions {
-		open = append(open, ss)
-	}
-	s.mu.Unlock()
-	for _, ss := range open {
+	for _, ss := range s.all() {
 		ss.abort()
 	}
 }

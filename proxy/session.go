@@ -10,6 +10,7 @@ import (
 	"net"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"imlb/backend/xmpp"
@@ -33,6 +34,8 @@ type session struct {
 	deadline Reason // what it means when the read deadline passes
 	node     *nodeLeg
 	counted  struct{ in, out traffic } // what of the traffic is in the metrics
+
+	placed atomic.Pointer[SessionInfo] // nil unless logged in, and on its node
 
 	mu      sync.Mutex
 	open    []net.Conn // what abort has to close
@@ -77,6 +80,7 @@ func (s *session) run(ctx context.Context) {
 	stop := context.AfterFunc(ctx, func() { _ = s.wire.SetReadDeadline(past) })
 	end := s.survive(ctx)
 	stop()
+	s.placed.Store(nil)
 	settle := s.leaveNode(end)
 	received := s.part(end)
 	settle(ctx, received)
