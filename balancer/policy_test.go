@@ -346,3 +346,39 @@ func TestAllStartSlowly(t *testing.T) {
 		t.Errorf("%d sessions", s.Sessions)
 	}
 }
+
+// TestHistoryDoesNotMatter: balancers that went through different members and
+// options place users the same once they have the same again.
+func TestHistoryDoesNotMatter(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		members, options := drawStates(t), drawOptions(t)
+		if options.Policy == balancer.RoundRobin {
+			t.Skip("whose turn it is depends on history")
+		}
+		fresh := balancer.New(options)
+		fresh.SetMembers(members)
+		old := balancer.New(drawOptions(t))
+		var leases []*balancer.Lease
+		for range rapid.IntRange(1, 3).Draw(t, "changes") {
+			old.SetMembers(drawStates(t))
+			for i := range 20 {
+				if l, err := old.Acquire(user(i), nil); err == nil {
+					leases = append(leases, l)
+				}
+			}
+			old.Configure(drawOptions(t))
+		}
+		for _, l := range leases {
+			l.Release()
+		}
+		old.Configure(options)
+		old.SetMembers(rapid.Permutation(members).Draw(t, "order"))
+		for i := range 50 {
+			one, err := fresh.Acquire(user(i), nil)
+			other, err2 := old.Acquire(user(i), nil)
+			if (err == nil) != (err2 == nil) || err == nil && (one.Node() != other.Node() || one.Cause() != other.Cause()) {
+				t.Fatalf("%s is on %v (%v), and with a history on %v (%v)", user(i), one, err, other, err2)
+			}
+		}
+	})
+}

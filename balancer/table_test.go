@@ -79,7 +79,7 @@ func digest(table *balancer.Table) uint64 {
 // when both sides are free.
 func TestTableIsGreedyInScoreOrder(t *testing.T) {
 	for _, set := range [][]balancer.Member{
-		equal(1), equal(2), equal(7),
+		equal(1), equal(2), equal(5),
 		{{Name: "a", Weight: 1}, {Name: "b", Weight: 2}, {Name: "c", Weight: 7.5}, {Name: "d", Weight: 0.01}},
 	} {
 		pairs := inScoreOrder(set)
