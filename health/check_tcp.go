@@ -3,8 +3,10 @@ package health
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
+	"syscall"
 	"time"
 
 	"github.com/pires/go-proxyproto"
@@ -64,11 +66,17 @@ func (c TLSCheck) Probe(ctx context.Context, e Endpoint) (*Answer, error) {
 	return nil, nil
 }
 
+// errNobody is the error of a check that found nobody at the session address.
+var errNobody = errors.New("nobody listens")
+
 // dial connects to the node's session address until ctx is done at most, and sends
 // a PROXY v2 header if wanted.
 func dial(ctx context.Context, e Endpoint, proxyHeader bool) (net.Conn, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp", e.Addr)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return nil, fmt.Errorf("%w: %w", errNobody, err)
+	}
 	if err != nil {
 		return nil, err
 	}

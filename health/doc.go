@@ -22,6 +22,8 @@
 //   - marked: the source says that it drains, by its meta or maintenance mode.
 //   - leaving: it says itself that it drains, in its last answer.
 //   - ejected: its checks pass, but sessions fail there ([OutlierRules]).
+//   - refuses: nobody accepts connections at its session address, as a check has just
+//     found, or a session in the last half minute. Not even panic sends users there.
 //   - damped: it came and went too often ([DampingRules]).
 //
 // No more than Options.MaxEjected of a pool's nodes are ejected or damped at a time.
@@ -30,17 +32,18 @@
 //
 // The first line that fits decides; "·" is anything.
 //
-//	operator  panic  checks   source    marked  leaving  ejected  damped  | standing
-//	disabled  ·      ·        ·         ·       ·        ·        ·       | unfit
-//	·         ·      unknown  ·         ·       ·        ·        ·       | unchecked
-//	·         no     down     ·         ·       ·        ·        ·       | unfit
-//	·         no     ·        critical  ·       no       ·        ·       | unfit
-//	·         no     ·        ·         ·       ·        yes      ·       | unfit
-//	·         no     ·        ·         ·       ·        ·        yes     | unfit
-//	drain     ·      ·        ·         ·       ·        ·        ·       | draining
-//	·         ·      ·        ·         yes     ·        ·        ·       | draining
-//	·         ·      ·        ·         ·       yes      ·        ·       | draining
-//	·         ·      ·        ·         ·       ·        ·        ·       | fit
+//	operator  panic  checks   refuses  source    marked  leaving  ejected  damped  | standing
+//	disabled  ·      ·        ·        ·         ·       ·        ·        ·       | unfit
+//	·         ·      unknown  ·        ·         ·       ·        ·        ·       | unchecked
+//	·         no     down     ·        ·         ·       ·        ·        ·       | unfit
+//	·         yes    down     yes      ·         ·       ·        ·        ·       | unfit
+//	·         no     ·        ·        critical  ·       no       ·        ·       | unfit
+//	·         no     ·        ·        ·         ·       ·        yes      ·       | unfit
+//	·         no     ·        ·        ·         ·       ·        ·        yes     | unfit
+//	drain     ·      ·        ·        ·         ·       ·        ·        ·       | draining
+//	·         ·      ·        ·        ·         yes     ·        ·        ·       | draining
+//	·         ·      ·        ·        ·         ·       yes      ·        ·       | draining
+//	·         ·      ·        ·        ·         ·       ·        ·        ·       | fit
 //
 // A node that leaves is critical in Consul, for it is not ready for new users; those
 // who have sessions there may still join them.

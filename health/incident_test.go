@@ -176,6 +176,8 @@ func (in *incident) happen(event string) {
 		in.checks.answer(words[0]+":5222", health.Answer{Draining: true})
 	case has("_ says that it is ready"):
 		in.checks.answer(words[0]+":5222", health.Answer{Ready: true})
+	case has("dial of _ fails"):
+		in.Report(words[2], health.DialFailed)
 	case has("_ sessions at _ fail"):
 		in.sessions(words[0], words[3], health.ClosedEarly)
 	case has("_ sessions at _ go well"):

@@ -202,7 +202,7 @@ func (m *Monitor) admit(u *update, before *watched, e Endpoint) *watched {
 		before.cancel()
 	}
 	delete(m.past, e.Name)
-	w.counted = w.facts(Override{}, false)
+	w.counted = w.facts(u.now, Override{}, false)
 	m.census.add(w.counted, 1)
 	m.nodes[e.Name] = w
 	return w
@@ -315,7 +315,7 @@ func (m *Monitor) Report(node string, o Outcome) {
 			return
 		}
 		m.weigh(u, w, o)
-		w.machine.reported(u.now, o)
+		w.reported(u.now, o)
 		m.settle(u, w)
 		if o != Served {
 			w.hasten(0)
@@ -420,11 +420,11 @@ func (m *Monitor) settle(u *update, w *watched) {
 	m.dampen(u, w)
 
 	m.census.add(w.counted, -1)
-	w.counted = w.facts(m.overrides[w.endpoint.Name], w.damper.suppressed)
+	w.counted = w.facts(u.now, m.overrides[w.endpoint.Name], w.damper.suppressed)
 	m.census.add(w.counted, 1)
 
 	w.ramp(u.now, m.options.SlowStart)
-	m.wakeAt(u, w.due(m.options))
+	m.wakeAt(u, w.due(u.now, m.options))
 	is, cause := w.placement(m.panic)
 	if is == w.placed {
 		return
@@ -441,7 +441,7 @@ func (m *Monitor) settle(u *update, w *watched) {
 // too often. What operators and sessions say does not count: they have their own ways
 // to keep a node out.
 func (m *Monitor) dampen(u *update, w *watched) {
-	f := w.facts(Override{}, false)
+	f := w.facts(u.now, Override{}, false)
 	f.ejected = false
 	is, _ := judge(f)
 	if w.sound == Fit && is == Unfit {

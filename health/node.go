@@ -2,6 +2,7 @@ package health
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -57,7 +58,8 @@ type watched struct {
 	damper   damper
 	answer   *Answer // the last, if any
 	at       time.Time
-	failing  error // of the last check
+	failing  error     // of the last check
+	refused  time.Time // when a session could not connect, unless it is well since
 	checks   uint64
 	failures uint64
 
@@ -110,11 +112,42 @@ func (w *watched) checked(now time.Time, answer *Answer, err error) {
 		return
 	}
 	w.answer = answer
+	w.refused = time.Time{}
+}
+
+// reported takes what the data path met.
+func (w *watched) reported(now time.Time, o Outcome) {
+	w.machine.reported(now, o)
+	switch o {
+	case DialFailed:
+		w.refused = now
+	case Served:
+		w.refused = time.Time{}
+	case ClosedEarly:
+	}
+}
+
+// refusedHold is how long it counts that a session could not connect.
+const refusedHold = 30 * time.Second
+
+// refuses says whether nobody accepts connections at the session address.
+func (w *watched) refuses(now time.Time) bool {
+	return errors.Is(w.failing, errNobody) || !w.refused.IsZero() && now.Before(w.refused.Add(refusedHold))
+}
+
+// forgets returns when it no longer counts that a session could not connect; zero
+// when there is nothing to forget.
+func (w *watched) forgets() time.Time {
+	if w.refused.IsZero() {
+		return w.refused
+	}
+	return w.refused.Add(refusedHold)
 }
 
 // facts gathers what the rule looks at, but for panic.
-func (w *watched) facts(o Override, damped bool) facts {
+func (w *watched) facts(now time.Time, o Override, damped bool) facts {
 	return facts{
+		refuses:  w.refuses(now),
 		override: o,
 		checks:   w.machine.state,
 		critical: !w.endpoint.Healthy,
@@ -166,10 +199,10 @@ func (w *watched) out(o Options) time.Time {
 }
 
 // due returns when time alone changes something; zero when it does not.
-func (w *watched) due(o Options) time.Time {
+func (w *watched) due(now time.Time, o Options) time.Time {
 	due := w.grows
-	for _, t := range []time.Time{w.outlier.until, w.suppressedUntil(o)} {
-		if !t.IsZero() && (due.IsZero() || t.Before(due)) {
+	for _, t := range []time.Time{w.outlier.until, w.suppressedUntil(o), w.forgets()} {
+		if t.After(now) && (due.IsZero() || t.Before(due)) {
 			due = t
 		}
 	}

@@ -18,6 +18,7 @@ type facts struct {
 	override Override
 	panic    bool  // health is ignored
 	checks   State // what our own checks found
+	refuses  bool  // connections, as a check or a session has found
 	critical bool  // what the source says
 	marked   bool  // the source says that it drains
 	leaving  bool  // it says so itself
@@ -34,7 +35,7 @@ func judge(f facts) (s Standing, cause string) {
 		return Unfit, "an operator has disabled it" + f.override.comment()
 	case f.checks == Unknown:
 		return Unchecked, f.why
-	case !f.panic && f.checks == Down:
+	case f.checks == Down && (!f.panic || f.refuses):
 		return Unfit, f.why
 	case !f.panic && f.critical && !f.leaving:
 		return Unfit, "its source calls it critical"

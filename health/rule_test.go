@@ -59,7 +59,7 @@ func TestRule(t *testing.T) {
 			break
 		}
 	}
-	if want := 3 * 2 * 3 * 2 * 2 * 2 * 2 * 2; cases != want {
+	if want := 3 * 2 * 3 * 2 * 2 * 2 * 2 * 2 * 2; cases != want {
 		t.Errorf("%d combinations, want %d", cases, want)
 	}
 	for _, l := range lines {
@@ -77,14 +77,14 @@ func combinations() func(yield func(facts, []string) bool) {
 	return func(yield func(facts, []string) bool) {
 		for operator, o := range operators {
 			for _, state := range []State{Unknown, Up, Down} {
-				for bits := range 1 << 6 {
+				for bits := range 1 << 7 {
 					is := func(i int) bool { return bits>>i&1 == 1 }
 					f := facts{
 						override: o, panic: is(0), checks: state, critical: is(1), marked: is(2), leaving: is(3),
-						ejected: is(4), damped: is(5), why: "why", ejection: "ejection",
+						ejected: is(4), damped: is(5), refuses: is(6), why: "why", ejection: "ejection",
 					}
 					values := []string{
-						operator, words[is(0)], state.String(), sources[is(1)], words[is(2)], words[is(3)], words[is(4)], words[is(5)],
+						operator, words[is(0)], state.String(), words[is(6)], sources[is(1)], words[is(2)], words[is(3)], words[is(4)], words[is(5)],
 					}
 					if !yield(f, values) {
 						return
