@@ -9,12 +9,16 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/consul/api"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"imlb/balancer"
@@ -117,6 +121,70 @@ func pick(t *testing.T, p *pool, user string) proxy.Choice {
 		t.Fatal(err)
 	}
 	return choice
+}
+
+// fakeConsul is an agent that knows one instance, and that it is a backup. It answers
+// nothing further.
+func fakeConsul(t *testing.T, n *fakeNode) *httptest.Server {
+	t.Helper()
+	addr := netip.MustParseAddrPort(n.addr)
+	answer, err := json.Marshal([]api.ServiceEntry{{
+		Node: &api.Node{Node: "host", Address: addr.Addr().String()},
+		Service: &api.AgentService{
+			ID: "chat-1", Service: "chat", Address: addr.Addr().String(), Port: int(addr.Port()),
+			Meta: map[string]string{"name": n.name, "admin": n.admin, "backup": "true"}, Weights: api.AgentWeights{Passing: 1, Warning: 1},
+		},
+		Checks: api.HealthChecks{{Status: api.HealthPassing}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("index") == "7" { // nothing changes until the client goes
+			<-r.Context().Done()
+			return
+		}
+		w.Header().Set("X-Consul-Index", "7")
+		w.Write(answer)
+	}))
+}
+
+// A pool changes from a list to Consul while it serves, and one that is made while
+// Consul is down starts from what that one knew.
+func TestPoolInConsul(t *testing.T) {
+	n := startNode(t, "a")
+	consul := fakeConsul(t, n)
+	doc := poolOf(t, "", "", n)
+	doc.CacheDir = t.TempDir()
+	doc.Consul = &configs.Consul{Address: strings.TrimPrefix(consul.URL, "http://")}
+	c := doc.Pools["chat"]
+	c.Nodes, c.Consul = nil, &configs.PoolConsul{Service: "chat", Hold: time.Minute}
+	doc.Pools["chat"] = c
+	t.Run("changed while it serves", func(t *testing.T) {
+		p := startPool(t, poolOf(t, "", "", n))
+		if err := p.configure(doc); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "Consul's word counts", func() bool {
+			choice := pick(t, p, "romeo@a.example")
+			choice.Release()
+			return p.nodeNow("a").Backup
+		})
+		eventually(t, "it is kept", func() bool {
+			_, err := os.Stat(filepath.Join(doc.CacheDir, "pool-chat.json"))
+			return err == nil
+		})
+	})
+	consul.Close()
+	t.Run("started while Consul is down", func(t *testing.T) {
+		p := startPool(t, doc)
+		choice := pick(t, p, "romeo@a.example")
+		choice.Release()
+		eventually(t, "it says so", func() bool {
+			st := p.status(time.Now())
+			return st.Cached && st.SourceError != "" && st.Fit == 1
+		})
+	})
 }
 
 // A running pool gets another node, other rules and another policy. It serves all the
