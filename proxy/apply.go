@@ -24,7 +24,8 @@ var ErrStopping = errors.New("proxy: the front stops")
 //     network, whatever else is new about it; so a port is never closed and opened
 //     again. Its rate changes without giving out a new burst.
 //   - Other listeners are opened before anything is changed; when one of them
-//     cannot be, the options are refused.
+//     cannot be, the options are refused. So an address that overlaps one in use,
+//     like :5222 and 127.0.0.1:5222, has to wait until that was removed.
 //   - A listener that is no longer there accepts no more. Its sessions go on, and
 //     so do its QUIC connections, with new streams, too.
 //   - The sessions of a pool that is no longer there go on until they end; those
@@ -49,8 +50,10 @@ func (s *Server) Apply(ctx context.Context, opts Options) error {
 	if err != nil {
 		return err
 	}
-	s.log.LogAttrs(ctx, slog.LevelInfo, "options applied",
-		slog.Any("listeners_opened", names(c.opened)), slog.Any("listeners_removed", names(c.removed)))
+	if len(c.opened)+len(c.removed) > 0 {
+		s.log.LogAttrs(ctx, slog.LevelInfo, "listeners changed",
+			slog.Any("opened", names(c.opened)), slog.Any("removed", names(c.removed)))
+	}
 	return nil
 }
 

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quic-go/quic-go"
+
 	"imlb/proxy"
 )
 
@@ -400,7 +402,7 @@ func TestApplyRate(t *testing.T) {
 	probe("rate-limited")
 }
 
-// A session ticket from before a change is good after it, on TCP and QUIC.
+// A session ticket from before a change is good after it.
 func TestApplyKeepsTickets(t *testing.T) {
 	t.Parallel()
 	n, pick := onlyNode(t)
@@ -433,6 +435,49 @@ func TestApplyKeepsTickets(t *testing.T) {
 	state := f.dialQUIC().ConnectionState().TLS
 	if !state.PeerCertificates[0].Equal(parsed(t, opts.TLS.Certificates[0])) {
 		t.Error("QUIC still shows the old certificate")
+	}
+}
+
+// The same holds for QUIC.
+func TestApplyKeepsQUICTickets(t *testing.T) {
+	t.Parallel()
+	f, opts := startChanging(t, &picker{}, nil)
+	config := f.clientTLS("xmpp-client")
+	cache := ticketCache{tls.NewLRUClientSessionCache(4), make(chan struct{}, 10)}
+	config.ClientSessionCache = cache
+	for _, resumed := range []bool{false, true} {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		conn, err := quic.DialAddr(ctx, f.addr("quic"), config, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := conn.ConnectionState().TLS.DidResume; got != resumed {
+			t.Errorf("resumed is %t, want %t", got, resumed)
+		}
+		select {
+		case <-cache.tickets:
+		case <-ctx.Done():
+			t.Fatal("no ticket came")
+		}
+		if err := conn.CloseWithError(0, ""); err != nil {
+			t.Fatal(err)
+		}
+		opts.TLS = &tls.Config{Certificates: opts.TLS.Certificates, MinVersion: tls.VersionTLS12}
+		f.apply(opts)
+	}
+}
+
+// ticketCache lets a test know of tickets that came.
+type ticketCache struct {
+	tls.ClientSessionCache
+	tickets chan struct{}
+}
+
+func (c ticketCache) Put(key string, state *tls.ClientSessionState) {
+	c.ClientSessionCache.Put(key, state)
+	if state != nil { // nil takes one away
+		c.tickets <- struct{}{}
 	}
 }
 

@@ -19,6 +19,13 @@
 // owner alone, except that [Server] closes it when its patience at shutdown is
 // over.
 //
+// # How it changes
+//
+// A session is served by its [terms], the configuration at the time when it was
+// accepted, which never change. [Server.Apply] makes new ones for the sessions to
+// come. A listener is a socket and the terms that it gives out; it stays as long
+// as the configuration has something on its address.
+//
 // # What is never done
 //
 // The front does not authenticate: credentials pass through to the node, and the
