@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"imlb/backend/store"
@@ -224,13 +225,18 @@ func (s *session) skip(e store.Entry) {
 	}
 }
 
-// deliver writes an entry. One that is delivered in turn ends with its number
-// (XEP-0359), by which a front knows how far the user has come. There is no
-// number where it would say more than is true: when the client takes only what is
-// addressed to its resource, when another session did not take the entry, or while
-// an earlier one is on its way to another session.
+// deliver writes an entry with its number (XEP-0359), by which the client finds it in
+// its archive. One that is delivered in turn ends with it, by which a front knows how
+// far the user has come. The number is not the last child where that would say
+// more than is true: when the client takes only what is addressed to its resource,
+// when another session did not take the entry, or while an earlier one is on its
+// way to another session.
 func (s *session) deliver(e store.Entry, delay []byte, inTurn bool) {
 	stanza := e.Stanza
+	claims := inTurn && s.hub.allBefore(e.Seq)
+	if !claims {
+		stanza = withFirstChild(stanza, s.stanzaID(e.Seq))
+	}
 	if delay != nil {
 		stanza = xmpp.AppendWithChild(nil, stanza, delay)
 	}
@@ -238,7 +244,7 @@ func (s *session) deliver(e store.Entry, delay []byte, inTurn bool) {
 	if inTurn {
 		upTo = e.Seq
 	}
-	if inTurn && s.hub.allBefore(e.Seq) {
+	if claims {
 		s.cur.buf = xmpp.AppendWithChild(s.cur.buf, stanza, s.stanzaID(e.Seq))
 	} else {
 		s.cur.buf = append(s.cur.buf, stanza...)
@@ -332,7 +338,22 @@ func (s *session) flushDelivered(ctx context.Context) {
 	s.node.delivered.flushOwner(query, s.account.Owner, s.node.opts.Logger)
 }
 
-// stanzaID is the number of an entry as the last child of a message.
+// withFirstChild returns a copy of an element that has children, with one more before
+// them.
+func withFirstChild(raw, child []byte) []byte {
+	end, quote := 0, byte(0) // of the start tag
+	for ; end < len(raw) && (raw[end] != '>' || quote != 0); end++ {
+		switch c := raw[end]; {
+		case c == quote:
+			quote = 0
+		case quote == 0 && (c == '\'' || c == '"'):
+			quote = c
+		}
+	}
+	return slices.Concat(raw[:end+1], child, raw[end+1:])
+}
+
+// stanzaID is the number of an entry as a child of a message.
 func (s *session) stanzaID(seq uint64) []byte {
 	return appendStanzaID(nil, s.account.User, seq)
 }

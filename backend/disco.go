@@ -13,7 +13,10 @@ var (
 		xmpp.NSDiscoInfo, xmpp.NSDiscoItems, xmpp.NSPing, xmpp.NSRoster, "msgoffline", // XEP-0160
 	}
 	//nolint:gochecknoglobals // A constant list.
-	userFeatures = []string{xmpp.NSDiscoInfo, xmpp.NSDiscoItems, xmpp.NSPing}
+	userFeatures = []string{
+		xmpp.NSDiscoInfo, xmpp.NSDiscoItems, xmpp.NSPing,
+		xmpp.NSMAM, xmpp.NSMAM + "#extended", xmpp.NSStanzaID,
+	}
 )
 
 const (

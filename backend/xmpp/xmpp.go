@@ -40,6 +40,12 @@ const (
 	NSReceipts   = "urn:xmpp:receipts"                      // XEP-0184
 	NSMarkers    = "urn:xmpp:chat-markers:0"                // XEP-0333
 	NSStanzaID   = "urn:xmpp:sid:0"                         // XEP-0359
+	NSMAM        = "urn:xmpp:mam:2"                         // XEP-0313
+	NSRSM        = "http://jabber.org/protocol/rsm"         // XEP-0059
+	NSDataForm   = "jabber:x:data"                          // XEP-0004
+	NSCSI        = "urn:xmpp:csi:0"                         // XEP-0352
+	NSTime       = "urn:xmpp:time"                          // XEP-0202
+	NSLast       = "jabber:iq:last"                         // XEP-0012
 	NSXML        = "http://www.w3.org/XML/1998/namespace"
 	NSXMLNS      = "http://www.w3.org/2000/xmlns/"
 )

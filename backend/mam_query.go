@@ -1,0 +1,132 @@
+package backend
+
+import (
+	"slices"
+	"strconv"
+	"time"
+
+	"imlb/backend/xmpp"
+)
+
+// archiveQuery is what a client asks of its archive (XEP-0313 §4.1). Empty fields
+// ask for nothing.
+type archiveQuery struct {
+	id                string // that the client gave to the query
+	with              xmpp.JID
+	start, end        time.Time
+	beforeID, afterID string
+	ids               []string
+	flip              bool // newest first within the page
+
+	// The page (XEP-0059).
+	max           int
+	before, after string
+	backwards     bool // the last page of what is left
+}
+
+// readArchiveQuery reads a <query/>; the error is a *xmpp.StanzaError.
+func readArchiveQuery(e xmpp.Element) (archiveQuery, error) {
+	q := archiveQuery{max: archivePage}
+	q.id, _ = e.Attr("queryid")
+	for child := range e.Children() {
+		var err error
+		switch {
+		case child.Is(xmpp.NSDataForm, "x"):
+			err = q.readForm(child)
+		case child.Is(xmpp.NSRSM, "set"):
+			err = q.readPage(child)
+		case child.Is(xmpp.NSMAM, "flip-page"):
+			q.flip = true
+		}
+		if err != nil {
+			return q, err
+		}
+	}
+	if len(q.ids) > archiveMost {
+		return q, xmpp.NewStanzaError(xmpp.PolicyViolation, "too many ids")
+	}
+	return q, nil
+}
+
+// readForm reads the fields of the submitted form.
+func (q *archiveQuery) readForm(form xmpp.Element) error {
+	kind := ""
+	for field := range form.Children() {
+		if !field.Is(xmpp.NSDataForm, "field") {
+			continue
+		}
+		name, _ := field.Attr("var")
+		var values []string
+		for v := range field.Children() {
+			if v.Is(xmpp.NSDataForm, "value") {
+				values = append(values, v.Text())
+			}
+		}
+		if name == "FORM_TYPE" {
+			kind = slices.Concat(values, []string{""})[0]
+		} else if err := q.set(name, values); err != nil {
+			return err
+		}
+	}
+	if submit, _ := form.Attr("type"); submit != "submit" || kind != xmpp.NSMAM {
+		return xmpp.NewStanzaError(xmpp.BadRequest, "this is no query form")
+	}
+	return nil
+}
+
+// set takes one field. One that we do not know would be a restriction that we do not
+// keep.
+func (q *archiveQuery) set(name string, values []string) error {
+	if name == "ids" {
+		q.ids = append(q.ids, values...)
+		return nil
+	}
+	if len(values) == 0 { // the field is not filled in
+		return nil
+	}
+	value := values[0]
+	var err error
+	switch name {
+	case "with":
+		q.with, err = xmpp.ParseJID(value)
+	case "start":
+		q.start, err = time.Parse(time.RFC3339, value) // XEP-0082 §3.2
+	case "end":
+		q.end, err = time.Parse(time.RFC3339, value)
+	case "before-id":
+		q.beforeID = value
+	case "after-id":
+		q.afterID = value
+	default:
+		return xmpp.NewStanzaError(xmpp.FeatureNotImplemented, "no such field")
+	}
+	if err != nil || len(values) > 1 {
+		return xmpp.NewStanzaError(xmpp.BadRequest, "field "+name)
+	}
+	return nil
+}
+
+// readPage reads which page is wanted. Pages by index would need a count of what
+// matches, which XEP-0059 §2.6 leaves to the server.
+func (q *archiveQuery) readPage(set xmpp.Element) error {
+	for child := range set.Children() {
+		if child.Space() != xmpp.NSRSM {
+			continue
+		}
+		switch text := child.Text(); child.Local() {
+		case "max":
+			n, err := strconv.ParseUint(text, 10, 31)
+			if err != nil {
+				return xmpp.NewStanzaError(xmpp.BadRequest, "max")
+			}
+			q.max = int(min(n, archiveMost))
+		case "after":
+			q.after = text
+		case "before":
+			q.before, q.backwards = text, true
+		case "index":
+			return xmpp.NewStanzaError(xmpp.FeatureNotImplemented, "pages by index")
+		}
+	}
+	return nil
+}
