@@ -235,6 +235,9 @@ func (m *Monitor) forget(now time.Time) {
 func (m *Monitor) spare(u *update) {
 	for m.census.out > 0 && float64(m.census.out) > m.options.MaxEjected*float64(m.census.nodes) {
 		w := m.nextIn()
+		if w == nil {
+			return
+		}
 		w.damper.suppressed = false
 		if w.outlier.ejected() {
 			w.outlier.readmit(u.now)

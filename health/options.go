@@ -15,7 +15,8 @@ type Options struct {
 	Check Check
 	Rules Rules
 	// Outliers and Damping say when nodes are kept out although their checks pass,
-	// and MaxEjected how large a share of the pool's nodes that may be; a half when 0.
+	// and MaxEjected how large a share of the pool's nodes that may be; a half when
+	// 0, and none when negative.
 	Outliers   OutlierRules
 	Damping    DampingRules
 	MaxEjected float64
@@ -82,6 +83,7 @@ func (m *Monitor) apply(u *update, o Options, other bool) {
 		w.machine.rules = o.Rules
 		w.hasten(o.Rules.spread(len(m.nodes)))
 	}
+	m.spare(u)
 	u.all = true
 }
 

@@ -130,7 +130,7 @@ func (o *outlier) eject(now time.Time, r OutlierRules, cause string) {
 	o.times += 1 - forgiven
 	o.total++
 	long := r.Max
-	if int64(o.times) < int64(r.Max/r.Base) {
+	if int64(o.times) <= int64(r.Max/r.Base) {
 		long = r.Base * time.Duration(o.times)
 	}
 	o.until, o.cause = now.Add(long), cause
