@@ -3,10 +3,13 @@ package health_test
 import (
 	"context"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -417,3 +420,36 @@ func TestRegistrationRefusesWrongSettings(t *testing.T) {
 }
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// TestConsulOverTLS: the agent's certificate is verified by the name that is given.
+func TestConsulOverTLS(t *testing.T) {
+	for name, want := range map[string]string{"": "", "example.com": "", "example.org": "not example.org"} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("X-Consul-Index", "1")
+				json.NewEncoder(w).Encode([]*api.ServiceEntry{instance("a", "passing")})
+			}))
+			server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+			server.StartTLS()
+			t.Cleanup(server.Close)
+			ca := filepath.Join(t.TempDir(), "ca.pem")
+			block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+			if err := os.WriteFile(ca, block, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s, err := health.NewConsul(health.ConsulOptions{
+				Agent: health.ConsulAgent{Address: server.URL, CAFile: ca, ServerName: name}, Service: "chat", Rate: 20,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			var running sync.WaitGroup
+			running.Go(func() { s.Run(ctx, func([]health.Endpoint) {}) })
+			defer running.Wait()
+			defer cancel()
+			eventually(t, "a query ends", func() bool { return s.Status().Queries > 0 })
+			wantError(t, s.Status().Failing, want)
+		})
+	}
+}
