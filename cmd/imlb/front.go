@@ -37,7 +37,7 @@ type front struct {
 
 	// Set when the first configuration has been applied.
 	server       *proxy.Server
-	certificates *configs.Certificates
+	certificates *certificates
 	running      sync.WaitGroup // pools, certificates and the server
 	stopRunning  context.CancelFunc
 	stopServing  context.CancelFunc
@@ -111,7 +111,10 @@ func (f *front) run(ctx context.Context) error {
 func (f *front) start(ctx context.Context, u configs.Update) error {
 	f.output.set(u.Proxy.Log)
 	var err error
-	if f.certificates, err = configs.LoadCertificates(u.Proxy.TLS); err != nil {
+	if f.certificates, err = loadCertificates(u.Proxy.TLS, f.log); err != nil {
+		return err
+	}
+	if err := f.registry.Register(f.certificates); err != nil {
 		return err
 	}
 	pools, err := f.makePools(u)
@@ -145,7 +148,7 @@ func (f *front) serve(ctx context.Context, u configs.Update) {
 		p.setOverrides(u.Overrides)
 		f.watchPool(running, p)
 	}
-	f.running.Go(func() { f.certificates.Watch(running, certificateInterval, f.log) })
+	f.running.Go(func() { f.certificates.run(running, certificateInterval) })
 	f.running.Go(func() { f.served <- f.server.Serve(serving) })
 }
 
@@ -212,7 +215,7 @@ func (f *front) change(ctx context.Context, u configs.Update) {
 // before anything is changed, but for the certificates, which are taken back.
 func (f *front) changeDocument(ctx context.Context, u configs.Update) (err error) {
 	old := f.doc
-	if err := f.certificates.Replace(u.Proxy.TLS); err != nil {
+	if err := f.certificates.replace(u.Proxy.TLS); err != nil {
 		return err
 	}
 	pools, err := f.makePools(u)
@@ -226,7 +229,7 @@ func (f *front) changeDocument(ctx context.Context, u configs.Update) (err error
 		}
 	}
 	if err != nil {
-		return errors.Join(err, f.certificates.Replace(old.TLS))
+		return errors.Join(err, f.certificates.replace(old.TLS))
 	}
 	gone := f.pools
 	f.adopt(u.Proxy, pools)
@@ -324,7 +327,7 @@ func (f *front) options(doc configs.Proxy, pools map[string]*runningPool) proxy.
 		Listeners:  listeners(doc),
 		Pools:      make(map[string]proxy.Pool, len(pools)),
 		Domains:    doc.Domains,
-		TLS:        &tls.Config{GetCertificate: f.certificates.Get, MinVersion: tls.VersionTLS12},
+		TLS:        &tls.Config{GetCertificate: f.certificates.get, MinVersion: tls.VersionTLS12},
 		Mechanisms: mechanismNames(doc.SASL.Mechanisms),
 		Limits: proxy.Limits{
 			MaxStanza:    int(doc.Limits.MaxStanza),
