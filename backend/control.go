@@ -15,6 +15,7 @@ type control struct {
 	Conflict string        `json:"conflict,omitempty"` // the session with this ID has been replaced
 	Roster   *rosterChange `json:"roster,omitempty"`   // an item of the user's roster has changed
 	Withdraw string        `json:"withdraw,omitempty"` // this user may no longer see the presence
+	Sent     *sentCopy     `json:"sent,omitempty"`     // one of the user's clients has sent this
 }
 
 // rosterChange is what a roster push says.
@@ -48,6 +49,8 @@ func (h *hub) control(sig bus.Signal) {
 		h.pushRoster(*c.Roster)
 	case c.Withdraw != "":
 		h.withdraw(c.Withdraw)
+	case c.Sent != nil:
+		h.copySent(*c.Sent)
 	}
 }
 

@@ -29,13 +29,15 @@ const (
 // on this node counts as addressed to the user: a session elsewhere may take it too,
 // but nobody can tell whether that one still lives.
 type cursor struct {
-	pos    uint64    // all entries up to this one were considered
-	live   bool      // the client takes what is addressed to the user
-	login  bool      // entries that were there before the client are being read
-	since  time.Time // when the client said that it is there
-	behind bool      // there may be entries after pos of which no signal came
-	items  []item    // taken from the outbox and not yet done
-	wait   bool      // the store did not answer: try again a little later
+	pos     uint64    // all entries up to this one were considered
+	live    bool      // the client takes what is addressed to the user
+	here    bool      // the client is available, whatever its priority
+	carbons bool      // the client wants copies of what others send and get
+	login   bool      // entries that were there before the client are being read
+	since   time.Time // when the client said that it is there
+	behind  bool      // there may be entries after pos of which no signal came
+	items   []item    // taken from the outbox and not yet done
+	wait    bool      // the store did not answer: try again a little later
 
 	buf     []byte      // to be written
 	waiting []time.Time // when the signals of the entries in buf came
@@ -113,7 +115,9 @@ func (s *session) put(ctx context.Context, it item) bool {
 	case itemAvailable:
 		s.goLive(ctx, it.at)
 	case itemUnavailable:
-		s.cur.live, s.cur.login = false, false
+		s.cur.live, s.cur.login, s.cur.here = false, false, it.on
+	case itemCarbons:
+		s.cur.carbons = it.on
 	case itemAgain:
 		s.putAgain(ctx, it.seqs)
 	}
@@ -131,7 +135,7 @@ func (s *session) putStanza(raw []byte) {
 
 // putEntry delivers the next entry, after all that come before it.
 func (s *session) putEntry(ctx context.Context, it item) bool {
-	if it.seq == s.cur.pos+1 && !s.cur.behind {
+	if it.seq == s.cur.pos+1 && !s.cur.behind && !s.lacks(it) {
 		s.cur.waiting = append(s.cur.waiting, it.at)
 		s.consider(store.Entry{Seq: it.seq, Sent: it.sent, Resource: it.resource, Stanza: it.data}, nil)
 		return true
@@ -149,6 +153,7 @@ func (s *session) putEntry(ctx context.Context, it item) bool {
 // goLive begins to deliver what is addressed to the user, from the first entry
 // that none of its clients has received.
 func (s *session) goLive(ctx context.Context, since time.Time) {
+	s.cur.here = true
 	if s.cur.live {
 		return
 	}
@@ -204,9 +209,12 @@ func (s *session) consider(e store.Entry, delay []byte) {
 	mine := e.Resource == s.jid.Resource()
 	switch {
 	case e.Sent:
+		s.copyEntry(e, delay)
 		s.skip(e)
 	case !mine && !s.cur.live:
+		s.copyEntry(e, delay)
 	case !mine && e.Resource != "" && s.hub.hold(e.Resource, e.Seq):
+		s.copyEntry(e, delay)
 		s.skip(e)
 	case s.cur.login && (s.hub.isDone(e.Seq) || s.unacked.has(e.Seq)):
 		s.skip(e)
@@ -219,7 +227,7 @@ func (s *session) consider(e store.Entry, delay []byte) {
 func (s *session) skip(e store.Entry) {
 	switch {
 	case s.cur.live:
-		s.unacked.skip(e.Seq)
+		s.checkUnacked(s.unacked.skip(e.Seq))
 	case e.Sent:
 		s.hub.done(e.Seq)
 	}
@@ -251,11 +259,16 @@ func (s *session) deliver(e store.Entry, delay []byte, inTurn bool) {
 	}
 	s.out.count.Add(1)
 	s.node.metrics.stanzas.WithLabelValues("out", kindText(xmpp.Message)).Inc()
-	if s.unacked.entry(e.Seq, upTo) > s.node.opts.Limits.Unacked {
-		s.end(ReasonSlowClient, &xmpp.StreamError{Condition: xmpp.PolicyViolation, Text: "too many unacknowledged messages"})
-	}
+	s.checkUnacked(s.unacked.entry(e.Seq, upTo))
 	if len(s.cur.buf) > flushBytes {
 		s.flush()
+	}
+}
+
+// checkUnacked ends a session that leaves too much without acknowledgement.
+func (s *session) checkUnacked(n int) {
+	if n > s.node.opts.Limits.Unacked {
+		s.end(ReasonSlowClient, &xmpp.StreamError{Condition: xmpp.PolicyViolation, Text: "too many unacknowledged messages"})
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 // there is named.
 var (
 	serverFeatures = []string{ //nolint:gochecknoglobals // A constant list.
-		xmpp.NSDiscoInfo, xmpp.NSDiscoItems, xmpp.NSPing, xmpp.NSRoster, "msgoffline", // XEP-0160
+		xmpp.NSDiscoInfo, xmpp.NSDiscoItems, xmpp.NSPing, xmpp.NSRoster, xmpp.NSCarbons, "msgoffline", // XEP-0160
 	}
 	//nolint:gochecknoglobals // A constant list.
 	userFeatures = []string{

@@ -280,14 +280,21 @@ func (n *Node) SignalsLost(partition uint16) {
 	}
 }
 
-// entry tells all sessions of a new entry. An empty stanza is one that the user
-// itself has sent.
+// entry tells all sessions of a new entry. One that the user itself has sent has its
+// stanza only for those that want a copy, and perhaps not for them either.
 func (h *hub) entry(sig bus.Signal) {
-	it := item{kind: itemEntry, seq: sig.Seq, resource: sig.Target, data: sig.Data, sent: len(sig.Data) == 0, at: time.Now()}
+	it := item{kind: itemEntry, seq: sig.Seq, resource: sig.Target, data: sig.Data, at: time.Now()}
+	if it.sent = len(sig.Data) == 0 || sig.Data[0] == sentMark; it.sent {
+		it.data = nil
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, s := range h.sessions {
-		s.out.push(it)
+		copied := it
+		if it.sent && s.carbons && len(sig.Data) > 0 {
+			copied.data = sig.Data[1:]
+		}
+		s.out.push(copied)
 	}
 }
 
@@ -303,8 +310,14 @@ func (h *hub) stanza(sig bus.Signal) {
 		h.answerProbe(header)
 		return
 	}
-	for _, s := range h.recipients(sig.Target, header) {
+	recipients := h.recipients(sig.Target, header)
+	for _, s := range recipients {
 		s.send(header.Kind, sig.Data)
+	}
+	if len(recipients) > 0 {
+		h.copyLive(carbonReceived, header, sig.Data, func(s *session) bool {
+			return slices.Contains(recipients, s) || header.From == s.jid.String()
+		})
 	}
 }
 

@@ -115,6 +115,8 @@ func (s *session) serveIQ(ctx context.Context, q request) error {
 		return s.setRoster(ctx, q)
 	case space == xmpp.NSMAM && toUser:
 		return s.archive(ctx, q)
+	case space == xmpp.NSCarbons && toUser && !get:
+		return s.setCarbons(q)
 	case space == xmpp.NSBind: // RFC 6120 §7.7.2.1: one resource is enough
 		return xmpp.NewStanzaError(xmpp.NotAllowed, "a resource is bound already")
 	default:

@@ -207,7 +207,10 @@ func (s *session) appended(recipient string, a store.Append, done store.Appended
 		Kind: bus.Entry, User: recipient, Target: a.Drafts[0].Resource, Seq: done.Seqs[0], Data: a.Drafts[0].Stanza,
 	})
 	// The sender's own entry needs no delivery; its number must not look like a gap.
-	s.node.publish(bus.Signal{Kind: bus.Entry, User: s.account.User, Seq: done.Seqs[1]})
+	s.node.publish(bus.Signal{
+		Kind: bus.Entry, User: s.account.User, Target: a.Drafts[1].Resource, Seq: done.Seqs[1],
+		Data: s.sentData(recipient, a.Drafts[1].Stanza),
+	})
 	if h, ack := s.in.complete(true); ack {
 		s.nonza(smAnswer(h))
 	}
@@ -242,6 +245,7 @@ func (s *session) live(ctx context.Context, raw []byte, header xmpp.Header, to x
 	}
 	stanza := s.withoutOurIDs(s.stamp(raw, header))
 	s.node.publish(bus.Signal{Kind: bus.Stanza, User: account.User, Target: resource, Data: stanza})
+	s.shareSent(header, to, stanza)
 	return nil
 }
 

@@ -95,7 +95,7 @@ func (h *hub) show(s *session, presence []byte, priority int, at time.Time) (fir
 	if priority >= 0 {
 		s.out.push(item{kind: itemAvailable, at: at})
 	} else {
-		s.out.push(item{kind: itemUnavailable})
+		s.out.push(item{kind: itemUnavailable, on: true})
 	}
 	return first
 }

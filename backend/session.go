@@ -47,6 +47,7 @@ type session struct {
 	presence   []byte // last broadcast presence, addressed from us; nil: unavailable
 	priority   int
 	interested bool // has asked for the roster
+	carbons    bool // wants copies of messages
 
 	endOnce sync.Once
 	reason  Reason // written once, before done is closed

@@ -43,15 +43,16 @@ func (u *unacked) entry(seq, upTo uint64) int {
 	return len(u.flights)
 }
 
-// skip notes that an entry was not for the client.
-func (u *unacked) skip(upTo uint64) {
+// skip notes that an entry was not for the client. It returns how many wait.
+func (u *unacked) skip(upTo uint64) int {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if n := len(u.flights); n > 0 && u.flights[n-1].upTo != 0 && u.flights[n-1].count == u.sent {
 		u.flights[n-1].upTo = upTo
-		return
+		return n
 	}
 	u.flights = append(u.flights, flight{u.sent, 0, upTo})
+	return len(u.flights)
 }
 
 // has tells whether an entry is on its way.
@@ -77,8 +78,15 @@ func (u *unacked) request() bool {
 	return true
 }
 
-// waiting tells whether an entry, not merely what was skipped, is on its way.
+// skippedMost is how many flights may gather that are no entries before the client is
+// asked for its count on their account.
+const skippedMost = 64
+
+// waiting tells whether an entry, or much that was skipped, is on its way.
 func (u *unacked) waiting() bool {
+	if len(u.flights) > skippedMost {
+		return true
+	}
 	for _, f := range u.flights {
 		if f.seq != 0 {
 			return true

@@ -1,0 +1,203 @@
+package backend
+
+import (
+	"bytes"
+	"time"
+
+	"imlb/backend/store"
+	"imlb/backend/xmpp"
+)
+
+// Message carbons (XEP-0280). A client that has asked for them, and is available, gets
+// a copy of what the user's other clients send and of what is delivered to them but
+// not to it. Copies of stored messages come from the timeline, where both are
+// entries; those of other messages from the signals.
+
+// The names of the wrappers of a copy.
+const (
+	carbonSent     = "sent"
+	carbonReceived = "received"
+)
+
+// sentMark begins the data of the signal of an entry that the user has sent. The
+// stanza follows it when a session of the sender's node wants a copy.
+const sentMark = '>'
+
+// sentCopy is a message that is not stored, for the sender's other clients.
+type sentCopy struct {
+	Resource string `json:"resource"` // of the sender
+	Stanza   string `json:"stanza"`
+}
+
+// setCarbons answers <enable/> and <disable/> (XEP-0280 §4, §5).
+func (s *session) setCarbons(q request) error {
+	it := item{kind: itemCarbons}
+	switch q.payload.Local() {
+	case "enable":
+		it.on = true
+	case "disable":
+	default:
+		return xmpp.NewStanzaError(xmpp.BadRequest, "")
+	}
+	s.hub.mu.Lock()
+	s.carbons = it.on
+	s.out.push(it)
+	s.hub.mu.Unlock()
+	q.reply(nil)
+	return nil
+}
+
+// wantsCopies tells whether another session on this node takes copies of what s
+// sends.
+func (h *hub) wantsCopies(s *session) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, other := range h.sessions {
+		if other != s && other.carbons {
+			return true
+		}
+	}
+	return false
+}
+
+// sentData is the data of the signal of an entry that s has sent.
+func (s *session) sentData(recipient string, stanza []byte) []byte {
+	if recipient == s.account.User || !s.hub.wantsCopies(s) {
+		return nil
+	}
+	return append([]byte{sentMark}, stanza...)
+}
+
+// lacks tells whether an item says too little: the entry is one to be copied, and the
+// node that sent the signal did not know that.
+func (s *session) lacks(it item) bool {
+	return it.sent && len(it.data) == 0 && s.cur.carbons && s.cur.here && it.resource != s.jid.Resource()
+}
+
+// copyEntry writes a copy of an entry that the client has not sent and does not get.
+// What was there before the client is no news: for that there is the archive.
+func (s *session) copyEntry(e store.Entry, delay []byte) {
+	name := carbonReceived
+	if e.Sent {
+		name = carbonSent
+	}
+	switch {
+	case !s.cur.carbons || !s.cur.here || s.cur.login && e.Time.Before(s.cur.since):
+		return
+	case e.Sent && (e.Resource == s.jid.Resource() || e.Peer == s.account.User):
+		return
+	case !e.Sent && !s.hub.takenByOther(s, e.Resource):
+		return // it waits for the user's next client
+	}
+	header, err := xmpp.ParseHeader(e.Stanza)
+	if err != nil || header.From == s.jid.String() && !e.Sent || !copyable(e.Stanza) {
+		return
+	}
+	stanza := xmpp.AppendWithChild(nil, e.Stanza, s.stanzaID(e.Seq))
+	if delay != nil {
+		stanza = xmpp.AppendWithChild(nil, stanza, delay)
+	}
+	s.node.metrics.stanzas.WithLabelValues("out", kindText(xmpp.Message)).Inc()
+	s.putStanza(s.carbon(name, header.Type, stanza))
+}
+
+// takenByOther tells whether an entry for a resource, or for the user if that is empty
+// or not here, goes to another session on this node.
+func (h *hub) takenByOther(s *session, resource string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if resource != "" && h.sessions[resource] != nil {
+		return resource != s.jid.Resource()
+	}
+	for _, other := range h.sessions {
+		if other != s && other.presence != nil && other.priority >= 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// shareSent tells the user's other clients of a message that is not stored.
+func (s *session) shareSent(header xmpp.Header, to xmpp.JID, stanza []byte) {
+	if to.Bare() == s.hub.user || !eligible(header.Type, stanza) || !copyable(stanza) {
+		return
+	}
+	s.node.publishControl(s.account.User, control{Sent: &sentCopy{s.jid.Resource(), string(stanza)}})
+}
+
+func (h *hub) copySent(c sentCopy) {
+	header, err := xmpp.ParseHeader([]byte(c.Stanza))
+	if err != nil {
+		h.node.metrics.dropped.WithLabelValues("decode").Inc()
+		return
+	}
+	h.copyLive(carbonSent, header, []byte(c.Stanza), func(s *session) bool { return s.jid.Resource() == c.Resource })
+}
+
+// copyLive hands copies of a message that is not stored to the sessions that want one.
+func (h *hub) copyLive(name string, header xmpp.Header, stanza []byte, skip func(*session) bool) {
+	if header.Kind != xmpp.Message || !eligible(header.Type, stanza) || !copyable(stanza) {
+		return
+	}
+	h.mu.Lock()
+	var to []*session
+	for _, s := range h.sessions {
+		if s.carbons && s.presence != nil && !skip(s) {
+			to = append(to, s)
+		}
+	}
+	h.mu.Unlock()
+	for _, s := range to {
+		s.send(xmpp.Message, s.carbon(name, header.Type, stanza))
+	}
+}
+
+// eligible tells whether a message that is not stored is one of a conversation
+// (XEP-0280 §6.1).
+func eligible(kind string, stanza []byte) bool {
+	switch kind {
+	case messageChat:
+		return true
+	case messageGroupchat, messageHeadline, typeError:
+		return false
+	}
+	e, err := xmpp.ParseElement(stanza)
+	if err != nil {
+		return false
+	}
+	for child := range e.Children() {
+		if child.Local() == "body" && (child.Space() == "" || child.Space() == xmpp.NSClient) {
+			return true
+		}
+	}
+	return false
+}
+
+// copyable tells whether the sender has not ruled out copies (XEP-0280 §6.2, XEP-0334
+// §4.3).
+func copyable(stanza []byte) bool {
+	if hasHint(stanza, "no-copy") {
+		return false
+	}
+	if !bytes.Contains(stanza, []byte("private")) {
+		return true
+	}
+	e, err := xmpp.ParseElement(stanza)
+	if err != nil {
+		return false
+	}
+	_, private := e.Child(xmpp.NSCarbons, "private")
+	return !private
+}
+
+// carbon is a copy as the client gets it (XEP-0280 §7, §8).
+func (s *session) carbon(name, kind string, stanza []byte) []byte {
+	m := appendAttr([]byte("<message"), "from", s.account.User)
+	m = appendAttr(m, "to", s.jid.String())
+	if kind != "" {
+		m = appendAttr(m, "type", kind)
+	}
+	m = append(m, "><"+name+" xmlns='"+xmpp.NSCarbons+"'>"...)
+	m = appendForwarded(m, stanza, time.Time{})
+	return append(m, "</"+name+"></message>"...)
+}

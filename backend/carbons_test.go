@@ -1,0 +1,152 @@
+package backend_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"imlb/backend/bus"
+)
+
+// carbons asks for copies.
+func (cl *client) carbons(what string) {
+	cl.t.Helper()
+	cl.write("<iq type='set' id='carbons'><" + what + " xmlns='urn:xmpp:carbons:2'/></iq>")
+	cl.expect("^<iq type='result' id='carbons'")
+}
+
+// alicesDevices are three: phone, and tab and car, which want copies; car has a
+// negative priority.
+func alicesDevices(c *cluster) (phone, tab, car *client) {
+	phone = c.online(0, "alice", "phone")
+	tab = c.login(0, "alice", "tab")
+	tab.carbons("enable")
+	tab.write("<presence/>")
+	tab.expectAll("from='alice@example.com/tab'", "from='alice@example.com/phone'")
+	car = c.login(0, "alice", "car")
+	car.write("<presence><priority>-1</priority></presence>")
+	car.expectAll("from='alice@example.com/tab'", "from='alice@example.com/phone'", "from='alice@example.com/car'")
+	car.carbons("enable")
+	tab.expect("from='alice@example.com/car'")
+	phone.expectAll("from='alice@example.com/tab'", "from='alice@example.com/car'")
+	return phone, tab, car
+}
+
+// TestCarbons: each message ends up at each device once, as itself or as a copy.
+func TestCarbons(t *testing.T) {
+	c := newCluster(t, 2, nil)
+	bob := c.online(1, "bob", "desk")
+	phone, tab, car := alicesDevices(c)
+
+	sent := "^<message from='alice@example.com' to='%s' type='chat'><sent xmlns='urn:xmpp:carbons:2'><forwarded xmlns='urn:xmpp:forward:0'>" +
+		"<message xmlns='jabber:client' [^>]*from='alice@example.com/phone'[^>]*><body>1</body>" +
+		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='1'/></message></forwarded></sent></message>$"
+	phone.write("<message to='bob@example.com' type='chat' id='m1'><body>1</body></message>")
+	bob.expect("<body>1</body>")
+	tab.expect(fmt.Sprintf(sent, tab.jid))
+	car.expect(fmt.Sprintf(sent, car.jid))
+
+	bob.write("<message to='" + phone.jid + "' type='chat'><body>2</body></message>")
+	phone.expect("^<message [^>]*from='bob@example.com/desk'[^>]*><body>2</body>")
+	for _, cl := range []*client{tab, car} {
+		cl.expect("<received xmlns='urn:xmpp:carbons:2'><forwarded [^>]*><message xmlns='jabber:client' [^>]*><body>2</body><stanza-id [^>]* id='2'/>")
+	}
+
+	// To all: copies only for those who take nothing.
+	bob.write("<message to='alice@example.com' type='chat'><body>3</body></message>")
+	phone.expect("^<message [^>]*from='bob@example.com/desk'[^>]*><body>3</body>")
+	tab.expect("^<message [^>]*from='bob@example.com/desk'[^>]*><body>3</body>")
+	car.expect("<received .*<body>3</body>")
+
+	// To one's own device: those who neither sent nor get it.
+	phone.write("<message to='" + tab.jid + "' type='chat'><body>4</body></message>")
+	tab.expect("^<message [^>]*from='alice@example.com/phone'[^>]*><body>4</body>")
+	car.expect("<received .*<body>4</body>")
+
+	tab.carbons("disable")
+	phone.write("<message to='bob@example.com' type='chat'><body>5</body></message>")
+	car.expect("<sent .*<body>5</body>")
+	for _, cl := range []*client{phone, tab, car} {
+		cl.sync()
+	}
+	c.eventually("all delivered", func() bool { head, delivered := c.head("alice"); return head == 6 && delivered == 6 })
+}
+
+// What is not stored is copied as well, if it belongs to a conversation.
+func TestCarbonsOfLiveMessages(t *testing.T) {
+	c := newCluster(t, 2, nil)
+	bob := c.online(1, "bob", "desk")
+	phone, tab, car := alicesDevices(c)
+	composing := "<composing xmlns='http://jabber.org/protocol/chatstates'/>"
+
+	phone.write("<message to='bob@example.com' type='chat'>" + composing + "</message>")
+	bob.expect("<composing ")
+	tab.expect("<sent .*<composing ")
+	car.expect("<sent .*<composing ")
+	bob.write("<message to='" + phone.jid + "' type='chat'>" + composing + "</message>")
+	phone.expect("^<message [^>]*from='bob@example.com/desk'[^>]*><composing ")
+	tab.expect("<received .*<composing ")
+	car.expect("<received .*<composing ")
+	bob.write("<message to='" + phone.jid + "'><body>x</body><no-store xmlns='urn:xmpp:hints'/></message>")
+	phone.expect("<no-store ")
+	tab.expect("^<message from='alice@example.com' to='alice@example.com/tab'><received .*<no-store ")
+	car.expect("<received .*<no-store ")
+	for _, kind := range []string{"headline", "groupchat"} {
+		bob.write("<message to='" + phone.jid + "' type='" + kind + "'><body>x</body></message>")
+		phone.expect("type='" + kind + "'")
+	}
+	phone.write("<message to='nobody@example.com' type='chat'>" + composing + "</message>")
+	phone.expect("type='error'")
+	for _, cl := range []*client{phone, tab, car} {
+		cl.sync()
+	}
+}
+
+func TestCarbonsRuledOut(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	bob := c.online(0, "bob", "desk")
+	phone, tab, car := alicesDevices(c)
+	for _, mark := range []string{"<private xmlns='urn:xmpp:carbons:2'/>", "<no-copy xmlns='urn:xmpp:hints'/>"} {
+		for _, more := range []string{"", "<no-store xmlns='urn:xmpp:hints'/>"} {
+			body := "<body>private</body>" + mark + more
+			phone.write("<message to='bob@example.com' type='chat'>" + body + "</message>")
+			bob.expect("<body>private</body>")
+			bob.write("<message to='" + phone.jid + "' type='chat'>" + body + "</message>")
+			phone.expect("<body>private</body>")
+		}
+	}
+	for _, cl := range []*client{phone, tab, car} {
+		cl.sync()
+	}
+	tab.write("<iq type='set' id='x'><other xmlns='urn:xmpp:carbons:2'/></iq>")
+	tab.expect("type='error'.*<bad-request ")
+	tab.write("<iq type='get' id='x' to='example.com'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>")
+	tab.expect("<feature var='urn:xmpp:carbons:2'/>")
+}
+
+// What was sent before the client was there is in the archive, and does not come as a
+// copy; what was sent while a signal was lost does.
+func TestCarbonsAndGaps(t *testing.T) {
+	c := newCluster(t, 2, nil)
+	phone := c.online(0, "alice", "phone")
+	phone.write("<message to='bob@example.com' type='chat'><body>before</body></message>")
+	phone.sync()
+	tab := c.login(1, "alice", "tab") // another node: its copies are not in the signals
+	tab.carbons("enable")
+	tab.write("<presence/>")
+	tab.expectAll("from='alice@example.com/tab'", "from='alice@example.com/phone'")
+	phone.expect("from='alice@example.com/tab'")
+	for i := range 5 {
+		i, lost := i, i%2 == 0
+		c.bus.mu.Lock()
+		c.bus.cut = func(sig bus.Signal) bool { return lost && sig.Kind == bus.Entry }
+		c.bus.mu.Unlock()
+		phone.write(fmt.Sprintf("<message to='bob@example.com' type='chat'><body>%d</body></message>", i))
+		phone.sync()
+	}
+	for i := range 4 {
+		if got := tab.expect(fmt.Sprintf("<sent .*<body>%d</body>", i)); strings.Contains(got, "<delay ") {
+			t.Errorf("marked as late: %s", got)
+		}
+	}
+}
