@@ -92,10 +92,13 @@ func (m *Monitor) Run(ctx context.Context) error {
 	defer func() { source.stop() }()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	m.mu.Lock()
+	onChange := m.options.OnChange // Configure replaces the rest of the options meanwhile
+	m.mu.Unlock()
 	for {
 		select {
 		case <-m.changed:
-			m.options.OnChange(m.Snapshot())
+			onChange(m.Snapshot())
 		case <-m.hurried:
 			timer.Reset(m.untilDue())
 		case <-timer.C:
