@@ -17,6 +17,7 @@ const boundFeatures = "<stream:features>" +
 	"<bind xmlns='" + xmpp.NSBind + "'/>" +
 	"<session xmlns='" + xmpp.NSSession + "'><optional/></session>" +
 	"<sm xmlns='" + xmpp.NSSM + "'/>" +
+	"<csi xmlns='" + xmpp.NSCSI + "'/>" +
 	"<ver xmlns='" + xmpp.NSRosterVer + "'/>" +
 	"<sub xmlns='" + xmpp.NSSub + "'/>" +
 	"</stream:features>"

@@ -39,6 +39,7 @@ type cursor struct {
 	items   []item    // taken from the outbox and not yet done
 	wait    bool      // the store did not answer: try again a little later
 
+	quiet   quiet       // what an inactive client is spared
 	buf     []byte      // to be written
 	waiting []time.Time // when the signals of the entries in buf came
 }
@@ -118,13 +119,23 @@ func (s *session) put(ctx context.Context, it item) bool {
 		s.cur.live, s.cur.login, s.cur.here = false, false, it.on
 	case itemCarbons:
 		s.cur.carbons = it.on
+	case itemQuiet:
+		s.setQuiet(it.on)
 	case itemAgain:
 		s.putAgain(ctx, it.seqs)
 	}
 	return true
 }
 
+// putStanza writes a stanza that is no entry, unless the client had better not be
+// bothered with it now.
 func (s *session) putStanza(raw []byte) {
+	if !s.hold(raw) {
+		s.writeStanza(raw)
+	}
+}
+
+func (s *session) writeStanza(raw []byte) {
 	s.unacked.stanza()
 	s.out.count.Add(1)
 	s.cur.buf = append(s.cur.buf, raw...)
@@ -240,6 +251,7 @@ func (s *session) skip(e store.Entry) {
 // when another session did not take the entry, or while an earlier one is on its
 // way to another session.
 func (s *session) deliver(e store.Entry, delay []byte, inTurn bool) {
+	s.releaseFrom(e.Stanza)
 	stanza := e.Stanza
 	claims := inTurn && s.hub.allBefore(e.Seq)
 	if !claims {

@@ -10,11 +10,12 @@ import (
 // there is named.
 var (
 	serverFeatures = []string{ //nolint:gochecknoglobals // A constant list.
-		xmpp.NSDiscoInfo, xmpp.NSDiscoItems, xmpp.NSPing, xmpp.NSRoster, xmpp.NSCarbons, "msgoffline", // XEP-0160
+		xmpp.NSDiscoInfo, xmpp.NSDiscoItems, xmpp.NSPing, xmpp.NSRoster, xmpp.NSCarbons,
+		xmpp.NSVersion, xmpp.NSTime, xmpp.NSLast, "msgoffline", // XEP-0160
 	}
 	//nolint:gochecknoglobals // A constant list.
 	userFeatures = []string{
-		xmpp.NSDiscoInfo, xmpp.NSDiscoItems, xmpp.NSPing,
+		xmpp.NSDiscoInfo, xmpp.NSDiscoItems, xmpp.NSPing, xmpp.NSLast,
 		xmpp.NSMAM, xmpp.NSMAM + "#extended", xmpp.NSStanzaID,
 	}
 )

@@ -41,6 +41,10 @@ type rosterState struct {
 	version      uint64
 }
 
+// pendingMax bounds how many entries are left to resources that do not read them. Those
+// above it go to the user's other clients as well.
+const pendingMax = 1024
+
 // gotMax bounds what is remembered of entries received out of turn. What is
 // forgotten may be delivered twice.
 const gotMax = 1024
@@ -149,6 +153,9 @@ func (h *hub) hold(resource string, seq uint64) bool {
 	}
 	if _, got := h.got[seq]; got || seq <= h.delivered {
 		return true
+	}
+	if len(h.pending) >= pendingMax {
+		return false
 	}
 	if h.pending == nil {
 		h.pending = make(map[uint64]string)

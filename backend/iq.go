@@ -115,6 +115,12 @@ func (s *session) serveIQ(ctx context.Context, q request) error {
 		return s.setRoster(ctx, q)
 	case space == xmpp.NSMAM && toUser:
 		return s.archive(ctx, q)
+	case space == xmpp.NSVersion && get && !toUser:
+		s.version(q)
+	case space == xmpp.NSTime && get && !toUser:
+		s.time(q)
+	case space == xmpp.NSLast && get:
+		s.lastActivity(q)
 	case space == xmpp.NSCarbons && toUser && !get:
 		return s.setCarbons(q)
 	case space == xmpp.NSBind: // RFC 6120 §7.7.2.1: one resource is enough

@@ -45,6 +45,7 @@ type Node struct {
 	bus     Bus
 	metrics *metrics
 	domain  xmpp.JID
+	started time.Time
 	hashing chan struct{} // a place for each password that may be hashed at a time
 
 	writer    *store.Writer
@@ -82,6 +83,7 @@ func New(o Options) (*Node, error) {
 		bus:       o.Bus,
 		metrics:   m,
 		domain:    domain,
+		started:   time.Now(),
 		hashing:   make(chan struct{}, hashersAtATime()),
 		accounts:  newAccountCache(o.Store),
 		delivered: newDeliveredNumbers(o.Store),

@@ -99,6 +99,8 @@ type Timeouts struct {
 	Store     time.Duration // of one query; 10 s
 	Lease     time.Duration // how long a node that fell silent is believed to live; 10 s
 	Flush     time.Duration // how long delivered numbers are gathered; 250 ms
+	Idle      time.Duration // after which a client that has said nothing is asked whether it is there, at most twice that; 5 min
+	Ping      time.Duration // for the answer; 1 min
 	Shutdown  time.Duration // for sessions to end when Serve's context does; 20 s
 }
 
@@ -187,6 +189,8 @@ func (t Timeouts) withDefaults() Timeouts {
 	setDefault(&t.Store, 10*time.Second)
 	setDefault(&t.Lease, 10*time.Second)
 	setDefault(&t.Flush, 250*time.Millisecond)
+	setDefault(&t.Idle, 5*time.Minute)
+	setDefault(&t.Ping, time.Minute)
 	setDefault(&t.Shutdown, 20*time.Second)
 	return t
 }

@@ -39,13 +39,14 @@ const (
 	itemAgain                       // entries that another session has not received
 	itemEnabled                     // XEP-0198 begins with this element
 	itemCarbons                     // the client wants copies from now on, or does not any more
+	itemQuiet                       // the client is inactive from now on, or active again
 )
 
 // item is one thing for the writer to do. Its data is not changed by anybody.
 type item struct {
 	kind     itemKind
 	sent     bool      // itemEntry: the user itself has sent it
-	on       bool      // itemCarbons; itemUnavailable: it is available, but takes nothing for the user
+	on       bool      // itemCarbons, itemQuiet; itemUnavailable: it is available, but takes nothing for the user
 	data     []byte    // the stanza, as it is to be written or as it was stored
 	seq      uint64    // itemEntry
 	seqs     []uint64  // itemAgain

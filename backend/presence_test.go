@@ -286,6 +286,13 @@ func TestIQ(t *testing.T) {
 	ask("get", " to='example.com'", "<query xmlns='http://jabber.org/protocol/disco#items'/>", "disco#items'/></iq>")
 	ask("get", " to='example.com'", "<query xmlns='http://jabber.org/protocol/disco#info' node='x'/>", "<item-not-found ")
 	ask("get", " to='alice@example.com'", "<query xmlns='http://jabber.org/protocol/disco#info'/>", "category='account'")
+	ask("get", " to='example.com'", "<query xmlns='jabber:iq:version'/>", "<name>imlb</name><version>[^<]+</version>")
+	ask("get", " to='example.com'", "<time xmlns='urn:xmpp:time'/>", `<tzo>\+00:00</tzo><utc>\d{4}-\d\d-\d\dT[0-9:.]+Z</utc>`)
+	ask("get", " to='example.com'", "<query xmlns='jabber:iq:last'/>", `<query xmlns='jabber:iq:last' seconds='\d+'/>`)
+	ask("get", " to='alice@example.com'", "<query xmlns='jabber:iq:last'/>", "seconds='0'/>")
+	ask("get", " to='bob@example.com'", "<query xmlns='jabber:iq:last'/>", "<service-unavailable ")
+	ask("set", " to='example.com'", "<time xmlns='urn:xmpp:time'/>", "<service-unavailable ")
+	ask("get", " to='alice@example.com'", "<query xmlns='jabber:iq:version'/>", "<service-unavailable ")
 
 	alice.write("<iq type='get' id='v' to='bob@example.com/desk'><query xmlns='jabber:iq:version'/></iq>")
 	bob.expect("^<iq .*from='alice@example.com/phone'.*jabber:iq:version")

@@ -17,6 +17,7 @@ const (
 	ReasonProtocolError        // the client broke the protocol; the stream error says how
 	ReasonClientClosed         // the client ended its stream
 	ReasonClientLost           // the connection ended without the end of the stream
+	ReasonClientTimeout        // the client did not answer a ping
 	ReasonSlowClient           // the client reads or acknowledges too slowly
 	ReasonConflict             // a newer session has the resource, or another node the session
 	ReasonAccountGone          // the account was deleted
@@ -39,6 +40,7 @@ var reasonTexts = [reasonCount]string{ //nolint:gochecknoglobals // A constant t
 	ReasonProtocolError: "protocol-error",
 	ReasonClientClosed:  "client-closed",
 	ReasonClientLost:    "client-lost",
+	ReasonClientTimeout: "client-timeout",
 	ReasonSlowClient:    "slow-client",
 	ReasonConflict:      "conflict",
 	ReasonAccountGone:   "account-gone",

@@ -34,6 +34,7 @@ type session struct {
 	hub       *hub
 	directed  map[xmpp.JID]struct{} // who was told of us by directed presence
 	bound     bool
+	asked     bool // whether it is there, and has not said anything yet
 
 	in      inbound // what came from the client
 	out     *outbox // what goes to it
@@ -137,6 +138,7 @@ func (s *session) run(ctx context.Context) {
 // read handles what the client sends until its stream ends.
 func (s *session) read(ctx context.Context) {
 	defer s.survive(ctx)
+	s.watch(s.node.opts.Timeouts.Idle)
 	for s.step(ctx) {
 	}
 	s.stream.release()
@@ -147,6 +149,9 @@ func (s *session) read(ctx context.Context) {
 // notice of acknowledgements.
 func (s *session) step(ctx context.Context) bool {
 	tok, err := s.stream.next()
+	if err != nil && s.waits(err) {
+		return true
+	}
 	if err != nil {
 		s.endBy(err)
 		return false

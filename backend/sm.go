@@ -26,6 +26,9 @@ func (s *session) nonStanza(raw []byte) error {
 	if err != nil {
 		return err
 	}
+	if e.Space() == xmpp.NSCSI {
+		return s.csi(e.Local())
+	}
 	if e.Space() != xmpp.NSSM {
 		return &xmpp.StreamError{Condition: xmpp.UnsupportedStanzaType}
 	}

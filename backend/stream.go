@@ -26,6 +26,7 @@ type stream struct {
 	large   *[largeRead]byte // nil: not borrowed
 	more    bool             // the last read has filled its buffer
 	rest    []byte           // of a buffer, not yet scanned
+	heard   bool             // something was read since this was last set to false
 	lang    string           // xml:lang of the client's stream header
 }
 
@@ -74,6 +75,7 @@ func (s *stream) next() (xmpp.Token, error) {
 		buf := s.buffer()
 		n, err := s.conn.Read(buf)
 		s.rest, s.more = buf[:n], n == len(buf)
+		s.heard = s.heard || n > 0
 		if n == 0 && err != nil {
 			return xmpp.Token{}, err
 		}

@@ -1,0 +1,127 @@
+package backend_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"imlb/backend"
+)
+
+const (
+	csiInactive = "<inactive xmlns='urn:xmpp:csi:0'/>"
+	csiActive   = "<active xmlns='urn:xmpp:csi:0'/>"
+	composing   = "<composing xmlns='http://jabber.org/protocol/chatstates'/>"
+)
+
+// An inactive client gets messages at once, and of presence and chat states only the last,
+// later.
+func TestInactiveClient(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	for _, friend := range []string{"alice", "carol"} {
+		c.befriend("bob", friend)
+	}
+	bob := c.online(0, "bob", "phone")
+	bob.write(csiInactive)
+	bob.sync()
+	carol := c.online(0, "carol", "pad")
+	carol.expect("from='bob@example.com/phone'")
+	alice := c.online(0, "alice", "desk")
+	alice.expect("from='bob@example.com/phone'")
+	for i := range 5 {
+		alice.write(fmt.Sprintf("<presence><status>%d</status></presence>", i))
+		alice.expect("<status>")
+		carol.write("<message to='bob@example.com/phone' type='chat'>" + composing + "</message>")
+	}
+	carol.sync()
+	bob.sync() // nothing but the answer
+	stored := "<message to='bob@example.com' type='chat'>" + composing + "<store xmlns='urn:xmpp:hints'/></message>"
+	carol.write(stored) // what is on the timeline does not wait
+	bob.expect("^<presence [^>]*from='carol@example.com/pad'")
+	bob.expect("^<message [^>]*>" + composing + "</message>")
+	bob.expect("<store ")
+	carol.write("<presence><status>a</status></presence><message to='bob@example.com/phone' type='chat'>" + composing + "</message>")
+	carol.skipTo("<status>a")
+	carol.sync()
+
+	// alice's presence comes before what she says, carol's waits.
+	alice.write("<message to='bob@example.com' type='chat'><body>hello</body></message>")
+	bob.expect("^<presence [^>]*from='alice@example.com/desk'.*<status>4</status>")
+	bob.expect("<body>hello</body>")
+	bob.sync()
+	bob.write(csiActive)
+	bob.expect("^<presence [^>]*from='carol@example.com/pad'.*<status>a")
+	bob.expect("^<message [^>]*from='carol@example.com/pad'[^>]*>" + composing)
+	bob.sync()
+
+	// Active again: nothing is held.
+	alice.write("<presence><status>6</status></presence>")
+	bob.expect("<status>6</status>")
+	bob.write("<other xmlns='urn:xmpp:csi:0'/>")
+	bob.end("unsupported-stanza-type")
+}
+
+// Requests, headlines, errors and subscriptions do not wait; copies of chat states do.
+func TestWhatDoesNotWait(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	alice := c.online(0, "alice", "desk")
+	bob, other := c.login(0, "bob", "phone"), c.online(0, "bob", "tab")
+	bob.write("<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>")
+	bob.expect("^<iq ")
+	bob.carbons("enable")
+	bob.write("<presence/>")
+	bob.expectAll("from='bob@example.com/phone'", "from='bob@example.com/tab'")
+	other.expect("from='bob@example.com/phone'")
+	bob.write(csiInactive)
+	bob.sync()
+	other.write("<message to='alice@example.com' type='chat'>" + composing + "</message>")
+	alice.expect("<composing ")
+	other.sync()
+	alice.write("<presence to='bob@example.com' type='subscribe'/>")
+	bob.expect("^<presence [^>]*type='subscribe'")
+	for _, stanza := range []string{
+		"<message to='bob@example.com/phone' type='headline'><body>x</body></message>",
+		"<message to='bob@example.com/phone' type='error'>" + composing + "</message>",
+		"<iq to='bob@example.com/phone' type='get' id='i'><query xmlns='x'/></iq>",
+	} {
+		alice.write(stanza)
+		bob.expect("from='alice@example.com/desk'")
+	}
+	bob.write(csiActive)
+	bob.expect("<sent .*<composing ")
+}
+
+// What is held is bounded.
+func TestInactiveClientHoldsLittle(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	c.befriend("bob", "alice")
+	bob := c.online(0, "bob", "phone")
+	bob.write(csiInactive)
+	bob.sync()
+	status := strings.Repeat("x", 40_000)
+	for i := range 4 {
+		alice := c.login(0, "alice", fmt.Sprint(i))
+		alice.write("<presence><status>" + status + "</status></presence>")
+	}
+	for range 4 {
+		bob.expect("^<presence [^>]*from='alice@example.com/[0-3]'")
+	}
+}
+
+// A client that says nothing is asked, and ended when it does not answer.
+func TestSilentClient(t *testing.T) {
+	c := newCluster(t, 1, func(o *backend.Options) {
+		o.Timeouts.Idle, o.Timeouts.Ping = 100*time.Millisecond, 200*time.Millisecond
+	})
+	alice, bob := c.online(0, "alice", "phone"), c.online(0, "bob", "desk")
+	for range 3 {
+		ping := alice.expect("^<iq type='get' id='[^']+' from='example.com' to='alice@example.com/phone'><ping xmlns='urn:xmpp:ping'/></iq>$")
+		alice.write("<iq type='result' id='" + between(ping, "id='", "'") + "' to='example.com'/>")
+	}
+	bob.expect("<ping ")
+	bob.end("connection-timeout")
+	_ = bob.conn.Close()
+	c.eventually("bob is gone", func() bool { return len(c.sessions("bob")) == 0 })
+	c.eventually("the log line", func() bool { return strings.Contains(c.nodes[0].log.String(), "reason=client-timeout") })
+}
