@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -22,6 +23,8 @@ const (
 	devReadyTimeout = 90 * time.Second // generous: the race detector and a busy machine
 	devStopTimeout  = 15 * time.Second // for each child
 	devPollInterval = 50 * time.Millisecond
+
+	devConsulTimeout = 5 * time.Second // for a sign of life
 )
 
 // devCmd is `imlb dev`: a whole cluster on this machine.
@@ -57,10 +60,18 @@ func (c *devCmd) Run(ctx context.Context) error {
 	}
 	defer remove()
 
+	unlock, err := lockDirectory(dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	cluster, err := c.prepare(ctx, dir, users)
 	if err != nil {
 		return err
 	}
+	description := filepath.Join(dir, devDescriptionFile)
+	_ = os.Remove(description) // an earlier run's, which was killed
+	defer func() { _ = os.Remove(description) }()
 	err = cluster.start(ctx)
 	if err == nil {
 		err = cluster.announce(os.Stdout)
@@ -106,6 +117,11 @@ func (c *devCmd) prepare(ctx context.Context, dir string, users []devUser) (*dev
 	tls, err := ensureDevTLS(dir, devDomain, time.Now())
 	if err != nil {
 		return nil, err
+	}
+	if c.Consul != "" {
+		if err := askConsul(ctx, c.Consul); err != nil {
+			return nil, err
+		}
 	}
 	database := c.Database
 	if database == "" {
@@ -253,6 +269,20 @@ func getBody(ctx context.Context, url string) ([]byte, error) {
 	return body, nil
 }
 
+// askConsul makes sure that an agent answers before anything is started that would
+// wait for it.
+func askConsul(ctx context.Context, addr string) error {
+	if _, _, err := net.SplitHostPort(addr); err != nil {
+		return fmt.Errorf("--consul %s: want the host:port of an agent's HTTP API, like 127.0.0.1:8500", addr)
+	}
+	ctx, cancel := context.WithTimeout(ctx, devConsulTimeout)
+	defer cancel()
+	if _, err := getBody(ctx, "http://"+addr+"/v1/status/leader"); err != nil {
+		return fmt.Errorf("--consul %s: no Consul agent answers there: %w", addr, err)
+	}
+	return nil
+}
+
 // watch waits until ctx ends or the front does. A node that ends is reported:
 // that is what a development cluster is good for.
 func (d *devCluster) watch(ctx context.Context) error {
@@ -294,6 +324,9 @@ func (d *devCluster) stop() error {
 	}
 	return errors.Join(errs...)
 }
+
+// devDescriptionFile is there while the cluster runs, from ready on.
+const devDescriptionFile = "dev.json"
 
 // devDescription is the content of dev.json; scripts rely on it.
 type devDescription struct {
@@ -340,7 +373,7 @@ func (d *devCluster) announce(w *os.File) error {
 	if err != nil {
 		return err
 	}
-	if err := writeFileAtomically(filepath.Join(d.dir, "dev.json"), append(data, '\n')); err != nil {
+	if err := writeFileAtomically(filepath.Join(d.dir, devDescriptionFile), append(data, '\n')); err != nil {
 		return err
 	}
 	_, err = w.WriteString(d.text())
