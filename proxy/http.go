@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"sync"
+	"time"
 
 	"github.com/coder/websocket"
 )
@@ -47,11 +49,17 @@ func (s *session) upgrade(ctx context.Context, conn *tls.Conn) (*websocket.Conn,
 		_ = server.Close() // leaves a WebSocket alone
 		<-served
 	}()
+	// The limits of the server are for one request, and this for all of them.
+	late := time.NewTimer(time.Until(s.rec.Started.Add(s.terms.Timeouts.Handshake)))
+	defer late.Stop()
 	select {
 	case ws := <-c.upgraded:
 		return ws, nil
 	case <-c.closed:
 		return nil, net.ErrClosed
+	case <-late.C:
+		_ = c.Close()
+		return nil, os.ErrDeadlineExceeded
 	case <-ctx.Done():
 		_ = c.Close()
 		return nil, ctx.Err()
