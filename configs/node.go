@@ -82,8 +82,9 @@ type NodeSASL struct {
 
 // NodeLimits bound what one client can cost.
 type NodeLimits struct {
-	// MaxStanza is the largest stanza; RFC 6120 §13.12 asks for at least 10,000 bytes.
-	MaxStanza Size `yaml:"max_stanza" default:"256KiB" min:"10000" max:"64MiB"`
+	// MaxStanza is the largest stanza; RFC 6120 §13.12 asks for at least 10,000 bytes. It
+	// travels between nodes in one message of NATS, which has a mebibyte for all.
+	MaxStanza Size `yaml:"max_stanza" default:"256KiB" min:"10000" max:"960KiB"`
 	// MaxQueue is how much may wait for one client to read.
 	MaxQueue Size `yaml:"max_queue" default:"1MiB" min:"64KiB" max:"1GiB"`
 	// MaxContacts is how many contacts a user's roster may have.

@@ -291,8 +291,9 @@ type ProxySASL struct {
 
 // ProxyLimits bound what one client can cost.
 type ProxyLimits struct {
-	// MaxStanza is the largest stanza; RFC 6120 §13.12 asks for at least 10,000 bytes.
-	MaxStanza Size `yaml:"max_stanza" default:"256KiB" min:"10000" max:"64MiB"`
+	// MaxStanza is the largest stanza; RFC 6120 §13.12 asks for at least 10,000 bytes, and nodes
+	// carry no more than this.
+	MaxStanza Size `yaml:"max_stanza" default:"256KiB" min:"10000" max:"960KiB"`
 	// MaxStanzaBeforeLogin is the same before the client has logged in.
 	MaxStanzaBeforeLogin Size `yaml:"max_stanza_before_login" default:"16KiB" min:"10000" max:"1MiB"`
 	// LoginAttempts is after how many failed logins the connection is closed.

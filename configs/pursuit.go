@@ -288,6 +288,7 @@ func (w *Watcher) verdict(ctx context.Context, d draft, err error) {
 	case err == nil:
 		log.InfoContext(ctx, "configuration accepted")
 	case errors.Is(err, ErrNoDocument) && errors.Is(before.Err, ErrNoDocument):
+	case w.status.Accepted == 0 && w.options.File != "": // Run returns it
 	default:
 		log.ErrorContext(ctx, "configuration refused; the last good one stays", slog.Any("errors", r.Messages()))
 	}
