@@ -310,8 +310,9 @@ func (w *work) cdata(b []byte) (more bool, err *StreamError) {
 		var n int
 		switch {
 		case c == ']':
-			var end *StreamError // what is an error in text is the section's end here
-			if n, end = bracket(b[i:]); end != nil {
+			var end *StreamError
+			n, end = bracket(b[i:])
+			if ended := end != nil; ended { // what is an error in text ends the section
 				w.mode, w.pos = inText, i+len("]]>")
 				return false, nil
 			}
