@@ -86,7 +86,7 @@ func (db *DB) Credential(ctx context.Context, user, mechanism string) (Credentia
 // SetCredentials implements Accounts.
 func (db *DB) SetCredentials(ctx context.Context, user string, creds []Credential) error {
 	return db.update(ctx, "set keys of "+user, func(tx *sql.Tx) error {
-		owner, err := ownerOf(ctx, tx, user)
+		owner, err := ownerOf(ctx, tx, user, db.dialect.locks.change)
 		if err != nil {
 			return err
 		}
@@ -97,9 +97,10 @@ func (db *DB) SetCredentials(ctx context.Context, user string, creds []Credentia
 	})
 }
 
-func ownerOf(ctx context.Context, tx *sql.Tx, user string) (OwnerID, error) {
+// ownerOf looks a user up in order to change what it owns.
+func ownerOf(ctx context.Context, tx *sql.Tx, user, lock string) (OwnerID, error) {
 	var owner OwnerID
-	err := tx.QueryRowContext(ctx, `SELECT owner FROM accounts WHERE name = $1`, user).Scan(&owner)
+	err := tx.QueryRowContext(ctx, `SELECT owner FROM accounts WHERE name = $1`+lock, user).Scan(&owner)
 	return owner, err
 }
 
@@ -116,7 +117,7 @@ func (db *DB) ListAccounts(ctx context.Context, after string, limit int) ([]Acco
 // steps, and by the next DeleteAccount if this one is interrupted.
 func (db *DB) DeleteAccount(ctx context.Context, user string) error {
 	err := db.update(ctx, "delete account "+user, func(tx *sql.Tx) error {
-		owner, err := ownerOf(ctx, tx, user)
+		owner, err := ownerOf(ctx, tx, user, db.dialect.locks.change)
 		if err != nil {
 			return err
 		}
@@ -148,7 +149,7 @@ const purgeStep = 1000
 func (db *DB) purge(ctx context.Context) error {
 	for done := false; !done; {
 		err := db.update(ctx, "clear timelines of deleted accounts", func(tx *sql.Tx) (err error) {
-			done, err = purgeSome(ctx, tx)
+			done, err = purgeSome(ctx, tx, db.dialect.locks.change)
 			return err
 		})
 		if err != nil {
@@ -159,10 +160,11 @@ func (db *DB) purge(ctx context.Context) error {
 }
 
 // purgeSome deletes some entries of one deleted account, or reports that there
-// is none.
-func purgeSome(ctx context.Context, tx *sql.Tx) (done bool, err error) {
+// is none. Two never clear the same timeline at a time: one of them would find
+// nothing left while the other may still be undone.
+func purgeSome(ctx context.Context, tx *sql.Tx, lock string) (done bool, err error) {
 	var owner OwnerID
-	err = tx.QueryRowContext(ctx, `SELECT owner FROM purges ORDER BY owner LIMIT 1`).Scan(&owner)
+	err = tx.QueryRowContext(ctx, `SELECT owner FROM purges ORDER BY owner LIMIT 1`+lock).Scan(&owner)
 	if errors.Is(err, sql.ErrNoRows) {
 		return true, nil
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 )
 
 // AppendBatch implements Timelines. The steps, and why in this order: fence the
@@ -16,28 +17,58 @@ import (
 // write the entries. Sessions and timelines are each touched once, in sorted
 // order, so that batches of several processes cannot lock each other out.
 func (db *DB) AppendBatch(ctx context.Context, batch []Append) ([]Appended, error) {
-	b := appending{batch: batch, statements: &db.appends, missing: make(map[OwnerID]bool)}
+	what := fmt.Sprintf("append %d messages", len(batch))
+	b := appending{batch: batch, clock: db.now, fenced: make(map[fencing]bool), missing: make(map[OwnerID]bool)}
 	for {
-		err := db.update(ctx, fmt.Sprintf("append %d messages", len(batch)), func(tx *sql.Tx) error {
-			// A transaction that has begun waits for nothing, and ends with ctx; to
-			// have each statement watch ctx as well costs a quarter of the time.
-			return b.run(context.WithoutCancel(ctx), tx, millis(db.now()))
-		})
-		if errors.Is(err, errMissingOwner) {
-			continue // without it: there is one less each time
-		}
-		if err != nil {
+		err := db.appendOnce(ctx, what, &b)
+		switch {
+		case errors.Is(err, errRefused):
+			continue // without them: there are fewer each time
+		case errors.Is(err, ErrOutcomeUnknown):
+			return db.settled(ctx, &b, err)
+		case err != nil:
 			return nil, err
 		}
 		return b.done, nil
 	}
 }
 
-// errMissingOwner undoes a transaction in which an owner turned out to be gone
-// after numbers had been handed out to others.
-var errMissingOwner = errors.New("a timeline's owner is missing")
+// appendOnce runs the transaction in the database's own way.
+func (db *DB) appendOnce(ctx context.Context, what string, b *appending) error {
+	if db.append != nil {
+		return repeat(ctx, func() error {
+			if err := db.append(ctx, b); err != nil {
+				return fmt.Errorf("%s: %w", what, err)
+			}
+			return nil
+		})
+	}
+	return db.update(ctx, what, func(tx *sql.Tx) error {
+		// A transaction that has begun waits for nothing, and ends with ctx; to
+		// have each statement watch ctx as well costs a quarter of the time.
+		return b.run(context.WithoutCancel(ctx), tx, &db.appends)
+	})
+}
 
-// appendStatements are prepared once: they make up nearly all of the work.
+// settled answers for a batch of which the database has not said whether it
+// was committed.
+func (db *DB) settled(ctx context.Context, b *appending, unknown error) ([]Appended, error) {
+	stored, err := db.settle(ctx, b)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", unknown, err)
+	case !stored:
+		return nil, fmt.Errorf("append %d messages: the connection was lost: %w", len(b.batch), ErrUnavailable)
+	}
+	return b.done, nil
+}
+
+// errRefused undoes a transaction in which messages turned out to be refused
+// after numbers had been handed out, to them or to others.
+var errRefused = errors.New("messages are refused")
+
+// appendStatements are prepared once: they make up nearly all of the work where
+// a batch takes a statement for each row.
 type appendStatements struct {
 	fence, claim, insert, raise *sql.Stmt
 }
@@ -65,11 +96,12 @@ func (s *appendStatements) prepare(ctx context.Context, db *sql.DB) error {
 
 // appending is one batch on its way into the database.
 type appending struct {
-	batch      []Append
-	done       []Appended
-	now        int64
-	statements *appendStatements
-	missing    map[OwnerID]bool // owners that are known not to exist
+	batch   []Append
+	clock   func() time.Time
+	now     int64 // of this attempt
+	done    []Appended
+	fenced  map[fencing]bool // sessions that are known to be owned elsewhere
+	missing map[OwnerID]bool // owners that are known not to exist
 }
 
 // fencing is what the messages of one session come to.
@@ -86,31 +118,50 @@ type claim struct {
 	floor int64  // what the head's row says of it
 }
 
+// take fills in a claim with what the head's row says after it.
+func (c *claim) take(head uint64, at int64) {
+	c.next, c.time, c.floor = head-c.count+1, at, at
+}
+
+// begin starts an attempt's answers: it marks the messages that are known to be
+// refused.
+func (b *appending) begin() {
+	b.now = millis(b.clock())
+	b.done = make([]Appended, len(b.batch))
+	for i, a := range b.batch {
+		switch {
+		case a.Session != "" && b.fenced[fencing{a.Session, a.Epoch}]:
+			b.done[i].Err = fmt.Errorf("session %s at epoch %d: %w", a.Session, a.Epoch, ErrFenced)
+		case b.hopeless(a):
+			b.done[i].Err = fmt.Errorf("timeline: %w", ErrNotFound)
+		}
+	}
+}
+
 // run takes the steps within a transaction.
-func (b *appending) run(ctx context.Context, tx *sql.Tx, now int64) error {
-	b.done, b.now = make([]Appended, len(b.batch)), now
-	if err := b.fence(ctx, tx); err != nil {
+func (b *appending) run(ctx context.Context, tx *sql.Tx, statements *appendStatements) error {
+	if err := b.fence(ctx, tx.StmtContext(ctx, statements.fence)); err != nil {
 		return fmt.Errorf("fence sessions: %w", err)
 	}
-	claims, err := b.claim(ctx, tx)
+	b.begin()
+	claims, err := b.claim(ctx, tx.StmtContext(ctx, statements.claim))
 	if err != nil {
 		return fmt.Errorf("claim numbers: %w", err)
 	}
-	if err := b.insert(ctx, tx, claims); err != nil {
+	b.number(claims)
+	if err := b.insert(ctx, tx.StmtContext(ctx, statements.insert)); err != nil {
 		return fmt.Errorf("insert entries: %w", err)
 	}
-	if err := b.raise(ctx, tx, claims); err != nil {
+	if err := b.raise(ctx, tx.StmtContext(ctx, statements.raise), claims); err != nil {
 		return fmt.Errorf("raise times: %w", err)
 	}
 	return nil
 }
 
-// fence marks the messages of sessions that are owned elsewhere, and those that
-// name a missing owner, and stores the other sessions' handled counts.
-func (b *appending) fence(ctx context.Context, tx *sql.Tx) error {
+// fence stores the sessions' handled counts, and notes which sessions are owned
+// elsewhere.
+func (b *appending) fence(ctx context.Context, update *sql.Stmt) error {
 	sessions := b.sessions()
-	owned := make(map[fencing]bool, len(sessions))
-	update := tx.StmtContext(ctx, b.statements.fence)
 	for _, s := range slices.SortedFunc(maps.Keys(sessions), compareFencings) {
 		r, err := update.ExecContext(ctx, sessions[s], s.session, storable(s.epoch))
 		if err != nil {
@@ -120,28 +171,23 @@ func (b *appending) fence(ctx context.Context, tx *sql.Tx) error {
 		if err != nil {
 			return err
 		}
-		owned[s] = n > 0
-	}
-	for i, a := range b.batch {
-		switch {
-		case a.Session != "" && !owned[fencing{a.Session, a.Epoch}]:
-			b.done[i].Err = fmt.Errorf("session %s at epoch %d: %w", a.Session, a.Epoch, ErrFenced)
-		case b.hopeless(a):
-			b.done[i].Err = fmt.Errorf("timeline: %w", ErrNotFound)
+		if n == 0 {
+			b.fenced[s] = true
 		}
 	}
 	return nil
 }
 
-// sessions returns the sessions of the batch with their last handled counts:
-// nil for one that has only messages which cannot be stored.
+// sessions returns the sessions of the batch that are not known to be owned
+// elsewhere, with their last handled counts: nil for one that has only
+// messages which cannot be stored.
 func (b *appending) sessions() map[fencing]*uint32 {
 	sessions := make(map[fencing]*uint32)
 	for i := range b.batch {
 		a := &b.batch[i]
 		s := fencing{a.Session, a.Epoch}
 		switch {
-		case a.Session == "":
+		case a.Session == "" || b.fenced[s]:
 		case !b.hopeless(*a):
 			sessions[s] = &a.Handled
 		case sessions[s] == nil:
@@ -162,23 +208,23 @@ func (b *appending) hopeless(a Append) bool {
 }
 
 // claim moves the heads of all timelines that get entries.
-func (b *appending) claim(ctx context.Context, tx *sql.Tx) (map[OwnerID]*claim, error) {
+func (b *appending) claim(ctx context.Context, update *sql.Stmt) (map[OwnerID]*claim, error) {
 	claims, known := b.counts(), len(b.missing)
-	update := tx.StmtContext(ctx, b.statements.claim)
 	for _, owner := range slices.Sorted(maps.Keys(claims)) {
 		c := claims[owner]
 		var head uint64
-		err := update.QueryRowContext(ctx, c.count, b.now, b.now, owner).Scan(&head, &c.floor)
+		var at int64
+		err := update.QueryRowContext(ctx, c.count, b.now, b.now, owner).Scan(&head, &at)
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
 			b.missing[owner] = true
 		case err != nil:
 			return nil, err
 		}
-		c.next, c.time = head-c.count+1, c.floor
+		c.take(head, at)
 	}
 	if len(b.missing) > known {
-		return nil, errMissingOwner
+		return nil, errRefused
 	}
 	return claims, nil
 }
@@ -200,23 +246,13 @@ func (b *appending) counts() map[OwnerID]*claim {
 	return claims
 }
 
-// insert numbers the messages in their order and writes their entries.
-func (b *appending) insert(ctx context.Context, tx *sql.Tx, claims map[OwnerID]*claim) error {
-	insert := tx.StmtContext(ctx, b.statements.insert)
+// number gives the messages that are stored their numbers, in their order.
+func (b *appending) number(claims map[OwnerID]*claim) {
 	for i, a := range b.batch {
-		if b.done[i].Err != nil {
-			continue
+		if b.done[i].Err == nil {
+			b.done[i] = number(a.Drafts, claims, b.now)
 		}
-		done := number(a.Drafts, claims, b.now)
-		for j, d := range a.Drafts {
-			_, err := insert.ExecContext(ctx, d.Owner, done.Seqs[j], millis(done.Time), d.Peer, d.Sent, d.Resource, notNull(d.Stanza))
-			if err != nil {
-				return fmt.Errorf("owner %d, number %d: %w", d.Owner, done.Seqs[j], err)
-			}
-		}
-		b.done[i] = done
 	}
-	return nil
 }
 
 // number takes a message's numbers from the claims. Its time is at, the present,
@@ -234,10 +270,24 @@ func number(drafts []Draft, claims map[OwnerID]*claim, at int64) Appended {
 	return done
 }
 
+// insert writes the entries.
+func (b *appending) insert(ctx context.Context, insert *sql.Stmt) error {
+	for i, a := range b.batch {
+		done := b.done[i]
+		for j, seq := range done.Seqs {
+			d := a.Drafts[j]
+			_, err := insert.ExecContext(ctx, d.Owner, seq, millis(done.Time), d.Peer, d.Sent, d.Resource, notNull(d.Stanza))
+			if err != nil {
+				return fmt.Errorf("owner %d, number %d: %w", d.Owner, seq, err)
+			}
+		}
+	}
+	return nil
+}
+
 // raise corrects the heads that got a time ahead of their own, which happens
 // only where clocks differ.
-func (b *appending) raise(ctx context.Context, tx *sql.Tx, claims map[OwnerID]*claim) error {
-	update := tx.StmtContext(ctx, b.statements.raise)
+func (b *appending) raise(ctx context.Context, update *sql.Stmt, claims map[OwnerID]*claim) error {
 	for _, owner := range slices.Sorted(maps.Keys(claims)) {
 		if c := claims[owner]; c.time > c.floor {
 			if _, err := update.ExecContext(ctx, c.time, owner); err != nil {

@@ -8,10 +8,10 @@ import (
 	"maps"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"imlb/backend/store"
 )
@@ -35,20 +35,21 @@ func TestCrash(t *testing.T) {
 	if child := os.Getenv(crashURL); child != "" {
 		writeUntilKilled(t, child)
 	}
-	url := filepath.Join(t.TempDir(), "imlb.db")
-	acknowledged := make(map[string]uint64)
-	for round := range crashRounds {
-		var heard [crashProcesses]map[string]uint64
-		var group sync.WaitGroup
-		for i := range heard {
-			group.Go(func() { heard[i] = killWriter(t, url) })
+	onEach(t, func(t *testing.T, url string) {
+		acknowledged := make(map[string]uint64)
+		for round := range crashRounds {
+			var heard [crashProcesses]map[string]uint64
+			var group sync.WaitGroup
+			for i := range heard {
+				group.Go(func() { heard[i] = killWriter(t, url) })
+			}
+			group.Wait()
+			for _, acks := range heard {
+				maps.Copy(acknowledged, acks)
+			}
+			checkCrash(t, url, (round+1)*crashProcesses*crashSessions, acknowledged)
 		}
-		group.Wait()
-		for _, acks := range heard {
-			maps.Copy(acknowledged, acks)
-		}
-		checkCrash(t, url, round, acknowledged)
-	}
+	})
 }
 
 // killWriter runs a child until it has acknowledged enough, kills it, and
@@ -88,7 +89,7 @@ func killWriter(t *testing.T, url string) map[string]uint64 {
 }
 
 // checkCrash looks at what is left of the sessions of all rounds so far.
-func checkCrash(t *testing.T, url string, round int, acknowledged map[string]uint64) {
+func checkCrash(t *testing.T, url string, wantSessions int, acknowledged map[string]uint64) {
 	t.Helper()
 	db := open(t, url, store.Options{})
 	defer db.Close()
@@ -106,8 +107,8 @@ func checkCrash(t *testing.T, url string, round int, acknowledged map[string]uin
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(sessions) != (round+1)*crashProcesses*crashSessions {
-		t.Errorf("round %d left %d sessions", round, len(sessions))
+	if len(sessions) != wantSessions {
+		t.Errorf("%d sessions are left of %d", len(sessions), wantSessions)
 	}
 	for _, s := range sessions {
 		if s.Handled != counts[s.ID] {
@@ -151,7 +152,7 @@ func crashedTimeline(t *testing.T, db *store.DB, owner store.OwnerID) (seqs map[
 // are taken, and it prints each acknowledgement.
 func writeUntilKilled(t *testing.T, url string) {
 	t.Helper()
-	db := open(t, url, store.Options{})
+	db := open(t, url, store.Options{BusyTimeout: time.Minute})
 	owner := crashOwner(t, db)
 	writer := store.NewWriter(t.Context(), db, store.WriterOptions{MaxBatch: 20, MaxBytes: 64 << 10})
 	var group sync.WaitGroup

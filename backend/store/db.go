@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -13,10 +14,12 @@ import (
 
 // Options adjusts how a database is opened. The zero value is ready for use.
 type Options struct {
-	// Readers is how many queries may run at the same time; 0 means 4.
+	// Readers is how many queries may run at the same time; 0 means 4. With
+	// PostgreSQL, pool_max_conns in the URL goes before it.
 	Readers int
 	// BusyTimeout is how long to wait for a lock that another process holds
-	// before giving up with ErrUnavailable; 0 means 5 s.
+	// before giving up with ErrUnavailable; 0 means 5 s. With PostgreSQL,
+	// lock_timeout in the URL goes before it.
 	BusyTimeout time.Duration
 	// Now is the clock that entries and records are stamped with; nil means
 	// time.Now.
@@ -52,34 +55,43 @@ type DB struct {
 
 var _ Store = (*DB)(nil)
 
-// Open opens a database and brings its schema up to date. The URL is
-// "sqlite:PATH" or a path; the file is created, readable by its owner alone,
-// when it does not exist. Several processes may open one file, on one
-// machine. The context bounds the opening only.
+// Open opens a database and brings its schema up to date. The URL is one of
+//
+//	sqlite:PATH or a path
+//	postgres://USER:PASSWORD@HOST:PORT/DATABASE?OPTION=VALUE&…
+//
+// An SQLite file is created, readable by its owner alone, when it does not
+// exist; several processes may open one, on one machine. A PostgreSQL URL is
+// one of libpq (PostgreSQL's manual, §34.1.1.2), the environment included;
+// options that are not libpq's are settings of the server's session. The
+// context bounds the opening only.
 func Open(ctx context.Context, url string, o Options) (*DB, error) {
-	d, location, err := dialectOf(url)
+	d, location, shown, err := dialectOf(url)
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
 	o = o.withDefaults()
 	p, err := d.open(ctx, location, o)
 	if err != nil {
-		return nil, fmt.Errorf("open database %s: %w", location, err)
+		return nil, classified(d.class, "open database "+shown, err)
 	}
 	db := &DB{pools: p, dialect: d, now: o.Now}
 	if err := db.prepare(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("open database %s: %w", location, err), p.close())
+		return nil, errors.Join(classified(d.class, "open database "+shown, err), p.close())
 	}
 	return db, nil
 }
 
 // prepare brings the schema up to date and the hot statements into shape.
 func (db *DB) prepare(ctx context.Context) error {
-	if err := db.migrate(ctx); err != nil {
+	if err := db.migrate(ctx); err != nil || db.append != nil {
 		return err
 	}
 	return db.appends.prepare(ctx, db.write)
 }
+
+// Writers returns how many batches are best appended at the same time.
+func (db *DB) Writers() int { return db.writers }
 
 // migrateAttempts bounds how often a start loses the race against other
 // processes that bring the same schema up to date.
@@ -127,9 +139,36 @@ func (db *DB) Ping(ctx context.Context) error {
 // Close ends the connections and waits for what runs on them.
 func (db *DB) Close() error { return db.close() }
 
-// update runs f in a transaction that may write. What f returns decides
-// whether it is committed; the error says what was being done.
+// errConflict is ErrUnavailable for the reason that two transactions were in each
+// other's way, and this one was chosen to be undone.
+var errConflict = fmt.Errorf("in the way of another transaction: %w", ErrUnavailable)
+
+// conflictAttempts bounds how often a transaction is run that is in the way of
+// others.
+const conflictAttempts = 10
+
+// repeat runs a transaction until it is not in the way of another.
+func repeat(ctx context.Context, transaction func() error) error {
+	for attempt := 1; ; attempt++ {
+		err := transaction()
+		if attempt == conflictAttempts || !errors.Is(err, errConflict) {
+			return err
+		}
+		pause := rand.N(time.Duration(attempt) * 5 * time.Millisecond) //nolint:gosec // it spreads attempts and guards nothing
+		if wait(ctx, pause) != nil {
+			return err
+		}
+	}
+}
+
+// update runs f in a transaction that may write, again if it was in the way of
+// another. What f returns decides whether it is committed; the error says
+// what was being done.
 func (db *DB) update(ctx context.Context, what string, f func(*sql.Tx) error) error {
+	return repeat(ctx, func() error { return db.transact(ctx, what, f) })
+}
+
+func (db *DB) transact(ctx context.Context, what string, f func(*sql.Tx) error) error {
 	tx, err := db.write.BeginTx(ctx, nil)
 	if err != nil {
 		return db.wrap(what, err)
@@ -142,8 +181,7 @@ func (db *DB) update(ctx context.Context, what string, f func(*sql.Tx) error) er
 		return db.wrap(what, err)
 	}
 	if err := tx.Commit(); err != nil {
-		// Not wrapped as ErrUnavailable: whether it took effect may be unknown.
-		return fmt.Errorf("%s: commit: %w", what, err)
+		return classified(db.dialect.commitClass, what+": commit", err)
 	}
 	db.committed()
 	return nil
@@ -151,7 +189,7 @@ func (db *DB) update(ctx context.Context, what string, f func(*sql.Tx) error) er
 
 // view runs f in a transaction that sees one state of the database.
 func (db *DB) view(ctx context.Context, what string, f func(*sql.Tx) error) error {
-	tx, err := db.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	tx, err := db.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true, Isolation: db.dialect.snapshot})
 	if err != nil {
 		return db.wrap(what, err)
 	}
@@ -162,16 +200,22 @@ func (db *DB) view(ctx context.Context, what string, f func(*sql.Tx) error) erro
 // wrap says what was being done, and makes errors on which callers decide
 // recognizable. A missing row is ErrNotFound.
 func (db *DB) wrap(what string, err error) error {
-	switch class := db.dialect.class(err); {
+	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, sql.ErrNoRows):
 		return fmt.Errorf("%s: %w", what, ErrNotFound)
-	case class != nil:
-		return fmt.Errorf("%s: %w: %w", what, class, err)
-	default:
-		return fmt.Errorf("%s: %w", what, err)
 	}
+	return classified(db.dialect.class, what, err)
+}
+
+// classified says what was being done, and which of this package's errors
+// class finds in an error.
+func classified(class func(error) error, what string, err error) error {
+	if c := class(err); c != nil {
+		return fmt.Errorf("%s: %w: %w", what, c, err)
+	}
+	return fmt.Errorf("%s: %w", what, err)
 }
 
 // found turns "no row was changed" into an error.

@@ -16,14 +16,29 @@ import (
 // order in which they appear and each used once.
 type dialect struct {
 	name goose.Dialect
-	// open connects to the database at a location, which is the URL without
-	// its scheme.
+	// open connects to the database at a location, which is the URL, without
+	// its scheme where the scheme is only this package's.
 	open func(ctx context.Context, location string, o Options) (*pools, error)
 	// migrations holds the schema's steps, in goose's format.
 	migrations func() (fs.FS, error)
 	// class says which of this package's errors an error of the driver is,
 	// or nil.
 	class func(error) error
+	// commitClass is class for the error of a commit, after which it may be
+	// unknown what happened.
+	commitClass func(error) error
+	locks       locks
+	// snapshot is the isolation in which a transaction sees one state of the
+	// database.
+	snapshot sql.IsolationLevel
+}
+
+// locks are clauses that end a SELECT whose rows a transaction is about to
+// act on. They are empty where one transaction writes at a time.
+type locks struct {
+	change string // nobody else changes the rows, or takes this lock
+	take   string // the same, and rows that somebody else has locked are left out
+	refer  string // nobody removes the rows
 }
 
 // pools is an open database: one way in for those who write, one for those
@@ -31,6 +46,11 @@ type dialect struct {
 type pools struct {
 	write *sql.DB
 	read  *sql.DB
+	// append stores a batch in one transaction in the database's own way. It is
+	// nil where single statements cost no round trips.
+	append func(ctx context.Context, b *appending) error
+	// writers is how many batches are best stored at the same time.
+	writers int
 	// committed is called after each commit.
 	committed func()
 	// close ends all of it and waits.
@@ -40,14 +60,19 @@ type pools struct {
 // scheme is the part of a URL before the colon. One letter is a drive's name.
 var scheme = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]+:`)
 
-// dialectOf finds the dialect that a database URL speaks of, and the URL's rest.
-func dialectOf(url string) (dialect, string, error) {
+// dialectOf finds the dialect that a database URL speaks of, where its database
+// is, and how that is called where a password must not be seen.
+func dialectOf(url string) (d dialect, location, shown string, err error) {
 	switch name := strings.ToLower(scheme.FindString(url)); name {
 	case "":
-		return sqliteDialect(), url, nil
+		return sqliteDialect(), url, url, nil
 	case "sqlite:":
-		return sqliteDialect(), strings.TrimPrefix(url[len(name):], "//"), nil
+		path := strings.TrimPrefix(url[len(name):], "//")
+		return sqliteDialect(), path, path, nil
+	case "postgres:", "postgresql:":
+		// The driver knows the schemes in small letters only.
+		return postgresDialect(), name + url[len(name):], postgresName(url), nil
 	default:
-		return dialect{}, "", fmt.Errorf("database scheme %q is not supported: give sqlite:PATH or a path", name)
+		return dialect{}, "", "", fmt.Errorf("database scheme %q is not supported: give sqlite:PATH, a path, or postgres://USER@HOST/DATABASE", name)
 	}
 }

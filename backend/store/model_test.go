@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"testing"
@@ -21,27 +20,33 @@ import (
 // memory, and after each compares all that can be seen of a user in both.
 func TestModel(t *testing.T) {
 	t.Parallel()
-	db := open(t, filepath.Join(t.TempDir(), "imlb.db"), store.Options{})
-	defer db.Close()
-	m := &model{db: db, memory: storetest.NewMemory()}
-	rapid.Check(t, func(r *rapid.T) {
-		m.start(t.Context())
-		r.Repeat(map[string]func(*rapid.T){
-			"create account":  m.createAccount,
-			"set credentials": m.setCredentials,
-			"delete account":  m.deleteAccount,
-			"update roster":   m.updateRoster,
-			"append":          m.appendBatch,
-			"set delivered":   m.setDelivered,
-			"create session":  m.createSession,
-			"set handled":     m.setHandled,
-			"end session":     m.endSession,
-			"renew lease":     m.renewLease,
-			"end lease":       m.endLease,
-			"reap":            m.reap,
-			"":                m.compare,
+	onEach(t, func(t *testing.T, url string) {
+		db := open(t, url, store.Options{})
+		defer db.Close()
+		m := &model{db: db, memory: storetest.NewMemory()}
+		rapid.Check(t, func(r *rapid.T) {
+			m.start(t.Context())
+			r.Repeat(m.actions())
 		})
 	})
+}
+
+func (m *model) actions() map[string]func(*rapid.T) {
+	return map[string]func(*rapid.T){
+		"create account":  m.createAccount,
+		"set credentials": m.setCredentials,
+		"delete account":  m.deleteAccount,
+		"update roster":   m.updateRoster,
+		"append":          m.appendBatch,
+		"set delivered":   m.setDelivered,
+		"create session":  m.createSession,
+		"set handled":     m.setHandled,
+		"end session":     m.endSession,
+		"renew lease":     m.renewLease,
+		"end lease":       m.endLease,
+		"reap":            m.reap,
+		"":                m.compare,
+	}
 }
 
 // model holds both stores. They go on from one run to the next, and each run

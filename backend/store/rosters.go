@@ -15,7 +15,7 @@ const rosterColumns = `contact, name, group_names, subscription, ask, approved, 
 // Roster implements Rosters.
 func (db *DB) Roster(ctx context.Context, owner OwnerID) (items []RosterItem, version uint64, err error) {
 	err = db.view(ctx, fmt.Sprintf("roster of owner %d", owner), func(tx *sql.Tx) (err error) {
-		if version, err = rosterVersion(ctx, tx, owner); err != nil {
+		if version, err = rosterVersion(ctx, tx, owner, ""); err != nil {
 			return err
 		}
 		rows, err := tx.QueryContext(ctx, `
@@ -29,8 +29,10 @@ func (db *DB) Roster(ctx context.Context, owner OwnerID) (items []RosterItem, ve
 	return items, version, nil
 }
 
-func rosterVersion(ctx context.Context, tx *sql.Tx, owner OwnerID) (version uint64, err error) {
-	err = tx.QueryRowContext(ctx, `SELECT roster_version FROM accounts WHERE owner = $1`, owner).Scan(&version)
+// rosterVersion reads the version from the account's row, under a lock if one is
+// given.
+func rosterVersion(ctx context.Context, tx *sql.Tx, owner OwnerID, lock string) (version uint64, err error) {
+	err = tx.QueryRowContext(ctx, `SELECT roster_version FROM accounts WHERE owner = $1`+lock, owner).Scan(&version)
 	return version, err
 }
 
@@ -52,7 +54,7 @@ func scanRosterItem(r row) (RosterItem, error) {
 func (db *DB) UpdateRoster(ctx context.Context, owner OwnerID, contact string, change func(*RosterItem) bool) (item RosterItem, version uint64, err error) {
 	what := fmt.Sprintf("update %s in roster of owner %d", contact, owner)
 	err = db.update(ctx, what, func(tx *sql.Tx) (err error) {
-		if version, err = rosterVersion(ctx, tx, owner); err != nil {
+		if version, err = rosterVersion(ctx, tx, owner, db.dialect.locks.change); err != nil {
 			return err
 		}
 		old, err := rosterItem(ctx, tx, owner, contact)

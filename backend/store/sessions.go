@@ -24,13 +24,14 @@ func scanSession(r row) (Session, error) {
 // CreateSession implements Sessions.
 func (db *DB) CreateSession(ctx context.Context, s Session) (replaced *Session, err error) {
 	err = db.update(ctx, "create session "+s.ID, func(tx *sql.Tx) (err error) {
-		if _, err := rosterVersion(ctx, tx, s.Owner); err != nil {
+		// One at a time for each owner, so that a resource has one session.
+		if _, err := rosterVersion(ctx, tx, s.Owner, db.dialect.locks.change); err != nil {
 			return fmt.Errorf("owner %d: %w", s.Owner, err)
 		}
 		if replaced, err = endResource(ctx, tx, s.Owner, s.Resource); err != nil {
 			return fmt.Errorf("end the session before: %w", err)
 		}
-		lease, err := currentLease(ctx, tx, s.Node)
+		lease, err := currentLease(ctx, tx, s.Node, db.dialect.locks.refer)
 		if err != nil {
 			return fmt.Errorf("lease of %s: %w", s.Node, err)
 		}
@@ -59,10 +60,10 @@ func endResource(ctx context.Context, tx *sql.Tx, owner OwnerID, resource string
 	return &s, nil
 }
 
-// currentLease returns the lease that a node holds. For a node without one it
-// returns one that is over.
-func currentLease(ctx context.Context, tx *sql.Tx, node string) (id int64, err error) {
-	err = tx.QueryRowContext(ctx, `SELECT id FROM leases WHERE node = $1 AND until > 0`, node).Scan(&id)
+// currentLease returns the lease that a node holds, locked so that it stays. For
+// a node without one it returns one that is over.
+func currentLease(ctx context.Context, tx *sql.Tx, node, lock string) (id int64, err error) {
+	err = tx.QueryRowContext(ctx, `SELECT id FROM leases WHERE node = $1 AND until > 0`+lock, node).Scan(&id)
 	if !errors.Is(err, sql.ErrNoRows) {
 		return id, err
 	}
@@ -130,7 +131,7 @@ func (db *DB) EndLease(ctx context.Context, node, incarnation string) error {
 		if err != nil {
 			return err
 		}
-		return dropLeases(ctx, tx, db.now())
+		return dropLeases(ctx, tx, db.now(), db.dialect.locks.take)
 	})
 }
 
@@ -138,13 +139,24 @@ func (db *DB) EndLease(ctx context.Context, node, incarnation string) error {
 // up: its holder may only have been cut off, and go on with it.
 const leaseMemory = 24 * time.Hour
 
-// dropLeases removes the leases that are over and have no session left.
-func dropLeases(ctx context.Context, tx *sql.Tx, now time.Time) error {
-	_, err := tx.ExecContext(ctx, `
-		DELETE FROM leases WHERE (until = 0 OR until < $1)
-		AND NOT EXISTS (SELECT 1 FROM sessions WHERE sessions.lease = leases.id)`, millis(now.Add(-leaseMemory)))
+// unused is the condition for a lease that no session belongs to.
+const unused = `NOT EXISTS (SELECT 1 FROM sessions WHERE sessions.lease = leases.id)`
+
+// dropLeases removes the leases that are over and have no session left. Whether
+// they have is asked again once they are locked: a session may have been created
+// meanwhile.
+func dropLeases(ctx context.Context, tx *sql.Tx, now time.Time, lock string) error {
+	//nolint:gosec // made of constants
+	rows, err := tx.QueryContext(ctx, `
+		SELECT id FROM leases WHERE (until = 0 OR until < $1) AND `+unused+lock, millis(now.Add(-leaseMemory)))
+	ids, err := collect(rows, err, func(r row) (id int64, err error) { return id, r.Scan(&id) })
 	if err != nil {
-		return fmt.Errorf("drop leases: %w", err)
+		return fmt.Errorf("look for leases to drop: %w", err)
+	}
+	for _, id := range ids {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM leases WHERE id = $1 AND `+unused, id); err != nil {
+			return fmt.Errorf("drop lease %d: %w", id, err)
+		}
 	}
 	return nil
 }
@@ -160,14 +172,15 @@ func (db *DB) ReapSessions(ctx context.Context, now time.Time, limit int) ([]Ses
 	}
 	var reaped []Session
 	err = db.update(ctx, "reap sessions", func(tx *sql.Tx) error {
+		//nolint:gosec // made of constants
 		rows, err := tx.QueryContext(ctx, `
 			DELETE FROM sessions WHERE id IN (
-				SELECT s.id FROM leases l JOIN sessions s ON s.lease = l.id WHERE l.until <= $1 LIMIT $2)
+				SELECT id FROM sessions WHERE lease IN (SELECT id FROM leases WHERE until <= $1) LIMIT $2`+db.dialect.locks.take+`)
 			RETURNING `+sessionColumns, millis(now), limit)
 		if reaped, err = collect(rows, err, scanSession); err != nil {
 			return err
 		}
-		return dropLeases(ctx, tx, db.now())
+		return dropLeases(ctx, tx, db.now(), db.dialect.locks.take)
 	})
 	if err != nil {
 		return nil, err

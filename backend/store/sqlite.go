@@ -28,6 +28,8 @@ func sqliteDialect() dialect {
 		open:       openSQLite,
 		migrations: func() (fs.FS, error) { return fs.Sub(sqliteMigrations, "migrations/sqlite") },
 		class:      sqliteClass,
+		// Nothing stays of a commit that failed, but why is nothing to decide on.
+		commitClass: func(error) error { return nil },
 	}
 }
 
@@ -75,6 +77,7 @@ func openSQLite(ctx context.Context, path string, o Options) (*pools, error) {
 	return &pools{
 		write:     write,
 		read:      read,
+		writers:   1,
 		committed: checkpoints.kick,
 		close:     func() error { return errors.Join(checkpoints.close(), read.Close(), write.Close()) },
 	}, nil

@@ -1,14 +1,11 @@
 package store_test
 
 import (
-	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -27,16 +24,6 @@ func TestSQLite(t *testing.T) {
 			return open(t, path, store.Options{BusyTimeout: time.Minute})
 		}
 	})
-}
-
-// open opens a database. The test closes it.
-func open(tb testing.TB, url string, o store.Options) *store.DB {
-	tb.Helper()
-	db, err := store.Open(tb.Context(), url, o)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return db
 }
 
 func TestOpenURL(t *testing.T) {
@@ -79,9 +66,9 @@ func TestOpenRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for url, want := range map[string]string{
-		"postgres://localhost/imlb": `database scheme "postgres:" is not supported: give sqlite:PATH or a path`,
-		"":                          "give the path of a file",
-		"sqlite::memory:":           "give the path of a file",
+		"mysql://localhost/imlb": `database scheme "mysql:" is not supported: give sqlite:PATH, a path, or postgres://USER@HOST/DATABASE`,
+		"":                       "give the path of a file",
+		"sqlite::memory:":        "give the path of a file",
 		filepath.Join(dir, "no", "such", "dir.db"): "no such file or directory",
 		garbage: "file is not a database",
 	} {
@@ -115,54 +102,6 @@ func TestOpenNewerSchema(t *testing.T) {
 		t.Error("a newer schema was opened")
 	} else if !strings.Contains(err.Error(), "999") {
 		t.Error(err)
-	}
-}
-
-// Entries' times must not go backwards on a timeline, even where the clock of
-// one process is behind that of another.
-func TestClocksThatDiffer(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "imlb.db")
-	noon := time.Date(2030, 1, 2, 12, 0, 0, 0, time.UTC)
-	ahead := open(t, path, store.Options{Now: func() time.Time { return noon.Add(time.Hour) }})
-	defer ahead.Close()
-	behind := open(t, path, store.Options{Now: func() time.Time { return noon }})
-	defer behind.Close()
-	owners := make(map[string]store.OwnerID)
-	for _, user := range []string{"alice", "bob", "carol"} {
-		a, err := ahead.CreateAccount(t.Context(), user, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		owners[user] = a.Owner
-	}
-	for i, step := range []struct {
-		db    *store.DB
-		users []string
-		want  time.Time
-	}{
-		{behind, []string{"alice"}, noon},
-		{ahead, []string{"alice"}, noon.Add(time.Hour)},
-		{behind, []string{"alice"}, noon.Add(time.Hour)},
-		{behind, []string{"bob"}, noon},
-		{behind, []string{"bob", "alice"}, noon.Add(time.Hour)}, // one message has one time
-		{behind, []string{"bob"}, noon.Add(time.Hour)},
-		{behind, []string{"carol"}, noon}, // nobody else is concerned
-	} {
-		var drafts []store.Draft
-		for _, user := range step.users {
-			drafts = append(drafts, store.Draft{Owner: owners[user]})
-		}
-		// Twice in a batch, to have the batch agree with itself.
-		done, err := step.db.AppendBatch(t.Context(), []store.Append{{Drafts: drafts}, {Drafts: drafts}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, a := range done {
-			if a.Err != nil || !a.Time.Equal(step.want) {
-				t.Errorf("step %d: time %v, error %v", i, a.Time, a.Err)
-			}
-		}
 	}
 }
 
@@ -296,67 +235,4 @@ func TestDeletionIsFinishedLater(t *testing.T) {
 	if err := raw.QueryRowContext(t.Context(), `SELECT count(*) FROM purges`).Scan(&purges); err != nil || purges != 0 {
 		t.Errorf("%d purges are left, %v", purges, err)
 	}
-}
-
-// Many sessions through one writer on a real database.
-func TestWriterOnSQLite(t *testing.T) {
-	t.Parallel()
-	const sessions, messages = 20, 50
-	db := open(t, filepath.Join(t.TempDir(), "imlb.db"), store.Options{})
-	defer db.Close()
-	account, err := db.CreateAccount(t.Context(), "alice@example.com", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	transactions := 0
-	writer := store.NewWriter(t.Context(), db, store.WriterOptions{
-		Observe: func(int, time.Duration, error) { transactions++ },
-	})
-	var group sync.WaitGroup
-	for i := range sessions {
-		id := fmt.Sprint(i)
-		if _, err := db.CreateSession(t.Context(), store.Session{ID: id, Owner: account.Owner, Resource: id, Node: "n"}); err != nil {
-			t.Fatal(err)
-		}
-		group.Go(func() { sendAll(t.Context(), t, writer, account.Owner, id, messages) })
-	}
-	group.Wait()
-	if err := writer.Close(); err != nil {
-		t.Fatal(err)
-	}
-	head, _, err := db.Head(t.Context(), account.Owner)
-	if err != nil || head != sessions*messages {
-		t.Errorf("%d entries, %v", head, err)
-	}
-	if transactions > sessions*messages/2 {
-		t.Errorf("%d messages took %d transactions", sessions*messages, transactions)
-	}
-}
-
-// sendAll submits a session's messages and waits until the last is stored.
-func sendAll(ctx context.Context, t *testing.T, w *store.Writer, owner store.OwnerID, session string, messages uint32) {
-	t.Helper()
-	last := uint64(0)
-	stored := make(chan struct{})
-	for n := uint32(1); n <= messages; n++ {
-		a := store.Append{Session: session, Epoch: 1, Handled: n, Drafts: []store.Draft{{Owner: owner, Stanza: []byte("x")}}}
-		err := w.Submit(ctx, a, func(done store.Appended) {
-			switch {
-			case done.Err != nil:
-				t.Error(done.Err)
-			case done.Seqs[0] <= last:
-				t.Errorf("number %d follows %d", done.Seqs[0], last)
-			default:
-				last = done.Seqs[0]
-			}
-			if n == messages {
-				close(stored)
-			}
-		})
-		if err != nil {
-			t.Error(err)
-			return
-		}
-	}
-	<-stored
 }

@@ -16,10 +16,16 @@
 //
 // # Databases
 //
-// Open opens SQLite. What returned without an error is on the disk, through the
-// death of the process as well as of the machine. Several processes of one machine
-// may share a file; they then take turns at writing, which suits development
-// and small hosts, not a cluster under load.
+// Open opens SQLite or PostgreSQL. What returned without an error is on the disk,
+// through the death of the process as well as of the machine, unless the
+// administrator of a PostgreSQL server has turned that off. Several
+// processes of one machine may share an SQLite file; they then take turns at
+// writing, which suits development and small hosts. Processes of any number of
+// machines may share a PostgreSQL database.
+//
+// A database that is away makes calls fail with ErrUnavailable, and is used again
+// when it is back. When the connection is lost while messages are being
+// committed, AppendBatch waits for the database, and looks what became of them.
 //
 // # Ownership
 //
@@ -42,6 +48,9 @@ var (
 	// ErrFenced: the session's epoch was raised by somebody else, who owns the
 	// session now. The caller must stop acting for it at once.
 	ErrFenced = errors.New("session is owned elsewhere")
+	// ErrOutcomeUnknown: the connection to the database was lost while a
+	// transaction was being committed, and it could not be learnt whether it was.
+	ErrOutcomeUnknown = errors.New("it is not known whether it was stored")
 	// ErrUnavailable: the database is busy or cannot be reached. Nothing was
 	// changed, and trying again later may help.
 	ErrUnavailable = errors.New("database is not available")
@@ -182,9 +191,10 @@ type Appended struct {
 // Timelines stores messages.
 type Timelines interface {
 	// AppendBatch stores many messages in one transaction, in the given order.
-	// The error is for the whole batch: nothing of it was stored (or, after a
-	// lost connection, it is not known: ask Session for the handled count).
-	// Use a Writer rather than calling it directly.
+	// The error is for the whole batch: nothing of it was stored, or with
+	// ErrOutcomeUnknown all or nothing. Then a session's handled count tells
+	// which, once the database is back: end the session, and have its client
+	// resume from there. Use a Writer rather than calling it directly.
 	AppendBatch(ctx context.Context, batch []Append) ([]Appended, error)
 	// Read returns up to limit entries after number after, in order.
 	Read(ctx context.Context, owner OwnerID, after uint64, limit int) ([]Entry, error)

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	"golang.org/x/sync/semaphore"
 )
 
@@ -26,7 +27,9 @@ type WriterOptions struct {
 	// answers ErrUnavailable; 0 means 15 s.
 	Patience time.Duration
 	// Observe is told of each transaction: how many messages were in it, how
-	// long it took, and how it ended. It must not block; nil means nobody is.
+	// long it took, and how it ended. It must not block, and is called from
+	// several goroutines with a store that has several writers; nil means
+	// nobody is told.
 	Observe func(messages int, took time.Duration, err error)
 	// Logger hears of transactions that failed; nil means nobody does.
 	Logger *slog.Logger
@@ -56,17 +59,27 @@ func (o WriterOptions) withDefaults() WriterOptions {
 // and then goes into the next. So a lone message is not delayed, and the
 // busier the node, the less a message costs.
 //
-// Messages are stored in the order in which they were submitted, and each
-// session's are answered in it. When one of a session's messages fails otherwise
-// than by ErrFenced or ErrNotFound, those that follow it on this session fail
-// with the same error: were they stored, the session's handled count would
-// cover the one that is missing. The session has to be ended.
+// A store with a method Writers() int says how many transactions are best on
+// their way at the same time; the sessions are then divided among so many lines.
+// The messages of a session, and those without one, are stored in the order in
+// which they were submitted, and answered in it; with one line, so are all.
+// When one of a session's messages fails otherwise than by ErrFenced or
+// ErrNotFound, those that follow it on this session fail with the same error:
+// were they stored, the session's handled count would cover the one that is
+// missing. The session has to be ended.
 type Writer struct {
+	opts  WriterOptions
+	room  *semaphore.Weighted // bytes that may still wait
+	lines []*line
+}
+
+// line is a queue and the goroutine that stores what is in it.
+type line struct {
 	// Static.
 	timelines Timelines
 	opts      WriterOptions
-	room      *semaphore.Weighted // bytes that may still wait
-	arrived   chan struct{}       // has an item when the queue may be non-empty or closed
+	room      *semaphore.Weighted
+	arrived   chan struct{} // has an item when the queue may be non-empty or closed
 	done      chan struct{}
 
 	// Owned by run.
@@ -96,21 +109,32 @@ type failure struct {
 // answered with the context's error. The caller has to Close it.
 func NewWriter(ctx context.Context, t Timelines, o WriterOptions) *Writer {
 	o = o.withDefaults()
-	w := &Writer{
-		timelines: t,
-		opts:      o,
-		room:      semaphore.NewWeighted(o.MaxBytes),
-		arrived:   make(chan struct{}, 1),
-		done:      make(chan struct{}),
-		failed:    make(map[fencing]error),
+	w := &Writer{opts: o, room: semaphore.NewWeighted(o.MaxBytes)}
+	for range linesFor(t) {
+		l := &line{
+			timelines: t,
+			opts:      o,
+			room:      w.room,
+			arrived:   make(chan struct{}, 1),
+			done:      make(chan struct{}),
+			failed:    make(map[fencing]error),
+		}
+		w.lines = append(w.lines, l)
+		go l.run(ctx)
 	}
-	go w.run(ctx)
 	return w
+}
+
+func linesFor(t Timelines) int {
+	if s, ok := t.(interface{ Writers() int }); ok {
+		return max(s.Writers(), 1)
+	}
+	return 1
 }
 
 // Submit hands a message over. It blocks while too much waits, until ctx ends;
 // an error means that the message was not taken, and done is not called.
-// Otherwise done is called once, from the writer's goroutine: it must not
+// Otherwise done is called once, from a goroutine of the writer's: it must not
 // block. The drafts belong to the writer until then. What follows on the
 // same session must be submitted after Submit has returned.
 func (w *Writer) Submit(ctx context.Context, a Append, done func(Appended)) error {
@@ -118,11 +142,30 @@ func (w *Writer) Submit(ctx context.Context, a Append, done func(Appended)) erro
 	if err := w.room.Acquire(ctx, size); err != nil {
 		return fmt.Errorf("wait for the writer: %w", err)
 	}
-	if err := w.push(submission{Append: a, size: size, done: done}); err != nil {
+	if err := w.line(a.Session).push(submission{Append: a, size: size, done: done}); err != nil {
 		w.room.Release(size)
 		return err
 	}
 	return nil
+}
+
+// line returns the line that a session's messages go through.
+func (w *Writer) line(session string) *line {
+	return w.lines[xxhash.Sum64String(session)%uint64(len(w.lines))]
+}
+
+// Close lets what was submitted be stored and answered, and waits for it. The
+// error says that the writer's context ended before.
+func (w *Writer) Close() error {
+	for _, l := range w.lines {
+		l.close()
+	}
+	var errs []error
+	for _, l := range w.lines {
+		<-l.done
+		errs = append(errs, l.err)
+	}
+	return errors.Join(errs...)
 }
 
 // sizeOf estimates the memory that a message takes while it waits.
@@ -135,97 +178,94 @@ func sizeOf(a Append) int64 {
 	return int64(size)
 }
 
-// Close lets what was submitted be stored and answered, and waits for it. The
-// error says that the writer's context ended before.
-func (w *Writer) Close() error {
-	w.mu.Lock()
-	w.closed = true
-	w.mu.Unlock()
-	w.signal()
-	<-w.done
-	return w.err
+// close has run end once the queue is empty.
+func (l *line) close() {
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
+	l.signal()
 }
 
-func (w *Writer) push(s submission) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.closed {
+func (l *line) push(s submission) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
 		return ErrClosed
 	}
-	w.queue = append(w.queue, s)
-	w.signal()
+	l.queue = append(l.queue, s)
+	l.signal()
 	return nil
 }
 
-func (w *Writer) signal() {
+func (l *line) signal() {
 	select {
-	case w.arrived <- struct{}{}:
+	case l.arrived <- struct{}{}:
 	default:
 	}
 }
 
 // take returns what waits, as far as it fits into a batch, and whether the
 // writer is closed.
-func (w *Writer) take() (batch []submission, closed bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	n := min(len(w.queue), w.opts.MaxBatch)
-	batch, w.queue = w.queue[:n:n], w.queue[n:]
-	if len(w.queue) == 0 {
-		w.queue = nil // the batch keeps the array, and with it the stanzas
+func (l *line) take() (batch []submission, closed bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := min(len(l.queue), l.opts.MaxBatch)
+	batch, l.queue = l.queue[:n:n], l.queue[n:]
+	if len(l.queue) == 0 {
+		l.queue = nil // the batch keeps the array, and with it the stanzas
 	}
-	return batch, w.closed
+	return batch, l.closed
 }
 
 // run stores batch after batch until the writer is closed and nothing waits.
-func (w *Writer) run(ctx context.Context) {
-	defer close(w.done)
+func (l *line) run(ctx context.Context) {
+	defer close(l.done)
 	for {
-		batch, closed := w.take()
+		batch, closed := l.take()
 		switch {
 		case len(batch) > 0:
-			w.forget(time.Now())
-			w.store(ctx, batch)
+			l.forget(time.Now())
+			l.store(ctx, batch)
 		case closed:
 			return
 		default:
-			<-w.arrived
+			<-l.arrived
 		}
 	}
 }
 
 // store stores a batch and answers it. When the store refuses it as a whole, it
 // is halved until what is at fault stands alone.
-func (w *Writer) store(ctx context.Context, batch []submission) {
-	batch = w.refuse(batch)
+func (l *line) store(ctx context.Context, batch []submission) {
+	batch = l.refuse(batch)
 	if len(batch) == 0 {
 		return
 	}
-	answers, err := w.persist(ctx, batch)
+	answers, err := l.persist(ctx, batch)
 	switch {
 	case err == nil:
 		for i, s := range batch {
-			w.answer(s, answers[i])
+			l.answer(s, answers[i])
 		}
-	case len(batch) == 1 || errors.Is(err, ErrUnavailable) || ctx.Err() != nil:
-		w.fail(ctx, batch, err)
+	case len(batch) == 1 || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrOutcomeUnknown) || ctx.Err() != nil:
+		l.fail(ctx, batch, err)
 	default:
 		half := len(batch) / 2
-		w.store(ctx, batch[:half])
-		w.store(ctx, batch[half:])
+		l.store(ctx, batch[:half])
+		l.store(ctx, batch[half:])
 	}
 }
 
 // refuse answers the messages of sessions that have lost one before, and
 // returns the others.
-func (w *Writer) refuse(batch []submission) []submission {
-	if len(w.failed) == 0 {
+func (l *line) refuse(batch []submission) []submission {
+	if len(l.failed) == 0 {
 		return batch
 	}
 	var rest []submission
 	for _, s := range batch {
-		if err := w.failed[fencing{s.Session, s.Epoch}]; err != nil {
-			w.answer(s, Appended{Err: err})
+		if err := l.failed[fencing{s.Session, s.Epoch}]; err != nil {
+			l.answer(s, Appended{Err: err})
 		} else {
 			rest = append(rest, s)
 		}
@@ -233,28 +273,28 @@ func (w *Writer) refuse(batch []submission) []submission {
 	return rest
 }
 
-// fail answers a batch of which nothing was stored.
-func (w *Writer) fail(ctx context.Context, batch []submission, err error) {
-	w.opts.Logger.ErrorContext(ctx, "messages were not stored", "messages", len(batch), "error", err)
+// fail answers a batch of which nothing was stored, as far as is known.
+func (l *line) fail(ctx context.Context, batch []submission, err error) {
+	l.opts.Logger.ErrorContext(ctx, "messages were not stored", "messages", len(batch), "error", err)
 	if ctx.Err() != nil {
-		w.err = fmt.Errorf("messages were not stored: %w", err)
+		l.err = fmt.Errorf("messages were not stored: %w", err)
 	}
 	for _, s := range batch {
-		w.remember(fencing{s.Session, s.Epoch}, err)
-		w.answer(s, Appended{Err: err})
+		l.remember(fencing{s.Session, s.Epoch}, err)
+		l.answer(s, Appended{Err: err})
 	}
 }
 
 // remember makes a session's further messages fail with err.
-func (w *Writer) remember(session fencing, err error) {
-	if session.session != "" && w.failed[session] == nil {
-		w.failed[session] = err
-		w.failures = append(w.failures, failure{session: session, at: time.Now()})
+func (l *line) remember(session fencing, err error) {
+	if session.session != "" && l.failed[session] == nil {
+		l.failed[session] = err
+		l.failures = append(l.failures, failure{session: session, at: time.Now()})
 	}
 }
 
-func (w *Writer) answer(s submission, a Appended) {
-	w.room.Release(s.size)
+func (l *line) answer(s submission, a Appended) {
+	l.room.Release(s.size)
 	s.done(a)
 }
 
@@ -264,10 +304,10 @@ func (w *Writer) answer(s submission, a Appended) {
 const failureMemory = time.Minute
 
 // forget drops the failures of sessions that must have ended.
-func (w *Writer) forget(now time.Time) {
-	for len(w.failures) > 0 && now.Sub(w.failures[0].at) > failureMemory {
-		delete(w.failed, w.failures[0].session)
-		w.failures = w.failures[1:]
+func (l *line) forget(now time.Time) {
+	for len(l.failures) > 0 && now.Sub(l.failures[0].at) > failureMemory {
+		delete(l.failed, l.failures[0].session)
+		l.failures = l.failures[1:]
 	}
 }
 
@@ -279,16 +319,16 @@ const (
 
 // persist runs the transaction, again and again while the store is not
 // available and there is patience left.
-func (w *Writer) persist(ctx context.Context, batch []submission) ([]Appended, error) {
+func (l *line) persist(ctx context.Context, batch []submission) ([]Appended, error) {
 	appends := make([]Append, len(batch))
 	for i, s := range batch {
 		appends[i] = s.Append
 	}
-	deadline := time.Now().Add(w.opts.Patience)
+	deadline := time.Now().Add(l.opts.Patience)
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		start := time.Now()
-		answers, err := w.timelines.AppendBatch(ctx, appends)
-		w.opts.Observe(len(batch), time.Since(start), err)
+		answers, err := l.timelines.AppendBatch(ctx, appends)
+		l.opts.Observe(len(batch), time.Since(start), err)
 		if !errors.Is(err, ErrUnavailable) || time.Now().Add(pause).After(deadline) {
 			return answers, err
 		}

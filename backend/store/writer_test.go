@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -370,5 +371,82 @@ func TestWriterAborted(t *testing.T) {
 			t.Errorf("Close says %v", err)
 		}
 		b.wantAnswers("1: context canceled", "2: context canceled")
+	})
+}
+
+// What may have been stored must not be stored again.
+func TestWriterLeavesTheUnknownAlone(t *testing.T) {
+	t.Parallel()
+	writerTest(t, store.WriterOptions{}, func(b *bench) {
+		b.db.fail = func(batch []store.Append) error {
+			if body(batch[0]) == "2" {
+				return fmt.Errorf("lost: %w", store.ErrOutcomeUnknown)
+			}
+			return nil
+		}
+		b.submit(b.message("phone", "1"))
+		synctest.Wait()
+		b.submit(b.message("phone", "2"))
+		b.submit(b.message("desktop", "3"))
+		<-time.After(3 * transaction)
+		synctest.Wait()
+		b.submit(b.message("phone", "4"))
+		<-time.After(2 * transaction)
+		synctest.Wait()
+		b.wantBatches([]string{"1"}, []string{"2", "3"})
+		const lost = ": lost: it is not known whether it was stored"
+		b.wantAnswers("1", "2"+lost, "3"+lost, "4"+lost)
+	})
+}
+
+// manyWriters is a database that wants several batches at the same time.
+type manyWriters struct {
+	store.Timelines
+
+	running, most atomic.Int64
+}
+
+// Writers says how many.
+func (*manyWriters) Writers() int { return 4 }
+
+// AppendBatch implements store.Timelines.
+func (m *manyWriters) AppendBatch(ctx context.Context, batch []store.Append) ([]store.Appended, error) {
+	m.most.Store(max(m.most.Load(), m.running.Add(1)))
+	defer m.running.Add(-1)
+	<-time.After(transaction)
+	return m.Timelines.AppendBatch(ctx, batch)
+}
+
+// Sessions share the lines; each session's messages keep their order.
+func TestWriterLines(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const sessions, messages = 40, 20
+		memory := storetest.NewMemory()
+		account, err := memory.CreateAccount(t.Context(), "alice@example.com", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		db := &manyWriters{Timelines: memory}
+		writer := store.NewWriter(t.Context(), db, store.WriterOptions{MaxBatch: 3})
+		var group sync.WaitGroup
+		for i := range sessions {
+			id := fmt.Sprint(i)
+			if _, err := memory.CreateSession(t.Context(), store.Session{ID: id, Owner: account.Owner, Resource: id, Node: "n"}); err != nil {
+				t.Fatal(err)
+			}
+			group.Go(func() { sendAll(t.Context(), t, writer, account.Owner, id, messages) })
+		}
+		group.Wait()
+		if err := writer.Close(); err != nil {
+			t.Error(err)
+		}
+		if n := db.most.Load(); n != 4 {
+			t.Errorf("%d transactions at the same time", n)
+		}
+		head, _, err := memory.Head(t.Context(), account.Owner)
+		if err != nil || head != sessions*messages {
+			t.Errorf("%d entries, %v", head, err)
+		}
 	})
 }

@@ -1,0 +1,213 @@
+package store_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"imlb/backend/store"
+)
+
+// Bodies of messages at which a wire breaks.
+const (
+	cutBefore = "cut before the server hears of it"
+	cutAfter  = "cut before the server's answer is heard"
+)
+
+// TestLostCommit loses the connection where nobody on this side can know whether the
+// transaction was committed. Whatever it was, the message is stored once, and
+// the answer is right.
+func TestLostCommit(t *testing.T) {
+	t.Parallel()
+	url := postgres(t)
+	wire := newWire(t, hostOf(url))
+	db := open(t, strings.Replace(url, hostOf(url), wire.addr(), 1)+"?sslmode=disable", store.Options{})
+	defer db.Close()
+	owner := account(t, db, 1)
+	writer := store.NewWriter(t.Context(), db, store.WriterOptions{Patience: time.Minute})
+	for i, body := range []string{"first", cutAfter, "between", cutBefore, cutAfter, "last"} {
+		answer := make(chan store.Appended, 1)
+		wire.armed.Store(true)
+		err := writer.Submit(t.Context(), store.Append{
+			Session: "0", Epoch: 1, Handled: uint32(i) + 1,
+			Drafts: []store.Draft{{Owner: owner, Stanza: []byte(body)}},
+		}, func(a store.Appended) { answer <- a })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a := <-answer; a.Err != nil || a.Seqs[0] != uint64(i)+1 {
+			t.Errorf("message %q: %+v", body, a)
+		}
+	}
+	if err := writer.Close(); err != nil {
+		t.Error(err)
+	}
+	if n := wire.cuts.Load(); n != 3 {
+		t.Errorf("the wire broke %d times", n)
+	}
+	entries, err := db.Read(t.Context(), owner, 0, 100)
+	if err != nil || len(entries) != 6 {
+		t.Errorf("%d entries, %v", len(entries), err)
+	}
+}
+
+// A batch without entries is looked for by its handled count.
+func TestLostCommitOfCounts(t *testing.T) {
+	t.Parallel()
+	url := postgres(t)
+	wire := newWire(t, hostOf(url))
+	db := open(t, strings.Replace(url, hostOf(url), wire.addr(), 1)+"?sslmode=disable", store.Options{})
+	defer db.Close()
+	owner := account(t, db, 1)
+	for n := uint32(1); n <= 3; n++ {
+		batch := []store.Append{{Session: "0", Epoch: 1, Handled: n}}
+		if n == 2 {
+			wire.atCommit.Store(true)
+		}
+		if _, err := db.AppendBatch(t.Context(), batch); err != nil {
+			t.Error(err)
+		}
+		s, err := db.SessionsOf(t.Context(), owner)
+		if err != nil || s[0].Handled != n {
+			t.Errorf("%+v, %v", s, err)
+		}
+	}
+	if n := wire.cuts.Load(); n != 1 {
+		t.Errorf("the wire broke %d times", n)
+	}
+}
+
+// When nothing can be learnt, that is what is said, and nothing is tried again.
+func TestOutcomeUnknown(t *testing.T) {
+	t.Parallel()
+	url := postgres(t)
+	wire := newWire(t, hostOf(url))
+	db := open(t, strings.Replace(url, hostOf(url), wire.addr(), 1)+"?sslmode=disable", store.Options{})
+	defer db.Close()
+	owner := account(t, db, 0)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	wire.cut = cancel
+	wire.armed.Store(true)
+	_, err := db.AppendBatch(ctx, []store.Append{{Drafts: []store.Draft{{Owner: owner, Stanza: []byte(cutAfter)}}}})
+	if !errors.Is(err, store.ErrOutcomeUnknown) || errors.Is(err, store.ErrUnavailable) {
+		t.Error(err)
+	}
+}
+
+func hostOf(url string) string {
+	_, rest, _ := strings.Cut(url, "@")
+	host, _, _ := strings.Cut(rest, "/")
+	return host
+}
+
+// wire is a way to a server that breaks when told.
+type wire struct {
+	*testing.T
+
+	server   string
+	listener net.Listener
+	armed    atomic.Bool  // cut at the next message that says so
+	atCommit atomic.Bool  // cut before the next commit is confirmed
+	cuts     atomic.Int64 // how often it broke
+	cut      func()       // called when it breaks
+}
+
+func newWire(t *testing.T, server string) *wire {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &wire{T: t, server: server, listener: listener, cut: func() {}}
+	var group sync.WaitGroup
+	group.Go(func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			group.Go(func() { w.carry(client) })
+		}
+	})
+	t.Cleanup(func() {
+		listener.Close()
+		group.Wait()
+	})
+	return w
+}
+
+func (w *wire) addr() string { return w.listener.Addr().String() }
+
+// carry joins a client with the server until one of them, or the wire, ends it.
+func (w *wire) carry(client net.Conn) {
+	server, err := net.Dial("tcp", w.server)
+	if err != nil {
+		w.Error(err)
+		return
+	}
+	var silent atomic.Bool // the server's answers are lost
+	var group sync.WaitGroup
+	group.Go(func() {
+		defer client.Close()
+		defer server.Close()
+		w.answers(client, server, &silent)
+	})
+	defer group.Wait()
+	defer client.Close()
+	defer server.Close()
+	w.requests(server, client, &silent)
+}
+
+func (w *wire) requests(server io.Writer, client io.Reader, silent *atomic.Bool) {
+	buffer := make([]byte, 64<<10)
+	for {
+		n, err := client.Read(buffer)
+		if err != nil {
+			return
+		}
+		switch {
+		case bytes.Contains(buffer[:n], []byte(cutBefore)) && w.armed.CompareAndSwap(true, false):
+			w.breaks()
+			return
+		case bytes.Contains(buffer[:n], []byte(cutAfter)) && w.armed.CompareAndSwap(true, false):
+			silent.Store(true)
+		}
+		if _, err := server.Write(buffer[:n]); err != nil {
+			return
+		}
+	}
+}
+
+func (w *wire) answers(client io.Writer, server io.Reader, silent *atomic.Bool) {
+	buffer := make([]byte, 64<<10)
+	for {
+		n, err := server.Read(buffer)
+		if err != nil {
+			return
+		}
+		committed := bytes.Contains(buffer[:n], []byte("COMMIT\x00"))
+		if committed && (silent.Load() || w.atCommit.CompareAndSwap(true, false)) {
+			w.breaks()
+			return
+		}
+		if silent.Load() {
+			continue
+		}
+		if _, err := client.Write(buffer[:n]); err != nil {
+			return
+		}
+	}
+}
+
+func (w *wire) breaks() {
+	w.cuts.Add(1)
+	w.cut()
+}
