@@ -17,6 +17,8 @@ type metrics struct {
 	auth      *prometheus.CounterVec // mechanism, outcome
 	appends   *prometheus.CounterVec // outcome
 	appending prometheus.Histogram   // seconds from receipt to commit
+	batch     prometheus.Histogram   // messages in a transaction
+	commit    prometheus.Histogram   // seconds of a transaction
 	delivery  prometheus.Histogram   // seconds from signal to socket
 	caughtUp  *prometheus.CounterVec // entries read from the store: why
 	dropped   *prometheus.CounterVec // signals not sent or not understood: why
@@ -43,15 +45,19 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		auth:      counter("imlb_node_auth_total", "SASL negotiations, by mechanism and outcome.", "mechanism", "outcome"),
 		appends:   counter("imlb_node_appends_total", "Messages given to the store, by outcome.", "outcome"),
 		appending: histogram("imlb_node_append_seconds", "Time from the receipt of a message until it is durable."),
-		delivery:  histogram("imlb_node_delivery_seconds", "Time from the signal of a message until it is written to a recipient."),
-		caughtUp:  counter("imlb_node_catchup_entries_total", "Timeline entries read from the store: after login (login) or because a signal was missed (gap).", "why"),
-		dropped:   counter("imlb_node_signals_dropped_total", "Signals that could not be sent (publish) or understood (decode).", "why"),
-		bounced:   counter("imlb_node_stanza_errors_total", "Stanza errors sent to clients, by condition.", "condition"),
-		reaped:    prometheus.NewCounter(prometheus.CounterOpts{Name: "imlb_node_sessions_reaped_total", Help: "Sessions of dead nodes that this node cleaned up."}),
+		batch: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "imlb_node_batch_messages", Help: "Messages in one transaction.", Buckets: prometheus.ExponentialBuckets(1, 2, 10),
+		}),
+		commit:   histogram("imlb_node_commit_seconds", "Time that a transaction of messages takes."),
+		delivery: histogram("imlb_node_delivery_seconds", "Time from the signal of a message until it is written to a recipient."),
+		caughtUp: counter("imlb_node_catchup_entries_total", "Timeline entries read from the store: after login (login) or because a signal was missed (gap).", "why"),
+		dropped:  counter("imlb_node_signals_dropped_total", "Signals that could not be sent (publish) or understood (decode).", "why"),
+		bounced:  counter("imlb_node_stanza_errors_total", "Stanza errors sent to clients, by condition.", "condition"),
+		reaped:   prometheus.NewCounter(prometheus.CounterOpts{Name: "imlb_node_sessions_reaped_total", Help: "Sessions of dead nodes that this node cleaned up."}),
 	}
 	var errs []error
 	for _, c := range []prometheus.Collector{
-		m.sessions, m.ended, m.stanzas, m.auth, m.appends, m.appending, m.delivery, m.caughtUp, m.dropped, m.bounced, m.reaped,
+		m.sessions, m.ended, m.stanzas, m.auth, m.appends, m.appending, m.batch, m.commit, m.delivery, m.caughtUp, m.dropped, m.bounced, m.reaped,
 	} {
 		if err := r.Register(c); err != nil {
 			errs = append(errs, fmt.Errorf("register a metric: %w", err))

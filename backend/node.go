@@ -106,7 +106,13 @@ func (n *Node) Serve(ctx context.Context, ln net.Listener) error {
 	if err := n.takeLease(work); err != nil {
 		return err
 	}
-	n.writer = store.NewWriter(work, n.store, store.WriterOptions{})
+	n.writer = store.NewWriter(work, n.store, store.WriterOptions{
+		Logger: n.opts.Logger,
+		Observe: func(messages int, took time.Duration, _ error) {
+			n.metrics.batch.Observe(float64(messages))
+			n.metrics.commit.Observe(took.Seconds())
+		},
+	})
 	var background sync.WaitGroup
 	background.Go(func() { n.keepLease(work) })
 	background.Go(func() { n.delivered.run(work, n.opts.Timeouts.Flush, n.opts.Logger) })
@@ -210,6 +216,9 @@ func (n *Node) ready(ctx context.Context) error {
 	defer cancel()
 	if err := n.store.Ping(ctx); err != nil {
 		return fmt.Errorf("ask the store: %w", err)
+	}
+	if b, ok := n.bus.(interface{ Err() error }); ok && b.Err() != nil {
+		return fmt.Errorf("ask the bus: %w", b.Err())
 	}
 	return nil
 }

@@ -50,7 +50,7 @@ func (c *nodeCmd) Run(ctx context.Context) error {
 // opposite order.
 func runNode(ctx context.Context, doc configs.Node) (err error) {
 	log := newLogger(os.Stderr, doc.Log, slog.String("node", doc.Name))
-	db, err := store.Open(ctx, doc.Database.URL, store.Options{})
+	db, err := store.Open(ctx, doc.Database.URL, store.Options{Logger: log})
 	if err != nil {
 		return fmt.Errorf("open the database: %w", err)
 	}
