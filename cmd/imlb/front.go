@@ -220,6 +220,7 @@ func (f *front) changeDocument(ctx context.Context, u configs.Update) (err error
 	}
 	pools, err := f.makePools(u)
 	if err == nil {
+		f.watchNew(ctx, pools, u.Overrides)
 		err = f.server.Apply(ctx, f.options(u.Proxy, pools))
 	}
 	if err == nil && old.Admin != u.Proxy.Admin {
@@ -229,11 +230,13 @@ func (f *front) changeDocument(ctx context.Context, u configs.Update) (err error
 		}
 	}
 	if err != nil {
+		stopMissing(pools, f.pools)
 		return errors.Join(err, f.certificates.replace(old.TLS))
 	}
 	gone := f.pools
 	f.adopt(u.Proxy, pools)
 	f.changePools(ctx, u.Proxy, gone)
+	stopMissing(gone, pools) // their sessions go on
 	f.output.set(u.Proxy.Log)
 	if !reflect.DeepEqual(old.Consul, u.Proxy.Consul) || frontName(old) != frontName(u.Proxy) {
 		f.leave()
@@ -243,23 +246,36 @@ func (f *front) changeDocument(ctx context.Context, u configs.Update) (err error
 	return nil
 }
 
-// changePools sets new pools going, tells the others of the document, and stops
-// those that are no longer there. Their sessions go on.
+// watchNew sets pools going that the front does not have yet, so that they know their
+// nodes when sessions come.
+func (f *front) watchNew(ctx context.Context, pools map[string]*runningPool, overrides map[string]configs.Override) {
+	for name, p := range pools {
+		if f.pools[name] == nil {
+			p.setOverrides(overrides)
+			f.watchPool(context.WithoutCancel(ctx), p)
+		}
+	}
+}
+
+// stopMissing stops those of some pools that are not among others.
+func stopMissing(pools, others map[string]*runningPool) {
+	for name, p := range pools {
+		if others[name] == nil && p.stop != nil {
+			p.stop()
+		}
+	}
+}
+
+// changePools tells the pools that stay of their document. What can fail there is
+// what the document's validation could not see, such as a CA file that has just gone.
 func (f *front) changePools(ctx context.Context, doc configs.Proxy, before map[string]*runningPool) {
-	running := context.WithoutCancel(ctx)
 	for name, p := range f.pools {
 		if before[name] == nil {
-			f.watchPool(running, p)
 			continue
 		}
 		if err := p.configure(doc); err != nil {
 			f.log.ErrorContext(ctx, "pool keeps what it had", slog.String("pool", name), slog.Any("error", err))
 			f.refuse(fmt.Errorf("pool %s: %w", name, err))
-		}
-	}
-	for name, p := range before {
-		if f.pools[name] == nil {
-			p.stop()
 		}
 	}
 }
