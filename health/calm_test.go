@@ -296,7 +296,7 @@ func (m *Monitor) audit(t *testing.T) {
 	if float64(census.out) > m.options.MaxEjected*float64(census.nodes) {
 		t.Errorf("%d of %d nodes are out, more than %v", census.out, census.nodes, m.options.MaxEjected)
 	}
-	if m.panic != census.panics(m.options.Panic) {
+	if m.panic != census.panics(m.options.Panic, m.panic) {
 		t.Errorf("panic is %v at %+v", m.panic, census)
 	}
 }

@@ -401,7 +401,7 @@ func (m *Monitor) conclude(u *update) {
 	if u.all {
 		m.settleAll(u)
 	}
-	if panics := m.census.panics(m.options.Panic); panics != m.panic {
+	if panics := m.census.panics(m.options.Panic, m.panic); panics != m.panic {
 		m.panic, u.panicked, u.announce = panics, true, true
 		if panics {
 			m.totals.Panics++

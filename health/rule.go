@@ -67,7 +67,8 @@ func (o Override) comment() string {
 type census struct {
 	nodes int // all
 	asked int // those that neither an operator nor they themselves keep from new users
-	fit   int // of these, and what may yet turn out to be
+	fit   int // of these
+	hoped int // of these, not checked yet
 	out   int // kept out by ejection or damping
 }
 
@@ -82,14 +83,24 @@ func (c *census) add(f facts, by int) {
 	}
 	c.asked += by
 	f.panic = false
-	if s, _ := judge(f); s == Fit || s == Unchecked {
+	switch s, _ := judge(f); s {
+	case Fit:
 		c.fit += by
+	case Unchecked:
+		c.hoped += by
+	case Draining, Unfit, Gone:
 	}
 }
 
-// panics says whether fewer nodes are fit than a share of those that should be.
-func (c *census) panics(share float64) bool {
-	return float64(c.fit) < share*float64(c.asked)
+// panics says whether fewer nodes are fit than a share of those that should be. A node
+// that is not checked yet may turn out to be: that keeps a panic from beginning, and
+// does not end one, for until then nobody can use it.
+func (c *census) panics(share float64, already bool) bool {
+	fit := c.fit
+	if !already {
+		fit += c.hoped
+	}
+	return float64(fit) < share*float64(c.asked)
 }
 
 // mayKeepOut says whether one more node may be ejected or damped.

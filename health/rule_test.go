@@ -129,8 +129,11 @@ func TestCensus(t *testing.T) {
 		for _, f := range c.pool {
 			got.add(f, 1)
 		}
-		if got.panics(0.5) != c.panics || got.mayKeepOut(0.5) != c.more {
-			t.Errorf("%s: %+v panics: %v, more: %v", c.name, got, got.panics(0.5), got.mayKeepOut(0.5))
+		if got.panics(0.5, false) != c.panics || got.mayKeepOut(0.5) != c.more {
+			t.Errorf("%s: %+v panics: %v, more: %v", c.name, got, got.panics(0.5, false), got.mayKeepOut(0.5))
+		}
+		if strict := got.fit*2 < got.asked; got.panics(0.5, true) != strict {
+			t.Errorf("%s: %+v: a panic goes on: %v, want %v", c.name, got, !strict, strict)
 		}
 		for _, f := range c.pool {
 			got.add(f, -1)
