@@ -272,7 +272,9 @@ func (w *Watcher) verdict(ctx context.Context, d draft, err error) {
 	r := Report{Version: d.version, Time: time.Now(), Accepted: err == nil, Cached: d.cached, Err: err}
 	w.mu.Lock()
 	before := w.status.Latest
-	w.status.Latest = r
+	if !d.cached || before.Version <= d.version {
+		w.status.Latest = r // going on with the cache does not make a newer document good
+	}
 	if r.Accepted {
 		w.status.InForce = r
 		w.status.Accepted++
