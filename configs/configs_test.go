@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -151,6 +152,20 @@ consul: {address: "127.0.0.1:8500", register: {}}
 	want.Service, want.Address, want.Admin = "imlb-node", "127.0.0.1:5280", "h:1"
 	if got := *n.Consul.Register; !reflect.DeepEqual(got, want) {
 		t.Errorf("the node registers %+v, want %+v", got, want)
+	}
+}
+
+func TestDatabaseURLIsNoFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "node.yaml")
+	for _, url := range []string{"postgres://imlb:a%20b@db.example.com:5432/imlb?sslmode=verify-full", "postgresql:///imlb?host=/run/postgresql"} {
+		write(t, file, strings.Replace(chatNode, "sqlite:imlb.db", url, 1))
+		n, err := configs.LoadNode(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n.Database.URL != url {
+			t.Errorf("the database is %q, want %q", n.Database.URL, url)
+		}
 	}
 }
 

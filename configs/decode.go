@@ -603,6 +603,9 @@ func Defaults[T Proxy | Node | Listener | Pool | PoolNode | Registration]() T {
 
 // inDir takes a relative file name, or the one in an SQLite URL, from dir.
 func inDir(dir, text string) string {
+	if isPostgres(text) {
+		return text
+	}
 	path, isURL := strings.CutPrefix(text, sqliteScheme)
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(dir, path)

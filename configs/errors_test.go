@@ -310,7 +310,8 @@ func TestWrongNodes(t *testing.T) {
 	for _, tt := range []struct{ name, old, new, want string }{
 		{"no name", "name: node-1\n", "", `f:1:1: name: is missing; name the node; the name decides which users live on it, so it must stay the same`},
 		{"no database", "database: {url: \"sqlite:imlb.db\"}\n", "", `f:1:1: database.url: is missing; name the database of the cluster, like sqlite:imlb.db`},
-		{"database of another kind", "sqlite:imlb.db", "mysql://h/imlb", `f:3:17: database.url: "mysql://h/imlb" is not a database; write sqlite: and a file name, like sqlite:/var/lib/imlb/imlb.db`},
+		{"database of another kind", "sqlite:imlb.db", "mysql://h/imlb", `f:3:17: database.url: "mysql://h/imlb" is not a database; write sqlite: and a file name, like sqlite:/var/lib/imlb/imlb.db, or postgres://USER:PASSWORD@HOST/DATABASE`},
+		{"database with a bad escape", "sqlite:imlb.db", "postgres://imlb:%zz@h/imlb", `f:3:17: database.url: this is not the URL of a PostgreSQL database; write postgres://USER:PASSWORD@HOST/DATABASE, odd characters as %XX`},
 		{"database without a file", "sqlite:imlb.db", "sqlite:", `f:3:17: database.url: "" is not a file name`},
 		{"no fronts", "", "trusted_fronts: []\n", `f:4:1: trusted_fronts: is empty, so that no front could connect; leave the key out for the default`},
 		{"one address for two", "", "listen: 127.0.0.1:5281\n", `f:1:1: admin.address: is the same as listen; give each its own`},

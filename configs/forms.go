@@ -147,13 +147,25 @@ func isPattern(s string) error {
 	return nil
 }
 
-// isDatabase accepts sqlite:PATH and PATH.
+// isDatabase accepts sqlite:PATH, PATH and the URL of a PostgreSQL database, which
+// may hold a password and is never repeated.
 func isDatabase(s string) error {
+	if isPostgres(s) {
+		if _, err := url.Parse(s); err != nil {
+			return errors.New("this is not the URL of a PostgreSQL database; write postgres://USER:PASSWORD@HOST/DATABASE, odd characters as %XX")
+		}
+		return nil
+	}
 	path, ok := strings.CutPrefix(s, sqliteScheme)
 	if !ok && strings.Contains(s, ":") {
-		return fmt.Errorf("%q is not a database; write sqlite: and a file name, like sqlite:/var/lib/imlb/imlb.db", s)
+		return fmt.Errorf("%q is not a database; write sqlite: and a file name, like sqlite:/var/lib/imlb/imlb.db, or postgres://USER:PASSWORD@HOST/DATABASE", s)
 	}
 	return isFile(path)
+}
+
+// isPostgres reports whether a text is the URL of a PostgreSQL database.
+func isPostgres(s string) bool {
+	return strings.HasPrefix(s, "postgres://") || strings.HasPrefix(s, "postgresql://")
 }
 
 // sqliteScheme starts the URL of an SQLite database.

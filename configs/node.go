@@ -42,7 +42,9 @@ type Node struct {
 
 // Database is where the cluster remembers. All nodes of a cluster use the same.
 type Database struct {
-	// URL is sqlite: and a file name.
+	// URL is sqlite: and a file name, which suits one host, or that of a PostgreSQL
+	// database, postgres://USER:PASSWORD@HOST/DATABASE. A password may be left
+	// to the environment (PGPASSWORD, PGPASSFILE).
 	URL string `yaml:"url" is:"database" required:"name the database of the cluster, like sqlite:imlb.db"`
 }
 

@@ -207,7 +207,7 @@ func valueOf(f field) string {
 // formNames say what the forms of texts are.
 var formNames = map[string]string{
 	"listen": "[host]:port", "dial": "host:port", "domain": "domain", "name": "name", "file": "file name", "dir": "directory", "path": "path of a URL",
-	"database": "sqlite:FILE", "nats": "URL", "pattern": "regular expression", "alpn": "protocol",
+	"database": "sqlite:FILE or postgres://…", "nats": "URL", "pattern": "regular expression", "alpn": "protocol",
 }
 
 func kindOf(f field) string {
