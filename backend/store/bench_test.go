@@ -10,11 +10,21 @@ import (
 	"imlb/backend/store"
 )
 
+// benchEach runs a benchmark on a database of each kind. Both wait for the disk.
+func benchEach(b *testing.B, run func(b *testing.B, url string)) {
+	b.Helper()
+	b.Run("SQLite", func(b *testing.B) { run(b, filepath.Join(b.TempDir(), "imlb.db")) })
+	b.Run("PostgreSQL", func(b *testing.B) {
+		_, url := ownPostgres(b)
+		run(b, url)
+	})
+}
+
 // benchOwners opens a database with accounts that have a session each, named
 // by their number.
-func benchOwners(b *testing.B, n int) (*store.DB, []store.OwnerID) {
+func benchOwners(b *testing.B, url string, n int) (*store.DB, []store.OwnerID) {
 	b.Helper()
-	db := open(b, filepath.Join(b.TempDir(), "imlb.db"), store.Options{})
+	db := open(b, url, store.Options{})
 	b.Cleanup(func() { db.Close() })
 	owners := make([]store.OwnerID, n)
 	for i := range owners {
@@ -41,33 +51,38 @@ func chat(owners []store.OwnerID, handled uint32) store.Append {
 }
 
 func BenchmarkAppendBatch(b *testing.B) {
-	for _, size := range []int{1, 10, 100, 500} {
-		b.Run(fmt.Sprint(size), func(b *testing.B) {
-			db, owners := benchOwners(b, 200)
-			batch := make([]store.Append, size)
-			b.ReportAllocs()
-			for b.Loop() {
-				for i := range batch {
-					batch[i] = chat(owners, 1)
+	benchEach(b, func(b *testing.B, url string) {
+		db, owners := benchOwners(b, url, 200)
+		for _, size := range []int{1, 10, 100, 500} {
+			b.Run(fmt.Sprint(size), func(b *testing.B) {
+				batch := make([]store.Append, size)
+				b.ReportAllocs()
+				for b.Loop() {
+					for i := range batch {
+						batch[i] = chat(owners, 1)
+					}
+					if _, err := db.AppendBatch(b.Context(), batch); err != nil {
+						b.Fatal(err)
+					}
 				}
-				if _, err := db.AppendBatch(b.Context(), batch); err != nil {
-					b.Fatal(err)
-				}
-			}
-			b.ReportMetric(float64(b.N*size)/b.Elapsed().Seconds(), "messages/s")
-		})
-	}
+				b.ReportMetric(float64(b.N*size)/b.Elapsed().Seconds(), "messages/s")
+			})
+		}
+	})
 }
 
 // BenchmarkWriter is the rate at which many sessions' messages are stored when
 // each waits for its last one.
-func BenchmarkWriter(b *testing.B) {
-	db, owners := benchOwners(b, 200)
+func BenchmarkWriter(b *testing.B) { benchEach(b, benchWriter) }
+
+func benchWriter(b *testing.B, url string) {
+	const sessions = 200
+	db, owners := benchOwners(b, url, sessions)
 	writer := store.NewWriter(b.Context(), db, store.WriterOptions{})
 	defer writer.Close()
 	turns := make(chan struct{})
 	var group sync.WaitGroup
-	for range 200 {
+	for range sessions {
 		group.Go(func() {
 			stored := make(chan error, 1)
 			for range turns {
@@ -89,9 +104,11 @@ func BenchmarkWriter(b *testing.B) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "messages/s")
 }
 
-func BenchmarkRead(b *testing.B) {
+func BenchmarkRead(b *testing.B) { benchEach(b, benchRead) }
+
+func benchRead(b *testing.B, url string) {
 	const each = 1000
-	db, owners := benchOwners(b, 50)
+	db, owners := benchOwners(b, url, 50)
 	for range each {
 		var batch []store.Append
 		for _, owner := range owners { // the entries of many owners lie mixed

@@ -35,6 +35,7 @@ func everything() []item {
 		{"python3-slixmpp", debian},
 		{"nodejs", debianCommand("node")},
 		{"npm", debianCommand("npm")},
+		{"postgresql", debian},
 		{"xmppjs", npmPackages},
 		{"consul", goTool("github.com/hashicorp/consul")},
 		{"golangci-lint", goTool("github.com/golangci/golangci-lint/v2/cmd/golangci-lint")},
