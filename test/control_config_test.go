@@ -301,7 +301,7 @@ func testBadDocument(t *testing.T, s *changing) {
 		t.Errorf("imlb proxy: exit code %d after SIGTERM", code)
 	}
 	f.start()
-	wantRefusalLogged(t, f, mistakes)
+	s.wantRefusedDocument(t, mistakes)
 	if st := statusOf(t, f.admin()); !st.Config.Cached || st.Config.Version != good {
 		t.Errorf("started with a bad document there: version %d, cached %v; want %d from the cache", st.Config.Version, st.Config.Cached, good)
 	}
