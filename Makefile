@@ -33,7 +33,7 @@ tools: ## servers and clients that the tests drive, got once
 	$(GO) run ./test/tools/setup
 
 test: ## everything, from unit tests to whole programs with real clients
-	$(GO) run ./test/tools/setup go-sendxmpp python3-slixmpp nodejs npm xmppjs consul
+	$(GO) run ./test/tools/setup go-sendxmpp python3-slixmpp postgresql nodejs npm xmppjs consul
 	$(GO) vet ./...
 	( status=0; \
 	  $(GO) test -json -race -timeout 10m $(UNITS) || status=1; \
