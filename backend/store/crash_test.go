@@ -155,12 +155,15 @@ func writeUntilKilled(t *testing.T, url string) {
 	db := open(t, url, store.Options{BusyTimeout: time.Minute})
 	owner := crashOwner(t, db)
 	writer := store.NewWriter(t.Context(), db, store.WriterOptions{MaxBatch: 20, MaxBytes: 64 << 10})
-	var group sync.WaitGroup
-	for i := range crashSessions {
-		id := fmt.Sprintf("%d-%d", os.Getpid(), i)
-		if _, err := db.CreateSession(t.Context(), store.Session{ID: id, Owner: owner, Resource: id, Node: "node-1"}); err != nil {
+	var ids [crashSessions]string
+	for i := range ids { // all of them first: the kill may come while one writes alone
+		ids[i] = fmt.Sprintf("%d-%d", os.Getpid(), i)
+		if _, err := db.CreateSession(t.Context(), store.Session{ID: ids[i], Owner: owner, Resource: ids[i], Node: "node-1"}); err != nil {
 			t.Fatal(err)
 		}
+	}
+	var group sync.WaitGroup
+	for _, id := range ids {
 		group.Go(func() { t.Error(crashSession(t, writer, owner, id)) })
 	}
 	group.Wait()
