@@ -49,6 +49,9 @@ type pools struct {
 	// append stores a batch in one transaction in the database's own way. It is
 	// nil where single statements cost no round trips.
 	append func(ctx context.Context, b *appending) error
+	// raiseDelivered is the statement behind SetDelivered, with sorted owners and
+	// numbers as $1 and $2. It is empty where single statements cost no round trips.
+	raiseDelivered string
 	// writers is how many batches are best stored at the same time.
 	writers int
 	// committed is called after each commit.

@@ -141,10 +141,12 @@ func openPostgres(ctx context.Context, location string, o Options) (*pools, erro
 		return nil, err
 	}
 	p := &pools{
-		write:     stdlib.OpenDBFromPool(write),
-		read:      stdlib.OpenDBFromPool(read),
-		writers:   postgresAppends,
-		committed: func() {},
+		write:   stdlib.OpenDBFromPool(write),
+		read:    stdlib.OpenDBFromPool(read),
+		writers: postgresAppends,
+
+		raiseDelivered: pgRaiseDelivered,
+		committed:      func() {},
 	}
 	p.append = (&postgresAppender{pool: write}).run
 	p.close = func() error {

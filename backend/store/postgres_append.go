@@ -44,6 +44,15 @@ const (
 		UPDATE heads SET time = w.time FROM unnest($1::bigint[], $2::bigint[]) AS w (owner, time) WHERE heads.owner = w.owner`
 )
 
+// pgRaiseDelivered sets the delivered numbers of many timelines without holding
+// up the appends to them any longer than one statement takes.
+const pgRaiseDelivered = `
+	WITH want AS (SELECT * FROM unnest($1::bigint[], $2::bigint[]) AS w (owner, seq)),
+	locked AS MATERIALIZED (
+		SELECT h.owner, LEAST(h.head, w.seq) AS seq FROM want w JOIN heads h ON h.owner = w.owner
+		WHERE h.delivered < LEAST(h.head, w.seq) ORDER BY h.owner FOR NO KEY UPDATE OF h)
+	UPDATE heads h SET delivered = l.seq FROM locked l WHERE h.owner = l.owner AND h.delivered < l.seq`
+
 // commitTimeout is how long the second round trip may take before the
 // connection is given up. It does not end with the caller's context, after which
 // nobody would know what became of it.

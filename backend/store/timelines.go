@@ -44,8 +44,13 @@ func (db *DB) SetDelivered(ctx context.Context, delivered map[OwnerID]uint64) er
 	if len(delivered) == 0 {
 		return nil
 	}
+	owners := slices.Sorted(maps.Keys(delivered))
 	return db.update(ctx, "set delivered numbers", func(tx *sql.Tx) error {
-		for _, owner := range slices.Sorted(maps.Keys(delivered)) {
+		if db.raiseDelivered != "" {
+			_, err := tx.ExecContext(ctx, db.raiseDelivered, owners, numbersOf(owners, delivered))
+			return err
+		}
+		for _, owner := range owners {
 			seq := storable(delivered[owner])
 			_, err := tx.ExecContext(ctx, `
 				UPDATE heads SET delivered = CASE WHEN head < $1 THEN head ELSE $2 END
@@ -56,4 +61,12 @@ func (db *DB) SetDelivered(ctx context.Context, delivered map[OwnerID]uint64) er
 		}
 		return nil
 	})
+}
+
+func numbersOf(owners []OwnerID, delivered map[OwnerID]uint64) []uint64 {
+	numbers := make([]uint64, len(owners))
+	for i, owner := range owners {
+		numbers[i] = storable(delivered[owner])
+	}
+	return numbers
 }

@@ -16,7 +16,6 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	_ "github.com/jackc/pgx/v5/stdlib" // registers the driver
@@ -26,13 +25,13 @@ import (
 var ErrNoPostgres = errors.New("postgresql is not installed")
 
 // Postgres is a PostgreSQL server for tests, in a directory of its own and on a
-// port of 127.0.0.1. It dies with the process that started it.
+// port of 127.0.0.1. On Linux it dies with the process that started it.
 type Postgres struct {
 	bin      string
 	dir      string
 	port     int
 	settings []string
-	owner    *syscall.Credential // whom it runs as; nil for the caller
+	owner    *identity // whom it runs as; nil for the caller
 	server   *serverRun
 	last     atomic.Int64 // number of the last database
 }
@@ -89,8 +88,11 @@ func postgresVersion(path string) int {
 	return version
 }
 
+// identity is a user of this machine.
+type identity struct{ uid, gid uint32 }
+
 // postgresOwner returns somebody who is not root, when root asks.
-func postgresOwner() (*syscall.Credential, error) {
+func postgresOwner() (*identity, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
 	}
@@ -106,7 +108,7 @@ func postgresOwner() (*syscall.Credential, error) {
 		return nil, err
 	}
 	gid, err := strconv.ParseUint(u.Gid, 10, 32)
-	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, err
+	return &identity{uid: uint32(uid), gid: uint32(gid)}, err
 }
 
 // create makes the directory and what is in it.
@@ -118,7 +120,7 @@ func (p *Postgres) create(ctx context.Context) (err error) {
 		return err
 	}
 	if p.owner != nil {
-		if err := os.Chown(p.dir, int(p.owner.Uid), int(p.owner.Gid)); err != nil {
+		if err := os.Chown(p.dir, int(p.owner.uid), int(p.owner.gid)); err != nil {
 			return err
 		}
 	}
@@ -145,13 +147,12 @@ func freePort(ctx context.Context) (int, error) {
 
 func (p *Postgres) data() string { return filepath.Join(p.dir, "data") }
 
-// command is a program of PostgreSQL's that runs as the server does, and dies with
-// this process.
+// command is a program of PostgreSQL's that runs as the server does.
 func (p *Postgres) command(ctx context.Context, program string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(p.bin, program), args...) //nolint:gosec // PostgreSQL's own
 	cmd.Dir = p.dir
 	cmd.Env = []string{"LC_ALL=C", "PATH=" + os.Getenv("PATH"), "HOME=" + p.dir}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: p.owner, Pdeathsig: syscall.SIGQUIT}
+	cmd.SysProcAttr = attributes(p.owner)
 	return cmd
 }
 
@@ -255,7 +256,9 @@ func (p *Postgres) Kill() {
 	children := childrenOf(p.server.process.Pid)
 	_ = p.server.process.Kill()
 	for _, pid := range children {
-		_ = syscall.Kill(pid, syscall.SIGKILL)
+		if child, err := os.FindProcess(pid); err == nil {
+			_ = child.Kill()
+		}
 	}
 	<-p.server.done
 	p.server = nil
