@@ -35,15 +35,19 @@
 //	operator  panic  checks   refuses  source    marked  leaving  ejected  damped  | standing
 //	disabled  ·      ·        ·        ·         ·       ·        ·        ·       | unfit
 //	·         ·      unknown  ·        ·         ·       ·        ·        ·       | unchecked
+//	·         no     ·        ·        ·         ·       ·        ·        yes     | draining
 //	·         no     down     ·        ·         ·       ·        ·        ·       | unfit
 //	·         yes    down     yes      ·         ·       ·        ·        ·       | unfit
 //	·         no     ·        ·        critical  ·       no       ·        ·       | unfit
 //	·         no     ·        ·        ·         ·       ·        yes      ·       | unfit
-//	·         no     ·        ·        ·         ·       ·        ·        yes     | unfit
 //	drain     ·      ·        ·        ·         ·       ·        ·        ·       | draining
 //	·         ·      ·        ·        ·         yes     ·        ·        ·       | draining
 //	·         ·      ·        ·        ·         ·       yes      ·        ·       | draining
 //	·         ·      ·        ·        ·         ·       ·        ·        ·       | fit
+//
+// A damped node drains, whatever it is at the moment: users who have sessions there go on
+// joining them while it can be reached, so that coming and going tears no user's
+// sessions apart.
 //
 // A node that leaves is critical in Consul, for it is not ready for new users; those
 // who have sessions there may still join them.

@@ -35,14 +35,14 @@ func judge(f facts) (s Standing, cause string) {
 		return Unfit, "an operator has disabled it" + f.override.comment()
 	case f.checks == Unknown:
 		return Unchecked, f.why
+	case !f.panic && f.damped:
+		return Draining, "it comes and goes"
 	case f.checks == Down && (!f.panic || f.refuses):
 		return Unfit, f.why
 	case !f.panic && f.critical && !f.leaving:
 		return Unfit, "its source calls it critical"
 	case !f.panic && f.ejected:
 		return Unfit, "ejected: " + f.ejection
-	case !f.panic && f.damped:
-		return Unfit, "it comes and goes"
 	case f.override.Drain:
 		return Draining, "an operator drains it" + f.override.comment()
 	case f.marked:
