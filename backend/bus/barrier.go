@@ -163,7 +163,7 @@ func (b *Bus) collect(token uint64, expected map[nodeID]struct{}) {
 // forget drops nodes that do not answer.
 func (b *Bus) forget(nodes map[nodeID]struct{}) {
 	for _, name := range b.dropLinks(nodes) {
-		b.options.Logger.Warn("node does not answer on the bus", slog.String("node", name))
+		b.options.Logger.Warn("node does not answer on the bus", slog.String("peer", name))
 	}
 }
 

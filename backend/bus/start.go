@@ -286,7 +286,10 @@ func (b *Bus) dispatcher(partition uint16) *dispatcher {
 // payloads lends buffers for encoding.
 var payloads = sync.Pool{New: func() any { return new([]byte) }}
 
-func (b *Bus) disconnected(_ *nats.Conn, err error) {
+func (b *Bus) disconnected(c *nats.Conn, err error) {
+	if c.IsClosed() || err == nil {
+		return // we have closed it
+	}
 	b.options.Logger.Warn("bus connection lost", slog.Any("err", err))
 }
 

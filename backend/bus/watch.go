@@ -79,11 +79,11 @@ func (b *Bus) takeBeat(msg *nats.Msg) {
 	}
 	switch b.hear(t) {
 	case linkNew:
-		b.options.Logger.Info("node heard on the bus", slog.String("node", t.name))
+		b.options.Logger.Info("node heard on the bus", slog.String("peer", t.name))
 		b.wantBeat()
 		b.noteBroken()
 	case linkBroke:
-		b.options.Logger.Warn("signals of a node may be lost", slog.String("node", t.name))
+		b.options.Logger.Warn("signals of a node may be lost", slog.String("peer", t.name))
 		b.noteBroken()
 	case linkGood:
 	}
@@ -100,7 +100,7 @@ func (b *Bus) expireLinks() {
 	gone := b.links.expire(time.Now())
 	b.mu.Unlock()
 	for _, name := range gone {
-		b.options.Logger.Warn("node no longer heard on the bus", slog.String("node", name))
+		b.options.Logger.Warn("node no longer heard on the bus", slog.String("peer", name))
 	}
 }
 
