@@ -297,6 +297,12 @@ func bracket(b []byte) (int, *StreamError) {
 
 var errBracket = malformed("]]> in character data")
 
+// cdataEnd is bracket for a CDATA section, which ends with what is an error in text.
+func cdataEnd(b []byte) (n int, ended bool) {
+	n, err := bracket(b)
+	return n, err != nil
+}
+
 // cdata passes over a CDATA section.
 func (w *work) cdata(b []byte) (more bool, err *StreamError) {
 	i := w.pos
@@ -310,9 +316,8 @@ func (w *work) cdata(b []byte) (more bool, err *StreamError) {
 		var n int
 		switch {
 		case c == ']':
-			var end *StreamError
-			n, end = bracket(b[i:])
-			if ended := end != nil; ended { // what is an error in text ends the section
+			var ended bool
+			if n, ended = cdataEnd(b[i:]); ended {
 				w.mode, w.pos = inText, i+len("]]>")
 				return false, nil
 			}
