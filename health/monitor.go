@@ -297,8 +297,8 @@ func (m *Monitor) check(ctx context.Context, w *watched, e Endpoint) (wait time.
 		return 0
 	}
 	m.update(func(u *update) {
-		if generation != m.generation {
-			return // the question has changed meanwhile: ask again
+		if generation != m.generation || ctx.Err() != nil {
+			return // the question has changed meanwhile: ask again; or the node has left
 		}
 		first := w.machine.state == Unknown
 		w.checked(u.now, answer, err)

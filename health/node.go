@@ -85,9 +85,14 @@ func (w *watched) hasten(after time.Duration) {
 	}
 }
 
+// leastPause lies between checks however many sessions fail meanwhile: a node in trouble
+// is not to be asked without end.
+const leastPause = 20 * time.Millisecond
+
 // pause waits for the time of the next check, and says whether it has come: not
 // when ctx is done.
 func (w *watched) pause(ctx context.Context, wait time.Duration) bool {
+	soonest := time.Now().Add(leastPause)
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for {
@@ -95,7 +100,7 @@ func (w *watched) pause(ctx context.Context, wait time.Duration) bool {
 		case <-timer.C:
 			return true
 		case after := <-w.sooner:
-			timer.Reset(after)
+			timer.Reset(max(after, time.Until(soonest)))
 		case <-ctx.Done():
 			return false
 		}
