@@ -101,7 +101,7 @@ func (c Consul) client() (*api.Client, error) {
 	config := &api.Config{Address: c.Address, TokenFile: c.TokenFile, Datacenter: c.Datacenter}
 	if c.TLS != nil {
 		config.Address = "https://" + c.Address
-		config.TLSConfig = api.TLSConfig{CAFile: c.TLS.CAFile, CertFile: c.TLS.CertFile, KeyFile: c.TLS.KeyFile}
+		config.TLSConfig = api.TLSConfig{CAFile: c.TLS.CAFile, CertFile: c.TLS.CertFile, KeyFile: c.TLS.KeyFile, Address: c.TLS.ServerName}
 	}
 	client, err := api.NewClient(config)
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 type pursuit struct {
 	*Watcher
 
-	apply   func(Update)
+	apply   func(Update) error
 	running sync.WaitGroup // the goroutines that ask Consul
 
 	documents <-chan answer // nil when the document is a file
@@ -33,6 +33,8 @@ type pursuit struct {
 	lost      bool // Consul has lost its state, and has nothing about nodes since
 
 	announced *Update
+	failed    *Update   // could not be applied, nil when all could …
+	retry     time.Time // … and is tried again then
 }
 
 // draft is a document, and what it says if it is good.
@@ -90,6 +92,7 @@ func (p *pursuit) lookAtFile(ctx context.Context) {
 
 // lookAgain considers the document as it is now.
 func (p *pursuit) lookAgain(ctx context.Context) {
+	p.retry = time.Time{}
 	d := draft{data: p.latest.data, version: p.latest.version}
 	if p.options.File != "" {
 		data, err := os.ReadFile(p.options.File)
@@ -112,6 +115,7 @@ func (p *pursuit) takeDocument(ctx context.Context, a answer) {
 		p.makeDo(ctx)
 	case len(a.pairs) == 0:
 		p.verdict(ctx, draft{}, ErrNoDocument)
+		p.latest = draft{} // what comes back is considered anew, also under the same index
 		p.makeDo(ctx)
 	case a.pairs[0].ModifyIndex != p.latest.version:
 		if p.consider(ctx, draft{data: a.pairs[0].Value, version: a.pairs[0].ModifyIndex}) != nil {
@@ -253,15 +257,25 @@ func (p *pursuit) announce(ctx context.Context) {
 		return
 	}
 	next := Update{Proxy: p.good.proxy, Overrides: maps.Clone(p.overrides), Version: p.good.version}
-	if p.announced != nil && p.announced.same(next) {
+	if p.announced != nil && p.failed == nil && p.announced.same(next) {
 		return
 	}
-	p.announced = &next
+	if p.failed != nil && p.failed.same(next) && time.Now().Before(p.retry) {
+		return
+	}
+	if err := p.apply(next); err != nil { // what cannot be applied now may be later
+		p.failed, p.retry = &next, time.Now().Add(applyAgain)
+		return
+	}
+	p.announced, p.failed = &next, nil
 	if err := p.cache(next.Proxy.Cluster).write(p.good, next.Overrides); err != nil {
 		p.options.Logger.WarnContext(ctx, "the configuration could not be kept for a start without Consul", slog.Any("error", err))
 	}
-	p.apply(next)
 }
+
+// applyAgain lies between attempts to apply a good configuration that could not be
+// applied, as when a port is taken.
+const applyAgain = 5 * time.Second
 
 func (u Update) same(v Update) bool {
 	return u.Version == v.Version && maps.Equal(u.Overrides, v.Overrides) && len(Diff(u.Proxy, v.Proxy)) == 0

@@ -102,10 +102,12 @@ func (w *Watcher) Reload() {
 }
 
 // Run calls apply with the first good configuration and then with each one that
-// differs, from one goroutine, until ctx ends; then it returns nil. It fails only
+// differs, from one goroutine, until ctx ends; then it returns nil. One that apply returns
+// an error for is tried again every few seconds, and is not kept for a start without
+// Consul before it could be applied. Run fails only
 // when the document is a file that is not good to begin with; the error is that of
 // LoadProxy.
-func (w *Watcher) Run(ctx context.Context, apply func(Update)) error {
+func (w *Watcher) Run(ctx context.Context, apply func(Update) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	r := &pursuit{Watcher: w, apply: apply}
 	defer r.running.Wait()

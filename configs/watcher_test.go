@@ -36,11 +36,12 @@ func watch(t *testing.T, o configs.WatcherOptions) *watching {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		err := w.Run(ctx, func(u configs.Update) {
+		err := w.Run(ctx, func(u configs.Update) error {
 			select {
 			case watching.updates <- u:
 			case <-ctx.Done():
 			}
+			return nil
 		})
 		if err != nil {
 			t.Errorf("the watcher ended: %v", err)
@@ -262,7 +263,7 @@ func TestWatchFileThatIsBadToBeginWith(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return w.Run(t.Context(), func(configs.Update) { t.Error("got an update") })
+		return w.Run(t.Context(), func(configs.Update) error { t.Error("got an update"); return nil })
 	}
 	if err := run(); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("without a file: got %v", err)
@@ -324,5 +325,41 @@ func TestNewWatcherNeedsASource(t *testing.T) {
 		if _, err := configs.NewWatcher(o); err == nil {
 			t.Errorf("%+v was taken", o)
 		}
+	}
+}
+
+// What is good and cannot be applied is tried again, at once when somebody asks for it.
+func TestWatchUnappliable(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "front.yaml")
+	writeCertificate(t, dir)
+	write(t, file, attempts("5"))
+	w, err := configs.NewWatcher(configs.WatcherOptions{File: file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	tries := make(chan configs.Update)
+	ended := make(chan error, 1)
+	go func() {
+		refusals := 2
+		ended <- w.Run(ctx, func(u configs.Update) error {
+			tries <- u
+			if refusals--; refusals >= 0 {
+				return errors.New("a port is taken")
+			}
+			return nil
+		})
+	}()
+	<-tries
+	for range 2 {
+		w.Reload()
+		if u := <-tries; u.Proxy.Limits.LoginAttempts != 5 {
+			t.Errorf("tried again with %d login attempts, want 5", u.Proxy.Limits.LoginAttempts)
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }

@@ -81,7 +81,7 @@ func TestConfigStatusAndMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	if err := w.Run(ctx, func(configs.Update) { cancel() }); err != nil {
+	if err := w.Run(ctx, func(configs.Update) error { cancel(); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	status := configStatusOf(w.Status())

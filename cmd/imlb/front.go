@@ -92,12 +92,15 @@ func (f *front) run(ctx context.Context) error {
 		case <-following.Done():
 		}
 	})
-	err := f.watcher.Run(following, func(u configs.Update) {
+	err := f.watcher.Run(following, func(u configs.Update) error {
 		if f.server != nil {
-			f.change(ctx, u)
-		} else if err := f.start(ctx, u); err != nil {
+			return f.change(ctx, u)
+		}
+		err := f.start(ctx, u)
+		if err != nil {
 			stopFollowing(err)
 		}
+		return err
 	})
 	stopFollowing(nil)
 	watching.Wait()
@@ -196,19 +199,23 @@ func (f *front) adopt(doc configs.Proxy, pools map[string]*runningPool) {
 }
 
 // change goes over to another configuration. One that cannot be applied, although
-// it is valid, is refused as a whole, and what is in force stays.
-func (f *front) change(ctx context.Context, u configs.Update) {
+// it is valid, is refused as a whole, and what is in force stays. What operators say
+// of nodes counts in any case.
+func (f *front) change(ctx context.Context, u configs.Update) error {
+	var err error
 	if !reflect.DeepEqual(u.Proxy, f.doc) {
-		if err := f.changeDocument(ctx, u); err != nil {
-			f.log.ErrorContext(ctx, "configuration cannot be applied; the one before stays in force",
+		if err = f.changeDocument(ctx, u); err != nil {
+			f.log.ErrorContext(ctx, "configuration cannot be applied yet; the one before stays in force",
 				slog.Uint64("version", u.Version), slog.Any("error", err))
 			f.refuse(err)
-			return
 		}
+	} else {
+		f.refuse(nil) // back to what is in force
 	}
 	for _, p := range f.pools {
 		p.setOverrides(u.Overrides)
 	}
+	return err
 }
 
 // changeDocument applies another document as a difference. All that can fail comes
