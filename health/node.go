@@ -92,7 +92,7 @@ const leastPause = 20 * time.Millisecond
 // pause waits for the time of the next check, and says whether it has come: not
 // when ctx is done.
 func (w *watched) pause(ctx context.Context, wait time.Duration) bool {
-	soonest := time.Now().Add(leastPause)
+	soonest := time.Now().Add(min(wait, leastPause))
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for {
