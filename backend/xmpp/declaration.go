@@ -6,17 +6,17 @@ import "bytes"
 const maxDeclaration = 256
 
 // declaration finds and checks the XML declaration that the stream begins with.
-func (w *work) declaration(b []byte) (more bool, err *StreamError) {
+func (w *work) declaration(b []byte) (progress, *StreamError) {
 	window := b[:min(len(b), maxDeclaration)]
 	n := bytes.Index(window, []byte("?>"))
 	switch {
 	case n >= 0:
 		w.mode, w.pos = inProlog, n+len("?>")
-		return false, checkDeclaration(b[:n+1])
+		return onward, checkDeclaration(b[:n+1])
 	case len(window) == maxDeclaration:
-		return false, malformed("XML declaration without an end")
+		return onward, malformed("XML declaration without an end")
 	default:
-		return true, nil
+		return short, nil
 	}
 }
 
@@ -32,8 +32,9 @@ func checkDeclaration(b []byte) *StreamError {
 	// With a '>' for its '?' it reads as a start tag.
 	tag := append(bytes.Clone(b[:len(b)-1]), '>')
 	wanted := []string{"version", "encoding", "standalone"}
+	var a attribute
 	for i := n.to; ; {
-		a, next, more, err := nextAttr(tag, i)
+		next, more, err := a.read(tag, i)
 		switch {
 		case err != nil:
 			return err
@@ -86,14 +87,14 @@ func equalFold(s, lower string) bool {
 }
 
 // prolog passes over the whitespace between XML declaration and stream header.
-func (w *work) prolog(b []byte) (more bool, err *StreamError) {
+func (w *work) prolog(b []byte) (progress, *StreamError) {
 	w.pos = skipBlank(b, w.pos)
 	if w.pos == len(b) {
-		return true, nil
+		return short, nil
 	}
 	if b[w.pos] != '<' {
-		return false, malformed("stream header expected")
+		return onward, malformed("stream header expected")
 	}
 	w.mode = atMarkup
-	return false, nil
+	return onward, nil
 }

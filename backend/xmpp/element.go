@@ -39,26 +39,24 @@ func view(raw []byte) (Element, *StreamError) {
 	if len(raw) < 2 || raw[0] != '<' {
 		return Element{}, malformed("start tag expected")
 	}
-	end, _, _ := tagEnd(raw, 1, 0)
-	if end <= 0 {
-		return Element{}, malformed("start tag without an end")
-	}
-	n, err := readName(raw[:end], 1)
+	n, err := readName(raw, 1)
 	if err != nil {
 		return Element{}, err
 	}
+	var a attribute
 	for i := n.to; ; {
-		_, next, more, err := nextAttr(raw[:end], i)
-		switch {
-		case err != nil:
+		next, more, err := a.read(raw, i)
+		if err != nil {
 			return Element{}, err
-		case more:
-			i = next
-		case next != end-1 && (next != end-2 || raw[next] != '/'):
-			return Element{}, malformed("/ inside a tag")
-		default:
-			return Element{raw: raw, name: n, body: end, empty: next == end-2}, nil
 		}
+		if i = next; more {
+			continue
+		}
+		end, err := startTagEnd(raw, i)
+		if err != nil {
+			return Element{}, err
+		}
+		return Element{raw: raw, name: n, body: end, empty: raw[i] == '/'}, nil
 	}
 }
 
@@ -146,7 +144,8 @@ func knownSpace(uri []byte) string {
 func attributes(tag []byte, n name) iter.Seq[attribute] {
 	return func(yield func(attribute) bool) {
 		for i := n.to; ; {
-			a, next, more, err := nextAttr(tag, i)
+			var a attribute
+			next, more, err := a.read(tag, i)
 			if err != nil || !more || !yield(a) {
 				return
 			}

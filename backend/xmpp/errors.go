@@ -75,6 +75,7 @@ const (
 type StreamError struct {
 	Condition string
 	Text      string
+	App       string // an application-specific condition (§4.9.4), as an element; "" for none
 }
 
 // Error returns the condition and the text.
@@ -89,6 +90,7 @@ func (e *StreamError) Error() string {
 func (e *StreamError) Append(dst []byte) []byte {
 	dst = append(dst, "<stream:error>"...)
 	dst = appendCondition(dst, e.Condition, e.Text, NSStreams)
+	dst = append(dst, e.App...)
 	return append(dst, "</stream:error>"...)
 }
 
@@ -110,6 +112,7 @@ type StanzaError struct {
 	Type      string // one of the Error constants above; "" for the condition's usual type
 	Condition string
 	Text      string
+	App       string // an application-specific condition (§8.3.4), as an element; "" for none
 }
 
 // NewStanzaError returns an error of the type that is usual for its condition.
@@ -135,6 +138,7 @@ func (e *StanzaError) Append(dst []byte) []byte {
 	dst = AppendEscaped(dst, kind)
 	dst = append(dst, "'>"...)
 	dst = appendCondition(dst, e.Condition, e.Text, NSStanzas)
+	dst = append(dst, e.App...)
 	return append(dst, "</error>"...)
 }
 

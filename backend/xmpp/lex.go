@@ -2,6 +2,8 @@ package xmpp
 
 import (
 	"bytes"
+	"encoding/binary"
+	"math/bits"
 	"unicode/utf8"
 )
 
@@ -11,9 +13,8 @@ const (
 	isNameByte              // those, digits, '-' and '.'
 	isBlank                 // space, tab, line feed, carriage return
 	stopsTag                // what matters when the end of a tag is looked for
-	stopsText               // what needs a look in character data
+	stopsText               // what needs a look in character data and CDATA sections
 	stopsValue              // what needs a look in an attribute value
-	stopsCDATA              // what needs a look in a CDATA section
 )
 
 // class maps each byte to its classes.
@@ -21,7 +22,7 @@ var class = classes()
 
 func classes() (t [256]uint8) {
 	for c := range 0x20 {
-		t[c] |= stopsText | stopsValue | stopsCDATA
+		t[c] |= stopsText | stopsValue
 	}
 	for _, c := range []byte(" \t\r\n") {
 		t[c] = isBlank
@@ -35,18 +36,17 @@ func classes() (t [256]uint8) {
 		t[c] |= isNameByte
 	}
 	for c := utf8.RuneSelf; c < len(t); c++ {
-		t[c] |= stopsText | stopsValue | stopsCDATA
-	}
-	for _, c := range []byte("<&") {
 		t[c] |= stopsText | stopsValue
+	}
+	for _, c := range []byte("<>&") {
+		t[c] |= stopsText
+	}
+	for _, c := range []byte("<&\"'") {
+		t[c] |= stopsValue
 	}
 	for _, c := range []byte("<>\"'") {
 		t[c] |= stopsTag
 	}
-	for _, c := range []byte("\"'") {
-		t[c] |= stopsValue
-	}
-	t[']'] |= stopsText | stopsCDATA
 	return t
 }
 
@@ -61,6 +61,11 @@ type name struct{ from, local, to int }
 func (n name) of(b []byte) []byte      { return b[n.from:n.to] }
 func (n name) localOf(b []byte) []byte { return b[n.local:n.to] }
 func (n name) prefixed() bool          { return n.local > n.from }
+
+// same tells whether both names are written the same.
+func (n name) same(b []byte, other name) bool {
+	return n.to-n.from == other.to-other.from && bytes.Equal(n.of(b), other.of(b))
+}
 
 func (n name) prefixOf(b []byte) []byte {
 	if !n.prefixed() {
@@ -77,15 +82,11 @@ type attribute struct {
 }
 
 // declares returns the prefix that the attribute declares, empty for the default namespace.
-func (a attribute) declares(b []byte) (prefix []byte, ok bool) {
-	n := a.name.of(b)
-	if !bytes.HasPrefix(n, []byte("xmlns")) {
-		return nil, false
+func (a *attribute) declares(b []byte) (prefix []byte, ok bool) {
+	if a.name.prefixed() {
+		return a.name.localOf(b), string(a.name.prefixOf(b)) == "xmlns"
 	}
-	if len(n) == len("xmlns") {
-		return nil, true
-	}
-	return a.name.localOf(b), a.name.prefixed() && a.name.local-a.name.from == len("xmlns:")
+	return nil, string(a.name.of(b)) == "xmlns"
 }
 
 func malformed(text string) *StreamError {
@@ -100,20 +101,76 @@ func skipBlank(b []byte, i int) int {
 	return i
 }
 
+// A stopSet is what skipPlain stops at: the bytes of a class. To find them in words, it says
+// the same in other terms: control characters, what is not ASCII, '<', '>', and what equals mark
+// when the bits of fold are set in it. That may be a few more.
+type stopSet struct {
+	class      uint8
+	fold, mark uint64 // eight times
+}
+
+var (
+	textStops  = stopSet{class: stopsText, mark: ones * '&'}
+	valueStops = stopSet{class: stopsValue, fold: ones * ('\'' ^ '"'), mark: ones * '\''} // '"', '#', '&' and '\''
+)
+
+// What is eight times 1, and eight times the highest bit, in a word.
+const (
+	ones = 0x0101010101010101
+	high = 0x8080808080808080
+)
+
+// skipPlain returns the position of the first byte from i on that may be of s, or the end. It
+// looks at two words at a time.
+func skipPlain(b []byte, i int, s stopSet) int {
+	for ; i <= len(b)-16; i += 16 {
+		p := (*[16]byte)(b[i:])
+		x := s.in(binary.LittleEndian.Uint64(p[:8])) & high
+		y := s.in(binary.LittleEndian.Uint64(p[8:])) & high
+		switch {
+		case x != 0:
+			return i + bits.TrailingZeros64(x)/8
+		case y != 0:
+			return i + 8 + bits.TrailingZeros64(y)/8
+		}
+	}
+	for i < len(b) && class[b[i]]&s.class == 0 {
+		i++
+	}
+	return i
+}
+
+// in sets the highest bit of each byte of x that is of s, and says nothing with the others. In
+// ASCII, subtracting sets that bit where it borrows, in what is less than the subtrahend; the
+// byte that was borrowed from may have it, too, but stands behind one of s. '<' and '>' differ
+// in one bit.
+func (s stopSet) in(x uint64) uint64 {
+	angle := (x | ones*('<'^'>')) ^ ones*'>'
+	mark := (x | s.fold) ^ s.mark
+	return x | (x - ones*' ') | (angle - ones) | (mark - ones)
+}
+
 // readName reads the qualified name at i.
-func readName(b []byte, i int) (n name, err *StreamError) {
-	end, err := readPart(b, i)
-	if err != nil {
-		return name{}, err
+func readName(b []byte, i int) (name, *StreamError) {
+	end := skipName(b, i)
+	if end > i && end < len(b) && b[end] < utf8.RuneSelf && b[end] != ':' && class[b[i]]&isNameStart != 0 {
+		return name{from: i, local: i, to: end}, nil // as most are
 	}
-	if end >= len(b) || b[end] != ':' {
-		return name{from: i, local: i, to: end}, nil
+	to, err := readPart(b, i)
+	if err != nil || to == len(b) || b[to] != ':' {
+		return name{from: i, local: i, to: to}, err
 	}
-	to, err := readPart(b, end+1)
-	if err != nil {
-		return name{}, err
+	local := to + 1
+	to, err = readPart(b, local)
+	return name{from: i, local: local, to: to}, err
+}
+
+// skipName returns the end of the ASCII that may be part of a name at i.
+func skipName(b []byte, i int) int {
+	for i < len(b) && class[b[i]]&isNameByte != 0 {
+		i++
 	}
-	return name{from: i, local: end + 1, to: to}, nil
+	return i
 }
 
 // readPart returns the end of the name without colon (NCName) at i.
@@ -133,12 +190,12 @@ func readPart(b []byte, i int) (int, *StreamError) {
 			return i, errUTF8
 		}
 		if !isNameRune(r) || i == from && !isNameStartRune(r) {
-			return i, malformed("character not allowed in a name")
+			return i, errNameChar
 		}
 		i += n
 	}
 	if i == from || b[from] < utf8.RuneSelf && class[b[from]]&isNameStart == 0 {
-		return i, malformed("name expected")
+		return i, errName
 	}
 	return i, nil
 }
@@ -162,48 +219,70 @@ func isNameRune(r rune) bool {
 	return isNameStartRune(r) || r == 0xB7 || r >= 0x300 && r <= 0x36F || r == 0x203F || r == 0x2040
 }
 
-var errUTF8 = &StreamError{Condition: UnsupportedEncoding, Text: "invalid UTF-8"}
+// What is found wrong with a tag may be only that the rest is still to come, so it costs no
+// allocation.
+var (
+	errUTF8      = &StreamError{Condition: UnsupportedEncoding, Text: "invalid UTF-8"}
+	errChar      = malformed("character not allowed in XML")
+	errName      = malformed("name expected")
+	errNameChar  = malformed("character not allowed in a name")
+	errNoSpace   = malformed("space expected between attributes")
+	errNoValue   = malformed("attribute without a value")
+	errNoQuote   = malformed("attribute value without quotes")
+	errValueEnd  = malformed("attribute value without an end")
+	errValueChar = malformed("character not allowed in an attribute value")
+	errSlash     = malformed("/ inside a tag")
+)
 
-// nextAttr reads the attribute after position i of a start tag. more is false when there is
-// none, and next is then the position of the tag's ">" or "/>".
-func nextAttr(b []byte, i int) (a attribute, next int, more bool, err *StreamError) {
+// read reads the attribute after position i of a start tag, and returns where it ends. more is
+// false when there is none, and next is then the position of the tag's ">" or "/>".
+func (a *attribute) read(b []byte, i int) (next int, more bool, err *StreamError) {
 	at := skipBlank(b, i)
 	if at < len(b) && (b[at] == '>' || b[at] == '/') {
-		return a, at, false, nil
+		return at, false, nil
 	}
 	if at == i {
-		return a, i, false, malformed("space expected between attributes")
+		return i, false, errNoSpace
 	}
 	if a.name, err = readName(b, at); err != nil {
-		return a, i, false, err
+		return i, false, err
 	}
 	at = skipBlank(b, a.name.to)
 	if at >= len(b) || b[at] != '=' {
-		return a, i, false, malformed("attribute without a value")
+		return i, false, errNoValue
 	}
 	at = skipBlank(b, at+1)
 	if at >= len(b) || b[at] != '"' && b[at] != '\'' {
-		return a, i, false, malformed("attribute value without quotes")
+		return i, false, errNoQuote
 	}
 	a.value.from = at + 1
 	if a.value.to, err = valueEnd(b, at+1, b[at]); err != nil {
-		return a, i, false, err
+		return i, false, err
 	}
-	return a, a.value.to + 1, true, nil
+	return a.value.to + 1, true, nil
+}
+
+// startTagEnd returns where the start tag ends whose ">" or "/>" is at i.
+func startTagEnd(b []byte, i int) (end int, err *StreamError) {
+	if b[i] == '/' {
+		i++
+	}
+	if i == len(b) || b[i] != '>' {
+		return 0, errSlash
+	}
+	return i + 1, nil
 }
 
 // valueEnd returns the position of the quote that ends the attribute value at i.
 func valueEnd(b []byte, i int, quote byte) (int, *StreamError) {
-	for i < len(b) {
-		c := b[i]
-		if class[c]&stopsValue == 0 {
-			i++
-			continue
+	for {
+		if i = skipPlain(b, i, valueStops); i == len(b) {
+			return i, errValueEnd
 		}
-		switch {
+		switch c := b[i]; {
 		case c == quote:
 			return i, nil
-		case c == '"' || c == '\'':
+		case class[c]&stopsValue == 0 || c == '"' || c == '\'':
 			i++
 		case c == '&' || c >= utf8.RuneSelf:
 			n, err := escapedOrWide(b[i:])
@@ -211,14 +290,13 @@ func valueEnd(b []byte, i int, quote byte) (int, *StreamError) {
 				return i, err
 			}
 			if n == 0 {
-				return i, malformed("attribute value without an end")
+				return i, errValueEnd
 			}
 			i += n
 		default:
-			return i, malformed("character not allowed in an attribute value")
+			return i, errValueChar
 		}
 	}
-	return i, malformed("attribute value without an end")
 }
 
 // escapedOrWide checks the reference or the non-ASCII character that b begins with
@@ -227,15 +305,17 @@ func escapedOrWide(b []byte) (int, *StreamError) {
 	if b[0] == '&' {
 		return reference(b)
 	}
-	if !utf8.FullRune(b) {
-		return 0, nil
+	if b[0] >= 0xC2 && b[0] < 0xE0 && len(b) > 1 && b[1]&0xC0 == 0x80 {
+		return 2, nil // most alphabets
 	}
 	r, n := utf8.DecodeRune(b)
-	if r == utf8.RuneError && n == 1 {
+	switch {
+	case r == utf8.RuneError && n == 1 && utf8.FullRune(b):
 		return 0, errUTF8
-	}
-	if r == 0xFFFE || r == 0xFFFF {
-		return 0, malformed("character not allowed in XML")
+	case r == utf8.RuneError && n == 1:
+		return 0, nil
+	case r == 0xFFFE || r == 0xFFFF:
+		return 0, errChar
 	}
 	return n, nil
 }

@@ -6,7 +6,8 @@ import "bytes"
 // element n, and checks that all prefixes of the tag are declared (XML-NAMES §5 and §6).
 func (w *work) checkNamespaces(b []byte, n name) *StreamError {
 	prefixed := 0
-	for _, a := range w.attrs {
+	for i := range w.attrs {
+		a := &w.attrs[i]
 		switch prefix, declares := a.declares(b); {
 		case declares:
 			if err := w.bind(b, prefix, a); err != nil {
@@ -29,7 +30,7 @@ func (w *work) checkNamespaces(b []byte, n name) *StreamError {
 var errPrefix = &StreamError{Condition: BadNamespacePrefix, Text: "prefix that is not declared"}
 
 // bind takes in the declaration a of a prefix, which is empty for the default namespace.
-func (w *work) bind(b, prefix []byte, a attribute) *StreamError {
+func (w *work) bind(b, prefix []byte, a *attribute) *StreamError {
 	uri := a.value.of(b)
 	isXML := string(prefix) == "xml"
 	switch {
@@ -108,19 +109,21 @@ var (
 // way of different prefixes (XML-NAMES §6.3).
 func (w *work) checkPrefixes(b []byte) *StreamError {
 	qualified := w.attrs[:0] // the others are not needed any more
-	for _, a := range w.attrs {
+	for i := range w.attrs {
+		a := &w.attrs[i]
 		if _, declares := a.declares(b); declares || !a.name.prefixed() {
 			continue
 		}
 		if a.bound = w.lookup(b, a.name.prefixOf(b)); a.bound == unbound {
 			return errPrefix
 		}
-		for _, other := range qualified {
+		for j := range qualified {
+			other := &qualified[j]
 			if bytes.Equal(a.name.localOf(b), other.name.localOf(b)) && bytes.Equal(w.uri(b, a.bound), w.uri(b, other.bound)) {
 				return malformed("attribute given twice")
 			}
 		}
-		qualified = append(qualified, a)
+		qualified = append(qualified, *a)
 	}
 	return nil
 }

@@ -1,16 +1,15 @@
 package xmpp
 
 import (
-	"bytes"
 	"encoding/base64"
 	"strings"
-	"unicode/utf8"
 )
 
 // SASLKind says which SASL element a frame is.
 type SASLKind uint8
 
-// The SASL elements (RFC 6120 §6.4).
+// The SASL elements (RFC 6120 §6.4), and those that SASL2 has besides (XEP-0388). There
+// SASLAuth is called <authenticate/>.
 const (
 	SASLAuth SASLKind = 1 + iota
 	SASLResponse
@@ -18,6 +17,9 @@ const (
 	SASLChallenge
 	SASLSuccess
 	SASLFailure
+	SASLContinue // SASL2: the mechanism has succeeded, and tasks are left (§2.6.2)
+	SASLNext     // SASL2: the client begins a task (§2.6.3)
+	SASLTaskData // SASL2: a step of a task, either way
 )
 
 // String returns the element's name.
@@ -35,6 +37,12 @@ func (k SASLKind) String() string {
 		return "success"
 	case SASLFailure:
 		return "failure"
+	case SASLContinue:
+		return "continue"
+	case SASLNext:
+		return "next"
+	case SASLTaskData:
+		return "task-data"
 	default:
 		return "unknown"
 	}
@@ -58,6 +66,8 @@ type SASLFrame struct {
 	HasPayload bool   // false: no data at all; true with an empty Payload: "="
 	Condition  string // of SASLFailure
 	Text       string // of SASLFailure, optional
+	SASL2      bool   // the element is one of SASL2; see ParseSASL2
+	User       string // of SASLSuccess in SASL2: the authorization identifier, as written
 }
 
 // A SASLError fails a SASL negotiation (RFC 6120 §6.5).
@@ -138,6 +148,9 @@ func (f *SASLFrame) readPayload(e Element) error {
 
 // Append appends the frame as an element.
 func (f SASLFrame) Append(dst []byte) []byte {
+	if f.SASL2 {
+		return f.appendSASL2(dst)
+	}
 	dst = append(dst, '<')
 	dst = append(dst, f.Kind.String()...)
 	dst = appendAttr(dst, Attr{"xmlns", NSSASL})
@@ -150,10 +163,8 @@ func (f SASLFrame) Append(dst []byte) []byte {
 		dst = append(dst, f.Condition...)
 		dst = append(dst, "/>"...)
 		dst = f.appendText(dst)
-	case len(f.Payload) > 0:
-		dst = base64.StdEncoding.AppendEncode(dst, f.Payload)
-	case f.HasPayload:
-		dst = append(dst, '=')
+	default:
+		dst = appendPayload(dst, f.Payload, f.HasPayload)
 	}
 	if len(dst) == body {
 		return append(dst[:body-1], "/>"...)
@@ -170,88 +181,4 @@ func (f SASLFrame) appendText(dst []byte) []byte {
 	dst = append(dst, "<text xml:lang='en'>"...)
 	dst = AppendEscaped(dst, f.Text)
 	return append(dst, "</text>"...)
-}
-
-// SASLName reads the names out of the initial response of PLAIN (RFC 4616), SCRAM-* (RFC 5802)
-// or EXTERNAL (RFC 4422 appendix A; there is only an authzid). The names are as the client wrote
-// them, not prepared. The error is a *SASLError: invalid-mechanism for another mechanism,
-// malformed-request for what breaks the mechanism's syntax.
-func SASLName(mechanism string, initial []byte) (authzid, authcid string, err error) {
-	switch {
-	case !utf8.Valid(initial):
-		return "", "", &SASLError{Condition: MalformedRequest, Text: "invalid UTF-8"}
-	case mechanism == "PLAIN":
-		return plainName(initial)
-	case strings.HasPrefix(mechanism, "SCRAM-"):
-		return scramName(initial, strings.HasSuffix(mechanism, "-PLUS"))
-	case mechanism == "EXTERNAL":
-		if bytes.IndexByte(initial, 0) >= 0 {
-			return "", "", &SASLError{Condition: MalformedRequest, Text: "NUL in EXTERNAL data"}
-		}
-		return string(initial), "", nil
-	default:
-		return "", "", &SASLError{Condition: InvalidMechanism}
-	}
-}
-
-// plainName reads [authzid] NUL authcid NUL passwd (RFC 4616 §2).
-func plainName(initial []byte) (authzid, authcid string, err error) {
-	parts := bytes.Split(initial, []byte{0})
-	if len(parts) != 3 || len(parts[1]) == 0 || len(parts[2]) == 0 {
-		return "", "", &SASLError{Condition: MalformedRequest, Text: "not PLAIN data"}
-	}
-	return string(parts[0]), string(parts[1]), nil
-}
-
-var errSCRAM = &SASLError{Condition: MalformedRequest, Text: "not a SCRAM message"}
-
-// scramName reads gs2-cbind-flag "," [authzid] "," "n=" name "," "r=" nonce [extensions]
-// (RFC 5802 §7), where the flag is "p=" with a mechanism for channel binding only.
-func scramName(initial []byte, plus bool) (authzid, authcid string, err error) {
-	parts := strings.SplitN(string(initial), ",", 4)
-	if len(parts) != 4 {
-		return "", "", errSCRAM
-	}
-	flag, zid, cid, nonce := parts[0], parts[1], parts[2], parts[3]
-	if binds := strings.HasPrefix(flag, "p=") && len(flag) > len("p="); binds != plus || !binds && flag != "n" && flag != "y" {
-		return "", "", errSCRAM
-	}
-	if zid != "" {
-		if authzid, err = saslName(zid, "a="); err != nil {
-			return "", "", err
-		}
-	}
-	if authcid, err = saslName(cid, "n="); err != nil { // "m=" would be an extension that nobody knows
-		return "", "", err
-	}
-	nonce, _, _ = strings.Cut(nonce, ",")
-	if !strings.HasPrefix(nonce, "r=") || len(nonce) == len("r=") {
-		return "", "", errSCRAM
-	}
-	return authzid, authcid, nil
-}
-
-// saslName decodes an attribute that is a name, in which "=2C" is a comma, "=3D" an equals
-// sign, and no other "=" may be (RFC 5802 §5.1).
-func saslName(attr, key string) (string, error) {
-	value, ok := strings.CutPrefix(attr, key)
-	if !ok || value == "" || strings.IndexByte(value, 0) >= 0 {
-		return "", errSCRAM
-	}
-	before, rest, found := strings.Cut(value, "=")
-	var name strings.Builder
-	name.WriteString(before)
-	for found {
-		switch {
-		case strings.HasPrefix(rest, "2C"):
-			name.WriteByte(',')
-		case strings.HasPrefix(rest, "3D"):
-			name.WriteByte('=')
-		default:
-			return "", errSCRAM
-		}
-		before, rest, found = strings.Cut(rest[2:], "=")
-		name.WriteString(before)
-	}
-	return name.String(), nil
 }

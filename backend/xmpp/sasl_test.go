@@ -135,12 +135,37 @@ func TestSASLName(t *testing.T) {
 		{"EXTERNAL", "alice@example.com", "alice@example.com", "", ""},
 		{"EXTERNAL", "a\x00b", "", "", xmpp.MalformedRequest},
 
+		{"X-OAUTH2", "\x00alice\x00token", "", "alice", ""},
+
+		// RFC 7628 §4.1 and §4.3, and what is none.
+		{"OAUTHBEARER", "n,a=user@example.com,\x01host=server.example.com\x01port=143\x01auth=Bearer vF9dft4qmT\x01\x01", "user@example.com", "", ""},
+		{"OAUTHBEARER", "n,,\x01auth=Bearer x\x01\x01", "", "", ""},
+		{"OAUTHBEARER", "y,a=a=2Cb,\x01\x01", "a,b", "", ""},
+		{"OAUTHBEARER", "n,a=\xff,\x01\x01", "", "", xmpp.MalformedRequest},
+		{"OAUTHBEARER", "n,b=user,\x01\x01", "", "", xmpp.MalformedRequest},
+		{"OAUTHBEARER", "p=x,,\x01\x01", "", "", xmpp.MalformedRequest},
+		{"OAUTHBEARER", "n,a=user\x01\x01", "", "", xmpp.MalformedRequest},
+		{"OAUTHBEARER", "n,a=user,x\x01\x01", "", "", xmpp.MalformedRequest},
+		{"OAUTHBEARER", "n,,\x01auth=Bearer x\x01", "", "", xmpp.MalformedRequest},
+		{"OAUTHBEARER", "n,,\x01\x01\x01", "", "", xmpp.MalformedRequest},
+		{"OAUTHBEARER", "\x01", "", "", xmpp.MalformedRequest},
+		{"OAUTHBEARER", "", "", "", xmpp.MalformedRequest},
+
+		{"HT-SHA-256-NONE", "alice\x00\xff\x00\x01", "", "alice", ""},
+		{"HT-SHA-256-NONE", "\xff\x00\x01", "", "", xmpp.MalformedRequest},
+		{"HT-SHA-256-EXPR", "alice", "", "", xmpp.MalformedRequest},
+		{"HT-SHA-256-EXPR", "alice\x00", "", "", xmpp.MalformedRequest},
+		{"HT-SHA-256-EXPR", "\x00hash", "", "", xmpp.MalformedRequest},
+
 		{"DIGEST-MD5", "", "", "", xmpp.InvalidMechanism},
 		{"plain", "\x00alice\x00secret", "", "", xmpp.InvalidMechanism},
 	} {
 		authzid, authcid, err := xmpp.SASLName(tc.mechanism, []byte(tc.initial))
 		if saslCondition(err) != tc.condition || authzid != tc.authzid || authcid != tc.authcid {
 			t.Errorf("%s %q: got %q, %q, %v", tc.mechanism, tc.initial, authzid, authcid, err)
+		}
+		if xmpp.NamesUser(tc.mechanism) == (tc.condition == xmpp.InvalidMechanism) {
+			t.Errorf("%s: NamesUser is wrong", tc.mechanism)
 		}
 	}
 }

@@ -8,7 +8,8 @@ type Limits struct {
 	MaxAttrs int // attributes of one tag, and prefixes declared at one place; default 64
 }
 
-func (l Limits) withDefaults() Limits {
+// WithDefaults returns the limits that hold.
+func (l Limits) WithDefaults() Limits {
 	if l.MaxBytes <= 0 {
 		l.MaxBytes = 256 << 10
 	}
@@ -80,12 +81,12 @@ const (
 const gatherStep = 2 << 10
 
 // NewScanner returns a scanner that expects a stream header.
-func NewScanner(l Limits) *Scanner { return &Scanner{limits: l.withDefaults()} }
+func NewScanner(l Limits) *Scanner { return &Scanner{limits: l.WithDefaults()} }
 
 // NewFrameScanner returns a scanner for RFC 7395: each call of Next is given one whole
 // message, which must hold exactly one element that declares its namespaces itself.
 // <open/> and <close/> of the framing namespace are KindOpen and KindClose.
-func NewFrameScanner(l Limits) *Scanner { return &Scanner{limits: l.withDefaults(), framed: true} }
+func NewFrameScanner(l Limits) *Scanner { return &Scanner{limits: l.WithDefaults(), framed: true} }
 
 // Reset makes the scanner expect a new stream header (after STARTTLS and SASL). Bytes of
 // an element that has begun are forgotten.
@@ -98,7 +99,7 @@ func (s *Scanner) Reset() {
 func (s *Scanner) Idle() bool { return s.w == nil || s.lent }
 
 // SetLimits sets the limits of the elements that begin from now on.
-func (s *Scanner) SetLimits(l Limits) { s.limits = l.withDefaults() }
+func (s *Scanner) SetLimits(l Limits) { s.limits = l.WithDefaults() }
 
 // Next returns the next token of p and what follows it. The error is a *StreamError,
 // after which the scanner is dead and returns the same error until Reset.

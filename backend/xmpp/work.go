@@ -2,14 +2,17 @@ package xmpp
 
 import (
 	"bytes"
+	"slices"
 	"sync"
+	"unicode/utf8"
 )
 
 // work is what has to be known inside an element. It is borrowed from a pool for
 // just so long, so that idle sessions do not pay for it.
 //
-// A tag is checked when it is there as a whole: first its end is found, which can be
-// resumed at any byte, then it is read at once. All offsets count from the element's
+// A tag is read in one pass. If that fails, which may be because the rest is still to come,
+// its end is looked for, which can be resumed at any byte, and then it is read again: twice
+// at most, however it comes in. All offsets count from the element's
 // first byte, so they stay true when the bytes move from the input to buf.
 type work struct {
 	limits Limits
@@ -43,11 +46,20 @@ type mode uint8
 
 const (
 	atMarkup      mode = iota // a '<'
-	inTag                     // a start or end tag
+	inTag                     // a tag that was not right at the first look
 	inText                    // character data
 	inCDATA                   // a CDATA section
 	inDeclaration             // the XML declaration
 	inProlog                  // whitespace after it
+)
+
+// progress says how it goes on after a step.
+type progress uint8
+
+const (
+	onward progress = iota // with the next step
+	short                  // when there are more bytes
+	done                   // not at all: the element has ended
 )
 
 // keepBuffer is the largest buffer, in bytes, that goes back to the pool.
@@ -61,10 +73,10 @@ func borrow(s *Scanner) *work {
 	if !ok {
 		w = new(work)
 	}
-	*w = work{
-		limits: s.limits, root: s.root, header: s.phase == beforeHeader && !s.framed, framed: s.framed,
-		buf: w.buf[:0], names: w.names[:0], bindings: w.bindings[:0], attrs: w.attrs[:0],
-	}
+	w.limits, w.root, w.header, w.framed = s.limits, s.root, s.phase == beforeHeader && !s.framed, s.framed
+	w.buf, w.pos, w.mode = w.buf[:0], 0, atMarkup
+	w.names, w.bindings, w.attrs = w.names[:0], w.bindings[:0], w.attrs[:0]
+	w.closing = false
 	return w
 }
 
@@ -79,11 +91,11 @@ func (w *work) giveBack() {
 // 0 if it does not end in b.
 func (w *work) scan(b []byte) (end int, err *StreamError) {
 	window := b[:min(len(b), w.limits.MaxBytes)]
-	done, err := w.run(window)
+	now, err := w.run(window)
 	switch {
 	case err != nil:
 		return 0, err
-	case done:
+	case now == done:
 		return w.pos, nil
 	case len(b) > len(window):
 		return 0, &StreamError{Condition: PolicyViolation, Text: "element too long"}
@@ -93,138 +105,179 @@ func (w *work) scan(b []byte) (end int, err *StreamError) {
 }
 
 // run takes one step after the other until the element is done or b has too little.
-func (w *work) run(b []byte) (done bool, err *StreamError) {
-	for w.pos < len(b) {
-		var more bool
+func (w *work) run(b []byte) (now progress, err *StreamError) {
+	for now == onward && err == nil {
+		if w.pos >= len(b) {
+			return short, nil
+		}
 		switch w.mode {
 		case atMarkup:
-			more, err = w.markup(b)
+			now, err = w.markup(b)
 		case inTag:
-			done, more, err = w.findTag(b)
+			now, err = w.pieces(b)
 		case inText:
-			more, err = w.text(b)
+			now, err = w.text(b)
 		case inCDATA:
-			more, err = w.cdata(b)
+			now, err = w.cdata(b)
 		case inDeclaration:
-			more, err = w.declaration(b)
+			now, err = w.declaration(b)
 		case inProlog:
-			more, err = w.prolog(b)
-		}
-		if done || more || err != nil {
-			return done, err
+			now, err = w.prolog(b)
 		}
 	}
-	return false, nil
+	return now, err
 }
 
-// markup looks at what a '<' begins.
-func (w *work) markup(b []byte) (more bool, err *StreamError) {
+// markup looks at what a '<' begins. Mostly that is a tag of which all is there: it is read
+// in one pass.
+func (w *work) markup(b []byte) (progress, *StreamError) {
 	if len(b) < w.pos+2 {
-		return true, nil
+		return short, nil
 	}
 	switch b[w.pos+1] {
 	case '!':
 		return w.exclamation(b)
 	case '?':
-		if !w.header || w.pos > 0 {
-			return false, &StreamError{Condition: RestrictedXML, Text: "processing instruction"}
+		return w.question()
+	case '/':
+		if end := w.usualEndTag(b); end > 0 {
+			return w.leave(end), nil
 		}
-		w.mode, w.pos = inDeclaration, 2
 	default:
-		w.mode, w.tag, w.open, w.pos = inTag, w.pos, 0, w.pos+1
+		if n, end, err := w.startTag(b, w.pos); err == nil {
+			return w.enter(b, n, end)
+		}
 	}
-	return false, nil
+	w.mode, w.tag, w.open, w.pos = inTag, w.pos, 0, w.pos+1
+	return onward, nil
+}
+
+// question lets an XML declaration pass that the stream begins with.
+func (w *work) question() (progress, *StreamError) {
+	if !w.header || w.pos > 0 {
+		return onward, &StreamError{Condition: RestrictedXML, Text: "processing instruction"}
+	}
+	w.mode, w.pos = inDeclaration, len("<?")
+	return onward, nil
 }
 
 // exclamation lets a CDATA section pass where character data may be, and nothing else.
-func (w *work) exclamation(b []byte) (more bool, err *StreamError) {
+func (w *work) exclamation(b []byte) (progress, *StreamError) {
 	const start = "<![CDATA["
 	at := b[w.pos:]
 	n := min(len(at), len(start))
 	switch {
 	case len(w.names) == 0 || string(at[:n]) != start[:n]:
-		return false, &StreamError{Condition: RestrictedXML, Text: "comment or declaration"}
+		return onward, &StreamError{Condition: RestrictedXML, Text: "comment or declaration"}
 	case n < len(start):
-		return true, nil
+		return short, nil
 	}
 	w.mode, w.pos = inCDATA, w.pos+n
-	return false, nil
+	return onward, nil
 }
 
-// findTag looks for the end of a tag and then checks the whole tag.
-func (w *work) findTag(b []byte) (done, more bool, err *StreamError) {
+// pieces looks for the end of a tag that was not right at the first look, which may be
+// because it comes in pieces. When all of it is there, it is read again, and what is
+// wrong now is wrong.
+func (w *work) pieces(b []byte) (progress, *StreamError) {
 	end, next, open := tagEnd(b, w.pos, w.open)
 	w.pos, w.open = next, open
 	switch {
 	case end == 0:
-		return false, true, nil
+		return short, nil
 	case end < 0:
-		return false, false, malformed("< inside a tag")
+		return onward, malformed("< inside a tag")
+	case b[w.tag+1] == '/':
+		return w.endTag(b[:end])
 	}
-	w.mode = inText
-	if b[w.tag+1] == '/' {
-		done, err = w.endTag(b[:end])
-	} else {
-		done, err = w.startTag(b[:end])
-	}
-	return done, false, err
-}
-
-// endTag checks the end tag that b ends with.
-func (w *work) endTag(b []byte) (done bool, err *StreamError) {
-	n, err := readName(b, w.tag+2)
+	n, end, err := w.startTag(b[:end], w.tag)
 	if err != nil {
-		return false, err
+		return onward, err
 	}
-	if skipBlank(b, n.to) != len(b)-1 {
-		return false, malformed("end tag with more than a name")
-	}
-	depth := len(w.names)
-	if depth == 0 {
-		w.closing = true
-		if w.root == "" || string(n.of(b)) != w.root {
-			return false, malformed("end tag without a start tag")
-		}
-		return true, nil
-	}
-	if !bytes.Equal(w.names[depth-1].of(b), n.of(b)) {
-		return false, malformed("end tag of another element")
-	}
-	w.names = w.names[:depth-1]
-	w.unbind()
-	return depth == 1, nil
+	return w.enter(b, n, end)
 }
 
-// startTag checks the start tag that b ends with. It is done with the element if that is all
-// there is of it, and with the stream's header in any case.
-func (w *work) startTag(b []byte) (done bool, err *StreamError) {
+// startTag reads the start tag at i, and returns its name and where it ends.
+func (w *work) startTag(b []byte, i int) (n name, end int, err *StreamError) {
 	if len(w.names) == w.limits.MaxDepth {
-		return false, &StreamError{Condition: PolicyViolation, Text: "elements nested too deep"}
+		return name{}, 0, &StreamError{Condition: PolicyViolation, Text: "elements nested too deep"}
 	}
-	n, err := readName(b, w.tag+1)
-	if err != nil {
-		return false, err
+	if n, err = readName(b, i+1); err != nil {
+		return name{}, 0, err
 	}
-	at, err := w.readAttrs(b, n.to)
-	if err != nil {
-		return false, err
+	if end, err = w.readAttrs(b, n.to); err != nil {
+		return name{}, 0, err
 	}
-	empty := b[at] == '/'
-	if at+1 != len(b) && (!empty || at+2 != len(b)) {
-		return false, malformed("/ inside a tag")
-	}
+	end, err = startTagEnd(b, end)
+	return n, end, err
+}
+
+// enter goes on behind the start tag of n, which startTag has read. The element is done if
+// that is all there is of it, and the stream's header in any case.
+func (w *work) enter(b []byte, n name, end int) (progress, *StreamError) {
+	w.mode, w.pos = inText, end
 	w.names = append(w.names, n)
 	if err := w.checkNamespaces(b, n); err != nil {
-		return false, err
+		return onward, err
 	}
+	empty := b[end-2] == '/'
 	if len(w.names) == 1 {
 		w.name, w.empty = n, empty
 	}
-	if empty {
-		w.names = w.names[:len(w.names)-1]
-		w.unbind()
+	switch {
+	case empty:
+		return w.leave(end), nil
+	case w.header:
+		return done, nil
 	}
-	return len(w.names) == 0 || w.header, nil
+	return onward, nil
+}
+
+// usualEndTag returns where the end tag at w.pos ends if it is that of the innermost element,
+// with nothing in it but the name, as it mostly is; else 0.
+func (w *work) usualEndTag(b []byte) int {
+	if len(w.names) == 0 {
+		return 0
+	}
+	open := w.names[len(w.names)-1].of(b)
+	tag := b[w.pos+len("</"):]
+	if len(tag) <= len(open) || tag[len(open)] != '>' || !bytes.Equal(tag[:len(open)], open) {
+		return 0
+	}
+	return w.pos + len("</") + len(open) + len(">")
+}
+
+// endTag reads the end tag that b ends with. It has to be that of the innermost element, or
+// of the stream.
+func (w *work) endTag(b []byte) (progress, *StreamError) {
+	n, err := readName(b, w.tag+len("</"))
+	if err != nil {
+		return onward, err
+	}
+	depth := len(w.names)
+	switch {
+	case skipBlank(b, n.to) != len(b)-1:
+		return onward, malformed("end tag with more than a name")
+	case depth > 0 && n.same(b, w.names[depth-1]):
+		return w.leave(len(b)), nil
+	case depth > 0:
+		return onward, malformed("end tag of another element")
+	case w.root == "" || string(n.of(b)) != w.root:
+		return onward, malformed("end tag without a start tag")
+	}
+	w.closing, w.pos = true, len(b)
+	return done, nil
+}
+
+// leave goes on behind the innermost element, which ends at end.
+func (w *work) leave(end int) progress {
+	w.mode, w.pos = inText, end
+	w.names = w.names[:len(w.names)-1]
+	w.unbind()
+	if len(w.names) == 0 {
+		return done
+	}
+	return onward
 }
 
 // readAttrs reads the attributes of a start tag, none of which may come twice, and
@@ -232,105 +285,90 @@ func (w *work) startTag(b []byte) (done bool, err *StreamError) {
 func (w *work) readAttrs(b []byte, i int) (end int, err *StreamError) {
 	w.attrs = w.attrs[:0]
 	for {
-		a, next, more, err := nextAttr(b, i)
-		if err != nil || !more {
-			return next, err
-		}
-		if len(w.attrs) == w.limits.MaxAttrs {
+		n := len(w.attrs)
+		w.attrs = slices.Grow(w.attrs, 1)[:n+1]
+		a := &w.attrs[n]
+		next, more, err := a.read(b, i)
+		switch {
+		case err != nil:
+			return 0, err
+		case !more:
+			w.attrs = w.attrs[:n]
+			return next, nil
+		case n == w.limits.MaxAttrs:
 			return 0, &StreamError{Condition: PolicyViolation, Text: "too many attributes"}
 		}
-		for _, other := range w.attrs {
-			if bytes.Equal(a.name.of(b), other.name.of(b)) {
+		for j := range w.attrs[:n] {
+			if a.name.same(b, w.attrs[j].name) {
 				return 0, malformed("attribute given twice")
 			}
 		}
-		w.attrs = append(w.attrs, a)
 		i = next
 	}
 }
 
 // text passes over character data.
-func (w *work) text(b []byte) (more bool, err *StreamError) {
+func (w *work) text(b []byte) (now progress, err *StreamError) {
 	i := w.pos
 	for i < len(b) {
 		c := b[i]
 		if class[c]&stopsText == 0 {
-			i++
+			i = skipPlain(b, i+1, textStops)
 			continue
 		}
 		w.pos = i
-		var n int
+		n := 1
 		switch {
 		case c == '<':
 			w.mode = atMarkup
-			return false, nil
-		case c == ']':
-			n, err = bracket(b[i:])
+			return w.markup(b)
+		case c == '>':
+			if afterBrackets(b, i) {
+				return onward, malformed("]]> in character data")
+			}
 		case c < ' ':
-			return false, errChar
+			return onward, errChar
 		default:
 			n, err = escapedOrWide(b[i:])
 		}
 		if n == 0 || err != nil {
-			return true, err
+			return short, err
 		}
 		i += n
 	}
 	w.pos = i
-	return false, nil
+	return onward, nil
 }
 
-var errChar = malformed("character not allowed in XML")
-
-// bracket checks that b, which begins with ']', does not begin with "]]>" (XML 1.0 §2.4).
-// It returns 0 if b ends too early to tell.
-func bracket(b []byte) (int, *StreamError) {
-	switch {
-	case len(b) > 1 && b[1] != ']', len(b) > 2 && b[2] != '>':
-		return 1, nil
-	case len(b) > 2:
-		return 0, errBracket
-	default:
-		return 0, nil
-	}
-}
-
-var errBracket = malformed("]]> in character data")
-
-// cdataEnd is bracket for a CDATA section, which ends with what is an error in text.
-func cdataEnd(b []byte) (n int, ended bool) {
-	n, err := bracket(b)
-	return n, err != nil
-}
+// afterBrackets tells whether the '>' at i ends "]]>", which ends a CDATA section and may not
+// stand in other character data (XML 1.0 §2.4). What stands before either holds no ']'.
+func afterBrackets(b []byte, i int) bool { return i >= 2 && b[i-1] == ']' && b[i-2] == ']' }
 
 // cdata passes over a CDATA section.
-func (w *work) cdata(b []byte) (more bool, err *StreamError) {
+func (w *work) cdata(b []byte) (now progress, err *StreamError) {
 	i := w.pos
 	for i < len(b) {
 		c := b[i]
-		if class[c]&stopsCDATA == 0 {
-			i++
+		if class[c]&stopsText == 0 {
+			i = skipPlain(b, i+1, textStops)
 			continue
 		}
 		w.pos = i
-		var n int
+		n := 1
 		switch {
-		case c == ']':
-			var ended bool
-			if n, ended = cdataEnd(b[i:]); ended {
-				w.mode, w.pos = inText, i+len("]]>")
-				return false, nil
-			}
+		case c == '>' && afterBrackets(b, i):
+			w.mode, w.pos = inText, i+1
+			return onward, nil
 		case c < ' ':
-			return false, errChar
-		default:
+			return onward, errChar
+		case c >= utf8.RuneSelf:
 			n, err = escapedOrWide(b[i:])
 		}
 		if n == 0 || err != nil {
-			return true, err
+			return short, err
 		}
 		i += n
 	}
 	w.pos = i
-	return false, nil
+	return onward, nil
 }

@@ -20,6 +20,11 @@ const (
 	NSStanzas    = "urn:ietf:params:xml:ns:xmpp-stanzas" // stanza error conditions
 	NSTLS        = "urn:ietf:params:xml:ns:xmpp-tls"
 	NSSASL       = "urn:ietf:params:xml:ns:xmpp-sasl"
+	NSSASL2      = "urn:xmpp:sasl:2"    // XEP-0388
+	NSSASLCB     = "urn:xmpp:sasl-cb:0" // XEP-0440
+	NSFast       = "urn:xmpp:fast:0"    // XEP-0484
+	NSBind2      = "urn:xmpp:bind:0"    // XEP-0386
+	NSFront      = "urn:imlb:front:0"   // what a node tells the front alone
 	NSBind       = "urn:ietf:params:xml:ns:xmpp-bind"
 	NSSession    = "urn:ietf:params:xml:ns:xmpp-session"
 	NSFraming    = "urn:ietf:params:xml:ns:xmpp-framing" // RFC 7395
@@ -30,6 +35,14 @@ const (
 	NSDiscoInfo  = "http://jabber.org/protocol/disco#info"  // XEP-0030
 	NSDiscoItems = "http://jabber.org/protocol/disco#items" // XEP-0030
 	NSCaps       = "http://jabber.org/protocol/caps"        // XEP-0115
+	NSCaps2      = "urn:xmpp:caps"                          // XEP-0390
+	NSHashes     = "urn:xmpp:hashes:2"                      // XEP-0300
+	NSPrivate    = "jabber:iq:private"                      // XEP-0049
+	NSVCard      = "vcard-temp"                             // XEP-0054
+	NSBlocking   = "urn:xmpp:blocking"                      // XEP-0191
+	NSBlocked    = "urn:xmpp:blocking:errors"               // XEP-0191
+	NSReporting  = "urn:xmpp:reporting:1"                   // XEP-0377
+	NSLimits     = "urn:xmpp:stream-limits:0"               // XEP-0478
 	NSSM         = "urn:xmpp:sm:3"                          // XEP-0198
 	NSPing       = "urn:xmpp:ping"                          // XEP-0199
 	NSDelay      = "urn:xmpp:delay"                         // XEP-0203
