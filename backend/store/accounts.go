@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 )
 
 // CreateAccount implements Accounts.
@@ -54,19 +56,11 @@ func notNull(b []byte) []byte {
 
 // Account implements Accounts.
 func (db *DB) Account(ctx context.Context, user string) (Account, error) {
-	a, err := scanAccount(db.read.QueryRowContext(ctx, `SELECT owner, name, created FROM accounts WHERE name = $1`, user))
+	a, err := scanAccount(db.read.QueryRowContext(ctx, `SELECT `+accountColumns+` FROM accounts WHERE name = $1`, user))
 	if err != nil {
 		return Account{}, db.wrap("account "+user, err)
 	}
 	return a, nil
-}
-
-func scanAccount(r row) (Account, error) {
-	var a Account
-	var created int64
-	err := r.Scan(&a.Owner, &a.User, &created)
-	a.Created = fromMillis(created)
-	return a, err
 }
 
 // Credential implements Accounts.
@@ -83,6 +77,15 @@ func (db *DB) Credential(ctx context.Context, user, mechanism string) (Credentia
 	return c, nil
 }
 
+// LacksKeys implements Accounts.
+func (db *DB) LacksKeys(ctx context.Context, mechanism string) (bool, error) {
+	var lacks bool
+	err := db.read.QueryRowContext(ctx, `
+		SELECT EXISTS (SELECT 1 FROM credentials c WHERE NOT EXISTS
+			(SELECT 1 FROM credentials d WHERE d.owner = c.owner AND d.mechanism = $1))`, mechanism).Scan(&lacks)
+	return lacks, db.wrap("accounts without "+mechanism+" keys", err)
+}
+
 // SetCredentials implements Accounts.
 func (db *DB) SetCredentials(ctx context.Context, user string, creds []Credential) error {
 	return db.update(ctx, "set keys of "+user, func(tx *sql.Tx) error {
@@ -91,6 +94,9 @@ func (db *DB) SetCredentials(ctx context.Context, user string, creds []Credentia
 			return err
 		}
 		if _, err := tx.ExecContext(ctx, `DELETE FROM credentials WHERE owner = $1`, owner); err != nil {
+			return err
+		}
+		if err := revokeAllTokens(ctx, tx, owner, db.now()); err != nil {
 			return err
 		}
 		return insertCredentials(ctx, tx, owner, creds)
@@ -107,79 +113,108 @@ func ownerOf(ctx context.Context, tx *sql.Tx, user, lock string) (OwnerID, error
 // ListAccounts implements Accounts.
 func (db *DB) ListAccounts(ctx context.Context, after string, limit int) ([]Account, error) {
 	rows, err := db.read.QueryContext(ctx, `
-		SELECT owner, name, created FROM accounts WHERE name > $1 ORDER BY name LIMIT $2`, after, max(limit, 0))
+		SELECT `+accountColumns+` FROM accounts WHERE name > $1 ORDER BY name LIMIT $2`, after, max(limit, 0))
 	list, err := collect(rows, err, scanAccount)
 	return list, db.wrap("list accounts", err)
 }
 
-// DeleteAccount implements Accounts. The account is gone when the first
-// transaction is; its timeline, which may be long, is then cleared in
-// steps, and by the next DeleteAccount if this one is interrupted.
+// DeleteAccount implements Accounts.
 func (db *DB) DeleteAccount(ctx context.Context, user string) error {
-	err := db.update(ctx, "delete account "+user, func(tx *sql.Tx) error {
-		owner, err := ownerOf(ctx, tx, user, db.dialect.locks.change)
-		if err != nil {
+	_, err := db.EraseAccount(ctx, user)
+	return err
+}
+
+// EraseAccount implements Transfers. The account is gone when the first
+// transaction is; its timeline, which may be long, is then cleared in
+// steps, and by the next EraseAccount if this one is interrupted.
+func (db *DB) EraseAccount(ctx context.Context, user string) (erased []Erased, err error) {
+	var owner OwnerID
+	err = db.update(ctx, "delete account "+user, func(tx *sql.Tx) error {
+		if owner, err = ownerOf(ctx, tx, user, db.dialect.locks.change); err != nil {
 			return err
 		}
-		for _, statement := range []string{
-			`DELETE FROM sessions WHERE owner = $1`,
-			`DELETE FROM roster_items WHERE owner = $1`,
-			`DELETE FROM credentials WHERE owner = $1`,
-			`DELETE FROM heads WHERE owner = $1`,
-			`DELETE FROM accounts WHERE owner = $1`,
-			`INSERT INTO purges (owner) VALUES ($1)`,
-		} {
-			if _, err := tx.ExecContext(ctx, statement, owner); err != nil {
-				return err
-			}
+		if erased, err = eraseOwner(ctx, tx, owner); err != nil {
+			return err
 		}
-		return nil
+		return noteChange(ctx, tx, user)
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return db.purge(ctx)
+	entries, err := db.purge(ctx, owner)
+	return append(erased, Erased{"entries", entries}), err
+}
+
+// eraseStatements remove all that belongs to an account but its entries. Each table
+// that has an owner is among them.
+var eraseStatements = append(slices.Clone(personalDeletes), //nolint:gochecknoglobals // A constant list.
+	`DELETE FROM resumables WHERE owner = $1`,
+	`DELETE FROM ended_sessions WHERE owner = $1`,
+	`DELETE FROM sessions WHERE owner = $1`,
+	`DELETE FROM roster_items WHERE owner = $1`,
+	`DELETE FROM credentials WHERE owner = $1`,
+	`DELETE FROM tokens WHERE owner = $1`,
+	`DELETE FROM archive_prefs WHERE owner = $1`,
+	`DELETE FROM heads WHERE owner = $1`,
+	`DELETE FROM accounts WHERE owner = $1`,
+)
+
+// eraseOwner removes an account; its entries are to be purged afterwards.
+func eraseOwner(ctx context.Context, tx *sql.Tx, owner OwnerID) (erased []Erased, err error) {
+	for _, statement := range eraseStatements {
+		n, err := affected(tx.ExecContext(ctx, statement, owner))
+		if err != nil {
+			return nil, err
+		}
+		erased = append(erased, Erased{strings.Fields(statement)[2], int64(n)})
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO purges (owner) VALUES ($1)`, owner)
+	return erased, err
 }
 
 // purgeStep is how many entries are deleted in one transaction, so that appends
 // never wait long for one.
 const purgeStep = 1000
 
-// purge clears the timelines of deleted accounts.
-func (db *DB) purge(ctx context.Context) error {
-	for done := false; !done; {
+// purge clears the timelines of deleted accounts. It returns how many entries of one
+// of them it has deleted.
+func (db *DB) purge(ctx context.Context, of OwnerID) (entries int64, err error) {
+	for {
+		var owner OwnerID
+		var n int64
 		err := db.update(ctx, "clear timelines of deleted accounts", func(tx *sql.Tx) (err error) {
-			done, err = purgeSome(ctx, tx, db.dialect.locks.change)
+			owner, n, err = purgeSome(ctx, tx, db.dialect.locks.change)
 			return err
 		})
-		if err != nil {
-			return err
+		if err != nil || owner == 0 {
+			return entries, err
+		}
+		if owner == of {
+			entries += n
 		}
 	}
-	return nil
 }
 
-// purgeSome deletes some entries of one deleted account, or reports that there
-// is none. Two never clear the same timeline at a time: one of them would find
+// purgeSome deletes some entries of one deleted account; owner is 0 when there is
+// none. Two never clear the same timeline at a time: one of them would find
 // nothing left while the other may still be undone.
-func purgeSome(ctx context.Context, tx *sql.Tx, lock string) (done bool, err error) {
-	var owner OwnerID
+func purgeSome(ctx context.Context, tx *sql.Tx, lock string) (owner OwnerID, n int64, err error) {
 	err = tx.QueryRowContext(ctx, `SELECT owner FROM purges ORDER BY owner LIMIT 1`+lock).Scan(&owner)
 	if errors.Is(err, sql.ErrNoRows) {
-		return true, nil
+		return 0, 0, nil
 	}
 	if err != nil {
-		return false, err
+		return 0, 0, err
 	}
 	r, err := tx.ExecContext(ctx, `
 		DELETE FROM entries WHERE owner = $1 AND seq <=
 			(SELECT MIN(seq) FROM entries WHERE owner = $2) + $3`, owner, owner, purgeStep-1)
 	if err != nil {
-		return false, err
+		return 0, 0, err
 	}
-	if n, err := r.RowsAffected(); err != nil || n > 0 {
-		return false, err
+	if n, err = r.RowsAffected(); err != nil || n > 0 {
+		return owner, n, err
 	}
 	_, err = tx.ExecContext(ctx, `DELETE FROM purges WHERE owner = $1`, owner)
-	return false, err
+	return owner, 0, err
 }

@@ -81,9 +81,8 @@ func (s *appendStatements) prepare(ctx context.Context, db *sql.DB) error {
 		// NULL leaves the count as it is.
 		{&s.fence, `UPDATE sessions SET handled = COALESCE($1, handled) WHERE id = $2 AND epoch = $3`},
 		{&s.claim, `UPDATE heads SET head = head + $1, time = CASE WHEN time < $2 THEN $3 ELSE time END
-			WHERE owner = $4 RETURNING head, time`},
-		{&s.insert, `INSERT INTO entries (owner, seq, time, peer, sent, resource, stanza)
-			VALUES ($1, $2, $3, $4, $5, $6, $7)`},
+			WHERE owner = $4 RETURNING head, time, delivered, choosy`},
+		{&s.insert, insertEntry},
 		{&s.raise, `UPDATE heads SET time = $1 WHERE owner = $2`},
 	} {
 		var err error
@@ -102,25 +101,14 @@ type appending struct {
 	done    []Appended
 	fenced  map[fencing]bool // sessions that are known to be owned elsewhere
 	missing map[OwnerID]bool // owners that are known not to exist
+	full    map[int]bool     // messages, by their place, for which there is known to be no room
+	hidden  map[place]bool   // entries that their owners do not want archived
 }
 
 // fencing is what the messages of one session come to.
 type fencing struct {
 	session string
 	epoch   uint64
-}
-
-// claim is a range of numbers on one timeline.
-type claim struct {
-	count uint64 // how many are needed
-	next  uint64 // the number that is given out next
-	time  int64  // of the entry before, at least the present
-	floor int64  // what the head's row says of it
-}
-
-// take fills in a claim with what the head's row says after it.
-func (c *claim) take(head uint64, at int64) {
-	c.next, c.time, c.floor = head-c.count+1, at, at
 }
 
 // begin starts an attempt's answers: it marks the messages that are known to be
@@ -132,8 +120,10 @@ func (b *appending) begin() {
 		switch {
 		case a.Session != "" && b.fenced[fencing{a.Session, a.Epoch}]:
 			b.done[i].Err = fmt.Errorf("session %s at epoch %d: %w", a.Session, a.Epoch, ErrFenced)
-		case b.hopeless(a):
+		case b.homeless(a):
 			b.done[i].Err = fmt.Errorf("timeline: %w", ErrNotFound)
+		case b.full[i]:
+			b.done[i].Err = fmt.Errorf("timeline: %w", ErrFull)
 		}
 	}
 }
@@ -147,6 +137,9 @@ func (b *appending) run(ctx context.Context, tx *sql.Tx, statements *appendState
 	claims, err := b.claim(ctx, tx.StmtContext(ctx, statements.claim))
 	if err != nil {
 		return fmt.Errorf("claim numbers: %w", err)
+	}
+	if err := b.judge(ctx, claims, txReader{tx}); err != nil {
+		return fmt.Errorf("archive preferences: %w", err)
 	}
 	b.number(claims)
 	if err := b.insert(ctx, tx.StmtContext(ctx, statements.insert)); err != nil {
@@ -188,7 +181,7 @@ func (b *appending) sessions() map[fencing]*uint32 {
 		s := fencing{a.Session, a.Epoch}
 		switch {
 		case a.Session == "" || b.fenced[s]:
-		case !b.hopeless(*a):
+		case !b.full[i] && !b.homeless(*a):
 			sessions[s] = &a.Handled
 		case sessions[s] == nil:
 			sessions[s] = nil
@@ -201,8 +194,8 @@ func compareFencings(a, b fencing) int {
 	return cmp.Or(cmp.Compare(a.session, b.session), cmp.Compare(a.epoch, b.epoch))
 }
 
-// hopeless reports whether a message names an owner that does not exist.
-func (b *appending) hopeless(a Append) bool {
+// homeless reports whether a message names an owner that does not exist.
+func (b *appending) homeless(a Append) bool {
 	return len(b.missing) > 0 &&
 		slices.ContainsFunc(a.Drafts, func(d Draft) bool { return b.missing[d.Owner] })
 }
@@ -212,18 +205,17 @@ func (b *appending) claim(ctx context.Context, update *sql.Stmt) (map[OwnerID]*c
 	claims, known := b.counts(), len(b.missing)
 	for _, owner := range slices.Sorted(maps.Keys(claims)) {
 		c := claims[owner]
-		var head uint64
-		var at int64
-		err := update.QueryRowContext(ctx, c.count, b.now, b.now, owner).Scan(&head, &at)
+		var h timelineHead
+		err := update.QueryRowContext(ctx, c.count, b.now, b.now, owner).Scan(&h.head, &h.time, &h.delivered, &h.choosy)
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
 			b.missing[owner] = true
 		case err != nil:
 			return nil, err
 		}
-		c.take(head, at)
+		c.take(h)
 	}
-	if len(b.missing) > known {
+	if len(b.missing) > known || b.crowd(claims) {
 		return nil, errRefused
 	}
 	return claims, nil
@@ -246,37 +238,14 @@ func (b *appending) counts() map[OwnerID]*claim {
 	return claims
 }
 
-// number gives the messages that are stored their numbers, in their order.
-func (b *appending) number(claims map[OwnerID]*claim) {
-	for i, a := range b.batch {
-		if b.done[i].Err == nil {
-			b.done[i] = number(a.Drafts, claims, b.now)
-		}
-	}
-}
-
-// number takes a message's numbers from the claims. Its time is at, the present,
-// or the last time on one of its timelines if a clock was ahead there.
-func number(drafts []Draft, claims map[OwnerID]*claim, at int64) Appended {
-	for _, d := range drafts {
-		at = max(at, claims[d.Owner].time)
-	}
-	done := Appended{Seqs: make([]uint64, len(drafts)), Time: fromMillis(at)}
-	for i, d := range drafts {
-		c := claims[d.Owner]
-		done.Seqs[i], c.time = c.next, at
-		c.next++
-	}
-	return done
-}
-
 // insert writes the entries.
 func (b *appending) insert(ctx context.Context, insert *sql.Stmt) error {
 	for i, a := range b.batch {
 		done := b.done[i]
 		for j, seq := range done.Seqs {
 			d := a.Drafts[j]
-			_, err := insert.ExecContext(ctx, d.Owner, seq, millis(done.Time), d.Peer, d.Sent, d.Resource, notNull(d.Stanza))
+			_, err := insert.ExecContext(ctx, d.Owner, seq, millis(done.Time), d.Peer, d.Sent, d.Resource,
+				notNull(d.Stanza), b.hides(i, j))
 			if err != nil {
 				return fmt.Errorf("owner %d, number %d: %w", d.Owner, seq, err)
 			}
@@ -289,7 +258,7 @@ func (b *appending) insert(ctx context.Context, insert *sql.Stmt) error {
 // only where clocks differ.
 func (b *appending) raise(ctx context.Context, update *sql.Stmt, claims map[OwnerID]*claim) error {
 	for _, owner := range slices.Sorted(maps.Keys(claims)) {
-		if c := claims[owner]; c.time > c.floor {
+		if c := claims[owner]; c.time > c.was.time {
 			if _, err := update.ExecContext(ctx, c.time, owner); err != nil {
 				return err
 			}

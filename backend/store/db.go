@@ -24,6 +24,9 @@ type Options struct {
 	// Now is the clock that entries and records are stamped with; nil means
 	// time.Now.
 	Now func() time.Time
+	// Existing makes a file of SQLite that is not there an error, fs.ErrNotExist, instead
+	// of a new database.
+	Existing bool
 	// Logger hears of what goes wrong behind the callers' backs; nil means
 	// nobody does.
 	Logger *slog.Logger

@@ -52,6 +52,9 @@ type pools struct {
 	// raiseDelivered is the statement behind SetDelivered, with sorted owners and
 	// numbers as $1 and $2. It is empty where single statements cost no round trips.
 	raiseDelivered string
+	// setPoints is the statement behind SetResumePoints, with ids, epochs, counts and
+	// positions as $1 to $4. It is empty where single statements cost no round trips.
+	setPoints string
 	// writers is how many batches are best stored at the same time.
 	writers int
 	// committed is called after each commit.

@@ -36,9 +36,13 @@ func (m *model) actions() map[string]func(*rapid.T) {
 		"create account":  m.createAccount,
 		"set credentials": m.setCredentials,
 		"delete account":  m.deleteAccount,
+		"set role":        m.setRole,
+		"set state":       m.setState,
 		"update roster":   m.updateRoster,
 		"append":          m.appendBatch,
 		"set delivered":   m.setDelivered,
+		"set preferences": m.setPrefs,
+		"trim":            m.trim,
 		"create session":  m.createSession,
 		"set handled":     m.setHandled,
 		"end session":     m.endSession,
@@ -89,7 +93,7 @@ func (m *model) both(r *rapid.T, f func(s store.Store, i int) (any, error)) {
 
 // class is what callers see of an error.
 func class(err error) string {
-	for _, known := range []error{store.ErrNotFound, store.ErrExists, store.ErrFenced} {
+	for _, known := range []error{store.ErrNotFound, store.ErrExists, store.ErrFenced, store.ErrFull} {
 		if errors.Is(err, known) {
 			return known.Error()
 		}
@@ -154,6 +158,19 @@ func (m *model) deleteAccount(r *rapid.T) {
 	m.both(r, func(s store.Store, _ int) (any, error) { return nil, s.DeleteAccount(m.ctx, user) })
 }
 
+func (m *model) setRole(r *rapid.T) {
+	user, role := m.user(r), rapid.SampledFrom(store.Roles()).Draw(r, "role")
+	m.both(r, func(s store.Store, _ int) (any, error) { return nil, s.SetRole(m.ctx, user, role) })
+}
+
+func (m *model) setState(r *rapid.T) {
+	user := m.user(r)
+	state := store.AccountState{
+		Suspended: rapid.Bool().Draw(r, "suspended"), Reason: rapid.SampledFrom([]string{"", "spam — 'again'"}).Draw(r, "reason"), Until: m.instant(r, "until"),
+	}
+	m.both(r, func(s store.Store, _ int) (any, error) { return nil, s.SetState(m.ctx, user, state) })
+}
+
 func (m *model) updateRoster(r *rapid.T) {
 	owners, contact := m.owner(m.user(r)), m.user(r)
 	change := store.RosterItem{
@@ -192,6 +209,10 @@ func (m *model) appendBatch(r *rapid.T) {
 			d := store.Draft{
 				Peer: m.user(r), Sent: rapid.Bool().Draw(r, "sent"), Resource: "r",
 				Stanza: rapid.SliceOfN(rapid.Byte(), 1, 3).Draw(r, "stanza"),
+				Hidden: rapid.Bool().Draw(r, "hidden"), Room: rapid.Uint64Range(0, 5).Draw(r, "room"),
+			}
+			if rapid.Bool().Draw(r, "with a resource") {
+				d.Address = d.Peer + "/r"
 			}
 			for i := range drafts {
 				d.Owner = owners[i]
@@ -225,6 +246,32 @@ func (m *model) setDelivered(r *rapid.T) {
 		}
 	}
 	m.both(r, func(s store.Store, i int) (any, error) { return nil, s.SetDelivered(m.ctx, delivered[i]) })
+}
+
+func (m *model) setPrefs(r *rapid.T) {
+	owners := m.owner(m.user(r))
+	draw := func(name string) []string {
+		return rapid.SliceOfN(rapid.SampledFrom([]string{m.users[0], m.users[1], m.users[0] + "/r"}), 0, 2).Draw(r, name)
+	}
+	p := store.ArchivePrefs{Default: store.ArchiveRule(rapid.IntRange(0, 2).Draw(r, "default")), Always: draw("always"), Never: draw("never")}
+	m.both(r, func(s store.Store, i int) (any, error) { return nil, s.SetArchivePrefs(m.ctx, owners[i], p) })
+}
+
+// trim removes all that goes. In the database other runs' timelines are there too.
+func (m *model) trim(r *rapid.T) {
+	age := func(name string) time.Time {
+		return time.Now().Add(time.Hour * time.Duration(rapid.SampledFrom([]int{-1, 1}).Draw(r, name)))
+	}
+	what := store.Retention{Keep: rapid.Uint64Range(0, 6).Draw(r, "keep"), Hidden: age("hidden"), Lost: age("lost")}
+	m.both(r, func(s store.Store, _ int) (any, error) {
+		for from := store.OwnerID(0); ; {
+			next, _, err := s.Trim(m.ctx, what, from, 1000)
+			if err != nil || next == 0 {
+				return nil, err
+			}
+			from = next
+		}
+	})
 }
 
 func (m *model) createSession(r *rapid.T) {
@@ -287,13 +334,39 @@ func sorted(list []store.Session) []store.Session {
 	return all
 }
 
+func withoutTimes(entries []store.Entry) []store.Entry {
+	for i := range entries {
+		entries[i].Time = time.Time{}
+	}
+	return entries
+}
+
+func (m *model) compareArchive(r *rapid.T, owners [2]store.OwnerID) {
+	part := store.Range{
+		After: rapid.Uint64Range(0, 3).Draw(r, "after"), Before: rapid.Uint64Range(0, 9).Draw(r, "before"),
+		Newest: rapid.Bool().Draw(r, "newest"), Limit: rapid.IntRange(0, 4).Draw(r, "limit"),
+	}
+	if rapid.Bool().Draw(r, "of one peer") {
+		part.Peer = m.user(r)
+	}
+	m.both(r, func(s store.Store, i int) (any, error) {
+		entries, err := s.Find(m.ctx, owners[i], part)
+		return withoutTimes(entries), err
+	})
+	m.both(r, func(s store.Store, i int) (any, error) {
+		first, head, err := s.Span(m.ctx, owners[i])
+		return [2]uint64{first, head}, err
+	})
+	m.both(r, func(s store.Store, i int) (any, error) { return s.ArchivePrefs(m.ctx, owners[i]) })
+}
+
 // compare looks at all that a user has.
 func (m *model) compare(r *rapid.T) {
 	user := m.user(r)
 	owners := m.owner(user)
 	m.both(r, func(s store.Store, _ int) (any, error) {
 		a, err := s.Account(m.ctx, user)
-		return a.User, err
+		return []any{a.User, a.Role, a.State, a.LastLogin.IsZero()}, err
 	})
 	for _, mechanism := range []string{"A", "B"} {
 		m.both(r, func(s store.Store, _ int) (any, error) { return s.Credential(m.ctx, user, mechanism) })
@@ -308,11 +381,9 @@ func (m *model) compare(r *rapid.T) {
 	})
 	m.both(r, func(s store.Store, i int) (any, error) {
 		entries, err := s.Read(m.ctx, owners[i], 0, 1000)
-		for j := range entries {
-			entries[j].Time = time.Time{}
-		}
-		return entries, err
+		return withoutTimes(entries), err
 	})
+	m.compareArchive(r, owners)
 	m.both(r, func(s store.Store, i int) (any, error) {
 		list, err := s.SessionsOf(m.ctx, owners[i])
 		return sorted(list), err

@@ -146,6 +146,7 @@ func openPostgres(ctx context.Context, location string, o Options) (*pools, erro
 		writers: postgresAppends,
 
 		raiseDelivered: pgRaiseDelivered,
+		setPoints:      pgSetPoints,
 		committed:      func() {},
 	}
 	p.append = (&postgresAppender{pool: write}).run

@@ -1,10 +1,7 @@
 package store
 
 import (
-	"bytes"
 	"context"
-	"database/sql"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -36,10 +33,10 @@ const (
 			SELECT h.owner, w.count FROM want w JOIN heads h ON h.owner = w.owner
 			ORDER BY h.owner FOR NO KEY UPDATE OF h)
 		UPDATE heads h SET head = h.head + l.count, time = GREATEST(h.time, $3)
-		FROM locked l WHERE h.owner = l.owner RETURNING h.owner, h.head, h.time`
+		FROM locked l WHERE h.owner = l.owner RETURNING h.owner, h.head, h.time, h.delivered, h.choosy`
 	pgInsert = `
-		INSERT INTO entries (owner, seq, time, peer, sent, resource, stanza)
-		SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::boolean[], $6::text[], $7::bytea[])`
+		INSERT INTO entries (owner, ` + entryColumns + `)
+		SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::boolean[], $6::text[], $7::bytea[], $8::boolean[])`
 	pgRaise = `
 		UPDATE heads SET time = w.time FROM unnest($1::bigint[], $2::bigint[]) AS w (owner, time) WHERE heads.owner = w.owner`
 )
@@ -52,6 +49,12 @@ const pgRaiseDelivered = `
 		SELECT h.owner, LEAST(h.head, w.seq) AS seq FROM want w JOIN heads h ON h.owner = w.owner
 		WHERE h.delivered < LEAST(h.head, w.seq) ORDER BY h.owner FOR NO KEY UPDATE OF h)
 	UPDATE heads h SET delivered = l.seq FROM locked l WHERE h.owner = l.owner AND h.delivered < l.seq`
+
+// pgSetPoints sets where many sessions stand.
+const pgSetPoints = `
+	UPDATE resumables r SET count = w.count, pos = w.pos
+	FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[]) AS w (id, epoch, count, pos)
+	JOIN sessions s ON s.id = w.id AND s.epoch = w.epoch WHERE r.session = w.id`
 
 // commitTimeout is how long the second round trip may take before the
 // connection is given up. It does not end with the caller's context, after which
@@ -103,8 +106,8 @@ func (p *postgresAppender) claim(ctx context.Context, conn *pgx.Conn, b *appendi
 	if err := conn.SendBatch(ctx, &steps).Close(); err != nil {
 		return nil, err
 	}
-	if !refused {
-		return claims, nil
+	if !refused && !b.crowd(claims) {
+		return claims, b.judge(ctx, claims, pgReader{conn})
 	}
 	if _, err := conn.Exec(ctx, `ROLLBACK`); err != nil {
 		return nil, fmt.Errorf("undo: %w", err)
@@ -157,10 +160,9 @@ func queueClaim(steps *pgx.Batch, claims map[OwnerID]*claim, now int64) *pgx.Que
 // keepClaimed fills in the claims and notes which owners are missing.
 func (b *appending) keepClaimed(rows pgx.Rows, claims map[OwnerID]*claim) (refused bool, err error) {
 	var owner OwnerID
-	var head uint64
-	var at int64
-	_, err = pgx.ForEachRow(rows, []any{&owner, &head, &at}, func() error {
-		claims[owner].take(head, at)
+	var h timelineHead
+	_, err = pgx.ForEachRow(rows, []any{&owner, &h.head, &h.time, &h.delivered, &h.choosy}, func() error {
+		claims[owner].take(h)
 		return nil
 	})
 	if err != nil {
@@ -190,24 +192,42 @@ func (p *postgresAppender) commit(ctx context.Context, conn *pgx.Conn, b *append
 
 func queueInsert(steps *pgx.Batch, b *appending, claims map[OwnerID]*claim) {
 	b.number(claims)
-	var owners []OwnerID
-	var seqs, times []int64
-	var peers, resources []string
-	var sent []bool
-	var stanzas [][]byte
+	var rows entryRows
 	for i, a := range b.batch {
 		for j, seq := range b.done[i].Seqs {
 			d := a.Drafts[j]
-			owners = append(owners, d.Owner)
-			seqs = append(seqs, int64(seq)) //nolint:gosec // it came as one
-			times = append(times, millis(b.done[i].Time))
-			peers = append(peers, d.Peer)
-			sent = append(sent, d.Sent)
-			resources = append(resources, d.Resource)
-			stanzas = append(stanzas, notNull(d.Stanza))
+			rows.add(d.Owner, Entry{
+				Seq: seq, Time: b.done[i].Time, Peer: d.Peer, Sent: d.Sent, Resource: d.Resource,
+				Stanza: d.Stanza, Hidden: b.hides(i, j),
+			})
 		}
 	}
-	steps.Queue(pgInsert, owners, seqs, times, peers, sent, resources, stanzas)
+	steps.Queue(pgInsert, rows.columns()...)
+}
+
+// entryRows are entries by columns.
+type entryRows struct {
+	owners           []OwnerID
+	seqs, times      []int64
+	peers, resources []string
+	sent, hidden     []bool
+	stanzas          [][]byte
+}
+
+func (r *entryRows) add(owner OwnerID, e Entry) {
+	r.owners = append(r.owners, owner)
+	r.seqs = append(r.seqs, int64(storable(e.Seq))) //nolint:gosec // it fits
+	r.times = append(r.times, millis(e.Time))
+	r.peers = append(r.peers, e.Peer)
+	r.sent = append(r.sent, e.Sent)
+	r.resources = append(r.resources, e.Resource)
+	r.stanzas = append(r.stanzas, notNull(e.Stanza))
+	r.hidden = append(r.hidden, e.Hidden)
+}
+
+// columns are the arguments of pgInsert.
+func (r *entryRows) columns() []any {
+	return []any{r.owners, r.seqs, r.times, r.peers, r.sent, r.resources, r.stanzas, r.hidden}
 }
 
 // queueRaise corrects the heads that got a time ahead of their own.
@@ -215,7 +235,7 @@ func queueRaise(steps *pgx.Batch, claims map[OwnerID]*claim) {
 	var owners []OwnerID
 	var times []int64
 	for owner, c := range claims {
-		if c.time > c.floor {
+		if c.time > c.was.time {
 			owners = append(owners, owner)
 			times = append(times, c.time)
 		}
@@ -223,77 +243,4 @@ func queueRaise(steps *pgx.Batch, claims map[OwnerID]*claim) {
 	if len(owners) > 0 {
 		steps.Queue(pgRaise, owners, times)
 	}
-}
-
-// The pauses between attempts to learn what became of a batch, and how long that
-// is tried: a server that has crashed needs seconds to come back.
-const (
-	outcomePause    = 50 * time.Millisecond
-	outcomePatience = 30 * time.Second
-)
-
-// settle finds out whether a batch was committed whose connection was lost
-// while it was. An error means that it could not be learnt.
-func (db *DB) settle(ctx context.Context, b *appending) (stored bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, outcomePatience)
-	defer cancel()
-	for {
-		if stored, err = db.isStored(ctx, b); err == nil {
-			return stored, nil
-		}
-		if wait(ctx, outcomePause) != nil {
-			return false, err
-		}
-	}
-}
-
-// isStored looks for the first thing that the batch would have left behind: it
-// was one transaction, so one thing stands for all of it. The row that the
-// transaction changes as well is locked before, so that one which still runs
-// is waited for.
-func (db *DB) isStored(ctx context.Context, b *appending) (stored bool, err error) {
-	err = db.update(ctx, "look for what was appended", func(tx *sql.Tx) error {
-		for i, a := range b.batch {
-			if b.done[i].Err != nil {
-				continue
-			}
-			var known bool
-			stored, known, err = db.trace(ctx, tx, b.sessions(), a, b.done[i])
-			if known || err != nil {
-				return err
-			}
-		}
-		return nil // all that it was about has been deleted since
-	})
-	return stored, err
-}
-
-// trace looks for what is left of one message. It is not known when the timelines
-// and the session that it was for are gone.
-func (db *DB) trace(ctx context.Context, tx *sql.Tx, sessions map[fencing]*uint32, a Append, done Appended) (stored, known bool, err error) {
-	for i, d := range a.Drafts {
-		var head uint64
-		err := tx.QueryRowContext(ctx, `SELECT head FROM heads WHERE owner = $1`+db.dialect.locks.change, d.Owner).Scan(&head)
-		if errors.Is(err, sql.ErrNoRows) {
-			continue
-		}
-		if err != nil || head < done.Seqs[i] {
-			return false, true, err
-		}
-		// Had somebody else taken the number, it would have another content or time.
-		e, err := scanEntry(tx.QueryRowContext(ctx, `
-			SELECT seq, time, peer, sent, resource, stanza FROM entries WHERE owner = $1 AND seq = $2`, d.Owner, done.Seqs[i]))
-		same := e.Time.Equal(done.Time) && e.Peer == d.Peer && e.Sent == d.Sent && bytes.Equal(e.Stanza, d.Stanza)
-		return err == nil && same, true, err
-	}
-	last := sessions[fencing{a.Session, a.Epoch}]
-	if len(a.Drafts) > 0 || last == nil {
-		return false, false, nil
-	}
-	var handled uint32
-	err = tx.QueryRowContext(ctx, `SELECT handled FROM sessions WHERE id = $1`+db.dialect.locks.change, a.Session).Scan(&handled)
-	if errors.Is(err, sql.ErrNoRows) {
-		return false, false, nil
-	}
-	return handled == *last, true, err
 }

@@ -1,10 +1,12 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -28,8 +30,11 @@ func (db *DB) CreateSession(ctx context.Context, s Session) (replaced *Session, 
 		if _, err := rosterVersion(ctx, tx, s.Owner, db.dialect.locks.change); err != nil {
 			return fmt.Errorf("owner %d: %w", s.Owner, err)
 		}
-		if replaced, err = endResource(ctx, tx, s.Owner, s.Resource); err != nil {
+		if replaced, err = db.endResource(ctx, tx, s.Owner, s.Resource); err != nil {
 			return fmt.Errorf("end the session before: %w", err)
+		}
+		if err := noteLogin(ctx, tx, s.Owner, db.now()); err != nil {
+			return fmt.Errorf("note the login: %w", err)
 		}
 		lease, err := currentLease(ctx, tx, s.Node, db.dialect.locks.refer)
 		if err != nil {
@@ -48,7 +53,7 @@ func (db *DB) CreateSession(ctx context.Context, s Session) (replaced *Session, 
 }
 
 // endResource ends the owner's session with a resource, if there is one.
-func endResource(ctx context.Context, tx *sql.Tx, owner OwnerID, resource string) (*Session, error) {
+func (db *DB) endResource(ctx context.Context, tx *sql.Tx, owner OwnerID, resource string) (*Session, error) {
 	s, err := scanSession(tx.QueryRowContext(ctx, `
 		DELETE FROM sessions WHERE owner = $1 AND resource = $2 RETURNING `+sessionColumns, owner, resource))
 	if errors.Is(err, sql.ErrNoRows) {
@@ -57,7 +62,7 @@ func endResource(ctx context.Context, tx *sql.Tx, owner OwnerID, resource string
 	if err != nil {
 		return nil, err
 	}
-	return &s, nil
+	return &s, db.bury(ctx, tx, s)
 }
 
 // currentLease returns the lease that a node holds, locked so that it stays. For
@@ -90,6 +95,13 @@ func (db *DB) SessionsOf(ctx context.Context, owner OwnerID) ([]Session, error) 
 	return list, db.wrap(fmt.Sprintf("sessions of owner %d", owner), err)
 }
 
+// LastEnd implements Sessions.
+func (db *DB) LastEnd(ctx context.Context, owner OwnerID) (time.Time, error) {
+	var ended int64
+	err := db.read.QueryRowContext(ctx, `SELECT ended FROM heads WHERE owner = $1`, owner).Scan(&ended)
+	return fromMillisOrZero(ended), db.wrap(fmt.Sprintf("last session of owner %d", owner), err)
+}
+
 // SetHandled implements Sessions.
 func (db *DB) SetHandled(ctx context.Context, id string, epoch uint64, handled uint32) error {
 	return db.update(ctx, fmt.Sprintf("set handled count of session %s at epoch %d", id, epoch), func(tx *sql.Tx) error {
@@ -102,8 +114,15 @@ func (db *DB) SetHandled(ctx context.Context, id string, epoch uint64, handled u
 // EndSession implements Sessions.
 func (db *DB) EndSession(ctx context.Context, id string, epoch uint64) error {
 	return db.update(ctx, fmt.Sprintf("end session %s at epoch %d", id, epoch), func(tx *sql.Tx) error {
-		r, err := tx.ExecContext(ctx, `DELETE FROM sessions WHERE id = $1 AND epoch = $2`, id, storable(epoch))
-		return found(r, err, ErrFenced)
+		s, err := scanSession(tx.QueryRowContext(ctx, `
+			DELETE FROM sessions WHERE id = $1 AND epoch = $2 RETURNING `+sessionColumns, id, storable(epoch)))
+		if errors.Is(err, sql.ErrNoRows) {
+			return ErrFenced
+		}
+		if err != nil {
+			return err
+		}
+		return db.bury(ctx, tx, s)
 	})
 }
 
@@ -111,7 +130,8 @@ func (db *DB) EndSession(ctx context.Context, id string, epoch uint64) error {
 func (db *DB) RenewLease(ctx context.Context, node, incarnation string, until time.Time) error {
 	return db.update(ctx, "renew lease of "+node, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `
-			UPDATE leases SET until = 0 WHERE node = $1 AND incarnation <> $2 AND until > 0`, node, incarnation)
+			UPDATE leases SET ended = CASE WHEN until < $1 THEN until ELSE $2 END, until = 0
+			WHERE node = $3 AND incarnation <> $4 AND until > 0`, millis(db.now()), millis(db.now()), node, incarnation)
 		if err != nil {
 			return fmt.Errorf("take over: %w", err)
 		}
@@ -127,12 +147,19 @@ func (db *DB) RenewLease(ctx context.Context, node, incarnation string, until ti
 func (db *DB) EndLease(ctx context.Context, node, incarnation string) error {
 	return db.update(ctx, "end lease of "+node, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `
-			UPDATE leases SET until = 0 WHERE node = $1 AND incarnation = $2`, node, incarnation)
+			UPDATE leases SET ended = $1, until = 0 WHERE node = $2 AND incarnation = $3`, millis(db.now()), node, incarnation)
 		if err != nil {
 			return err
 		}
 		return dropLeases(ctx, tx, db.now(), db.dialect.locks.take)
 	})
+}
+
+// LiveNodes implements Sessions.
+func (db *DB) LiveNodes(ctx context.Context, now time.Time) ([]string, error) {
+	rows, err := db.read.QueryContext(ctx, `SELECT DISTINCT node FROM leases WHERE until > $1 ORDER BY node`, millis(now))
+	names, err := collect(rows, err, func(r row) (name string, err error) { return name, r.Scan(&name) })
+	return names, db.wrap("live nodes", err)
 }
 
 // leaseMemory is how long after its end a lease is kept that was not given
@@ -161,12 +188,21 @@ func dropLeases(ctx context.Context, tx *sql.Tx, now time.Time, lock string) err
 	return nil
 }
 
+// overdue are the ids of the sessions for which nobody need wait any more: their lease
+// is over, and they cannot be resumed or have had their time for that; or they were
+// left to whoever resumes them, and nobody has. The time comes three times.
+const overdue = `
+	SELECT id FROM sessions WHERE lease IN (SELECT id FROM leases WHERE until <= $1) AND NOT EXISTS (
+		SELECT 1 FROM resumables r JOIN leases l ON l.id = sessions.lease
+		WHERE r.session = sessions.id AND r.hold + CASE l.until WHEN 0 THEN l.ended ELSE l.until END > $2)
+	UNION ALL SELECT session FROM resumables WHERE parked > 0 AND parked + hold <= $3`
+
 // ReapSessions implements Sessions. As long as all is well there is nothing to
 // find, and nobody has to wait for a transaction.
 func (db *DB) ReapSessions(ctx context.Context, now time.Time, limit int) ([]Session, error) {
 	var left bool
 	err := db.read.QueryRowContext(ctx, `
-		SELECT EXISTS (SELECT 1 FROM leases l JOIN sessions s ON s.lease = l.id WHERE l.until <= $1)`, millis(now)).Scan(&left)
+		SELECT EXISTS (`+overdue+`)`, millis(now), millis(now), millis(now)).Scan(&left)
 	if err != nil || !left || limit <= 0 {
 		return nil, db.wrap("look for sessions without a lease", err)
 	}
@@ -175,10 +211,17 @@ func (db *DB) ReapSessions(ctx context.Context, now time.Time, limit int) ([]Ses
 		//nolint:gosec // made of constants
 		rows, err := tx.QueryContext(ctx, `
 			DELETE FROM sessions WHERE id IN (
-				SELECT id FROM sessions WHERE lease IN (SELECT id FROM leases WHERE until <= $1) LIMIT $2`+db.dialect.locks.take+`)
-			RETURNING `+sessionColumns, millis(now), limit)
+				SELECT id FROM sessions WHERE id IN (`+overdue+`) LIMIT $4`+db.dialect.locks.take+`)
+			RETURNING `+sessionColumns, millis(now), millis(now), millis(now), limit)
 		if reaped, err = collect(rows, err, scanSession); err != nil {
 			return err
+		}
+		// In the order in which appends lock heads.
+		slices.SortFunc(reaped, func(a, b Session) int { return cmp.Compare(a.Owner, b.Owner) })
+		for _, s := range reaped {
+			if err := db.bury(ctx, tx, s); err != nil {
+				return err
+			}
 		}
 		return dropLeases(ctx, tx, db.now(), db.dialect.locks.take)
 	})

@@ -59,6 +59,11 @@ func openSQLite(ctx context.Context, path string, o Options) (*pools, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.Existing {
+		if _, err := os.Stat(path); err != nil {
+			return nil, err
+		}
+	}
 	if err := createPrivate(path); err != nil {
 		return nil, fmt.Errorf("create file: %w", err)
 	}

@@ -3,6 +3,7 @@ package store_test
 import (
 	"database/sql"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -83,6 +84,22 @@ func TestOpenRefuses(t *testing.T) {
 }
 
 // A schema that is newer than the program is not to be written to.
+// A file that has to be there is not made.
+func TestOpenExisting(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "imlb.db")
+	if db, err := store.Open(t.Context(), path, store.Options{Existing: true}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("opened %v: %v", db, err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("there is a file: %v", err)
+	}
+	for _, existing := range []bool{false, true} {
+		if err := open(t, path, store.Options{Existing: existing}).Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestOpenNewerSchema(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "imlb.db")
@@ -218,7 +235,7 @@ func TestDeletionIsFinishedLater(t *testing.T) {
 	defer raw.Close()
 	// As if the process had died after the first transaction.
 	for _, statement := range []string{
-		`INSERT INTO entries VALUES (77, 1, 0, '', 0, '', x''), (77, 2, 0, '', 0, '', x'')`,
+		`INSERT INTO entries (owner, seq, time, peer, sent, resource, stanza) VALUES (77, 1, 0, '', 0, '', x''), (77, 2, 0, '', 0, '', x'')`,
 		`INSERT INTO purges VALUES (77)`,
 	} {
 		if _, err := raw.ExecContext(t.Context(), statement); err != nil {

@@ -5,7 +5,8 @@
 //
 // A timeline is the ordered, durable list of one owner's messages. Its entries
 // are numbered 1, 2, 3 … without gaps; a number is never used twice and the head
-// never goes down. A message between two local users is two entries, one on the
+// never goes down. Retention removes entries from the beginning, and hidden ones, which
+// are delivered but not archived, from anywhere once they are delivered (Archives). A message between two local users is two entries, one on the
 // sender's timeline and one on the recipient's, appended in one transaction
 // together with the sending session's handled count. So what was acknowledged to
 // a client is durable, and a session that has been taken over by another node is
@@ -45,6 +46,8 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrExists: an account or session of that name exists already.
 	ErrExists = errors.New("already exists")
+	// ErrFull: the owner would have more than it may have. Nothing was changed.
+	ErrFull = errors.New("more than the owner may have")
 	// ErrFenced: the session's epoch was raised by somebody else, who owns the
 	// session now. The caller must stop acting for it at once.
 	ErrFenced = errors.New("session is owned elsewhere")
@@ -66,12 +69,16 @@ type Account struct {
 	Owner   OwnerID
 	User    string // canonical bare JID
 	Created time.Time
+
+	Role      Role
+	State     AccountState
+	LastLogin time.Time // when a session was made last; zero: never
 }
 
 // Credential holds the keys from which a SCRAM exchange (RFC 5802 §3) and a
 // PLAIN login are verified. The password itself is never stored.
 type Credential struct {
-	Mechanism  string // "SCRAM-SHA-1" or "SCRAM-SHA-256"
+	Mechanism  string // "SCRAM-SHA-1", "SCRAM-SHA-256" or "SCRAM-SHA-512"
 	Salt       []byte
 	Iterations int
 	StoredKey  []byte
@@ -87,13 +94,16 @@ type Accounts interface {
 	// Credential returns the user's keys for one mechanism; ErrNotFound when
 	// the user does not exist or has no keys for it.
 	Credential(ctx context.Context, user, mechanism string) (Credential, error)
-	// SetCredentials replaces all keys of a user; ErrNotFound.
+	// LacksKeys tells whether there is an account that has keys, but none for that
+	// mechanism.
+	LacksKeys(ctx context.Context, mechanism string) (bool, error)
+	// SetCredentials replaces all keys of a user, and revokes its tokens; ErrNotFound.
 	SetCredentials(ctx context.Context, user string, creds []Credential) error
 	// ListAccounts returns up to limit accounts, sorted by the bytes of their
 	// user, whose user sorts after after.
 	ListAccounts(ctx context.Context, after string, limit int) ([]Account, error)
-	// DeleteAccount removes a user and all that it owns: keys, roster, sessions
-	// and timeline; ErrNotFound.
+	// DeleteAccount removes a user and all that it owns: keys, tokens, roster, sessions,
+	// timeline, blocklist, private XML and vCard; ErrNotFound.
 	DeleteAccount(ctx context.Context, user string) error
 }
 
@@ -148,12 +158,13 @@ type Rosters interface {
 
 // Entry is one message on a timeline.
 type Entry struct {
-	Seq      uint64    // 1, 2, 3 … without gaps
+	Seq      uint64    // 1, 2, 3 …, given out without gaps
 	Time     time.Time // never goes backwards within an owner; millisecond resolution, UTC
 	Peer     string    // bare JID of the other party
 	Sent     bool      // the owner is the sender
 	Resource string    // the owner's resource that a received message was addressed to, or that sent it
 	Stanza   []byte    // the <message/> as it will be delivered
+	Hidden   bool      // it is delivered, but not part of the archive, and removed afterwards
 }
 
 // Draft is an entry that has no number yet.
@@ -163,6 +174,14 @@ type Draft struct {
 	Sent     bool
 	Resource string
 	Stanza   []byte
+	// Address is the other party's address as the message has it, with a resource if
+	// it has one; empty: Peer. The owner's archive preferences are held against it.
+	Address string
+	// Hidden keeps the entry out of the archive whatever the owner's preferences are.
+	Hidden bool
+	// Room is how many entries may wait to be delivered to the owner for this one to be
+	// appended (XEP-0160 §2); 0: any number.
+	Room uint64
 }
 
 // Append is one message: all that must become durable together.
@@ -183,8 +202,8 @@ type Append struct {
 type Appended struct {
 	Seqs []uint64  // one for each draft, in the drafts' order
 	Time time.Time // given to all of its entries
-	// Err is ErrFenced, or ErrNotFound when the owner of a draft does not exist
-	// (any more); then nothing of this Append was stored, its Handled neither.
+	// Err is ErrFenced, ErrNotFound when the owner of a draft does not exist (any
+	// more), or ErrFull; then nothing of this Append was stored, its Handled neither.
 	Err error
 }
 
@@ -196,7 +215,8 @@ type Timelines interface {
 	// which, once the database is back: end the session, and have its client
 	// resume from there. Use a Writer rather than calling it directly.
 	AppendBatch(ctx context.Context, batch []Append) ([]Appended, error)
-	// Read returns up to limit entries after number after, in order.
+	// Read returns up to limit entries after number after, in order, of those that are
+	// there.
 	Read(ctx context.Context, owner OwnerID, after uint64, limit int) ([]Entry, error)
 	// Head returns the number of the last entry, 0 when there is none, and the
 	// number up to which received entries were delivered to one of the
@@ -238,6 +258,8 @@ type Sessions interface {
 	// SessionsOf returns the sessions of an owner on any node, sorted by the
 	// bytes of their resource; none when the owner does not exist.
 	SessionsOf(ctx context.Context, owner OwnerID) ([]Session, error)
+	// LastEnd returns when a session of an owner ended last; zero: none has. ErrNotFound.
+	LastEnd(ctx context.Context, owner OwnerID) (time.Time, error)
 	// SetHandled stores an inbound count on its own; ErrFenced when the record
 	// has another epoch or is gone.
 	SetHandled(ctx context.Context, id string, epoch uint64, handled uint32) error
@@ -250,9 +272,57 @@ type Sessions interface {
 	RenewLease(ctx context.Context, node, incarnation string, until time.Time) error
 	// EndLease ends a node's lease if that incarnation holds it.
 	EndLease(ctx context.Context, node, incarnation string) error
+	// LiveNodes returns the names of the nodes whose lease is valid after now, sorted.
+	LiveNodes(ctx context.Context, now time.Time) ([]string, error)
 	// ReapSessions ends, and returns, up to limit sessions whose lease is not
-	// valid after now. Each is returned to one caller only.
+	// valid after now, and has not been for as long as they may be resumed, or that
+	// have been parked for as long. Each is returned to one caller only.
 	ReapSessions(ctx context.Context, now time.Time, limit int) ([]Session, error)
+}
+
+// Resumable is what it takes to go on with a session (XEP-0198 §5), on any node.
+type Resumable struct {
+	Hold    time.Duration // how long it waits for its client, after that is lost or after its node's lease; millisecond resolution
+	Parked  time.Time     // since when it waits; zero: it does not. Millisecond resolution
+	Handled uint32        // as Session.Handled
+	Count   uint32        // stanzas that the client has acknowledged, modulo 2^32 …
+	Pos     uint64        // … and the entry up to which it then had all that were for it
+	State   []byte        // the node's own
+	Note    []byte        // what was noted by somebody else since the last Resume; nil for nothing
+}
+
+// ResumePoint is where a resumable session stands.
+type ResumePoint struct {
+	ID    string
+	Epoch uint64
+	Count uint32
+	Pos   uint64
+}
+
+// Resumption keeps what it takes to go on with sessions whose node or connection
+// was lost.
+type Resumption interface {
+	// SaveResumable makes a session resumable, or stores anew how; Note is not looked
+	// at and stays. ErrFenced when the record has another epoch or is gone.
+	SaveResumable(ctx context.Context, id string, epoch uint64, r Resumable) error
+	// SetResumePoints stores where sessions stand. Those that are owned elsewhere by
+	// now, or not resumable, are passed over.
+	SetResumePoints(ctx context.Context, points []ResumePoint) error
+	// NoteResumable stores somebody else's note for the next Resume, if the owner has such
+	// a session.
+	NoteResumable(ctx context.Context, id string, owner OwnerID, note []byte) error
+	// Parked tells whether an owner's resumable session waits for its client, or its
+	// node's lease is over: then nobody else has a hand in it. ErrNotFound.
+	Parked(ctx context.Context, id string, owner OwnerID) (bool, error)
+	// Resume gives an owner's resumable session to a node: its epoch is raised, so
+	// that whoever had it is fenced, it belongs to the node's lease, and does not wait
+	// any more. ErrNotFound when there is none.
+	Resume(ctx context.Context, id string, owner OwnerID, node string) (Session, Resumable, error)
+	// EndedSession returns the handled count of an owner's session that was resumable
+	// when it ended; ErrNotFound.
+	EndedSession(ctx context.Context, id string, owner OwnerID) (handled uint32, err error)
+	// ForgetEnded forgets up to limit sessions that ended before a time.
+	ForgetEnded(ctx context.Context, before time.Time, limit int) error
 }
 
 // Store is everything that the database remembers. Open returns the SQL
@@ -261,7 +331,14 @@ type Store interface {
 	Accounts
 	Rosters
 	Timelines
+	Archives
 	Sessions
+	Resumption
+	Blocklists
+	Personal
+	Tokens
+	Transfers
+	Administration
 	// Ping reports whether the database answers.
 	Ping(ctx context.Context) error
 	Close() error

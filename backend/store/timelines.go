@@ -13,10 +13,15 @@ import (
 // stored number reaches the end of it, so that the order is kept.
 func storable(n uint64) uint64 { return min(n, math.MaxInt64) }
 
+// entryColumns reads and writes an entry whole.
+const entryColumns = `seq, time, peer, sent, resource, stanza, hidden`
+
+const insertEntry = `INSERT INTO entries (owner, ` + entryColumns + `) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`
+
 // Read implements Timelines.
 func (db *DB) Read(ctx context.Context, owner OwnerID, after uint64, limit int) ([]Entry, error) {
 	rows, err := db.read.QueryContext(ctx, `
-		SELECT seq, time, peer, sent, resource, stanza FROM entries
+		SELECT `+entryColumns+` FROM entries
 		WHERE owner = $1 AND seq > $2 ORDER BY seq LIMIT $3`, owner, storable(after), max(limit, 0))
 	page, err := collect(rows, err, scanEntry)
 	return page, db.wrap(fmt.Sprintf("read timeline of owner %d", owner), err)
@@ -25,7 +30,7 @@ func (db *DB) Read(ctx context.Context, owner OwnerID, after uint64, limit int) 
 func scanEntry(r row) (Entry, error) {
 	var e Entry
 	var at int64
-	err := r.Scan(&e.Seq, &at, &e.Peer, &e.Sent, &e.Resource, &e.Stanza)
+	err := r.Scan(&e.Seq, &at, &e.Peer, &e.Sent, &e.Resource, &e.Stanza, &e.Hidden)
 	e.Time = fromMillis(at)
 	return e, err
 }

@@ -24,7 +24,7 @@ type WriterOptions struct {
 	// blocks; 0 means 16 MiB. A message larger than that passes alone.
 	MaxBytes int64
 	// Patience is how long messages are tried again while the store
-	// answers ErrUnavailable; 0 means 15 s.
+	// answers ErrUnavailable; 0 means DefaultPatience.
 	Patience time.Duration
 	// Observe is told of each transaction: how many messages were in it, how
 	// long it took, and how it ended. It must not block, and is called from
@@ -35,6 +35,9 @@ type WriterOptions struct {
 	Logger *slog.Logger
 }
 
+// DefaultPatience is for how long messages wait for a store that is away.
+const DefaultPatience = 15 * time.Second
+
 func (o WriterOptions) withDefaults() WriterOptions {
 	if o.MaxBatch <= 0 {
 		o.MaxBatch = 500
@@ -43,7 +46,7 @@ func (o WriterOptions) withDefaults() WriterOptions {
 		o.MaxBytes = 16 << 20
 	}
 	if o.Patience <= 0 {
-		o.Patience = 15 * time.Second
+		o.Patience = DefaultPatience
 	}
 	if o.Observe == nil {
 		o.Observe = func(int, time.Duration, error) {}
@@ -63,8 +66,8 @@ func (o WriterOptions) withDefaults() WriterOptions {
 // their way at the same time; the sessions are then divided among so many lines.
 // The messages of a session, and those without one, are stored in the order in
 // which they were submitted, and answered in it; with one line, so are all.
-// When one of a session's messages fails otherwise than by ErrFenced or
-// ErrNotFound, those that follow it on this session fail with the same error:
+// When one of a session's messages fails otherwise than by ErrFenced, ErrNotFound
+// or ErrFull, those that follow it on this session fail with the same error:
 // were they stored, the session's handled count would cover the one that is
 // missing. The session has to be ended.
 type Writer struct {

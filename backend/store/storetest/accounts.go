@@ -12,6 +12,7 @@ func accountTests() []test {
 		{"CreateTwice", on(createAccountTwice)},
 		{"Credentials", on(credentials)},
 		{"SetCredentials", on(setCredentials)},
+		{"LacksKeys", on(lacksKeys)},
 		{"SlicesAreCopied", on(credentialSlices)},
 		{"List", on(listAccounts)},
 		{"DeleteTakesAllAlong", on(deleteAccount)},
@@ -82,6 +83,31 @@ func setCredentials(t suite, s store.Store) {
 	t.equal("keys", c, keys("SCRAM-SHA-256", 3))
 	_, err = s.Credential(t.Context(), "alice@example.com", "SCRAM-SHA-1")
 	t.wantErr(err, store.ErrNotFound)
+}
+
+func lacksKeys(t suite, s store.Store) {
+	lacks := func(mechanism string, want bool) {
+		got, err := s.LacksKeys(t.Context(), mechanism)
+		t.check(err)
+		t.equal("an account without "+mechanism, got, want)
+	}
+	lacks("SCRAM-SHA-1", false)
+	_, err := s.CreateAccount(t.Context(), "carol@example.com", nil) // its passwords are elsewhere
+	t.check(err)
+	lacks("SCRAM-SHA-1", false)
+	_, err = s.CreateAccount(t.Context(), "alice@example.com", []store.Credential{keys("SCRAM-SHA-1", 1), keys("SCRAM-SHA-256", 2)})
+	t.check(err)
+	_, err = s.CreateAccount(t.Context(), "bob@example.com", []store.Credential{keys("SCRAM-SHA-1", 3)})
+	t.check(err)
+	lacks("SCRAM-SHA-1", false)
+	lacks("SCRAM-SHA-256", true)
+	lacks("SCRAM-SHA-512", true)
+	t.check(s.SetCredentials(t.Context(), "bob@example.com", []store.Credential{keys("SCRAM-SHA-256", 4), keys("SCRAM-SHA-1", 4)}))
+	lacks("SCRAM-SHA-256", false)
+	lacks("SCRAM-SHA-512", true)
+	t.check(s.DeleteAccount(t.Context(), "alice@example.com"))
+	t.check(s.DeleteAccount(t.Context(), "bob@example.com"))
+	lacks("SCRAM-SHA-512", false)
 }
 
 func credentialSlices(t suite, s store.Store) {

@@ -23,21 +23,32 @@ type Memory struct {
 	owners    map[store.OwnerID]*account
 	sessions  map[string]*session // by ID
 	leases    map[holder]*lease
+	ended     map[string]endedSession // by ID
+	jobs      map[string]time.Time    // when each is due
+	changes   []store.AccountChange   // all of them
 }
 
 type account struct {
 	store.Account
 	creds     map[string]store.Credential // by mechanism
+	tokens    accountTokens
 	items     map[string]store.RosterItem // by contact
 	version   uint64
 	entries   []store.Entry
+	head      uint64
+	floor     uint64 // entries up to it have been removed
 	delivered uint64
+	personal  personal
+	last      time.Time // of the last entry
+	prefs     store.ArchivePrefs
+	ended     time.Time // when a session ended last
 }
 
 // session points at the lease that its node held when it was created.
 type session struct {
 	store.Session
-	lease *lease
+	lease     *lease
+	resumable *store.Resumable // nil: it cannot be resumed
 }
 
 // holder is one run of a node.
@@ -45,6 +56,18 @@ type holder struct{ node, incarnation string }
 
 type lease struct {
 	until time.Time // zero when it is over
+	ended time.Time // when that was
+}
+
+// end ends the lease, if it is not over.
+func (l *lease) end() {
+	if l.until.IsZero() {
+		return
+	}
+	if l.ended = now(); l.until.Before(l.ended) {
+		l.ended = l.until
+	}
+	l.until = time.Time{}
 }
 
 // NewMemory returns an empty store.
@@ -54,6 +77,8 @@ func NewMemory() *Memory {
 		owners:   make(map[store.OwnerID]*account),
 		sessions: make(map[string]*session),
 		leases:   make(map[holder]*lease),
+		ended:    make(map[string]endedSession),
+		jobs:     make(map[string]time.Time),
 	}
 }
 
@@ -112,6 +137,18 @@ func (m *Memory) Credential(ctx context.Context, user, mechanism string) (store.
 	return copyCredential(c), nil
 }
 
+// LacksKeys implements store.Accounts.
+func (m *Memory) LacksKeys(ctx context.Context, mechanism string) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, a := range m.accounts {
+		if _, has := a.creds[mechanism]; !has && len(a.creds) > 0 {
+			return true, nil
+		}
+	}
+	return false, ctx.Err()
+}
+
 // SetCredentials implements store.Accounts.
 func (m *Memory) SetCredentials(ctx context.Context, user string, creds []store.Credential) error {
 	m.mu.Lock()
@@ -121,6 +158,7 @@ func (m *Memory) SetCredentials(ctx context.Context, user string, creds []store.
 		return err
 	}
 	a.creds = copyCredentials(creds)
+	a.tokens = accountTokens{since: now()}
 	return nil
 }
 
@@ -148,10 +186,15 @@ func (m *Memory) DeleteAccount(ctx context.Context, user string) error {
 	if err != nil {
 		return err
 	}
-	delete(m.accounts, user)
-	delete(m.owners, a.Owner)
-	maps.DeleteFunc(m.sessions, func(_ string, s *session) bool { return s.Owner == a.Owner })
+	m.erase(a)
 	return nil
+}
+
+func (m *Memory) erase(a *account) {
+	delete(m.accounts, a.User)
+	delete(m.owners, a.Owner)
+	m.noteChange(a.User)
+	maps.DeleteFunc(m.sessions, func(_ string, s *session) bool { return s.Owner == a.Owner })
 }
 
 // Roster implements store.Rosters.
@@ -224,9 +267,12 @@ func (m *Memory) append(a store.Append) store.Appended {
 		if o == nil {
 			return store.Appended{Err: fmt.Errorf("timeline of owner %d: %w", d.Owner, store.ErrNotFound)}
 		}
-		if n := len(o.entries); n > 0 && o.entries[n-1].Time.After(at) {
-			at = o.entries[n-1].Time
+		if o.last.After(at) {
+			at = o.last
 		}
+	}
+	if m.full(a.Drafts) {
+		return store.Appended{Err: fmt.Errorf("timeline: %w", store.ErrFull)}
 	}
 	if a.Session != "" {
 		m.sessions[a.Session].Handled = a.Handled
@@ -239,30 +285,18 @@ func (m *Memory) append(a store.Append) store.Appended {
 }
 
 func (a *account) add(d store.Draft, at time.Time) uint64 {
-	seq := uint64(len(a.entries)) + 1
+	a.head++
+	a.last = at
 	a.entries = append(a.entries, store.Entry{
-		Seq: seq, Time: at, Peer: d.Peer, Sent: d.Sent, Resource: d.Resource, Stanza: bytes.Clone(d.Stanza),
+		Seq: a.head, Time: at, Peer: d.Peer, Sent: d.Sent, Resource: d.Resource, Stanza: bytes.Clone(d.Stanza),
+		Hidden: d.Hidden || !a.prefs.Keeps(cmp.Or(d.Address, d.Peer), d.Peer, a.items[d.Peer].InRoster),
 	})
-	return seq
+	return a.head
 }
 
 // Read implements store.Timelines.
 func (m *Memory) Read(ctx context.Context, owner store.OwnerID, after uint64, limit int) ([]store.Entry, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	a := m.owners[owner]
-	if a == nil || after >= uint64(len(a.entries)) || limit <= 0 {
-		return nil, nil
-	}
-	page := a.entries[after:]
-	page = slices.Clone(page[:min(limit, len(page))])
-	for i := range page {
-		page[i].Stanza = bytes.Clone(page[i].Stanza)
-	}
-	return page, nil
+	return m.read(ctx, owner, store.Range{After: after, Limit: limit}, func(store.Entry) bool { return true })
 }
 
 // Head implements store.Timelines.
@@ -273,7 +307,7 @@ func (m *Memory) Head(ctx context.Context, owner store.OwnerID) (head, delivered
 	if err != nil {
 		return 0, 0, err
 	}
-	return uint64(len(a.entries)), a.delivered, nil
+	return a.head, a.delivered, nil
 }
 
 // SetDelivered implements store.Timelines.
@@ -285,7 +319,7 @@ func (m *Memory) SetDelivered(ctx context.Context, delivered map[store.OwnerID]u
 	}
 	for owner, seq := range delivered {
 		if a := m.owners[owner]; a != nil {
-			a.delivered = max(a.delivered, min(seq, uint64(len(a.entries))))
+			a.delivered = max(a.delivered, min(seq, a.head))
 		}
 	}
 	return nil
@@ -304,9 +338,10 @@ func (m *Memory) CreateSession(ctx context.Context, s store.Session) (*store.Ses
 		return nil, fmt.Errorf("create session %s: %w", s.ID, store.ErrExists)
 	}
 	if replaced != nil {
-		delete(m.sessions, replaced.ID)
+		m.remove(replaced.ID)
 	}
 	s.User, s.Epoch, s.Created = a.User, 1, now()
+	a.LastLogin = s.Created
 	m.sessions[s.ID] = &session{Session: s, lease: m.currentLease(s.Node)}
 	return replaced, nil
 }
@@ -353,6 +388,17 @@ func (m *Memory) Session(ctx context.Context, id string) (store.Session, error) 
 	return s.Session, nil
 }
 
+// LastEnd implements store.Sessions.
+func (m *Memory) LastEnd(ctx context.Context, owner store.OwnerID) (time.Time, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a, err := m.byOwner(ctx, owner)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return a.ended, nil
+}
+
 // SessionsOf implements store.Sessions.
 func (m *Memory) SessionsOf(ctx context.Context, owner store.OwnerID) ([]store.Session, error) {
 	m.mu.Lock()
@@ -395,7 +441,7 @@ func (m *Memory) EndSession(ctx context.Context, id string, epoch uint64) error 
 	if _, err := m.fence(id, epoch); err != nil {
 		return err
 	}
-	delete(m.sessions, id)
+	m.remove(id)
 	return nil
 }
 
@@ -407,8 +453,8 @@ func (m *Memory) RenewLease(ctx context.Context, node, incarnation string, until
 		return err
 	}
 	for h, l := range m.leases {
-		if h.node == node {
-			l.until = time.Time{}
+		if h.node == node && h.incarnation != incarnation {
+			l.end()
 		}
 	}
 	m.lease(holder{node, incarnation}).until = until.Truncate(time.Millisecond)
@@ -423,9 +469,26 @@ func (m *Memory) EndLease(ctx context.Context, node, incarnation string) error {
 		return err
 	}
 	if l := m.leases[holder{node, incarnation}]; l != nil {
-		l.until = time.Time{}
+		l.end()
 	}
 	return nil
+}
+
+// LiveNodes implements store.Sessions.
+func (m *Memory) LiveNodes(ctx context.Context, at time.Time) ([]string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	var names []string
+	for h, l := range m.leases {
+		if l.until.After(at.Truncate(time.Millisecond)) {
+			names = append(names, h.node)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
 }
 
 // ReapSessions implements store.Sessions.
@@ -437,9 +500,9 @@ func (m *Memory) ReapSessions(ctx context.Context, at time.Time, limit int) ([]s
 	}
 	var reaped []store.Session
 	for id, s := range m.sessions {
-		if len(reaped) < limit && !s.lease.until.After(at.Truncate(time.Millisecond)) {
+		if len(reaped) < limit && s.overdue(at.Truncate(time.Millisecond)) {
 			reaped = append(reaped, s.Session)
-			delete(m.sessions, id)
+			m.remove(id)
 		}
 	}
 	return reaped, nil

@@ -276,6 +276,35 @@ func childrenOf(pid int) (children []int) {
 	return children
 }
 
+// HasPostgres tells whether PostgreSQL's server is installed here.
+func HasPostgres() bool {
+	_, err := postgresPrograms()
+	return err == nil
+}
+
+// PID returns the process that has started all others of the server; 0 when it does not
+// run.
+func (p *Postgres) PID() int {
+	if p.server == nil {
+		return 0
+	}
+	return p.server.process.Pid
+}
+
+// Shutdown ends the server in order, without waiting for its clients (pg_ctl's mode
+// fast). It does nothing when the server does not run.
+func (p *Postgres) Shutdown() error {
+	if p.server == nil {
+		return nil
+	}
+	err := p.server.process.Signal(os.Interrupt)
+	if err == nil {
+		<-p.server.done
+		p.server = nil
+	}
+	return err
+}
+
 // Stop ends the server, at once, and removes it.
 func (p *Postgres) Stop() error {
 	p.Kill()

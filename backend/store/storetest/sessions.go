@@ -17,6 +17,7 @@ func sessionTests() []test {
 		{"MissingOwner", on(sessionOfMissingOwner)},
 		{"SetHandled", on(setHandled)},
 		{"End", on(endSession)},
+		{"LastEnd", on(lastEnd)},
 	}
 }
 
@@ -29,6 +30,7 @@ func leaseTests() []test {
 		{"TakenOver", on(leaseTakenOver)},
 		{"RenewedLate", on(leaseRenewedLate)},
 		{"Limit", on(reapLimit)},
+		{"LiveNodes", on(liveNodes)},
 	}
 }
 
@@ -128,6 +130,33 @@ func endSession(t suite, s store.Store) {
 	t.wantErr(err, store.ErrNotFound)
 	t.wantErr(s.EndSession(t.Context(), "s1", 1), store.ErrFenced)
 	t.newSession(s, a.Owner, "s1", "phone", "node-1")
+}
+
+// lastEnd checks that each way in which a session ends is noted, for its owner only.
+func lastEnd(t suite, s store.Store) {
+	for name, end := range map[string]func(){
+		"ended@example.com":    func() { t.check(s.EndSession(t.Context(), "s", 1)) },
+		"replaced@example.com": func() { t.newSession(s, t.account(s, "replaced@example.com").Owner, "t", "phone", "node-1") },
+		"reaped@example.com": func() {
+			_, err := s.ReapSessions(t.Context(), noon(), 10) // the node has no lease
+			t.check(err)
+		},
+	} {
+		a, b := t.newAccount(s, name), t.newAccount(s, "other-"+name)
+		t.newSession(s, a.Owner, "s", "phone", "node-1")
+		at, err := s.LastEnd(t.Context(), a.Owner)
+		t.check(err)
+		t.equal("last end before "+name, at, time.Time{})
+		end()
+		at, err = s.LastEnd(t.Context(), a.Owner)
+		t.check(err)
+		t.recent(at)
+		at, err = s.LastEnd(t.Context(), b.Owner)
+		t.check(err)
+		t.equal("last end of another", at, time.Time{})
+	}
+	_, err := s.LastEnd(t.Context(), 12345)
+	t.wantErr(err, store.ErrNotFound)
 }
 
 // noon is when these tests take place: leases have the callers' time.
@@ -240,4 +269,22 @@ func reapLimit(t suite, s store.Store) {
 		t.check(err)
 		t.equal("reaped sessions", len(got), 0)
 	}
+}
+
+func liveNodes(t suite, s store.Store) {
+	want := func(at time.Time, names ...string) {
+		t.Helper()
+		got, err := s.LiveNodes(t.Context(), at)
+		t.check(err)
+		t.equal("live nodes", got, names)
+	}
+	want(noon())
+	t.check(s.RenewLease(t.Context(), "node-2", "a", noon()))
+	t.check(s.RenewLease(t.Context(), "node-1", "b", noon().Add(time.Minute)))
+	t.check(s.RenewLease(t.Context(), "node-3", "c", noon()))
+	t.check(s.EndLease(t.Context(), "node-3", "c"))
+	want(noon().Add(-time.Second), "node-1", "node-2")
+	want(noon(), "node-1")
+	t.check(s.RenewLease(t.Context(), "node-1", "d", noon()))
+	want(noon().Add(-time.Second), "node-1", "node-2")
 }

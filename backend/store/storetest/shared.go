@@ -37,6 +37,7 @@ func reopen(t suite) {
 	_, _, err = first.UpdateRoster(t.Context(), a.Owner, "bob@example.com", add)
 	t.check(err)
 	entries := t.readAll(first, a.Owner)
+	a = t.account(first, a.User) // a login is noted since
 	t.check(first.Close())
 
 	second := t.open(t.T)

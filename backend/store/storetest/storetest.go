@@ -27,10 +27,17 @@ func Run(t *testing.T, create func(t *testing.T) Open) {
 		tests []test
 	}{
 		{"Accounts", accountTests()},
+		{"Administration", administrationTests()},
 		{"Rosters", rosterTests()},
+		{"Blocklists", blocklistTests()},
+		{"Personal", personalTests()},
 		{"Timelines", timelineTests()},
+		{"Archives", archiveTests()},
+		{"Transfers", transferTests()},
 		{"Sessions", sessionTests()},
 		{"Leases", leaseTests()},
+		{"Resumption", resumptionTests()},
+		{"Tokens", tokenTests()},
 		{"Shared", sharedTests()},
 	} {
 		t.Run(group.name, func(t *testing.T) {

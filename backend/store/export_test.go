@@ -1,0 +1,4 @@
+package store
+
+// SelectTrimStates is what retention asks of every timeline.
+const SelectTrimStates = selectTrimStates

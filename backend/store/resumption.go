@@ -1,0 +1,184 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// SaveResumable implements Resumption.
+func (db *DB) SaveResumable(ctx context.Context, id string, epoch uint64, r Resumable) error {
+	return db.update(ctx, fmt.Sprintf("save session %s at epoch %d", id, epoch), func(tx *sql.Tx) error {
+		// The row is locked by that, so that nobody takes the session over meanwhile.
+		var owner OwnerID
+		err := tx.QueryRowContext(ctx, `
+			UPDATE sessions SET handled = $1 WHERE id = $2 AND epoch = $3 RETURNING owner`,
+			r.Handled, id, storable(epoch)).Scan(&owner)
+		if errors.Is(err, sql.ErrNoRows) {
+			return ErrFenced
+		}
+		if err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `
+			INSERT INTO resumables (session, owner, hold, parked, count, pos, state) VALUES ($1, $2, $3, $4, $5, $6, $7)
+			ON CONFLICT (session) DO UPDATE SET hold = excluded.hold, parked = excluded.parked,
+				count = excluded.count, pos = excluded.pos, state = excluded.state`,
+			id, owner, r.Hold.Milliseconds(), optionalMillis(r.Parked), r.Count, storable(r.Pos), notNil(r.State))
+		return err
+	})
+}
+
+// notNil makes an empty value of none.
+func notNil(b []byte) []byte {
+	if b == nil {
+		return []byte{}
+	}
+	return b
+}
+
+// optionalMillis is millis, and 0 for no time.
+func optionalMillis(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return millis(t)
+}
+
+// SetResumePoints implements Resumption. The points are set in the order of their
+// sessions, so that two processes cannot lock each other out.
+func (db *DB) SetResumePoints(ctx context.Context, points []ResumePoint) error {
+	if len(points) == 0 {
+		return nil
+	}
+	points = sortedPoints(points)
+	return db.update(ctx, "set resume points", func(tx *sql.Tx) error {
+		if db.setPoints != "" {
+			return setPointsAtOnce(ctx, tx, db.setPoints, points)
+		}
+		set, err := tx.PrepareContext(ctx, `
+			UPDATE resumables SET count = $1, pos = $2 WHERE session = $3
+				AND EXISTS (SELECT 1 FROM sessions WHERE id = $4 AND epoch = $5)`)
+		if err != nil {
+			return err
+		}
+		defer set.Close()
+		for _, p := range points {
+			if _, err := set.ExecContext(ctx, p.Count, storable(p.Pos), p.ID, p.ID, storable(p.Epoch)); err != nil {
+				return fmt.Errorf("session %s: %w", p.ID, err)
+			}
+		}
+		return nil
+	})
+}
+
+// setPointsAtOnce sets all points with one statement.
+func setPointsAtOnce(ctx context.Context, tx *sql.Tx, statement string, points []ResumePoint) error {
+	n := len(points)
+	ids, numbers := make([]string, n), [3][]int64{make([]int64, n), make([]int64, n), make([]int64, n)}
+	for i, p := range points {
+		ids[i] = p.ID
+		numbers[0][i], numbers[1][i], numbers[2][i] = int64(storable(p.Epoch)), int64(p.Count), int64(storable(p.Pos)) //nolint:gosec // Storable.
+	}
+	_, err := tx.ExecContext(ctx, statement, ids, numbers[0], numbers[1], numbers[2])
+	return err
+}
+
+func sortedPoints(points []ResumePoint) []ResumePoint {
+	return slices.SortedFunc(slices.Values(points), func(a, b ResumePoint) int { return cmp.Compare(a.ID, b.ID) })
+}
+
+// NoteResumable implements Resumption.
+func (db *DB) NoteResumable(ctx context.Context, id string, owner OwnerID, note []byte) error {
+	return db.update(ctx, "note for session "+id, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE resumables SET note = $1 WHERE session = $2 AND owner = $3`, note, id, owner)
+		return err
+	})
+}
+
+// Resume implements Resumption.
+func (db *DB) Resume(ctx context.Context, id string, owner OwnerID, node string) (s Session, r Resumable, err error) {
+	err = db.update(ctx, "resume session "+id, func(tx *sql.Tx) error {
+		lease, err := currentLease(ctx, tx, node, db.dialect.locks.refer)
+		if err != nil {
+			return fmt.Errorf("lease of %s: %w", node, err)
+		}
+		s, err = scanSession(tx.QueryRowContext(ctx, `
+			UPDATE sessions SET epoch = epoch + 1, lease = $1 WHERE id = $2 AND owner = $3
+				AND EXISTS (SELECT 1 FROM resumables WHERE session = $4) RETURNING `+sessionColumns, lease, id, owner, id))
+		if err != nil {
+			return err // sql.ErrNoRows is ErrNotFound
+		}
+		r, err = scanResumable(tx.QueryRowContext(ctx, `
+			SELECT hold, parked, count, pos, state, note FROM resumables WHERE session = $1`, id))
+		if err != nil {
+			return err
+		}
+		r.Handled = s.Handled
+		_, err = tx.ExecContext(ctx, `UPDATE resumables SET parked = 0, note = NULL WHERE session = $1`, id)
+		return err
+	})
+	if err != nil {
+		return Session{}, Resumable{}, err
+	}
+	return s, r, nil
+}
+
+func scanResumable(row row) (r Resumable, err error) {
+	var hold, parked int64
+	err = row.Scan(&hold, &parked, &r.Count, &r.Pos, &r.State, &r.Note)
+	r.Hold = time.Duration(hold) * time.Millisecond
+	if parked != 0 {
+		r.Parked = fromMillis(parked)
+	}
+	return r, err
+}
+
+// Parked implements Resumption.
+func (db *DB) Parked(ctx context.Context, id string, owner OwnerID) (bool, error) {
+	var parked bool
+	err := db.read.QueryRowContext(ctx, `
+		SELECT r.parked > 0 OR l.until <= $1 FROM resumables r JOIN sessions s ON s.id = r.session JOIN leases l ON l.id = s.lease
+		WHERE r.session = $2 AND r.owner = $3`, millis(db.now()), id, owner).Scan(&parked)
+	return parked, db.wrap("session "+id, err)
+}
+
+// EndedSession implements Resumption.
+func (db *DB) EndedSession(ctx context.Context, id string, owner OwnerID) (handled uint32, err error) {
+	err = db.read.QueryRowContext(ctx, `
+		SELECT handled FROM ended_sessions WHERE id = $1 AND owner = $2`, id, owner).Scan(&handled)
+	return handled, db.wrap("session "+id, err)
+}
+
+// ForgetEnded implements Resumption.
+func (db *DB) ForgetEnded(ctx context.Context, before time.Time, limit int) error {
+	return db.update(ctx, "forget ended sessions", func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `
+			DELETE FROM ended_sessions WHERE id IN (SELECT id FROM ended_sessions WHERE ended < $1 ORDER BY ended LIMIT $2)`,
+			millis(before), limit)
+		return err
+	})
+}
+
+// bury notes what a client may still be told of a session that has been removed, if it
+// was resumable.
+func (db *DB) bury(ctx context.Context, tx *sql.Tx, s Session) error {
+	if _, err := tx.ExecContext(ctx, `UPDATE heads SET ended = $1 WHERE owner = $2`, millis(db.now()), s.Owner); err != nil {
+		return fmt.Errorf("note the end of session %s: %w", s.ID, err)
+	}
+	r, err := tx.ExecContext(ctx, `DELETE FROM resumables WHERE session = $1`, s.ID)
+	if err != nil {
+		return fmt.Errorf("bury session %s: %w", s.ID, err)
+	}
+	if n, err := r.RowsAffected(); err != nil || n == 0 {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `
+		INSERT INTO ended_sessions (id, owner, handled, ended) VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO NOTHING`,
+		s.ID, s.Owner, s.Handled, millis(db.now()))
+	return err
+}

@@ -1,0 +1,152 @@
+package storetest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"time"
+
+	"imlb/backend/store"
+)
+
+// endedSession is what is remembered of a resumable session that is over.
+type endedSession struct {
+	owner   store.OwnerID
+	handled uint32
+	at      time.Time
+}
+
+// overdue tells whether nobody need wait for the session any more.
+func (s *session) overdue(at time.Time) bool {
+	if r := s.resumable; r != nil && !r.Parked.IsZero() && !r.Parked.Add(r.Hold).After(at) {
+		return true
+	}
+	if s.lease.until.After(at) {
+		return false
+	}
+	over := s.lease.until
+	if over.IsZero() {
+		over = s.lease.ended
+	}
+	return s.resumable == nil || !over.Add(s.resumable.Hold).After(at)
+}
+
+// remove removes a session.
+func (m *Memory) remove(id string) {
+	s := m.sessions[id]
+	if s.resumable != nil {
+		m.ended[id] = endedSession{s.Owner, s.Handled, now()}
+	}
+	for _, a := range m.accounts {
+		if a.Owner == s.Owner {
+			a.ended = now()
+		}
+	}
+	delete(m.sessions, id)
+}
+
+// SaveResumable implements store.Resumption.
+func (m *Memory) SaveResumable(ctx context.Context, id string, epoch uint64, r store.Resumable) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s, err := m.fence(id, epoch)
+	if err != nil {
+		return err
+	}
+	r.State = append([]byte{}, r.State...)
+	if r.Note = nil; s.resumable != nil {
+		r.Note = s.resumable.Note
+	}
+	s.Handled, s.resumable = r.Handled, &r
+	return nil
+}
+
+// SetResumePoints implements store.Resumption.
+func (m *Memory) SetResumePoints(ctx context.Context, points []store.ResumePoint) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	for _, p := range points {
+		if s, err := m.fence(p.ID, p.Epoch); err == nil && s.resumable != nil {
+			s.resumable.Count, s.resumable.Pos = p.Count, p.Pos
+		}
+	}
+	return nil
+}
+
+// NoteResumable implements store.Resumption.
+func (m *Memory) NoteResumable(ctx context.Context, id string, owner store.OwnerID, note []byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s := m.ofOwner(id, owner); s != nil && ctx.Err() == nil {
+		s.resumable.Note = bytes.Clone(note)
+	}
+	return ctx.Err()
+}
+
+// ofOwner returns the owner's resumable session, or nil.
+func (m *Memory) ofOwner(id string, owner store.OwnerID) *session {
+	if s := m.sessions[id]; s != nil && s.Owner == owner && s.resumable != nil {
+		return s
+	}
+	return nil
+}
+
+// Parked implements store.Resumption.
+func (m *Memory) Parked(ctx context.Context, id string, owner store.OwnerID) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.ofOwner(id, owner)
+	if s == nil {
+		return false, fmt.Errorf("session %s: %w", id, store.ErrNotFound)
+	}
+	return !s.resumable.Parked.IsZero() || !s.lease.until.After(now()), ctx.Err()
+}
+
+// Resume implements store.Resumption.
+func (m *Memory) Resume(ctx context.Context, id string, owner store.OwnerID, node string) (store.Session, store.Resumable, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return store.Session{}, store.Resumable{}, err
+	}
+	s := m.ofOwner(id, owner)
+	if s == nil {
+		return store.Session{}, store.Resumable{}, fmt.Errorf("session %s: %w", id, store.ErrNotFound)
+	}
+	s.Epoch++
+	s.Node, s.lease = node, m.currentLease(node)
+	r := *s.resumable
+	r.Handled = s.Handled
+	s.resumable.Parked, s.resumable.Note = time.Time{}, nil
+	return s.Session, r, nil
+}
+
+// EndedSession implements store.Resumption.
+func (m *Memory) EndedSession(ctx context.Context, id string, owner store.OwnerID) (uint32, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e, ok := m.ended[id]
+	if !ok || e.owner != owner {
+		return 0, fmt.Errorf("session %s: %w", id, store.ErrNotFound)
+	}
+	return e.handled, ctx.Err()
+}
+
+// ForgetEnded implements store.Resumption.
+func (m *Memory) ForgetEnded(ctx context.Context, before time.Time, limit int) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id, e := range m.ended {
+		if limit > 0 && e.at.Before(before) {
+			delete(m.ended, id)
+			limit--
+		}
+	}
+	return ctx.Err()
+}

@@ -1,0 +1,229 @@
+package storetest
+
+import (
+	"math"
+	"time"
+
+	"imlb/backend/store"
+)
+
+func resumptionTests() []test {
+	return []test{
+		{"Resume", on(resume)},
+		{"Fenced", on(resumeFences)},
+		{"NotResumable", on(notResumable)},
+		{"Points", on(resumePoints)},
+		{"Note", on(resumeNote)},
+		{"Parked", on(parked)},
+		{"Ended", on(endedSessions)},
+		{"Replaced", on(replacedResumable)},
+		{"AccountDeleted", on(deletedResumable)},
+		{"ReapedLater", on(reapedLater)},
+	}
+}
+
+// resumable is what the tests save.
+func resumable() store.Resumable {
+	return store.Resumable{
+		Hold: 5 * time.Minute, Parked: noon(), Handled: math.MaxUint32, Count: math.MaxUint32 - 1, Pos: 7, State: []byte("state"),
+	}
+}
+
+func resume(t suite, s store.Store) {
+	a := t.newAccount(s, "alice@example.com")
+	t.renew(s, "node-2", "run")
+	before := t.newSession(s, a.Owner, "s1", "phone", "node-1")
+	t.check(s.SaveResumable(t.Context(), "s1", 1, resumable()))
+	got, r, err := s.Resume(t.Context(), "s1", a.Owner, "node-2")
+	t.check(err)
+	want := before
+	want.Node, want.Epoch, want.Handled = "node-2", 2, math.MaxUint32
+	t.equal("session", got, want)
+	t.equal("resumable", r, resumable())
+	t.reap(s, noon().Add(-time.Hour)) // it belongs to the new node's lease
+	_, r, err = s.Resume(t.Context(), "s1", a.Owner, "node-1")
+	t.check(err)
+	if !r.Parked.IsZero() {
+		t.Error("it still waits")
+	}
+}
+
+func resumeFences(t suite, s store.Store) {
+	a := t.newAccount(s, "alice@example.com")
+	t.newSession(s, a.Owner, "s1", "phone", "node-1")
+	t.check(s.SaveResumable(t.Context(), "s1", 1, resumable()))
+	_, _, err := s.Resume(t.Context(), "s1", a.Owner, "node-2")
+	t.check(err)
+	t.wantErr(s.SaveResumable(t.Context(), "s1", 1, resumable()), store.ErrFenced)
+	t.wantErr(s.SetHandled(t.Context(), "s1", 1, 3), store.ErrFenced)
+	t.wantErr(s.EndSession(t.Context(), "s1", 1), store.ErrFenced)
+	done, err := s.AppendBatch(t.Context(), []store.Append{{Session: "s1", Epoch: 1, Drafts: []store.Draft{{Owner: a.Owner}}}})
+	t.check(err)
+	t.wantErr(done[0].Err, store.ErrFenced)
+	t.check(s.SaveResumable(t.Context(), "s1", 2, resumable()))
+	t.wantErr(s.SaveResumable(t.Context(), "s2", 1, resumable()), store.ErrFenced)
+}
+
+func notResumable(t suite, s store.Store) {
+	a, b := t.newAccount(s, "alice@example.com"), t.newAccount(s, "bob@example.com")
+	t.newSession(s, a.Owner, "s1", "phone", "node-1")
+	_, _, err := s.Resume(t.Context(), "s1", a.Owner, "node-2")
+	t.wantErr(err, store.ErrNotFound)
+	t.check(s.SaveResumable(t.Context(), "s1", 1, resumable()))
+	_, _, err = s.Resume(t.Context(), "s1", b.Owner, "node-2") // somebody else's
+	t.wantErr(err, store.ErrNotFound)
+	_, err = s.Parked(t.Context(), "s1", b.Owner)
+	t.wantErr(err, store.ErrNotFound)
+	got, err := s.Session(t.Context(), "s1")
+	t.check(err)
+	if got.Epoch != 1 {
+		t.Errorf("epoch %d", got.Epoch)
+	}
+}
+
+func resumePoints(t suite, s store.Store) {
+	a := t.newAccount(s, "alice@example.com")
+	for _, id := range []string{"s1", "s2", "s3"} {
+		t.newSession(s, a.Owner, id, id, "node-1")
+	}
+	t.check(s.SaveResumable(t.Context(), "s1", 1, resumable()))
+	t.check(s.SaveResumable(t.Context(), "s2", 1, resumable()))
+	t.check(s.SetResumePoints(t.Context(), nil))
+	t.check(s.SetResumePoints(t.Context(), []store.ResumePoint{
+		{ID: "s2", Epoch: 2, Count: 5, Pos: 50}, {ID: "s1", Epoch: 1, Count: 3, Pos: 30}, {ID: "s3", Epoch: 1}, {ID: "none", Epoch: 1},
+	}))
+	_, r, err := s.Resume(t.Context(), "s1", a.Owner, "node-2")
+	t.check(err)
+	want := resumable()
+	want.Count, want.Pos = 3, 30
+	t.equal("resumable", r, want)
+	_, r, err = s.Resume(t.Context(), "s2", a.Owner, "node-2")
+	t.check(err)
+	t.equal("resumable of another epoch", r, resumable())
+}
+
+func resumeNote(t suite, s store.Store) {
+	a, b := t.newAccount(s, "alice@example.com"), t.newAccount(s, "bob@example.com")
+	t.newSession(s, a.Owner, "s1", "phone", "node-1")
+	t.check(s.NoteResumable(t.Context(), "s1", a.Owner, []byte("too early")))
+	t.check(s.SaveResumable(t.Context(), "s1", 1, resumable()))
+	t.check(s.NoteResumable(t.Context(), "s1", a.Owner, []byte("word")))
+	t.check(s.NoteResumable(t.Context(), "s1", b.Owner, []byte("lie")))
+	t.check(s.SaveResumable(t.Context(), "s1", 1, resumable())) // leaves it as it is
+	want := resumable()
+	want.Note = []byte("word")
+	_, r, err := s.Resume(t.Context(), "s1", a.Owner, "node-2")
+	t.check(err)
+	t.equal("resumable", r, want)
+	_, r, err = s.Resume(t.Context(), "s1", a.Owner, "node-2")
+	t.check(err)
+	if r.Note != nil {
+		t.Errorf("note %q", r.Note)
+	}
+}
+
+func parked(t suite, s store.Store) {
+	a := t.newAccount(s, "alice@example.com")
+	t.check(s.RenewLease(t.Context(), "node-1", "run", time.Now().Add(time.Hour)))
+	t.newSession(s, a.Owner, "s1", "phone", "node-1")
+	r := resumable()
+	r.Parked = time.Time{}
+	t.check(s.SaveResumable(t.Context(), "s1", 1, r))
+	wantParked := func(want bool) {
+		t.Helper()
+		got, err := s.Parked(t.Context(), "s1", a.Owner)
+		t.check(err)
+		if got != want {
+			t.Errorf("parked %v", got)
+		}
+	}
+	wantParked(false)
+	t.check(s.SaveResumable(t.Context(), "s1", 1, resumable()))
+	wantParked(true)
+	t.check(s.SaveResumable(t.Context(), "s1", 1, r))
+	t.check(s.EndLease(t.Context(), "node-1", "run"))
+	wantParked(true)
+}
+
+func endedSessions(t suite, s store.Store) {
+	a, b := t.newAccount(s, "alice@example.com"), t.newAccount(s, "bob@example.com")
+	for _, id := range []string{"s1", "s2"} {
+		t.newSession(s, a.Owner, id, id, "node-1")
+	}
+	t.check(s.SaveResumable(t.Context(), "s1", 1, resumable()))
+	t.check(s.EndSession(t.Context(), "s1", 1))
+	t.check(s.EndSession(t.Context(), "s2", 1))
+	handled, err := s.EndedSession(t.Context(), "s1", a.Owner)
+	t.check(err)
+	if handled != math.MaxUint32 {
+		t.Errorf("handled %d", handled)
+	}
+	_, err = s.EndedSession(t.Context(), "s1", b.Owner)
+	t.wantErr(err, store.ErrNotFound)
+	_, err = s.EndedSession(t.Context(), "s2", a.Owner) // was never resumable
+	t.wantErr(err, store.ErrNotFound)
+	t.check(s.ForgetEnded(t.Context(), time.Now().Add(-time.Hour), 10))
+	_, err = s.EndedSession(t.Context(), "s1", a.Owner)
+	t.check(err)
+	t.check(s.ForgetEnded(t.Context(), time.Now().Add(time.Hour), 10))
+	_, err = s.EndedSession(t.Context(), "s1", a.Owner)
+	t.wantErr(err, store.ErrNotFound)
+}
+
+func replacedResumable(t suite, s store.Store) {
+	a := t.newAccount(s, "alice@example.com")
+	t.newSession(s, a.Owner, "s1", "phone", "node-1")
+	t.check(s.SaveResumable(t.Context(), "s1", 1, resumable()))
+	_, err := s.CreateSession(t.Context(), store.Session{ID: "s2", Owner: a.Owner, Resource: "phone", Node: "node-1"})
+	t.check(err)
+	_, _, err = s.Resume(t.Context(), "s1", a.Owner, "node-1")
+	t.wantErr(err, store.ErrNotFound)
+	handled, err := s.EndedSession(t.Context(), "s1", a.Owner)
+	t.check(err)
+	if handled != math.MaxUint32 {
+		t.Errorf("handled %d", handled)
+	}
+}
+
+func deletedResumable(t suite, s store.Store) {
+	a := t.newAccount(s, "alice@example.com")
+	t.newSession(s, a.Owner, "s1", "phone", "node-1")
+	t.check(s.SaveResumable(t.Context(), "s1", 1, resumable()))
+	t.check(s.DeleteAccount(t.Context(), a.User))
+	_, _, err := s.Resume(t.Context(), "s1", a.Owner, "node-1")
+	t.wantErr(err, store.ErrNotFound)
+}
+
+// reapedLater keeps a resumable session as long as its client may come back.
+func reapedLater(t suite, s store.Store) {
+	a := t.newAccount(s, "alice@example.com")
+	t.check(s.RenewLease(t.Context(), "node-1", "run", noon()))
+	zero := t.newSession(s, a.Owner, "s0", "watch", "node-1")
+	r := resumable()
+	r.Parked = noon().Add(-time.Hour)
+	t.check(s.SaveResumable(t.Context(), "s0", 1, r))
+	zero.Handled = r.Handled
+	t.reap(s, r.Parked.Add(r.Hold-time.Millisecond))
+	t.reap(s, r.Parked.Add(r.Hold), zero)
+	r.Parked = time.Time{}
+
+	one := t.newSession(s, a.Owner, "s1", "phone", "node-1")
+	two := t.newSession(s, a.Owner, "s2", "desktop", "node-1")
+	t.check(s.SaveResumable(t.Context(), "s1", 1, r))
+	one.Handled = r.Handled
+	t.reap(s, noon().Add(-time.Millisecond))
+	t.reap(s, noon(), two)
+	t.reap(s, noon().Add(r.Hold-time.Millisecond))
+	t.reap(s, noon().Add(r.Hold), one)
+	_, err := s.EndedSession(t.Context(), "s1", a.Owner)
+	t.check(err)
+
+	three := t.newSession(s, a.Owner, "s3", "tablet", "node-1")
+	t.check(s.SaveResumable(t.Context(), "s3", 1, r))
+	three.Handled = r.Handled
+	began := time.Now()
+	t.check(s.EndLease(t.Context(), "node-1", "run"))
+	t.reap(s, began)
+	t.reap(s, began.Add(r.Hold-time.Second))
+	t.reap(s, time.Now().Add(r.Hold+time.Second), three)
+}
