@@ -64,6 +64,12 @@ func (c *accountCache) remember(a store.Account, now time.Time) {
 	c.known[a.User] = cachedAccount{account: a, until: now.Add(accountCacheTime)}
 }
 
+func (c *accountCache) clear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.known)
+}
+
 func (c *accountCache) forget(user string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -2,13 +2,14 @@ package backend
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // AdminHandler answers operators and health checks: /livez (the process), /readyz
-// (it can take sessions: 200, else 503 and why), /metrics and /status (JSON).
+// (it can take sessions: 200, else 503 and why; and how many it has), /metrics and /status (JSON).
 func (n *Node) AdminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
@@ -16,10 +17,10 @@ func (n *Node) AdminHandler() http.Handler {
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		if err := n.ready(r.Context()); err != nil {
-			writeText(w, http.StatusServiceUnavailable, err.Error())
+			writeText(w, http.StatusServiceUnavailable, err.Error()+"\n"+n.loadText())
 			return
 		}
-		writeText(w, http.StatusOK, "ready")
+		writeText(w, http.StatusOK, "ready\n"+n.loadText())
 	})
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -27,6 +28,12 @@ func (n *Node) AdminHandler() http.Handler {
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(n.opts.Gatherer, promhttp.HandlerOpts{}))
 	return mux
+}
+
+// loadText is what Consul shows of a check: it keeps the text of the answer.
+func (n *Node) loadText() string {
+	sessions, draining := n.Load()
+	return fmt.Sprintf("sessions=%d capacity=%d draining=%t", sessions, n.opts.Capacity, draining)
 }
 
 func writeText(w http.ResponseWriter, status int, text string) {

@@ -4,14 +4,10 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
-	"log/slog"
 	"runtime"
 	"slices"
 	"strings"
 	"unicode/utf8"
-
-	"github.com/xdg-go/scram"
 
 	"imlb/backend/store"
 	"imlb/backend/xmpp"
@@ -30,7 +26,7 @@ func (s *session) authenticate(ctx context.Context) bool {
 	for range s.node.opts.Limits.AuthTries {
 		ok, err := s.tryAuth(ctx)
 		if err != nil {
-			return s.failBy(err)
+			return s.failLogin(err)
 		}
 		if ok {
 			return true
@@ -39,26 +35,33 @@ func (s *session) authenticate(ctx context.Context) bool {
 	return s.refuse(ReasonAuthFailed, &xmpp.StreamError{Condition: xmpp.PolicyViolation, Text: "too many failed logins"})
 }
 
+// featureBytes is about what the features before a login take.
+const featureBytes = 2048
+
 func (s *session) saslFeatures() []byte {
-	f := []byte("<stream:features><mechanisms xmlns='" + xmpp.NSSASL + "'>")
-	for _, m := range s.mechanisms() {
-		f = append(f, "<mechanism>"+m+"</mechanism>"...)
+	f := append(make([]byte, 0, featureBytes), "<stream:features><mechanisms xmlns='"+xmpp.NSSASL+"'>"...)
+	f = appendMechanisms(f, s.mechanisms())
+	f = append(f, "</mechanisms>"...)
+	if slices.ContainsFunc(s.mechanisms(), bindsChannel) {
+		f = append(f, s.channelBindings()...)
 	}
-	return append(f, "</mechanisms></stream:features>"...)
+	f = append(f, s.registerFeature()...)
+	if s.client.front {
+		f = append(f, takesSettles...)
+	}
+	f = append(f, s.node.loginLimits()...)
+	f = s.appendSASL2Features(f)
+	return append(f, "</stream:features>"...)
 }
 
-// mechanisms are those that the client may use on its leg. PLAIN shows the password to
-// everybody on a leg without TLS.
-func (s *session) mechanisms() []string {
-	return slices.DeleteFunc(slices.Clone(s.node.opts.Mechanisms), func(m string) bool {
-		return m == MechanismPlain && s.client.tls == ""
-	})
-}
+// takesSettles tells a front that it may say what it has delivered for a node that
+// died. The front keeps it to itself.
+const takesSettles = "<settle xmlns='" + xmpp.NSFront + "'/>"
 
 // tryAuth negotiates once. It returns true when the client is who it says, false
 // when it was told why not, and an error when the stream cannot go on.
 func (s *session) tryAuth(ctx context.Context) (bool, error) {
-	first, err := s.nextSASL()
+	first, err := s.firstSASL(ctx)
 	var failed *xmpp.SASLError
 	if err == nil && first.Kind != xmpp.SASLAuth {
 		err = unexpectedSASL(first)
@@ -66,7 +69,7 @@ func (s *session) tryAuth(ctx context.Context) (bool, error) {
 	var success []byte
 	var hasData bool
 	if err == nil {
-		success, hasData, err = s.negotiate(ctx, first)
+		success, hasData, err = s.prove(ctx, first)
 	}
 	switch {
 	case errors.As(err, &failed):
@@ -77,6 +80,9 @@ func (s *session) tryAuth(ctx context.Context) (bool, error) {
 	}
 	s.mechanism = first.Mechanism
 	s.countAuth(first.Mechanism, "success")
+	if s.sasl2 {
+		return true, s.succeed(ctx, success, hasData)
+	}
 	return true, s.writeSASL(xmpp.SASLFrame{Kind: xmpp.SASLSuccess, Payload: success, HasPayload: hasData})
 }
 
@@ -87,7 +93,11 @@ func (s *session) nextSASL() (xmpp.SASLFrame, error) {
 	if err != nil {
 		return xmpp.SASLFrame{}, err
 	}
-	frame, ok, err := xmpp.ParseSASL(raw)
+	return s.readSASL(raw)
+}
+
+func (s *session) readSASL(raw []byte) (xmpp.SASLFrame, error) {
+	frame, ok, err := s.parseSASL(raw)
 	if err == nil && !ok {
 		err = &xmpp.StreamError{Condition: xmpp.NotAuthorized}
 	}
@@ -105,10 +115,7 @@ func unexpectedSASL(f xmpp.SASLFrame) error {
 // additional data that goes with success.
 func (s *session) negotiate(ctx context.Context, first xmpp.SASLFrame) (data []byte, hasData bool, err error) {
 	if !slices.Contains(s.mechanisms(), first.Mechanism) {
-		if slices.Contains(s.node.opts.Mechanisms, first.Mechanism) {
-			return nil, false, &xmpp.SASLError{Condition: xmpp.EncryptionRequired}
-		}
-		return nil, false, &xmpp.SASLError{Condition: xmpp.InvalidMechanism}
+		return nil, false, s.refused(first.Mechanism)
 	}
 	initial := first.Payload
 	if !first.HasPayload { // no initial response: ask for it (RFC 6120 §6.4.2)
@@ -116,11 +123,17 @@ func (s *session) negotiate(ctx context.Context, first xmpp.SASLFrame) (data []b
 			return nil, false, err
 		}
 	}
-	if first.Mechanism == MechanismPlain {
+	switch first.Mechanism {
+	case MechanismPlain:
 		return nil, false, s.plain(ctx, initial)
+	case MechanismExternal:
+		return nil, false, s.external(ctx, initial)
+	case MechanismOAuthBearer:
+		return nil, false, s.bearer(ctx, initial)
+	default:
+		data, err = s.scram(ctx, first.Mechanism, initial)
+		return data, true, err
 	}
-	data, err = s.scram(ctx, first.Mechanism, initial)
-	return data, true, err
 }
 
 // challenge sends a challenge and returns the response.
@@ -140,12 +153,12 @@ func (s *session) challenge(data []byte) ([]byte, error) {
 }
 
 func (s *session) writeSASL(f xmpp.SASLFrame) error {
+	f.SASL2 = s.sasl2
 	_, err := s.conn.Write(f.Append(nil))
 	return err
 }
 
-// plain verifies a password (RFC 4616) with the stronger of the keys that every
-// account has.
+// plain verifies a password (RFC 4616) with keys that every account has, or elsewhere.
 func (s *session) plain(ctx context.Context, initial []byte) error {
 	authzid, authcid, err := xmpp.SASLName(MechanismPlain, initial)
 	if err != nil {
@@ -159,6 +172,9 @@ func (s *session) plain(ctx context.Context, initial []byte) error {
 	if password == "" || !utf8.ValidString(password) {
 		return &xmpp.SASLError{Condition: xmpp.MalformedRequest}
 	}
+	if s.node.opts.Passwords != nil {
+		return s.elsewhere(ctx, user, password)
+	}
 	cred, known, err := s.credential(ctx, MechanismScramSHA256, user)
 	if err != nil {
 		return err
@@ -168,7 +184,7 @@ func (s *session) plain(ctx context.Context, initial []byte) error {
 		return err
 	}
 	if !ok || !known {
-		return &xmpp.SASLError{Condition: xmpp.NotAuthorized}
+		return s.failedAs(user, errWrong)
 	}
 	return s.loggedIn(ctx, user)
 }
@@ -184,93 +200,29 @@ func (s *session) verify(ctx context.Context, cred store.Credential, password st
 	}
 }
 
-// scram verifies a proof (RFC 5802), and returns the server's own.
-func (s *session) scram(ctx context.Context, mechanism string, initial []byte) ([]byte, error) {
-	authzid, authcid, err := xmpp.SASLName(mechanism, initial)
-	if err != nil {
-		return nil, err
-	}
-	user, err := s.claimed(authzid, authcid)
-	if err != nil {
-		return nil, err
-	}
-	cred, known, err := s.credential(ctx, mechanism, user)
-	if err != nil {
-		return nil, err
-	}
-	server, err := scramHash(mechanism).NewServer(func(string) (scram.StoredCredentials, error) {
-		return scram.StoredCredentials{
-			KeyFactors: scram.KeyFactors{Salt: string(cred.Salt), Iters: cred.Iterations},
-			StoredKey:  cred.StoredKey, ServerKey: cred.ServerKey,
-		}, nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("begin %s: %w", mechanism, err)
-	}
-	conv := server.NewConversation()
-	serverFirst, err := conv.Step(string(initial))
-	if err != nil {
-		return nil, &xmpp.SASLError{Condition: xmpp.MalformedRequest}
-	}
-	clientFinal, err := s.challenge([]byte(serverFirst))
-	if err != nil {
-		return nil, err
-	}
-	serverFinal, err := conv.Step(string(clientFinal))
-	if err != nil && serverFinal == "" { // it could not be parsed
-		return nil, &xmpp.SASLError{Condition: xmpp.MalformedRequest}
-	}
-	if err != nil || !conv.Valid() || !known {
-		return nil, &xmpp.SASLError{Condition: xmpp.NotAuthorized}
-	}
-	return []byte(serverFinal), s.loggedIn(ctx, user)
-}
-
 // claimed returns the address of the user that the client says it is. A client
-// may act for nobody but itself.
+// may act for nobody but itself, and not too soon after failures.
 func (s *session) claimed(authzid, authcid string) (xmpp.JID, error) {
 	user, err := xmpp.NewJID(authcid, s.node.opts.Domain, "")
 	if err != nil || user.Local() == "" {
 		return xmpp.JID{}, &xmpp.SASLError{Condition: xmpp.NotAuthorized}
 	}
-	if authzid == "" {
-		return user, nil
+	if authzid != "" {
+		acting, err := xmpp.ParseJID(authzid)
+		if err != nil || acting != user || !s.opensFor(user) {
+			return xmpp.JID{}, &xmpp.SASLError{Condition: xmpp.InvalidAuthzid}
+		}
 	}
-	acting, err := xmpp.ParseJID(authzid)
-	if err != nil || acting != user {
-		return xmpp.JID{}, &xmpp.SASLError{Condition: xmpp.InvalidAuthzid}
-	}
-	return user, nil
-}
-
-// credential returns the keys of a user, or invented ones when there are none, so
-// that the exchange looks the same.
-func (s *session) credential(ctx context.Context, mechanism string, user xmpp.JID) (cred store.Credential, known bool, err error) {
-	ctx, cancel := s.node.storeContext(ctx)
-	defer cancel()
-	cred, err = s.node.store.Credential(ctx, user.String(), mechanism)
-	switch {
-	case err == nil:
-		return cred, true, nil
-	case errors.Is(err, store.ErrNotFound):
-		return fakeCredential(s.node.opts.Secret, mechanism, user.String(), s.node.opts.ScramIterations), false, nil
-	default:
-		s.node.opts.Logger.WarnContext(ctx, "read credentials", slog.Any("error", err))
-		return cred, false, &xmpp.SASLError{Condition: xmpp.TemporaryAuthFailure}
-	}
+	return user, s.early(user.String())
 }
 
 // loggedIn remembers whose session this is.
 func (s *session) loggedIn(ctx context.Context, user xmpp.JID) error {
-	ctx, cancel := s.node.storeContext(ctx)
-	defer cancel()
-	account, ok, err := s.node.accounts.lookup(ctx, user.String())
+	account, err := s.admit(ctx, user)
 	if err != nil {
-		return &xmpp.SASLError{Condition: xmpp.TemporaryAuthFailure}
+		return err
 	}
-	if !ok { // deleted since its keys were read
-		return &xmpp.SASLError{Condition: xmpp.NotAuthorized}
-	}
+	s.node.failures.forget(account.User, sourceOf(s.client.source))
 	s.account, s.jid = account, user
 	return nil
 }
@@ -278,7 +230,7 @@ func (s *session) loggedIn(ctx context.Context, user xmpp.JID) error {
 // countAuth counts the outcome of a negotiation. A mechanism that we do not know
 // is not worth a label of its own.
 func (s *session) countAuth(mechanism, outcome string) {
-	if !slices.Contains(s.node.opts.Mechanisms, mechanism) {
+	if !slices.Contains(s.node.opts.Mechanisms, mechanism) && !isTokenMechanism(mechanism) {
 		mechanism = "other"
 	}
 	s.node.metrics.auth.WithLabelValues(mechanism, outcome).Inc()

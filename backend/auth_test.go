@@ -91,6 +91,18 @@ func TestMechanismsOffered(t *testing.T) {
 	}
 }
 
+// A front of ours is told that it may settle; nobody else is.
+func TestSettleOffered(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	for _, foreign := range []bool{false, true} {
+		cl := c.dial(0, leg{foreign: foreign})
+		if features := cl.open(); strings.Contains(features, "</mechanisms><settle xmlns='urn:imlb:front:0'/>") == foreign {
+			t.Errorf("foreign %t: got %s", foreign, features)
+		}
+		_ = cl.conn.Close()
+	}
+}
+
 // scramLogin runs a whole exchange with an independent client.
 func scramLogin(t *testing.T, cl *client, hash scram.HashGeneratorFcn, mechanism, user, pass string) (challenge string, ok bool) {
 	t.Helper()

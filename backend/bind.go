@@ -16,24 +16,40 @@ import (
 const boundFeatures = "<stream:features>" +
 	"<bind xmlns='" + xmpp.NSBind + "'/>" +
 	"<session xmlns='" + xmpp.NSSession + "'><optional/></session>" +
-	"<sm xmlns='" + xmpp.NSSM + "'/>" +
-	"<csi xmlns='" + xmpp.NSCSI + "'/>" +
-	"<ver xmlns='" + xmpp.NSRosterVer + "'/>" +
-	"<sub xmlns='" + xmpp.NSSub + "'/>" +
-	"</stream:features>"
+	smFeature + sessionFeatures
 
-// bind restarts the stream and gives the session its resource (RFC 6120 §7).
+// smFeature is offered as long as XEP-0198 has not begun, sessionFeatures with a resource
+// and without one.
+const (
+	smFeature       = "<sm xmlns='" + xmpp.NSSM + "'/>"
+	sessionFeatures = "<csi xmlns='" + xmpp.NSCSI + "'/>" +
+		"<ver xmlns='" + xmpp.NSRosterVer + "'/>" +
+		"<sub xmlns='" + xmpp.NSSub + "'/>"
+)
+
+// bind restarts the stream, unless the client has logged in by SASL2, and gives the
+// session its resource if it has none yet (RFC 6120 §7).
 func (s *session) bind(ctx context.Context) {
-	s.stream.restart(s.node.opts.Limits.Stanza)
-	err := s.open([]byte(boundFeatures))
+	var err error
+	if !s.sasl2 {
+		s.stream.restart(s.node.opts.Limits.Stanza)
+		err = s.open([]byte(boundFeatures + s.node.aboutServer() + "</stream:features>"))
+	}
 	for err == nil && !s.bound {
 		err = s.bindOnce(ctx)
 	}
-	if stop, ok := errors.AsType[*stopError](err); ok {
-		s.refuse(stop.reason, stop.farewell)
-	} else if err != nil {
-		s.failBy(err)
+	if err != nil {
+		s.failLogin(err)
 	}
+}
+
+// failLogin ends a session that was not bound, as failBy does, or in the way that the
+// error says.
+func (s *session) failLogin(err error) bool {
+	if stop, ok := errors.AsType[*stopError](err); ok {
+		return s.refuse(stop.reason, stop.farewell)
+	}
+	return s.failBy(err)
 }
 
 // bindOnce handles one element and answers it.
@@ -47,7 +63,7 @@ func (s *session) bindOnce(ctx context.Context) error {
 		return err
 	}
 	if s.bound { // from here the writer writes
-		s.nonza(reply)
+		s.first = append([]item{{kind: itemRaw, data: reply}}, s.first...)
 		return nil
 	}
 	_, err = s.conn.Write(reply)
@@ -64,6 +80,13 @@ func (s *session) tryBind(ctx context.Context, raw []byte) (reply []byte, err er
 	if err != nil {
 		return nil, err
 	}
+	if broken, ok := xmpp.ParseStreamError(raw); ok { // RFC 6120 §4.9.1.1: there is nothing to answer
+		return nil, fmt.Errorf("the client sent a %s", broken) //nolint:errorlint // It is not ours, to be sent back.
+	}
+	if e.Is(xmpp.NSSM, "resume") {
+		reply, _, err := s.tryResume(ctx, e)
+		return reply, err
+	}
 	if e.Space() == xmpp.NSSM { // XEP-0198 §3: not before a resource is bound
 		return smFailed(xmpp.UnexpectedRequest), nil
 	}
@@ -74,17 +97,30 @@ func (s *session) tryBind(ctx context.Context, raw []byte) (reply []byte, err er
 	if !ok {
 		return nil, &xmpp.StreamError{Condition: xmpp.NotAuthorized}
 	}
-	jid, ok := s.chooseResource(request)
-	if !ok {
-		return xmpp.NewStanzaError(xmpp.BadRequest, "this is no resource").AppendReply(nil, raw), nil
+	err = s.bindAs(ctx, header, request)
+	if refusal, ok := asStanzaError(err); ok {
+		return refusal.AppendReply(nil, raw), nil
 	}
-	if err := s.establish(ctx, jid); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	result := iqHead(iqResult, header.ID, "", "")
 	result = append(result, "<bind xmlns='"+xmpp.NSBind+"'><jid>"...)
 	result = xmpp.AppendEscaped(result, s.jid.String())
 	return append(result, "</jid></bind></iq>"...), nil
+}
+
+// bindAs gives the session the resource that is asked for. After a *xmpp.StanzaError the
+// client may ask again (RFC 6120 §7.6.2, §7.7.2).
+func (s *session) bindAs(ctx context.Context, header xmpp.Header, request xmpp.Element) error {
+	if header.ID == "" { // RFC 6120 §8.1.3: the client could not tell what the answer is to
+		return xmpp.NewStanzaError(xmpp.BadRequest, "an IQ has to have an id")
+	}
+	jid, ok := s.chooseResource(request)
+	if !ok {
+		return xmpp.NewStanzaError(xmpp.BadRequest, "this is no resource")
+	}
+	return s.establish(ctx, jid)
 }
 
 // chooseResource takes the resource that the client wants, or makes one.
@@ -102,9 +138,13 @@ func (s *session) chooseResource(request xmpp.Element) (jid xmpp.JID, ok bool) {
 }
 
 // establish makes the session known to the node, the cluster and the store. An older
-// session with the same resource ends (RFC 6120 §7.7.2.2).
+// session with the same resource ends (RFC 6120 §7.7.2.2). A user who has too many gets
+// a *xmpp.StanzaError, before anything is written that would have to be undone.
 func (s *session) establish(ctx context.Context, jid xmpp.JID) error {
 	n := s.node
+	if n.crowded(jid) {
+		return xmpp.NewStanzaError(xmpp.ResourceConstraint, "too many sessions") // RFC 6120 §7.6.2.1
+	}
 	s.jid, s.id, s.epoch = jid, randomID(), 1
 	partition := n.opts.Partition(s.account.User)
 	if err := n.bus.Host(partition); err != nil {
@@ -125,6 +165,7 @@ func (s *session) establish(ctx context.Context, jid xmpp.JID) error {
 		return &stopError{ReasonFull, &xmpp.StreamError{Condition: xmpp.ResourceConstraint, Text: "too many sessions"}, nil}
 	}
 	s.bound = true
+	s.recheck()
 	if replaced != nil {
 		n.replace(ctx, *replaced)
 	}
@@ -139,10 +180,7 @@ func (s *session) create(ctx context.Context) (replaced *store.Session, err erro
 		ID: s.id, Owner: s.account.Owner, User: s.account.User, Resource: s.jid.Resource(),
 		Node: s.node.opts.Name, Epoch: s.epoch, Created: s.started,
 	})
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return nil, &stopError{ReasonAccountGone, &xmpp.StreamError{Condition: xmpp.NotAuthorized}, err}
-	case err != nil:
+	if err != nil {
 		return nil, storeFailed(fmt.Errorf("create the session: %w", err))
 	}
 	return replaced, nil
@@ -160,6 +198,9 @@ func (s *session) place(ctx context.Context) error {
 	}
 	s.cur.pos = head
 	s.hub.atLeast(delivered)
+	if _, err := s.blocklist(ctx); err != nil {
+		s.endBy(storeFailed(err))
+	}
 	return nil
 }
 
@@ -191,13 +232,14 @@ func (s *session) leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, n.opts.Timeouts.Shutdown)
 	defer cancel()
 	s.in.wait(0, ctx.Done()) // the fence would refuse what is on its way
-	n.part(s)
+	n.part(s, true)
 	s.sayGoodbye(ctx)
 	s.flushDelivered(ctx) // the client may have acknowledged more
 	s.endRecord(ctx)
 	n.bus.Unhost(s.hub.partition)
 }
 
+// endRecord removes the session's record. That somebody else owns it, or has
 // removed it, is as good.
 func (s *session) endRecord(ctx context.Context) {
 	query, cancel := s.node.storeContext(ctx)

@@ -31,20 +31,21 @@ type sentCopy struct {
 
 // setCarbons answers <enable/> and <disable/> (XEP-0280 §4, §5).
 func (s *session) setCarbons(q request) error {
-	it := item{kind: itemCarbons}
-	switch q.payload.Local() {
-	case "enable":
-		it.on = true
-	case "disable":
-	default:
+	on := q.payload.Local() == "enable"
+	if !on && q.payload.Local() != "disable" {
 		return xmpp.NewStanzaError(xmpp.BadRequest, "")
 	}
-	s.hub.mu.Lock()
-	s.carbons = it.on
-	s.out.push(it)
-	s.hub.mu.Unlock()
+	s.wantCopies(on)
 	q.reply(nil)
 	return nil
+}
+
+// wantCopies says whether the session takes copies from now on.
+func (s *session) wantCopies(on bool) {
+	s.hub.mu.Lock()
+	defer s.hub.mu.Unlock()
+	s.carbons = on
+	s.out.push(item{kind: itemCarbons, on: on})
 }
 
 // wantsCopies tells whether another session on this node takes copies of what s
@@ -161,6 +162,11 @@ func eligible(kind string, stanza []byte) bool {
 	case messageGroupchat, messageHeadline, typeError:
 		return false
 	}
+	return hasBody(stanza)
+}
+
+// hasBody tells whether a message says something to a person (RFC 6121 §5.2.3).
+func hasBody(stanza []byte) bool {
 	e, err := xmpp.ParseElement(stanza)
 	if err != nil {
 		return false

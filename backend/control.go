@@ -13,9 +13,13 @@ import (
 // that kind. One of its fields is set.
 type control struct {
 	Conflict string        `json:"conflict,omitempty"` // the session with this ID has been replaced
+	Yield    string        `json:"yield,omitempty"`    // the session with this ID is resumed elsewhere
 	Roster   *rosterChange `json:"roster,omitempty"`   // an item of the user's roster has changed
 	Withdraw string        `json:"withdraw,omitempty"` // this user may no longer see the presence
 	Sent     *sentCopy     `json:"sent,omitempty"`     // one of the user's clients has sent this
+	Blocks   *blockChange  `json:"blocks,omitempty"`   // the user's blocklist has changed
+	Account  bool          `json:"account,omitempty"`  // an administrator has changed the account
+	Kick     *kick         `json:"kick,omitempty"`     // an administrator ends sessions
 }
 
 // rosterChange is what a roster push says.
@@ -45,17 +49,28 @@ func (h *hub) control(sig bus.Signal) {
 	switch {
 	case c.Conflict != "":
 		h.node.endSession(c.Conflict)
+	case c.Yield != "":
+		h.node.yieldSession(c.Yield)
 	case c.Roster != nil:
 		h.pushRoster(*c.Roster)
 	case c.Withdraw != "":
 		h.withdraw(c.Withdraw)
 	case c.Sent != nil:
 		h.copySent(*c.Sent)
+	case c.Blocks != nil:
+		h.changeBlocks(*c.Blocks)
+	case c.Account:
+		h.node.standing.look()
+	case c.Kick != nil:
+		h.kick(*c.Kick)
 	}
 }
 
 // withdraw shows a user who may no longer see them all sessions as unavailable.
 func (h *hub) withdraw(user string) {
+	if h.blocklist().matchesUser(user) {
+		return // it was shown that already
+	}
 	for _, from := range h.available() {
 		h.node.publish(bus.Signal{Kind: bus.Stanza, User: user, Data: addressed(unavailablePresence(from), user)})
 	}

@@ -1,8 +1,10 @@
 package backend
 
 import (
+	"math"
 	"slices"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -18,11 +20,11 @@ func TestUnackedAgainstModel(t *testing.T) {
 		var waiting []entry
 		seq := uint64(0)
 		t.Repeat(map[string]func(*rapid.T){
-			"stanza": func(*rapid.T) { u.stanza(); sent++ },
+			"stanza": func(*rapid.T) { u.stanza(nil); sent++ },
 			"entry": func(*rapid.T) {
 				seq++
 				sent++
-				u.entry(seq, seq)
+				u.entry(seq, seq, seq)
 				waiting = append(waiting, entry{sent, seq})
 			},
 			"ack": func(t *rapid.T) {
@@ -62,13 +64,13 @@ func TestSkippedEntries(t *testing.T) {
 	if got := u.written(); len(got) != 1 || got[0].upTo != 1 {
 		t.Errorf("nothing was on its way, but arrived is %v", got)
 	}
-	u.entry(2, 2)
+	u.entry(2, 2, 2)
 	u.skip(3)
 	u.skip(4)
 	if got := u.written(); len(got) != 0 {
 		t.Errorf("arrived without acknowledgement: %v", got)
 	}
-	if got, _ := u.ack(1); len(got) != 1 || got[0] != (flight{1, 2, 4}) {
+	if got, _ := u.ack(1); len(got) != 1 || got[0] != (flight{1, 2, 4, 4}) {
 		t.Errorf("arrived: %v", got)
 	}
 }
@@ -77,7 +79,6 @@ func TestSkippedEntries(t *testing.T) {
 func TestInboundAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var in inbound
-		in.init()
 		in.enable()
 		var received, outstanding uint32
 		asked := false
@@ -111,8 +112,7 @@ func TestInboundAgainstModel(t *testing.T) {
 					t.Skip("waits")
 				}
 				received++
-				in.receive()
-				check(in.handle())
+				check(in.handle(in.receive()))
 			},
 			"ask": func(*rapid.T) {
 				asked = true
@@ -125,7 +125,6 @@ func TestInboundAgainstModel(t *testing.T) {
 // A message that did not become durable ends the count.
 func TestInboundStopsAtFailure(t *testing.T) {
 	var in inbound
-	in.init()
 	in.enable()
 	for range 3 {
 		in.receive()
@@ -136,6 +135,80 @@ func TestInboundStopsAtFailure(t *testing.T) {
 	in.complete(true)
 	if h, _ := in.current(); h != 1 {
 		t.Errorf("h is %d, want 1", h)
+	}
+}
+
+// A stanza that is done with while messages before it are on their way does not count, and
+// nothing that came after it; those messages do.
+func TestInboundIsCut(t *testing.T) {
+	t.Parallel()
+	for _, start := range []uint32{0, math.MaxUint32 - 2} {
+		var in inbound
+		in.goOn(start)
+		for range 2 {
+			in.receive()
+			in.submit()
+		}
+		in.handle(in.receive())
+		in.handle(in.receive())
+		in.complete(true)
+		in.complete(true)
+		if h, _ := in.current(); h != start+2 {
+			t.Errorf("from %d: h is %d, want %d", start, h, start+2)
+		}
+	}
+}
+
+// A message that the store has refused counts, but that is not durable.
+func TestInboundRefused(t *testing.T) {
+	t.Parallel()
+	var in inbound
+	in.enable()
+	in.receive()
+	in.submit()
+	in.request()
+	if owed := in.refuse(); !owed || !in.owes() {
+		t.Error("nothing is owed")
+	}
+	if h, durable := in.settled(); h != 1 || durable {
+		t.Errorf("h is %d, durable: %t", h, durable)
+	}
+	if h, ack := in.pay(); h != 1 || !ack || in.owes() {
+		t.Errorf("paid %d, %t", h, ack)
+	}
+}
+
+// A lease counts from when it was asked for; who could not renew it lets others renew
+// theirs before it takes them for dead.
+func TestTenure(t *testing.T) {
+	t.Parallel()
+	const lease = 12 * time.Second // a margin of two
+	start := time.Unix(1000, 0)
+	type step struct {
+		asked, now   time.Duration
+		failed       bool
+		lapsed, reap bool
+	}
+	for name, steps := range map[string][]step{
+		"in time": {{asked: 4, now: 4, reap: true}, {asked: 8, now: 9, reap: true}},
+		"lapsed": {
+			{asked: 4, now: 4, reap: true}, {asked: 15, now: 15, lapsed: true},
+			{asked: 19, now: 19}, {asked: 27, now: 27, reap: true},
+		},
+		"an answer that took long":       {{asked: 4, now: 11, lapsed: true}},
+		"asked early, answered late":     {{asked: 1, now: 8, reap: true}, {asked: 12, now: 12, lapsed: true}},
+		"failed, but renewed in time":    {{asked: 4, now: 4, reap: true}, {asked: 8, now: 8, failed: true}, {asked: 14, now: 14}, {asked: 20, now: 20, reap: true}},
+		"failed again while it may not":  {{asked: 4, failed: true, now: 4}, {asked: 8, failed: true, now: 8}, {asked: 17, now: 17}},
+		"within the margin of its lease": {{asked: 10, now: 11, lapsed: true}},
+	} {
+		held := tenure{lease: lease, since: start}
+		for i, s := range steps {
+			held.failed = s.failed
+			asked, now := start.Add(s.asked*time.Second), start.Add(s.now*time.Second)
+			if lapsed, reap := held.renew(asked, now); lapsed != s.lapsed || reap != s.reap {
+				t.Errorf("%s, step %d: lapsed %t, reap %t", name, i, lapsed, reap)
+			}
+		}
 	}
 }
 

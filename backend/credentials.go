@@ -4,8 +4,10 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/sha512"
 	"crypto/subtle"
 	"fmt"
+	"hash"
 
 	"github.com/xdg-go/scram"
 
@@ -23,7 +25,7 @@ const saltBytes = 16
 // one that it forbids is an error.
 func DeriveCredentials(password string, iterations int) ([]store.Credential, error) {
 	var creds []store.Credential
-	for _, mechanism := range []string{MechanismScramSHA256, MechanismScramSHA1} {
+	for _, mechanism := range []string{MechanismScramSHA512, MechanismScramSHA256, MechanismScramSHA1} {
 		salt := make([]byte, saltBytes)
 		_, _ = rand.Read(salt) // never fails
 		cred, err := deriveCredential(mechanism, password, salt, iterations)
@@ -63,22 +65,17 @@ func matches(cred store.Credential, password string) bool {
 // the same and keys that no password makes. So nobody can tell by the exchange
 // whether an account exists.
 func fakeCredential(secret []byte, mechanism, user string, iterations int) store.Credential {
-	draw := func(what string) []byte {
-		mac := hmac.New(sha256.New, secret)
+	draw := func(h func() hash.Hash, what string) []byte {
+		mac := hmac.New(h, secret)
 		_, _ = fmt.Fprintf(mac, "%s\x00%s\x00%s", what, mechanism, user)
 		return mac.Sum(nil)
 	}
 	size := scramHash(mechanism)().Size()
 	return store.Credential{
-		Mechanism: mechanism, Salt: draw("salt")[:saltBytes], Iterations: iterations,
-		StoredKey: draw("stored key")[:size], ServerKey: draw("server key")[:size],
+		Mechanism: mechanism, Salt: draw(sha256.New, "salt")[:saltBytes], Iterations: iterations,
+		StoredKey: draw(sha512.New, "stored key")[:size], ServerKey: draw(sha512.New, "server key")[:size],
 	}
 }
 
 // scramHash returns the hash of a SCRAM mechanism.
-func scramHash(mechanism string) scram.HashGeneratorFcn {
-	if mechanism == MechanismScramSHA1 {
-		return scram.SHA1
-	}
-	return scram.SHA256
-}
+func scramHash(mechanism string) scram.HashGeneratorFcn { return scramHashes[keysOf(mechanism)] }

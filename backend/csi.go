@@ -29,12 +29,15 @@ const quietBytes = 128 << 10
 func (s *session) csi(name string) error {
 	switch name {
 	case "active":
+		s.inactive = false
 		s.out.push(item{kind: itemQuiet})
 	case "inactive":
+		s.inactive = true
 		s.out.push(item{kind: itemQuiet, on: true})
 	default:
 		return &xmpp.StreamError{Condition: xmpp.UnsupportedStanzaType}
 	}
+	s.touched = true
 	return nil
 }
 
@@ -61,7 +64,10 @@ func (s *session) hold(raw []byte) bool {
 		s.releaseFrom(raw)
 		return false
 	}
-	q.drop(func(h heldStanza) bool { return h.kind == header.Kind && h.from == header.From })
+	dropped := q.drop(func(h heldStanza) bool { return h.kind == header.Kind && h.from == header.From })
+	if header.Kind == xmpp.Presence && header.Type == "" && len(dropped) > 0 {
+		raw = withCapsOf(dropped[0].raw, raw) // an update leaves out what the client has not heard
+	}
 	q.held = append(q.held, heldStanza{header.Kind, header.From, raw})
 	if q.bytes += len(raw) + itemOverhead; q.bytes > quietBytes {
 		s.release(func(heldStanza) bool { return true })

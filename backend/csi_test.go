@@ -67,6 +67,7 @@ func TestWhatDoesNotWait(t *testing.T) {
 	c := newCluster(t, 1, nil)
 	alice := c.online(0, "alice", "desk")
 	bob, other := c.login(0, "bob", "phone"), c.online(0, "bob", "tab")
+	other.syncWith(other) // it has asked what others there are
 	bob.write("<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>")
 	bob.expect("^<iq ")
 	bob.carbons("enable")

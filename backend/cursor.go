@@ -29,10 +29,11 @@ const (
 // on this node counts as addressed to the user: a session elsewhere may take it too,
 // but nobody can tell whether that one still lives.
 type cursor struct {
-	pos     uint64    // all entries up to this one were considered
-	live    bool      // the client takes what is addressed to the user
-	here    bool      // the client is available, whatever its priority
-	carbons bool      // the client wants copies of what others send and get
+	pos     uint64 // all entries up to this one were considered
+	live    bool   // the client takes what is addressed to the user
+	here    bool   // the client is available, whatever its priority
+	carbons bool   // the client wants copies of what others send and get
+	bound   boundPlace
 	login   bool      // entries that were there before the client are being read
 	since   time.Time // when the client said that it is there
 	behind  bool      // there may be entries after pos of which no signal came
@@ -44,11 +45,29 @@ type cursor struct {
 	waiting []time.Time // when the signals of the entries in buf came
 }
 
-// write is the writing goroutine: it takes what is in the outbox, delivers, and
-// ends when the outbox is closed or the connection fails.
-func (s *session) write(ctx context.Context) {
+// startWriting starts the writing goroutine. There is one while there is something to
+// write.
+func (s *session) startWriting(ctx context.Context) {
+	go func() {
+		over := true
+		defer func() {
+			if over {
+				close(s.written)
+			}
+		}()
+		defer s.survive(ctx)
+		over = s.write(ctx)
+	}()
+}
+
+// write is the writing goroutine: it takes what is in the outbox and delivers. It returns
+// true when all is over, since the outbox is closed or the connection has failed, and
+// false when there is nothing to do now.
+func (s *session) write(ctx context.Context) (over bool) {
 	for {
-		s.sleep()
+		if s.idles(ctx) {
+			return false
+		}
 		var t taken
 		if len(s.cur.items) == 0 || s.ended() { // else more waits where it is counted
 			t = s.out.take()
@@ -60,11 +79,11 @@ func (s *session) write(ctx context.Context) {
 			s.catchUp(ctx)
 		}
 		if !s.flush() {
-			return
+			return true
 		}
 		if t.closed {
 			s.closeWrite(ctx, t.last)
-			return
+			return true
 		}
 	}
 }
@@ -82,8 +101,9 @@ func (s *session) putItems(ctx context.Context) {
 	s.cur.items = nil
 }
 
-// sleep waits until there is something to do.
-func (s *session) sleep() {
+// idles reports that there is nothing to do. When the store did not answer it waits a
+// little first.
+func (s *session) idles(ctx context.Context) bool {
 	switch {
 	case s.cur.wait:
 		timer := time.NewTimer(catchUpPause)
@@ -95,9 +115,14 @@ func (s *session) sleep() {
 		}
 	case s.cur.behind:
 	default:
+		buf := s.cur.buf
 		s.cur.buf = nil // an idle session holds no buffer
-		<-s.out.wake
+		if s.out.idle(func() { s.startWriting(ctx) }) {
+			return true // somebody else may write already
+		}
+		s.cur.buf = buf
 	}
+	return false
 }
 
 // put does what an item says. It returns false if that is not possible now.
@@ -106,9 +131,7 @@ func (s *session) put(ctx context.Context, it item) bool {
 	case itemRaw:
 		s.cur.buf = append(s.cur.buf, it.data...)
 	case itemEnabled:
-		s.flush()
-		s.unacked.enable()
-		s.cur.buf = append(s.cur.buf, it.data...)
+		s.beginSM(ctx, it.enable)
 	case itemStanza:
 		s.putStanza(it.data)
 	case itemEntry:
@@ -136,7 +159,7 @@ func (s *session) putStanza(raw []byte) {
 }
 
 func (s *session) writeStanza(raw []byte) {
-	s.unacked.stanza()
+	s.unacked.stanza(raw)
 	s.out.count.Add(1)
 	s.cur.buf = append(s.cur.buf, raw...)
 	if len(s.cur.buf) > flushBytes {
@@ -153,7 +176,9 @@ func (s *session) putEntry(ctx context.Context, it item) bool {
 	}
 	for it.seq > s.cur.pos {
 		before := s.cur.pos
-		if s.catchUp(ctx); s.cur.pos == before {
+		if s.catchUp(ctx); s.cur.pos == before && !s.cur.wait {
+			s.cur.pos = it.seq // all up to it has been removed since
+		} else if s.cur.pos == before {
 			s.cur.behind, s.cur.wait = true, true
 			return s.ended() // then the store is not asked again
 		}
@@ -170,13 +195,14 @@ func (s *session) goLive(ctx context.Context, since time.Time) {
 	}
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
-	_, delivered, err := s.node.store.Head(query, s.account.Owner)
+	head, delivered, err := s.node.store.Head(query, s.account.Owner)
 	if err != nil {
 		s.endBy(storeFailed(err))
 		return
 	}
-	s.cur.pos = s.hub.atLeast(delivered)
-	s.cur.live, s.cur.login, s.cur.behind = true, true, true
+	s.cur.pos, since = s.beginning(s.hub.atLeast(delivered), since)
+	waits := head > s.cur.pos // of what comes after the head there are signals
+	s.cur.live, s.cur.login, s.cur.behind = true, waits, waits || s.cur.behind
 	s.cur.since = since.Truncate(time.Millisecond) // as entries' times are
 }
 
@@ -224,13 +250,15 @@ func (s *session) consider(e store.Entry, delay []byte) {
 		s.skip(e)
 	case !mine && !s.cur.live:
 		s.copyEntry(e, delay)
+		s.unacked.pass(e.Seq)
 	case !mine && e.Resource != "" && s.hub.hold(e.Resource, e.Seq):
 		s.copyEntry(e, delay)
 		s.skip(e)
 	case s.cur.login && (s.hub.isDone(e.Seq) || s.unacked.has(e.Seq)):
+		s.copyEntry(e, delay)
 		s.skip(e)
 	default:
-		s.deliver(e, delay, s.cur.live)
+		s.deliver(e, delay, s.cur.live, e.Seq)
 	}
 }
 
@@ -241,6 +269,7 @@ func (s *session) skip(e store.Entry) {
 		s.checkUnacked(s.unacked.skip(e.Seq))
 	case e.Sent:
 		s.hub.done(e.Seq)
+		s.unacked.pass(e.Seq)
 	}
 }
 
@@ -250,7 +279,8 @@ func (s *session) skip(e store.Entry) {
 // more than is true: when the client takes only what is addressed to its resource,
 // when another session did not take the entry, or while an earlier one is on its
 // way to another session.
-func (s *session) deliver(e store.Entry, delay []byte, inTurn bool) {
+// pos is where the cursor is then, 0 for an entry out of turn.
+func (s *session) deliver(e store.Entry, delay []byte, inTurn bool, pos uint64) {
 	s.releaseFrom(e.Stanza)
 	stanza := e.Stanza
 	claims := inTurn && s.hub.allBefore(e.Seq)
@@ -271,7 +301,7 @@ func (s *session) deliver(e store.Entry, delay []byte, inTurn bool) {
 	}
 	s.out.count.Add(1)
 	s.node.metrics.stanzas.WithLabelValues("out", kindText(xmpp.Message)).Inc()
-	s.checkUnacked(s.unacked.entry(e.Seq, upTo))
+	s.checkUnacked(s.unacked.entry(e.Seq, upTo, pos))
 	if len(s.cur.buf) > flushBytes {
 		s.flush()
 	}
@@ -296,11 +326,11 @@ func (s *session) putAgain(ctx context.Context, seqs []uint64) {
 		query, cancel := s.node.storeContext(ctx)
 		page, err := s.node.store.Read(query, s.account.Owner, seq-1, 1)
 		cancel()
-		if err != nil || len(page) == 0 {
+		if err != nil || len(page) == 0 || page[0].Seq != seq {
 			continue // it stays undelivered, and comes with the next login
 		}
 		if !s.hub.isDone(seq) && !s.unacked.has(seq) {
-			s.deliver(page[0], s.delay(page[0]), false)
+			s.deliver(page[0], s.delay(page[0]), false, 0)
 		}
 	}
 }

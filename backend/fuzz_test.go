@@ -15,6 +15,15 @@ func FuzzClient(f *testing.F) {
 		"<iq type='set' id='1'><query xmlns='jabber:iq:roster'><item jid='bob@example.com'><group>x</group></item></query></iq>",
 		"<a xmlns='urn:xmpp:sm:3' h='0'/>", "<iq id='1' type='get' to='bob@example.com/desk'><x/></iq>", "</stream:stream>",
 		"<presence><priority>-1</priority></presence>", "<presence to='bob@example.com'/>", "<iq/>", "<message type='error'/>",
+		getBlocklist, "<iq type='set' id='b'><block xmlns='urn:xmpp:blocking'><item jid='bob@example.com/x'><report xmlns='urn:xmpp:reporting:1' reason='x'/></item></block></iq>" +
+			"<message to='bob@example.com/x'/><iq type='set' id='u'><unblock xmlns='urn:xmpp:blocking'/></iq>",
+		"<iq type='set' id='p'><query xmlns='jabber:iq:private'><a xmlns='urn:a'>x</a></query></iq><iq type='get' id='g'><query xmlns='jabber:iq:private'><a xmlns='urn:a'/></query></iq>",
+		"<iq type='set' id='v'><vCard xmlns='vcard-temp'><FN>x</FN></vCard></iq><iq type='get' id='g' to='bob@example.com'><vCard xmlns='vcard-temp'/></iq>",
+		"<iq type='get' id='i' to='example.com'><query xmlns='http://jabber.org/protocol/disco#info' node='x'/></iq>",
+		"<presence type='probe' to='bob@example.com/x'/>", "<presence type='unsubscribe' to='bob@example.com'/>",
+		"<iq type='set' id='1'><query xmlns='urn:xmpp:mam:2'><x xmlns='jabber:x:data' type='submit'>" + mamForm + field("with", "a@b/c") + field("ids", "1", "2") +
+			field("start", "2010-06-07T00:00:00Z") + field("after-id", "1") + "</x>" + rsm("<max>3</max><before>2</before><index>1</index>") + "<flip-page/></query></iq>",
+		"<iq type='set' id='1'><prefs xmlns='urn:xmpp:mam:2' default='roster'><always><jid>a@b</jid></always><never/></prefs></iq>",
 	} {
 		f.Add(seed)
 	}

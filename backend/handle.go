@@ -2,8 +2,11 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"time"
 
+	"imlb/backend/store"
 	"imlb/backend/xmpp"
 )
 
@@ -14,8 +17,11 @@ func (s *session) handle(ctx context.Context, raw []byte) error {
 	if err != nil {
 		return err
 	}
+	if err := s.pace(header.Kind, len(raw)); err != nil || s.ended() {
+		return err
+	}
 	if header.Kind == xmpp.NotStanza {
-		return s.nonStanza(raw)
+		return s.nonStanza(ctx, raw)
 	}
 	if header.NS != "" && header.NS != xmpp.NSClient {
 		return &xmpp.StreamError{Condition: xmpp.InvalidNamespace}
@@ -27,6 +33,9 @@ func (s *session) handle(ctx context.Context, raw []byte) error {
 	s.node.metrics.stanzas.WithLabelValues("in", kindText(header.Kind)).Inc()
 	number := s.in.receive()
 	if header.Kind == xmpp.Message {
+		if !s.remember(ctx) {
+			return nil // it has ended
+		}
 		stored, err := s.message(ctx, raw, header, number)
 		if stored || err != nil {
 			return err // it is handled when the store has it
@@ -34,15 +43,21 @@ func (s *session) handle(ctx context.Context, raw []byte) error {
 	} else if err := s.inOrder(ctx, raw, header); err != nil {
 		return err
 	}
-	if h, ack := s.in.handle(); ack {
-		s.nonza(smAnswer(h))
-	}
+	s.in.wait(0, s.done)
+	s.acknowledge(s.in.handle(number))
 	return nil
 }
 
 // inOrder handles a presence or IQ stanza after all messages before it are stored.
 func (s *session) inOrder(ctx context.Context, raw []byte, header xmpp.Header) error {
 	s.in.wait(0, s.done)
+	if s.in.busy() {
+		return nil // the session has ended, and the client will send it again
+	}
+	s.touched = true
+	if refused, err := s.refuseBlocked(ctx, raw, header); refused || err != nil {
+		return err
+	}
 	if header.Kind == xmpp.Presence {
 		return s.presenceStanza(ctx, raw, header)
 	}
@@ -78,12 +93,17 @@ func (s *session) stampFrom(raw []byte, header xmpp.Header, from xmpp.JID) []byt
 // bounce answers a stanza with an error, unless it is one itself or an answer (RFC
 // 6120 §8.3.1).
 func (s *session) bounce(raw []byte, header xmpp.Header, condition string) error {
+	return s.bounceError(raw, header, xmpp.NewStanzaError(condition, ""))
+}
+
+// bounceError is bounce with an error that says more than its condition.
+func (s *session) bounceError(raw []byte, header xmpp.Header, e *xmpp.StanzaError) error {
 	if header.Type == typeError || header.Kind == xmpp.IQ && header.Type == iqResult {
 		return nil
 	}
-	s.node.metrics.bounced.WithLabelValues(condition).Inc()
+	s.node.metrics.bounced.WithLabelValues(e.Condition).Inc()
 	addressed := xmpp.AppendWithAttrs(nil, raw, xmpp.Attr{Name: "from", Value: s.jid.String()})
-	s.send(header.Kind, xmpp.NewStanzaError(condition, "").AppendReply(nil, addressed))
+	s.send(header.Kind, e.AppendReply(nil, addressed))
 	return nil
 }
 
@@ -92,7 +112,47 @@ func (s *session) bounce(raw []byte, header xmpp.Header, condition string) error
 func (s *session) bounceFailed(ctx context.Context, raw []byte, header xmpp.Header, err error) error {
 	s.node.opts.Logger.ErrorContext(ctx, "handle a stanza",
 		slog.String("kind", kindText(header.Kind)), slog.String("user", s.account.User), slog.Any("error", err))
-	return s.bounce(raw, header, xmpp.InternalServerError)
+	condition := xmpp.InternalServerError
+	if isAway(err) { // it may be tried again (RFC 6120 §8.3.3.17)
+		condition = xmpp.ResourceConstraint
+	}
+	return s.bounce(raw, header, condition)
+}
+
+// patiently does what has to be known before a message can go on. While the store is away
+// it does so again and again, and the client has to wait, as it has to when messages
+// cannot be stored.
+func (s *session) patiently(ctx context.Context, do func() error) error {
+	deadline := time.Now().Add(store.DefaultPatience)
+	for first := true; ; first = false {
+		err := do()
+		if !isAway(err) || s.ended() || time.Now().After(deadline) {
+			return err
+		}
+		if first {
+			s.node.opts.Logger.WarnContext(ctx, "look up for a message", slog.String("user", s.account.User), slog.Any("error", err))
+		}
+		s.pause(lookupPause)
+	}
+}
+
+// lookupPause is between two attempts.
+const lookupPause = 250 * time.Millisecond
+
+// isAway tells whether an error is for now: the store may answer a later attempt.
+func isAway(err error) bool {
+	return errors.Is(err, store.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// lookupFailed gives a message up that could not be looked up for. When the store is still
+// away the session ends, as it does for a message that could not be stored: nothing
+// was said about this one, so that the client sends it again.
+func (s *session) lookupFailed(ctx context.Context, raw []byte, header xmpp.Header, err error) error {
+	if isAway(err) {
+		return storeFailed(err)
+	}
+	s.in.wait(0, s.done)
+	return s.bounceFailed(ctx, raw, header, err)
 }
 
 // typeError is the type of an error stanza of any kind.

@@ -2,6 +2,7 @@ package backend_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -248,8 +249,12 @@ type client struct {
 type leg struct {
 	local    bool
 	insecure bool // the client's leg has no TLS
+	foreign  bool // the front is not one of ours
+	more     []proxyproto.TLV
 	settle   string
-	raw      []byte // instead of a header
+	source   string           // of the client; 192.0.2.7 by default
+	cert     []proxyproto.TLV // not nil: a certificate was verified; in the field about TLS
+	raw      []byte           // instead of a header
 }
 
 func (c *cluster) dial(node int, l leg) *client {
@@ -271,7 +276,7 @@ func (c *cluster) dial(node int, l leg) *client {
 
 func proxyHeader(tb testing.TB, conn net.Conn, l leg) []byte {
 	tb.Helper()
-	source := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 7), Port: 49152}
+	source := &net.TCPAddr{IP: net.ParseIP(cmp.Or(l.source, "192.0.2.7")), Port: 49152}
 	header := proxyproto.HeaderProxyFromAddrs(2, source, conn.RemoteAddr())
 	if l.local {
 		header.Command = proxyproto.LOCAL
@@ -279,18 +284,27 @@ func proxyHeader(tb testing.TB, conn net.Conn, l leg) []byte {
 	}
 	tlvs := []proxyproto.TLV{
 		{Type: proxyproto.PP2_TYPE_UNIQUE_ID, Value: []byte("conn-1")},
-		{Type: 0xE0, Value: []byte("tls")},
+	}
+	if !l.foreign {
+		tlvs = append(tlvs, proxyproto.TLV{Type: 0xE0, Value: []byte("tls")})
 	}
 	if !l.insecure {
-		ssl, err := tlvparse.PP2SSL{
+		ssl := tlvparse.PP2SSL{
 			Client: tlvparse.PP2_BITFIELD_CLIENT_SSL, Verify: 1,
 			TLV: []proxyproto.TLV{{Type: proxyproto.PP2_SUBTYPE_SSL_VERSION, Value: []byte("TLSv1.3")}},
-		}.Marshal()
+		}
+		if l.cert != nil {
+			ssl.Verify = 0
+			ssl.Client |= tlvparse.PP2_BITFIELD_CLIENT_CERT_CONN | tlvparse.PP2_BITFIELD_CLIENT_CERT_SESS
+			ssl.TLV = append(ssl.TLV, l.cert...)
+		}
+		tlv, err := ssl.Marshal()
 		if err != nil {
 			tb.Fatal(err)
 		}
-		tlvs = append(tlvs, ssl)
+		tlvs = append(tlvs, tlv)
 	}
+	tlvs = append(tlvs, l.more...)
 	if l.settle != "" {
 		tlvs = append(tlvs, proxyproto.TLV{Type: 0xE2, Value: []byte(l.settle)})
 	}
@@ -335,9 +349,17 @@ func (c *cluster) online(node int, name, resource string) *client {
 	return cl
 }
 
+const streamHeader = "<?xml version='1.0'?><stream:stream to='" + domain + "' version='1.0' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>"
+
 func (cl *client) open() string {
 	cl.t.Helper()
-	cl.write("<?xml version='1.0'?><stream:stream to='" + domain + "' version='1.0' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>")
+	cl.write(streamHeader)
+	return cl.opened()
+}
+
+// opened returns the features of a stream that the client has opened.
+func (cl *client) opened() string {
+	cl.t.Helper()
 	tok := cl.token()
 	if tok.Kind != xmpp.KindOpen {
 		cl.t.Fatalf("got %q instead of a stream header", tok.Raw)
@@ -431,6 +453,16 @@ func (cl *client) skipTo(pattern string) string {
 	}
 }
 
+// skipToAll reads until each pattern has matched an element.
+func (cl *client) skipToAll(patterns ...string) {
+	cl.t.Helper()
+	left := slices.Clone(patterns)
+	for len(left) > 0 {
+		got := cl.next()
+		left = slices.DeleteFunc(left, func(p string) bool { return regexp.MustCompile(p).MatchString(got) })
+	}
+}
+
 // end requires that the node ends the stream, with a stream error of that
 // condition unless it is empty.
 func (cl *client) end(condition string) {
@@ -474,6 +506,14 @@ func (cl *client) sync() {
 	cl.t.Helper()
 	cl.write("<iq type='get' id='sync' to='" + domain + "'><ping xmlns='urn:xmpp:ping'/></iq>")
 	cl.expect("^<iq type='result' id='sync'")
+}
+
+// syncWith returns when what was written so far has come to the node of another client
+// as well, of which it reads what that got until then.
+func (cl *client) syncWith(other *client) {
+	cl.t.Helper()
+	cl.write("<message to='" + other.jid + "' type='headline' id='sync'/>")
+	other.skipTo("^<message.* id='sync'")
 }
 
 func between(s, before, after string) string {

@@ -18,6 +18,7 @@ type hub struct {
 	user      xmpp.JID
 	owner     store.OwnerID
 	partition uint16
+	pacer     *pacer
 
 	mu       sync.Mutex
 	sessions map[string]*session // by resource
@@ -33,6 +34,8 @@ type hub struct {
 
 	roster map[string]rosterState // by contact
 	loaded bool                   // roster is complete
+
+	blocks *blocklist // as far as it is known here
 }
 
 // rosterState is what a hub remembers of a contact.
@@ -69,10 +72,12 @@ func (n *Node) join(s *session) bool {
 		h = &hub{
 			node: n, user: s.jid.Bare(), owner: s.account.Owner, partition: n.opts.Partition(user),
 			sessions: make(map[string]*session),
+			pacer:    newPacer(n.opts.Limits.Rates.UserStanzas, n.opts.Limits.Rates.UserBytes, n.opts.Limits.Rates.Burst),
 		}
 		n.hubs[user] = h
 	}
 	s.hub = h
+	s.pacer = newPacer(n.opts.Limits.Rates.Stanzas, n.opts.Limits.Rates.Bytes, n.opts.Limits.Rates.Burst)
 	h.mu.Lock()
 	h.sessions[s.jid.Resource()] = s
 	h.mu.Unlock()
@@ -81,27 +86,55 @@ func (n *Node) join(s *session) bool {
 	return true
 }
 
-// full tells whether the node has all the sessions that it may have; under Node.mu.
+// full tells whether the node has all the sessions that it may have, not counting those
+// that wait for their clients; under Node.mu.
 func (n *Node) full() bool {
 	most := n.opts.Limits.MaxSessions
-	return most > 0 && len(n.sessions) >= most
+	return most > 0 && len(n.sessions)-int(n.parked.Load()) >= most
+}
+
+// crowded tells whether a user has no room for one more session.
+func (n *Node) crowded(jid xmpp.JID) bool {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.hubs[jid.Bare().String()].full(jid.Resource())
 }
 
 // full tells whether the user has all the sessions that it may have, not counting
-// one that is replaced; under Node.mu.
+// one that is replaced; under Node.mu. Sessions that wait for their clients make room, the
+// oldest first.
 func (h *hub) full(resource string) bool {
 	if h == nil {
 		return false
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return len(h.sessions) >= h.node.opts.Limits.PerUser && h.sessions[resource] == nil
+	most, living := h.node.opts.Limits.PerUser, 0
+	var oldest *session
+	for _, s := range h.sessions {
+		switch {
+		case !s.ended():
+			living++
+		case oldest == nil || s.started.Before(oldest.started):
+			oldest = s
+		}
+	}
+	if h.sessions[resource] != nil {
+		return false
+	}
+	if living < most && len(h.sessions) >= most && oldest != nil {
+		oldest.evict(ReasonFull)
+	}
+	return living >= most
 }
 
-// part removes a session. Entries that were left to it go to the user's others.
-func (n *Node) part(s *session) {
+// part removes a session. Entries that were left to it go to the user's others if it is
+// over, and wait for it if somebody goes on with it.
+func (n *Node) part(s *session, over bool) {
 	n.mu.Lock()
-	delete(n.sessions, s.id)
+	if n.sessions[s.id] == s {
+		delete(n.sessions, s.id)
+	}
 	n.metrics.sessions.Set(float64(len(n.sessions)))
 	h := s.hub
 	h.mu.Lock()
@@ -115,7 +148,7 @@ func (n *Node) part(s *session) {
 		delete(n.hubs, s.account.User)
 	}
 	n.mu.Unlock()
-	if len(orphans) == 0 {
+	if len(orphans) == 0 || !over {
 		return
 	}
 	for _, other := range others {
@@ -261,6 +294,7 @@ func (h *hub) advance() {
 func (n *Node) Signal(sig bus.Signal) {
 	h := n.hub(sig.User)
 	if h == nil {
+		n.controlNode(sig)
 		return
 	}
 	switch sig.Kind {
@@ -278,6 +312,9 @@ func (n *Node) Signal(sig bus.Signal) {
 // SignalsLost makes the sessions of a partition look into the store, because signals
 // may have been lost.
 func (n *Node) SignalsLost(partition uint16) {
+	if partition == n.opts.Partition(n.opts.Domain) {
+		n.blocks.forget()
+	}
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	for _, s := range n.sessions {
@@ -313,8 +350,11 @@ func (h *hub) stanza(sig bus.Signal) {
 		h.node.metrics.dropped.WithLabelValues("decode").Inc()
 		return
 	}
+	if h.ignores(header) {
+		return
+	}
 	if header.Kind == xmpp.Presence && header.Type == presenceProbe {
-		h.answerProbe(header)
+		h.answerProbe(sig.Target, header)
 		return
 	}
 	recipients := h.recipients(sig.Target, header)
@@ -363,6 +403,18 @@ func (s *session) takes(header xmpp.Header) bool {
 	default:
 		return false
 	}
+}
+
+// takesMessages tells whether a session on this node takes what is addressed to the user.
+func (h *hub) takesMessages() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, s := range h.sessions {
+		if s.takes(xmpp.Header{Kind: xmpp.Message}) {
+			return true
+		}
+	}
+	return false
 }
 
 // send puts a stanza into the outbox. A client that is too slow for it is ended.

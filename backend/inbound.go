@@ -7,20 +7,21 @@ import "sync"
 // number, so it is exact: messages on their way into the store do not count, and
 // no stanza counts before all that came earlier.
 type inbound struct {
-	changed chan struct{} // outstanding has changed
-
 	mu          sync.Mutex
+	changed     signal // outstanding has changed
 	all         uint64 // since login
 	received    uint32 // since <enable/>, modulo 2^32
 	handled     uint32 // the same
 	outstanding int    // messages on their way into the store
+	durable     uint32 // what the store has of handled
 	broken      bool   // one of them did not get there: nothing counts any more
+	owed        bool   // the client is to be told a count once it is durable
+	cut         bool   // the session ended while messages were on their way …
+	cutAt       uint32 // … so that this stanza, and what came after it, does not count
 	on          bool   // XEP-0198 is enabled
 	wanted      bool   // the client waits for an answer to <r/> …
 	wantedAt    uint32 // … that says at least this
 }
-
-func (in *inbound) init() { in.changed = make(chan struct{}, 1) }
 
 // receive counts a stanza and returns its number.
 func (in *inbound) receive() uint32 {
@@ -35,17 +36,25 @@ func (in *inbound) receive() uint32 {
 func (in *inbound) wait(n int, done <-chan struct{}) {
 	for {
 		in.mu.Lock()
-		enough := in.outstanding <= n
-		in.mu.Unlock()
-		if enough {
+		if in.outstanding <= n {
+			in.mu.Unlock()
 			return
 		}
+		changed := in.changed.wait()
+		in.mu.Unlock()
 		select {
-		case <-in.changed:
+		case <-changed:
 		case <-done:
 			return
 		}
 	}
+}
+
+// busy tells whether messages are on their way.
+func (in *inbound) busy() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.outstanding > 0
 }
 
 // submit notes that a received message goes into the store.
@@ -62,20 +71,76 @@ func (in *inbound) complete(ok bool) (h uint32, ack bool) {
 	defer in.mu.Unlock()
 	in.outstanding--
 	in.broken = in.broken || !ok
-	poke(in.changed)
-	return in.count()
+	in.changed.poke()
+	h, ack = in.count()
+	in.durable = in.handled
+	return h, ack
 }
 
-// handle notes that a received stanza that does not go into the store is handled.
-// None is on its way then.
-func (in *inbound) handle() (h uint32, ack bool) {
+// refuse notes that the store has refused a submitted message, whose sender was told. It
+// counts as handled, but the store does not know. owed tells that the client waits for
+// a count that has to be made durable first.
+func (in *inbound) refuse() (owed bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	in.outstanding--
+	in.changed.poke()
+	_, owed = in.count()
+	in.owed = in.owed || owed
+	return owed
+}
+
+// owes tells whether the client is to be told a count once it is durable.
+func (in *inbound) owes() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.owed
+}
+
+// pay takes that duty over. ack tells whether there was one.
+func (in *inbound) pay() (h uint32, ack bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	h, ack, in.owed = in.handled, in.owed, false
+	return h, ack
+}
+
+// goOn continues the count of another session.
+func (in *inbound) goOn(handled uint32) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.on, in.received, in.handled, in.durable = true, handled, handled, handled
+}
+
+// settled returns the handled count, and whether the store has it.
+func (in *inbound) settled() (handled uint32, durable bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.handled, in.durable == in.handled
+}
+
+// saved notes that the store has a count.
+func (in *inbound) saved(handled uint32) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.durable = handled
+}
+
+// handle notes that a received stanza that does not go into the store is handled. If
+// messages before it are on their way still, which is so only when the session has ended,
+// it does not count, and nothing after it.
+func (in *inbound) handle(number uint32) (h uint32, ack bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.outstanding > 0 {
+		in.cut, in.cutAt = true, number
+		return 0, false
+	}
 	return in.count()
 }
 
 func (in *inbound) count() (h uint32, ack bool) {
-	if in.broken {
+	if in.broken || in.cut && in.handled+1 == in.cutAt {
 		return 0, false
 	}
 	in.handled++
@@ -94,7 +159,7 @@ func (in *inbound) enable() bool {
 	if in.on {
 		return false
 	}
-	in.on, in.received, in.handled = true, 0, 0
+	in.on, in.received, in.handled, in.durable = true, 0, 0, 0
 	return true
 }
 

@@ -37,7 +37,9 @@ func (s *session) iq(ctx context.Context, raw []byte, header xmpp.Header) error 
 		return s.routeIQ(ctx, raw, header, to)
 	case !asks:
 		return nil // an answer to nothing that the server has asked
-	case to.Local() != "" && to != s.hub.user || to.Local() == "" && to.Resource() != "":
+	case to.Local() != "" && to != s.hub.user && payloads[0].Space() == xmpp.NSMAM:
+		return s.bounce(raw, header, xmpp.Forbidden) // XEP-0313 §8.1; no word on whether there is such a user
+	case to.Local() == "" && to.Resource() != "":
 		return s.bounce(raw, header, xmpp.ServiceUnavailable)
 	default:
 		return s.answerIQ(ctx, raw, header, to, payloads[0])
@@ -83,15 +85,19 @@ func (q request) reply(payload []byte) {
 	q.session.send(xmpp.IQ, append(result, "</iq>"...))
 }
 
-// answerIQ answers for the server or the user.
+// answerIQ answers for the server, the user or another user.
 func (s *session) answerIQ(ctx context.Context, raw []byte, header xmpp.Header, to xmpp.JID, payload xmpp.Element) error {
 	q := request{session: s, header: header, to: to, payload: payload}
-	err := s.serveIQ(ctx, q)
+	serve := s.serveIQ
+	if to.Local() != "" && to != s.hub.user {
+		serve = s.serveUser
+	}
+	err := serve(ctx, q)
 	if err == nil {
 		return nil
 	}
 	if e, ok := asStanzaError(err); ok {
-		return s.bounce(raw, header, e.Condition)
+		return s.bounceError(raw, header, e)
 	}
 	return s.bounceFailed(ctx, raw, header, err)
 }
@@ -106,9 +112,9 @@ func (s *session) serveIQ(ctx context.Context, q request) error {
 	case space == xmpp.NSSession && !get: // RFC 3921 §3: there is nothing to do
 		q.reply(nil)
 	case space == xmpp.NSDiscoInfo && get:
-		return s.discoInfo(q)
+		return s.discoInfo(ctx, q)
 	case space == xmpp.NSDiscoItems && get:
-		return s.discoItems(q)
+		return s.discoItems(ctx, q)
 	case space == xmpp.NSRoster && toUser && get:
 		return s.getRoster(ctx, q)
 	case space == xmpp.NSRoster && toUser:
@@ -119,8 +125,20 @@ func (s *session) serveIQ(ctx context.Context, q request) error {
 		s.version(q)
 	case space == xmpp.NSTime && get && !toUser:
 		s.time(q)
+	case space == xmpp.NSLast && get && toUser:
+		return s.lastSeen(ctx, q)
 	case space == xmpp.NSLast && get:
 		s.lastActivity(q)
+	case space == xmpp.NSPrivate && toUser:
+		return s.privateXML(ctx, q)
+	case space == xmpp.NSVCard && toUser:
+		return s.ownVCard(ctx, q)
+	case space == xmpp.NSBlocking && toUser:
+		return s.blocking(ctx, q)
+	case space == xmpp.NSCommands && !toUser && !get:
+		return s.runCommand(ctx, q)
+	case space == xmpp.NSRegister:
+		return s.register(ctx, q)
 	case space == xmpp.NSCarbons && toUser && !get:
 		return s.setCarbons(q)
 	case space == xmpp.NSBind: // RFC 6120 §7.7.2.1: one resource is enough

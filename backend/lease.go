@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"imlb/backend/store"
@@ -13,6 +14,9 @@ import (
 
 // renewals is how many chances there are to renew a lease before it runs out.
 const renewals = 3
+
+// forgetAtATime bounds the ended sessions that are forgotten with one query.
+const forgetAtATime = 10_000
 
 // reapAtATime bounds the sessions that are ended with one query.
 const reapAtATime = 100
@@ -44,21 +48,91 @@ func (n *Node) giveLeaseBack(ctx context.Context) error {
 func (n *Node) keepLease(ctx context.Context) {
 	ticker := time.NewTicker(n.opts.Timeouts.Lease / renewals)
 	defer ticker.Stop()
-	renewed := time.Now()
+	held := tenure{lease: n.opts.Timeouts.Lease, since: time.Now()}
 	for {
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
 			return
 		}
+		asked := time.Now()
 		if !n.renewOnce(ctx) {
+			held.failed = true
 			continue
 		}
-		if time.Since(renewed) > n.opts.Timeouts.Lease {
+		lapsed, reap := held.renew(asked, time.Now())
+		if lapsed {
 			n.endLostSessions(ctx)
 		}
-		renewed = time.Now()
-		n.reap(ctx)
+		if reap {
+			n.reap(ctx)
+		}
+		n.forgetEnded(ctx)
+		n.lookForUnheard(ctx)
+	}
+}
+
+// tenure is what a node knows of its lease.
+type tenure struct {
+	lease    time.Duration
+	since    time.Time // when it was asked for with success the last time, which is from when it counts
+	failed   bool      // it was asked for without success since
+	reapFrom time.Time // until then, other nodes are given time
+}
+
+// renew notes that the lease was asked for, and is there now. lapsed tells that it was not
+// for a while, so that others may have ended the node's sessions; others' clocks may be
+// ahead. reap tells whether nodes without a lease are to be taken for dead: when the
+// store was away from this node it may have been away from all, and then they only have to
+// get to renewing theirs.
+func (t *tenure) renew(asked, now time.Time) (lapsed, reap bool) {
+	lapsed = now.Sub(t.since) > t.lease-t.lease/(2*renewals)
+	if lapsed || t.failed {
+		t.reapFrom = now.Add(t.lease)
+	}
+	t.since, t.failed = asked, false
+	return lapsed, !now.Before(t.reapFrom)
+}
+
+// hearer is a bus that knows whose signals arrive.
+type hearer interface {
+	Hears(node string) bool
+}
+
+// lookForUnheard has all sessions look into the store when there is a node whose
+// signals do not arrive: what its users say is delivered all the same, only later.
+func (n *Node) lookForUnheard(ctx context.Context) {
+	hears, ok := n.bus.(hearer)
+	if !ok {
+		return
+	}
+	query, cancel := n.storeContext(ctx)
+	defer cancel()
+	living, err := n.store.LiveNodes(query, time.Now())
+	if err != nil {
+		if ctx.Err() == nil {
+			n.opts.Logger.WarnContext(ctx, "look for unheard nodes", slog.Any("error", err))
+		}
+		return
+	}
+	if !slices.ContainsFunc(living, func(name string) bool { return !hears.Hears(name) }) {
+		return
+	}
+	n.metrics.polls.Inc()
+	for _, s := range n.allSessions() {
+		s.out.miss()
+	}
+}
+
+// endedMemory is for how long clients are told what a session that is over has handled.
+const endedMemory = time.Hour
+
+// forgetEnded forgets what no client will ask for any more.
+func (n *Node) forgetEnded(ctx context.Context) {
+	query, cancel := n.storeContext(ctx)
+	defer cancel()
+	if err := n.store.ForgetEnded(query, time.Now().Add(-endedMemory), forgetAtATime); err != nil && ctx.Err() == nil {
+		n.opts.Logger.WarnContext(ctx, "forget ended sessions", slog.Any("error", err))
 	}
 }
 
@@ -77,12 +151,31 @@ func (n *Node) renewOnce(ctx context.Context) bool {
 func (n *Node) endLostSessions(ctx context.Context) {
 	for _, s := range n.allSessions() {
 		lookup, cancel := n.storeContext(ctx)
-		_, err := n.store.Session(lookup, s.id)
+		now, err := n.store.Session(lookup, s.id)
 		cancel()
-		if errors.Is(err, store.ErrNotFound) {
-			s.end(ReasonConflict, &xmpp.StreamError{Condition: xmpp.Conflict})
+		if errors.Is(err, store.ErrNotFound) || err == nil && now.Epoch != s.epoch {
+			s.endFenced(ctx)
 		}
 	}
+}
+
+// endFenced ends a session that is not this node's any more. Either a newer one has its
+// place, or it was ended while the node's lease had lapsed, and then its client should come
+// back, which many do not after a conflict.
+func (s *session) endFenced(ctx context.Context) {
+	query, cancel := s.node.storeContext(ctx)
+	defer cancel()
+	_, err := s.node.store.Session(query, s.id)
+	if errors.Is(err, store.ErrNotFound) {
+		var others []store.Session
+		others, err = s.node.store.SessionsOf(query, s.account.Owner)
+		taken := slices.ContainsFunc(others, func(o store.Session) bool { return o.Resource == s.jid.Resource() })
+		if err == nil && !taken {
+			s.end(ReasonLapsed, &xmpp.StreamError{Condition: xmpp.InternalServerError})
+			return
+		}
+	}
+	s.end(ReasonConflict, &xmpp.StreamError{Condition: xmpp.Conflict})
 }
 
 // reap ends the sessions of nodes whose lease has run out, and tells the users'
@@ -120,11 +213,15 @@ func (n *Node) announceEnd(ctx context.Context, dead store.Session) {
 		return
 	}
 	items, _, err := n.store.Roster(ctx, dead.Owner)
+	var told []string
+	if err == nil {
+		told, err = n.subscribers(ctx, dead.Owner, items)
+	}
 	if err != nil {
 		n.opts.Logger.WarnContext(ctx, "announce the end of a session", slog.String("user", dead.User), slog.Any("error", err))
 		return
 	}
-	n.broadcast(user, n.subscribers(items), unavailablePresence(from))
+	n.broadcast(user, told, unavailablePresence(from))
 }
 
 // storeContext bounds one query.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"imlb/backend"
+	"imlb/backend/bus"
 	"imlb/backend/store"
 )
 
@@ -19,6 +20,7 @@ type brokenStore struct {
 	noAppend atomic.Bool
 	noRead   atomic.Bool
 	noRoster atomic.Bool
+	noUser   atomic.Bool
 	panics   atomic.Bool
 }
 
@@ -39,6 +41,13 @@ func (b *brokenStore) Roster(ctx context.Context, owner store.OwnerID) ([]store.
 		return nil, 0, errBroken
 	}
 	return b.Store.Roster(ctx, owner)
+}
+
+func (b *brokenStore) Account(ctx context.Context, user string) (store.Account, error) {
+	if b.noUser.Load() {
+		return store.Account{}, errBroken
+	}
+	return b.Store.Account(ctx, user)
 }
 
 func (b *brokenStore) AppendBatch(ctx context.Context, batch []store.Append) ([]store.Appended, error) {
@@ -76,7 +85,7 @@ func TestLapsedLease(t *testing.T) {
 	if reaped[0].User == "bob@example.com" {
 		gone, kept = bob, alice
 	}
-	gone.end("conflict")
+	gone.end("internal-server-error")
 	kept.sync()
 }
 
@@ -140,3 +149,30 @@ func TestRosterFails(t *testing.T) {
 	alice.write("<presence/>")
 	alice.expect("^<presence [^>]*from='alice@example.com/phone'")
 }
+
+// While signals do not arrive, messages do: later, and completely.
+func TestDeafNode(t *testing.T) {
+	deaf := &atomic.Bool{}
+	c := newCluster(t, 2, func(o *backend.Options) {
+		o.Timeouts.Lease = 150 * time.Millisecond
+		o.Bus = hearingBus{o.Bus, deaf}
+	})
+	alice, bob := c.online(0, "alice", "phone"), c.online(1, "bob", "desk")
+	c.bus.mu.Lock()
+	c.bus.cut = func(bus.Signal) bool { return deaf.Load() }
+	c.bus.mu.Unlock()
+	deaf.Store(true)
+	bob.write(say("alice", "one") + say("alice", "two"))
+	alice.hears("one", "two")
+	deaf.Store(false)
+	bob.write(say("alice", "three"))
+	alice.hears("three")
+}
+
+// hearingBus says that it hears nobody when it is deaf.
+type hearingBus struct {
+	backend.Bus
+	deaf *atomic.Bool
+}
+
+func (b hearingBus) Hears(string) bool { return !b.deaf.Load() }

@@ -11,10 +11,12 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/pires/go-proxyproto"
 	"github.com/pires/go-proxyproto/tlvparse"
+	"github.com/xdg-go/scram"
 
 	"imlb/backend/store"
 	"imlb/backend/xmpp"
@@ -23,21 +25,31 @@ import (
 // The PROXY v2 TLVs that front and node agree on beyond the specification's own.
 const (
 	tlvTransport = proxyproto.PP2Type(0xE0) // tcp, starttls, tls, quic or ws
+	tlvExporter  = proxyproto.PP2Type(0xE1) // tls-exporter channel-binding data (RFC 9266)
 	tlvSettle    = proxyproto.PP2Type(0xE2) // bare JID, NUL, decimal entry number
+	tlvEndPoint  = proxyproto.PP2Type(0xE3) // tls-server-end-point channel-binding data (RFC 5929 §4)
+	tlvNames     = proxyproto.PP2Type(0xE4) // of the client's verified certificate: see certificate.go
 )
 
 // proxyV2 is the version of the header that is required.
 const proxyV2 = 2
 
 // headerBuffer holds a PROXY header with the TLVs that a front sends.
-const headerBuffer = 1024
+const headerBuffer = 2048
+
+//nolint:gochecknoglobals // A pool is of use to all.
+var headerReaders = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, headerBuffer) }}
 
 // facts are what the front says about the client's leg.
 type facts struct {
 	source    string // the client's address
 	id        string // the front's name of the connection
 	transport string
+	front     bool   // it is one of ours: it knows what the node tells a front
 	tls       string // the version; empty: the client's leg is in clear
+	bindings  []scram.ChannelBinding
+	verified  bool       // the client has shown a certificate, which the front has verified
+	names     []certName // of that certificate
 }
 
 // accept takes connections until ctx ends. Their work goes on with the context
@@ -61,7 +73,8 @@ func (n *Node) accept(ctx, work context.Context, ln net.Listener) error {
 		case err != nil:
 			return fmt.Errorf("accept a connection: %w", err)
 		default:
-			n.conns.Go(func() { n.serveConn(work, conn) })
+			n.conns.Add(1)
+			go n.serveConn(work, conn)
 		}
 	}
 }
@@ -87,24 +100,17 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// serveConn is the life of a connection.
+// serveConn is the life of a connection; its session ends it.
 func (n *Node) serveConn(ctx context.Context, conn net.Conn) {
-	defer conn.Close()
-	if !n.track(conn) {
-		return
-	}
-	defer n.untrack(conn)
-	s := newSession(n, conn)
-	s.serve(ctx)
-	s.record(ctx)
+	n.track(conn)
+	newSession(n, conn).serve(ctx)
 }
 
 // track makes conn known to abort.
-func (n *Node) track(conn net.Conn) bool {
+func (n *Node) track(conn net.Conn) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.open[conn] = struct{}{}
-	return true
 }
 
 func (n *Node) untrack(conn net.Conn) {
@@ -131,7 +137,12 @@ func (n *Node) trusts(peer net.Addr) bool {
 // readHeader reads the PROXY v2 header. early are the bytes of the stream that
 // came with it.
 func readHeader(conn net.Conn) (header *proxyproto.Header, early []byte, err error) {
-	r := bufio.NewReaderSize(conn, headerBuffer)
+	r, _ := headerReaders.Get().(*bufio.Reader)
+	r.Reset(conn)
+	defer func() {
+		r.Reset(nil)
+		headerReaders.Put(r)
+	}()
 	header, err = proxyproto.Read(r)
 	if err != nil {
 		return nil, nil, err
@@ -152,14 +163,31 @@ func readFacts(header *proxyproto.Header, tlvs []proxyproto.TLV) facts {
 	}
 	if ssl, ok := tlvparse.FindSSL(tlvs); ok && ssl.ClientSSL() {
 		f.tls, _ = ssl.SSLVersion() // it is there: the parser has seen to that
+		f.bindings = readBindings(tlvs)
+		f.readCertificate(ssl, tlvs)
 	}
 	if id, ok := findTLV(tlvs, proxyproto.PP2_TYPE_UNIQUE_ID); ok {
 		f.id = string(id)
 	}
 	if transport, ok := findTLV(tlvs, tlvTransport); ok {
-		f.transport = string(transport)
+		f.transport, f.front = string(transport), true
 	}
 	return f
+}
+
+// readBindings takes the data that tell the client's TLS connection from others, the
+// stronger first.
+func readBindings(tlvs []proxyproto.TLV) []scram.ChannelBinding {
+	var all []scram.ChannelBinding
+	for _, kind := range []struct {
+		tlv     proxyproto.PP2Type
+		binding scram.ChannelBindingType
+	}{{tlvExporter, scram.ChannelBindingTLSExporter}, {tlvEndPoint, scram.ChannelBindingTLSServerEndpoint}} {
+		if data, ok := findTLV(tlvs, kind.tlv); ok && len(data) > 0 {
+			all = append(all, scram.ChannelBinding{Type: kind.binding, Data: data})
+		}
+	}
+	return all
 }
 
 func findTLV(tlvs []proxyproto.TLV, kind proxyproto.PP2Type) (value []byte, ok bool) {
@@ -171,48 +199,85 @@ func findTLV(tlvs []proxyproto.TLV, kind proxyproto.PP2Type) (value []byte, ok b
 	return nil, false
 }
 
-// settle raises a user's delivered number to what a front says that it has
-// written to a client whose node died. The front reads the close as the answer.
-func (n *Node) settle(ctx context.Context, word []byte) error {
-	user, seq, err := parseSettle(word)
+// settleWord is what a front says of a session whose node it has lost.
+type settleWord struct {
+	user    string // canonical bare JID
+	seq     uint64 // the client has received all entries up to this one; 0: that is not proved
+	session string // the session's id if it may be resumed, else empty
+	note    []byte // then: what was written to the client, see parseNote
+}
+
+// settle takes a front's word. The front reads the close as the answer.
+func (n *Node) settle(ctx context.Context, data []byte) error {
+	word, err := parseSettle(data)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := n.storeContext(ctx)
 	defer cancel()
-	account, ok, err := n.accounts.lookup(ctx, user)
+	account, ok, err := n.accounts.lookup(ctx, word.user)
+	if err == nil && !ok {
+		err = errors.New("no such account")
+	}
+	if err == nil {
+		err = n.settleFor(ctx, account.Owner, word)
+	}
 	if err != nil {
-		return fmt.Errorf("settle for %s: %w", user, err)
+		return fmt.Errorf("settle for %s: %w", word.user, err)
 	}
-	if !ok {
-		return fmt.Errorf("settle for %s: no such account", user)
+	return nil
+}
+
+// settleFor raises a user's delivered number, and notes what whoever resumes the session
+// has to know.
+func (n *Node) settleFor(ctx context.Context, owner store.OwnerID, word settleWord) error {
+	if word.session != "" {
+		if err := n.store.NoteResumable(ctx, word.session, owner, word.note); err != nil {
+			return err
+		}
 	}
-	head, _, err := n.store.Head(ctx, account.Owner)
+	if word.seq == 0 {
+		return nil
+	}
+	head, _, err := n.store.Head(ctx, owner)
 	if err != nil {
-		return fmt.Errorf("settle for %s: %w", user, err)
+		return err
 	}
-	seq = min(seq, head) // what was never stored cannot have been delivered
-	if err := n.store.SetDelivered(ctx, map[store.OwnerID]uint64{account.Owner: seq}); err != nil {
-		return fmt.Errorf("settle for %s: %w", user, err)
+	seq := min(word.seq, head) // what was never stored cannot have been delivered
+	if err := n.store.SetDelivered(ctx, map[store.OwnerID]uint64{owner: seq}); err != nil {
+		return err
 	}
-	if h := n.hub(user); h != nil {
+	if h := n.hub(word.user); h != nil {
 		h.raise(seq)
 	}
 	return nil
 }
 
-func parseSettle(word []byte) (user string, seq uint64, err error) {
-	name, number, ok := bytes.Cut(word, []byte{0})
+// parseSettle reads "user NUL entry", or "user NUL entry NUL session NUL count NUL tail".
+func parseSettle(data []byte) (word settleWord, err error) {
+	name, rest, ok := bytes.Cut(data, []byte{0})
 	if !ok {
-		return "", 0, errors.New("settle: no entry number")
+		return word, errors.New("settle: no entry number")
 	}
+	number, rest, resumable := bytes.Cut(rest, []byte{0})
 	jid, err := xmpp.ParseJID(string(name))
 	if err != nil {
-		return "", 0, fmt.Errorf("settle: %w", err)
+		return word, fmt.Errorf("settle: %w", err)
 	}
-	seq, err = strconv.ParseUint(string(number), 10, 64)
-	if err != nil {
-		return "", 0, fmt.Errorf("settle: %w", err)
+	word.user = jid.Bare().String()
+	if word.seq, err = strconv.ParseUint(string(number), 10, 64); err != nil {
+		return word, fmt.Errorf("settle: %w", err)
 	}
-	return jid.Bare().String(), seq, nil
+	if !resumable {
+		return word, nil
+	}
+	session, note, ok := bytes.Cut(rest, []byte{0})
+	if !ok {
+		return word, errors.New("settle: a session without a note")
+	}
+	if _, err := parseNote(note); err != nil {
+		return word, fmt.Errorf("settle: %w", err)
+	}
+	word.session, word.note = string(session), note
+	return word, nil
 }

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"errors"
 	"slices"
 	"strconv"
 	"time"
@@ -22,12 +23,17 @@ type archiveQuery struct {
 	max           int
 	before, after string
 	backwards     bool // the last page of what is left
+	index         uint64
+	byIndex       bool
 }
 
 // readArchiveQuery reads a <query/>; the error is a *xmpp.StanzaError.
 func readArchiveQuery(e xmpp.Element) (archiveQuery, error) {
 	q := archiveQuery{max: archivePage}
 	q.id, _ = e.Attr("queryid")
+	if node, _ := e.Attr("node"); node != "" { // which XEP-0442 gives a meaning for nodes
+		return q, xmpp.NewStanzaError(xmpp.ItemNotFound, "a user's archive has no nodes")
+	}
 	for child := range e.Children() {
 		var err error
 		switch {
@@ -88,7 +94,9 @@ func (q *archiveQuery) set(name string, values []string) error {
 	var err error
 	switch name {
 	case "with":
-		q.with, err = xmpp.ParseJID(value)
+		if q.with, err = xmpp.ParseJID(value); err != nil {
+			return xmpp.NewStanzaError(xmpp.JIDMalformed, "with")
+		}
 	case "start":
 		q.start, err = time.Parse(time.RFC3339, value) // XEP-0082 §3.2
 	case "end":
@@ -97,6 +105,8 @@ func (q *archiveQuery) set(name string, values []string) error {
 		q.beforeID = value
 	case "after-id":
 		q.afterID = value
+	case "include-groupchat": // there are none to leave out (XEP-0313 §4.1.4)
+		_, err = parseBoolean(value)
 	default:
 		return xmpp.NewStanzaError(xmpp.FeatureNotImplemented, "no such field")
 	}
@@ -106,8 +116,19 @@ func (q *archiveQuery) set(name string, values []string) error {
 	return nil
 }
 
-// readPage reads which page is wanted. Pages by index would need a count of what
-// matches, which XEP-0059 §2.6 leaves to the server.
+// parseBoolean reads an xs:boolean.
+func parseBoolean(text string) (bool, error) {
+	switch text {
+	case "true", "1":
+		return true, nil
+	case "false", "0":
+		return false, nil
+	default:
+		return false, errors.New("no boolean")
+	}
+}
+
+// readPage reads which page is wanted (XEP-0059 §2).
 func (q *archiveQuery) readPage(set xmpp.Element) error {
 	for child := range set.Children() {
 		if child.Space() != xmpp.NSRSM {
@@ -125,7 +146,11 @@ func (q *archiveQuery) readPage(set xmpp.Element) error {
 		case "before":
 			q.before, q.backwards = text, true
 		case "index":
-			return xmpp.NewStanzaError(xmpp.FeatureNotImplemented, "pages by index")
+			n, err := strconv.ParseUint(text, 10, 63)
+			if err != nil {
+				return xmpp.NewStanzaError(xmpp.BadRequest, "index")
+			}
+			q.index, q.byIndex = n, true
 		}
 	}
 	return nil

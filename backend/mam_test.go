@@ -76,28 +76,43 @@ func TestArchiveQueries(t *testing.T) {
 		want               string
 		fin                string
 	}{
-		{name: "all", want: "1 2 3 4 5 6 7 8 9", fin: "complete='true'><set [^>]*><first>1</first><last>9</last><count>9</count></set></fin>"},
-		{name: "first page", page: rsm("<max>4</max>"), want: "1 2 3 4", fin: "mam:2'><set [^>]*><first>1</first><last>4</last><count>9</count>"},
-		{name: "next page", page: rsm("<max>4</max><after>4</after>"), want: "5 6 7 8", fin: "mam:2'><set"},
+		{name: "all", want: "1 2 3 4 5 6 7 8 9", fin: "complete='true'><set [^>]*><first index='0'>1</first><last>9</last><count>9</count></set></fin>"},
+		{name: "first page", page: rsm("<max>4</max>"), want: "1 2 3 4", fin: "mam:2'><set [^>]*><first index='0'>1</first><last>4</last><count>9</count>"},
+		{name: "next page", page: rsm("<max>4</max><after>4</after>"), want: "5 6 7 8", fin: "mam:2'><set [^>]*><first index='4'>5</first><last>8</last><count>9</count>"},
 		{name: "rest", page: rsm("<max>4</max><after>8</after>"), want: "9", fin: "complete='true'"},
-		{name: "after the end", page: rsm("<after>9</after>"), fin: "complete='true'><set [^>]*><count>0</count></set>"},
+		{name: "after the end", page: rsm("<after>9</after>"), fin: "complete='true'><set [^>]*><count>9</count></set>"},
 		{name: "exactly the rest", page: rsm("<max>3</max><after>6</after>"), want: "7 8 9", fin: "complete='true'"},
 		{name: "last page", page: rsm("<max>3</max><before/>"), want: "7 8 9", fin: "mam:2'><set [^>]*><first>7</first><last>9</last>"},
 		{name: "page before", page: rsm("<max>3</max><before>4</before>"), want: "1 2 3", fin: "complete='true'"},
 		{name: "before the beginning", page: rsm("<before>1</before>"), fin: "complete='true'"},
 		{name: "flipped", page: rsm("<max>3</max><before/>") + "<flip-page/>", want: "9 8 7", fin: "<first>7</first><last>9</last>"},
+		{name: "flipped, forwards", page: rsm("<max>3</max><after>2</after>") + "<flip-page/>", want: "5 4 3", fin: "<first index='2'>3</first><last>5</last>"},
+		{name: "by index", page: rsm("<max>3</max><index>5</index>"), want: "6 7 8", fin: "mam:2'><set [^>]*><first index='5'>6</first><last>8</last><count>9</count>"},
+		{name: "by index, to the end", page: rsm("<max>3</max><index>7</index>"), want: "8 9", fin: "complete='true'"},
+		{name: "by index, beyond the end", page: rsm("<max>3</max><index>99</index>"), fin: "complete='true'><set [^>]*><count>9</count></set>"},
+		{name: "by index, in a part", fields: field("after-id", "4"), page: rsm("<max>1</max><index>1</index>"), want: "6", fin: "<first index='1'>6</first><last>6</last><count>5</count>"},
 		{name: "count", page: rsm("<max>0</max>"), fin: "mam:2'><set [^>]*><count>9</count></set>"},
 		{name: "with", fields: field("with", "bob@example.com"), want: "1 2 3 4 5", fin: "complete='true'"},
+		{name: "count with", fields: field("with", "bob@example.com"), page: rsm("<max>0</max>"), fin: "mam:2'><set [^>]*><count>5</count></set>"},
+		{name: "count with a resource", fields: field("with", "bob@example.com/desk"), page: rsm("<max>0</max>"), fin: "mam:2'><set [^>]*></set>"},
+		{name: "count with nobody", fields: field("with", "x@example.com"), page: rsm("<max>0</max>"), fin: "complete='true'><set [^>]*><count>0</count></set>"},
+		{name: "with oneself", fields: field("with", "alice@example.com"), fin: "complete='true'"},
+		{name: "with, forwards", fields: field("with", "bob@example.com"), page: rsm("<max>2</max><after>3</after>"), want: "4 5", fin: "complete='true'"},
 		{name: "with, paged", fields: field("with", "bob@example.com"), page: rsm("<max>2</max><before/>"), want: "4 5", fin: "mam:2'><set [^>]*><first>4</first><last>5</last></set>"},
 		{name: "with a resource", fields: field("with", "bob@example.com/desk"), want: "5", fin: "complete='true'"},
 		{name: "with a resource, sent", fields: field("with", "carol@example.com/pad"), page: rsm("<max>2</max>"), want: "6 7", fin: "mam:2'><set"},
-		{name: "with nobody", fields: field("with", "nobody@example.net"), fin: "complete='true'><set [^>]*></set>"},
+		{name: "with nobody", fields: field("with", "nobody@example.net"), fin: "complete='true'><set [^>]*><count>0</count></set>"},
 		{name: "start", fields: field("start", stamp), want: "6 7 8 9", fin: "complete='true'"},
 		{name: "end", fields: field("end", stamp), want: "1 2 3 4 5", fin: "complete='true'"},
 		{name: "start and end", fields: field("start", "2000-01-01T00:00:00Z") + field("end", "2000-01-02T00:00:00+02:00"), fin: "complete='true'"},
 		{name: "after-id", fields: field("after-id", "7"), want: "8 9", fin: "complete='true'"},
 		{name: "between ids", fields: field("after-id", "3") + field("before-id", "7"), page: rsm("<max>2</max><before/>"), want: "5 6", fin: "mam:2'><set"},
-		{name: "ids", fields: field("ids", "8", "2", "5"), want: "2 5 8", fin: "complete='true'"},
+		{name: "ids", fields: field("ids", "8", "2", "5", "2"), want: "2 5 8", fin: "complete='true'><set [^>]*><first index='0'>2</first><last>8</last><count>3</count>"},
+		{name: "ids, first page", fields: field("ids", "8", "2", "5"), page: rsm("<max>2</max>"), want: "2 5", fin: "mam:2'><set [^>]*><first index='0'>2</first><last>5</last><count>3</count>"},
+		{name: "ids, next page", fields: field("ids", "8", "2", "5"), page: rsm("<max>2</max><after>5</after>"), want: "8", fin: "complete='true'><set [^>]*><first index='2'>8</first>"},
+		{name: "ids, last page", fields: field("ids", "8", "2", "5"), page: rsm("<max>2</max><before/>"), want: "5 8", fin: "mam:2'><set [^>]*><first>5</first>"},
+		{name: "ids of a contact", fields: field("ids", "8", "2", "5") + field("with", "bob@example.com/desk"), want: "5", fin: "complete='true'"},
+		{name: "group chat", fields: field("include-groupchat", "false") + field("with", "bob@example.com/desk"), want: "5", fin: "complete='true'"},
 		{name: "empty fields", fields: field("with") + field("start"), page: rsm("<max>1</max>"), want: "1", fin: "mam:2'><set"},
 	} {
 		ids, fin := alice.mam(tt.fields, tt.page)
@@ -118,9 +133,11 @@ func TestArchiveErrors(t *testing.T) {
 		{"no number", "", rsm("<before>x</before>"), "item-not-found"},
 		{"another spelling", field("after-id", "007"), "", "item-not-found"},
 		{"one of the ids", field("ids", "3", "10"), "", "item-not-found"},
-		{"an index", "", rsm("<index>3</index>"), "feature-not-implemented"},
+		{"an index with a contact", field("with", "bob@example.com"), rsm("<index>3</index>"), "feature-not-implemented"},
+		{"a bad index", "", rsm("<index>x</index>"), "bad-request"},
+		{"no boolean", field("include-groupchat", "maybe"), "", "bad-request"},
 		{"max", "", rsm("<max>-1</max>"), "bad-request"},
-		{"no address", field("with", "@@"), "", "bad-request"},
+		{"no address", field("with", "@@"), "", "jid-malformed"},
 		{"no time", field("start", "yesterday"), "", "bad-request"},
 		{"two times", field("start", "2000-01-01T00:00:00Z", "2000-01-01T00:00:00Z"), "", "bad-request"},
 		{"unknown field", field("withtext", "x"), "", "feature-not-implemented"},
@@ -131,11 +148,15 @@ func TestArchiveErrors(t *testing.T) {
 			t.Errorf("%s: got %v, %s, want %s", tt.name, ids, fin, tt.condition)
 		}
 	}
-	for to, condition := range map[string]string{"bob@example.com": "service-unavailable", "example.com": "service-unavailable"} {
+	for to, condition := range map[string]string{
+		"bob@example.com": "forbidden", "nobody@example.com": "forbidden", "example.com": "service-unavailable",
+	} {
 		alice.write("<iq type='set' id='x' to='" + to + "'><query xmlns='urn:xmpp:mam:2'/></iq>")
 		alice.expect("type='error'.*<" + condition + " ")
 	}
-	alice.write("<iq type='get' id='p'><prefs xmlns='urn:xmpp:mam:2'/></iq>")
+	alice.write("<iq type='set' id='n'><query xmlns='urn:xmpp:mam:2' node='x'/></iq>")
+	alice.expect("type='error'.*<item-not-found ")
+	alice.write("<iq type='get' id='u'><unknown xmlns='urn:xmpp:mam:2'/></iq>")
 	alice.expect("type='error'.*<feature-not-implemented ")
 }
 
@@ -154,7 +175,7 @@ func TestArchiveFormAndMetadata(t *testing.T) {
 	alice.write("<iq type='get' id='m'><metadata xmlns='urn:xmpp:mam:2'/></iq>")
 	alice.expect("<metadata xmlns='urn:xmpp:mam:2'><start id='1' timestamp='[^']*Z'/><end id='9' timestamp='[^']*Z'/></metadata></iq>")
 	alice.write("<iq type='get' id='d' to='alice@example.com'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>")
-	alice.expect("<feature var='urn:xmpp:mam:2'/><feature var='urn:xmpp:mam:2#extended'/>.*<feature var='urn:xmpp:sid:0'/>")
+	alice.expect("<feature var='urn:xmpp:mam:2'/><feature var='urn:xmpp:mam:2#extended'/><feature var='urn:xmpp:mam:2#groupchat-field'/>.*<feature var='urn:xmpp:sid:0'/>")
 }
 
 // What may only be kept until it is delivered is not in the archive, and a message to
@@ -167,8 +188,11 @@ func TestArchiveLeavesOut(t *testing.T) {
 		"<message to='alice@example.com' type='chat'><body>3</body></message>")
 	alice.expect("<body>3</body>")
 	alice.sync()
-	if ids, fin := alice.mam("", ""); strings.Join(ids, " ") != "1 3" || !strings.Contains(fin, "complete='true'") {
+	if ids, fin := alice.mam("", ""); strings.Join(ids, " ") != "1 3" || !strings.Contains(fin, "complete='true'") || !strings.Contains(fin, "<count>2</count>") {
 		t.Errorf("got %v, %s", ids, fin)
+	}
+	if ids, _ := alice.mam(field("with", "alice@example.com"), ""); strings.Join(ids, " ") != "3" {
+		t.Errorf("with oneself: %v", ids)
 	}
 	if ids, fin := alice.mam(field("ids", "2"), ""); len(ids) > 0 || !strings.Contains(fin, "<item-not-found ") {
 		t.Errorf("got %v, %s", ids, fin)
@@ -201,37 +225,82 @@ func TestArchiveOfLargeMessages(t *testing.T) {
 	}
 }
 
+// longArchive gives alice's phone a timeline of 45,000 messages from bob's desk, one in
+// the middle from his phone and one from carol.
+func longArchive(c *cluster) *client {
+	alice := c.online(0, "alice", "phone")
+	a, err := c.store.Account(c.t.Context(), "alice@example.com")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	var batch []store.Append
+	for i := range 45_000 {
+		d := store.Draft{Owner: a.Owner, Peer: "bob@example.com", Stanza: []byte("<message from='bob@example.com/desk'></message>")}
+		switch i {
+		case 22_000:
+			d.Stanza = []byte("<message from='bob@example.com/phone'></message>")
+		case 22_001:
+			d.Peer = "carol@example.com"
+		}
+		batch = append(batch, store.Append{Drafts: []store.Draft{d}})
+	}
+	if _, err := c.store.AppendBatch(c.t.Context(), batch); err != nil {
+		c.t.Fatal(err)
+	}
+	return alice
+}
+
+// The few messages with a contact are one page, whatever lies between.
+func TestArchiveOfOneContact(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	alice := longArchive(c)
+	for _, page := range []string{"<max>5</max>", "<max>5</max><before/>", "<max>5</max><after>3</after>"} {
+		ids, fin := alice.mam(field("with", "carol@example.com"), rsm(page))
+		if len(ids) != 1 || ids[0] != "22002" || !strings.Contains(fin, "complete='true'") {
+			t.Errorf("%s: got %v, %s", page, ids, fin)
+		}
+	}
+	if _, fin := alice.mam(field("with", "bob@example.com"), rsm("<max>0</max>")); strings.Contains(fin, "<count>") {
+		t.Errorf("so many are counted: %s", fin)
+	}
+}
+
 // A query that would read too much ends its page early, in both directions, and
 // gets there in the end.
 func TestArchiveScanIsBounded(t *testing.T) {
 	c := newCluster(t, 1, nil)
-	alice := c.online(0, "alice", "phone")
-	a, err := c.store.Account(t.Context(), "alice@example.com")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var batch []store.Append
-	for i := range 45_000 {
-		peer := "bob@example.com"
-		if i == 22_000 {
-			peer = "carol@example.com"
-		}
-		batch = append(batch, store.Append{Drafts: []store.Draft{{Owner: a.Owner, Peer: peer, Stanza: []byte("<message></message>")}}})
-	}
-	if _, err := c.store.AppendBatch(t.Context(), batch); err != nil {
-		t.Fatal(err)
-	}
+	alice := longArchive(c)
 	for _, way := range []struct{ page, from, to string }{{"after", "<last>", "</last>"}, {"before", "<first>", "</first>"}} {
 		var all []string
 		inside, pages := "<"+way.page+"/>", 0
 		for fin := ""; !strings.Contains(fin, "complete='true'"); pages++ {
 			var ids []string
-			ids, fin = alice.mam(field("with", "carol@example.com"), rsm(inside))
+			ids, fin = alice.mam(field("with", "bob@example.com/phone"), rsm(inside))
 			all = append(all, ids...)
 			inside = "<" + way.page + ">" + between(fin, way.from, way.to) + "</" + way.page + ">"
 		}
-		if len(all) != 1 || all[0] != "22001" || pages != 3 {
+		if len(all) != 1 || all[0] != "22001" || pages < 3 || pages > 5 {
 			t.Errorf("%s: got %v on %d pages", way.page, all, pages)
 		}
+	}
+}
+
+// What an archive sends is for who has asked only: no copy goes to other clients, and
+// nothing of it is on the timeline.
+func TestArchiveResultsAreNotCopied(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	alice, _ := archiveOfNine(c)
+	pad := c.online(0, "alice", "pad")
+	alice.skipTo("from='alice@example.com/pad'")
+	pad.skipTo("from='alice@example.com/phone'")
+	pad.write("<iq type='set' id='c'><enable xmlns='urn:xmpp:carbons:2'/></iq>")
+	pad.skipTo("^<iq type='result' id='c'")
+	before, _ := c.head("alice")
+	if ids, _ := alice.mam("", ""); len(ids) != 9 {
+		t.Errorf("got %v", ids)
+	}
+	pad.sync()
+	if after, _ := c.head("alice"); after != before {
+		t.Errorf("the timeline went from %d to %d", before, after)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"time"
 
@@ -29,11 +30,15 @@ const (
 //	bare JID            timeline            error       live       nothing
 //	full JID, there     timeline, to it     live        live       live
 //	full JID, not there as the bare JID     error       nothing    nothing
+//	no-store, nobody    error
 //
 // Timeline: the message is appended and reaches all available resources with a
 // priority that is not negative, now or after the next login. Live: it reaches
 // those that are there now. A normal message for a resource that is gone is
 // treated like a chat message (as XEP-0409 has it): the user did write to a person.
+//
+// No-store: a normal or chat message with a body that may not be stored (XEP-0334 §4.2)
+// is live. Whoever wrote it is told when there is nobody to take it.
 //
 // stored is true when the message is on its way into the store.
 func (s *session) message(ctx context.Context, raw []byte, header xmpp.Header, number uint32) (stored bool, err error) {
@@ -41,6 +46,9 @@ func (s *session) message(ctx context.Context, raw []byte, header xmpp.Header, n
 	if !ok {
 		s.in.wait(0, s.done)
 		return false, s.bounce(raw, header, xmpp.JIDMalformed)
+	}
+	if refused, err := s.refuseBlocked(ctx, raw, header); refused || err != nil {
+		return false, err
 	}
 	e, err := xmpp.ParseElement(raw)
 	if err != nil {
@@ -50,9 +58,15 @@ func (s *session) message(ctx context.Context, raw []byte, header xmpp.Header, n
 	if !timeline {
 		s.in.wait(0, s.done)
 	}
-	switch condition, account, err := s.findUser(ctx, to); {
+	var condition string
+	var account store.Account
+	err = s.patiently(ctx, func() error {
+		condition, account, err = s.findUser(ctx, to)
+		return err
+	})
+	switch {
 	case err != nil:
-		return false, s.bounceFailed(ctx, raw, header, err)
+		return false, s.lookupFailed(ctx, raw, header, err)
 	case condition != "":
 		s.in.wait(0, s.done)
 		return false, s.bounce(raw, header, condition)
@@ -74,7 +88,7 @@ func (s *session) recipient(header xmpp.Header) (to xmpp.JID, ok bool) {
 }
 
 // findUser looks up the account of an address; condition is the stanza error for an
-// address that has none.
+// address that has none. One that has blocked the sender looks the same (XEP-0191 §3.3).
 func (s *session) findUser(ctx context.Context, to xmpp.JID) (condition string, a store.Account, err error) {
 	switch {
 	case to.Domain() != s.node.opts.Domain:
@@ -89,6 +103,13 @@ func (s *session) findUser(ctx context.Context, to xmpp.JID) (condition string, 
 		return "", a, fmt.Errorf("look up %s: %w", to.Bare(), err)
 	}
 	if !ok {
+		return xmpp.ServiceUnavailable, a, nil
+	}
+	blocked, err := s.blockedBy(query, a)
+	if err != nil {
+		return "", a, err
+	}
+	if blocked {
 		return xmpp.ServiceUnavailable, a, nil
 	}
 	return "", a, nil
@@ -124,26 +145,34 @@ func worthStoring(e xmpp.Element, kind string) bool {
 	return lasting
 }
 
-// store appends a message to the timelines of its recipient and its sender. The
-// session goes on to read while the store works.
+// store appends a message to the timelines of its recipient and its sender. A message
+// to oneself is in the archive once, as received. The session goes on to read while the
+// store works.
 func (s *session) store(ctx context.Context, raw []byte, header xmpp.Header, number uint32, to xmpp.JID, account store.Account) (bool, error) {
 	resource, err := s.presentResource(ctx, to, account)
 	if err != nil {
-		return false, s.bounceFailed(ctx, raw, header, err)
+		return false, s.lookupFailed(ctx, raw, header, err)
 	}
 	stanza := s.withoutOurIDs(s.stamp(raw, header))
 	sender := s.account.User
+	passing := hasHint(stanza, "no-permanent-store") // XEP-0334 §4.1: until it is delivered
 	a := store.Append{
 		Session: s.id, Epoch: s.epoch, Handled: number,
 		Drafts: []store.Draft{
-			{Owner: account.Owner, Peer: sender, Resource: resource, Stanza: stanza},
-			{Owner: s.account.Owner, Peer: account.User, Sent: true, Resource: s.jid.Resource(), Stanza: stanza},
+			{
+				Owner: account.Owner, Peer: sender, Address: s.jid.String(), Resource: resource, Stanza: stanza,
+				Hidden: passing, Room: uint64(s.node.opts.Limits.Waiting), //nolint:gosec // It is positive.
+			},
+			{
+				Owner: s.account.Owner, Peer: account.User, Address: to.String(), Resource: s.jid.Resource(), Stanza: stanza,
+				Sent: true, Hidden: passing || account.User == sender,
+			},
 		},
 	}
 	s.in.wait(s.node.opts.Limits.Outstanding-1, s.done)
 	s.in.submit()
 	begun := time.Now()
-	err = s.node.writer.Submit(ctx, a, func(done store.Appended) { s.appended(account.User, a, done, begun) })
+	err = s.node.writer.Submit(ctx, a, func(done store.Appended) { s.appended(ctx, account.User, a, done, begun) })
 	if err != nil {
 		s.in.complete(false)
 		return true, storeFailed(fmt.Errorf("append a message: %w", err))
@@ -157,7 +186,11 @@ func (s *session) presentResource(ctx context.Context, to xmpp.JID, account stor
 	if to.Resource() == "" {
 		return "", nil
 	}
-	there, err := s.node.isThere(ctx, to, account)
+	var there bool
+	err := s.patiently(ctx, func() (err error) {
+		there, err = s.node.isThere(ctx, to, account)
+		return err
+	})
 	if !there || err != nil {
 		return "", err
 	}
@@ -185,20 +218,25 @@ func (n *Node) isThere(ctx context.Context, to xmpp.JID, account store.Account) 
 
 // appended tells the world of a message that is durable. The store's writer calls
 // it.
-func (s *session) appended(recipient string, a store.Append, done store.Appended, begun time.Time) {
-	if errors.Is(done.Err, store.ErrNotFound) { // deleted since it was looked up
+func (s *session) appended(ctx context.Context, recipient string, a store.Append, done store.Appended, begun time.Time) {
+	missing := errors.Is(done.Err, store.ErrNotFound) // deleted since it was looked up
+	if missing || errors.Is(done.Err, store.ErrFull) {
 		s.node.metrics.appends.WithLabelValues("refused").Inc()
-		s.node.accounts.forget(recipient)
+		if missing {
+			s.node.accounts.forget(recipient)
+		}
 		s.bounceStored(a.Drafts[0].Stanza)
-		if h, ack := s.in.complete(true); ack {
-			s.nonza(smAnswer(h))
+		if s.holdTime.Load() == 0 {
+			s.acknowledge(s.in.complete(true))
+		} else if s.in.refuse() {
+			s.nudge()
 		}
 		return
 	}
 	if done.Err != nil {
 		s.node.metrics.appends.WithLabelValues("failed").Inc()
 		s.in.complete(false)
-		s.appendFailed(done.Err)
+		s.appendFailed(ctx, done.Err)
 		return
 	}
 	s.node.metrics.appends.WithLabelValues("stored").Inc()
@@ -211,7 +249,12 @@ func (s *session) appended(recipient string, a store.Append, done store.Appended
 		Kind: bus.Entry, User: s.account.User, Target: a.Drafts[1].Resource, Seq: done.Seqs[1],
 		Data: s.sentData(recipient, a.Drafts[1].Stanza),
 	})
-	if h, ack := s.in.complete(true); ack {
+	s.acknowledge(s.in.complete(true))
+}
+
+// acknowledge tells the client a count, if it is to be told one.
+func (s *session) acknowledge(h uint32, ack bool) {
+	if ack {
 		s.nonza(smAnswer(h))
 	}
 }
@@ -222,9 +265,9 @@ func (s *session) bounceStored(stanza []byte) {
 	s.send(xmpp.Message, xmpp.NewStanzaError(xmpp.ServiceUnavailable, "").AppendReply(nil, stanza))
 }
 
-func (s *session) appendFailed(err error) {
+func (s *session) appendFailed(ctx context.Context, err error) {
 	if errors.Is(err, store.ErrFenced) {
-		s.end(ReasonConflict, &xmpp.StreamError{Condition: xmpp.Conflict})
+		s.node.fenced.Go(func() { s.endFenced(ctx) }) // it asks the store, whose writer calls this
 		return
 	}
 	s.endBy(storeFailed(fmt.Errorf("append a message: %w", err)))
@@ -234,9 +277,16 @@ func (s *session) appendFailed(err error) {
 func (s *session) live(ctx context.Context, raw []byte, header xmpp.Header, to xmpp.JID, account store.Account) error {
 	resource, err := s.presentResource(ctx, to, account)
 	if err != nil {
-		return s.bounceFailed(ctx, raw, header, err)
+		return s.lookupFailed(ctx, raw, header, err)
 	}
 	full := to.Resource() != ""
+	if speaks(header.Type, raw) {
+		if lost, err := s.node.reachesNobody(ctx, to, resource, account); err != nil {
+			return s.lookupFailed(ctx, raw, header, err)
+		} else if lost {
+			return s.bounce(raw, header, xmpp.ServiceUnavailable)
+		}
+	}
 	switch {
 	case header.Type == messageGroupchat && resource == "":
 		return s.bounce(raw, header, xmpp.ServiceUnavailable)
@@ -247,6 +297,42 @@ func (s *session) live(ctx context.Context, raw []byte, header xmpp.Header, to x
 	s.node.publish(bus.Signal{Kind: bus.Stanza, User: account.User, Target: resource, Data: stanza})
 	s.shareSent(header, to, stanza)
 	return nil
+}
+
+// speaks tells whether a message is one that a person has written to another (RFC 6121
+// §8.5.2.2): the sender has to learn if it goes nowhere. Chat states may.
+func speaks(kind string, stanza []byte) bool {
+	switch kind {
+	case messageGroupchat, messageHeadline, typeError:
+		return false
+	}
+	return hasBody(stanza)
+}
+
+// reachesNobody tells whether it is certain that a live message reaches no session:
+// resource is not there although it is addressed, or no session of the user takes it.
+// Which of them are available is known of those on this node only; sessions elsewhere
+// are taken to be.
+func (n *Node) reachesNobody(ctx context.Context, to xmpp.JID, resource string, account store.Account) (bool, error) {
+	if to.Resource() != "" {
+		return resource == "", nil
+	}
+	if h := n.hub(account.User); h != nil && h.takesMessages() {
+		return false, nil
+	}
+	query, cancel := n.storeContext(ctx)
+	defer cancel()
+	elsewhere, err := n.hasSessionElsewhere(query, account)
+	return err == nil && !elsewhere, err
+}
+
+// hasSessionElsewhere tells whether another node has a session of a user.
+func (n *Node) hasSessionElsewhere(ctx context.Context, account store.Account) (bool, error) {
+	sessions, err := n.store.SessionsOf(ctx, account.Owner)
+	if err != nil {
+		return false, fmt.Errorf("look up the sessions of %s: %w", account.User, err)
+	}
+	return slices.ContainsFunc(sessions, func(other store.Session) bool { return other.Node != n.opts.Name }), nil
 }
 
 // withoutOurIDs removes stanza ids that claim to be ours (XEP-0359 §4).

@@ -1,6 +1,7 @@
 package backend_test
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"strings"
@@ -122,6 +123,64 @@ func TestToOneself(t *testing.T) {
 	alice.write("<message type='chat'><body>note</body></message>")
 	alice.expect("<body>note</body>.* id='1'/></message>")
 	c.eventually("both entries", func() bool { head, delivered := c.head("alice"); return head == 2 && delivered == 2 })
+}
+
+// A message that may not be stored reaches somebody, or its sender is told (RFC 6121
+// §8.5.2.2, §8.5.3.2). What a node cannot know is no error.
+func TestNoStoreToNobody(t *testing.T) {
+	t.Parallel()
+	const body, hint = "<body>x</body>", "<no-store xmlns='urn:xmpp:hints'/>"
+	tests := []struct {
+		name, to, kind, inside string
+		node                   int    // of bob/desk; -1: there is none
+		presence               string // of bob/desk
+		got, bounced           bool
+	}{
+		{name: "offline", to: "bob@example.com", inside: body + hint, node: -1, bounced: true},
+		{name: "offline, chat", to: "bob@example.com", kind: "chat", inside: body + hint, node: -1, bounced: true},
+		{name: "offline, chat state", to: "bob@example.com", kind: "chat", inside: "<composing xmlns='http://jabber.org/protocol/chatstates'/>" + hint, node: -1},
+		{name: "offline, headline", to: "bob@example.com", kind: "headline", inside: body + hint, node: -1},
+		{name: "offline, resource", to: "bob@example.com/desk", inside: body + hint, node: -1, bounced: true},
+		{name: "here", to: "bob@example.com", inside: body + hint, presence: "<presence/>", got: true},
+		{name: "here, not available", to: "bob@example.com", inside: body + hint, bounced: true},
+		{name: "here, negative", to: "bob@example.com", inside: body + hint, presence: "<presence><priority>-1</priority></presence>", bounced: true},
+		{name: "here, to the resource", to: "bob@example.com/desk", inside: body + hint, got: true},
+		{name: "here, to another resource", to: "bob@example.com/gone", inside: body + hint, presence: "<presence/>", bounced: true},
+		{name: "here, chat state to another resource", to: "bob@example.com/gone", kind: "chat", inside: "<composing xmlns='http://jabber.org/protocol/chatstates'/>" + hint, presence: "<presence/>"},
+		{name: "elsewhere", to: "bob@example.com", inside: body + hint, node: 1, presence: "<presence/>", got: true},
+		{name: "elsewhere, not available", to: "bob@example.com", inside: body + hint, node: 1},
+		{name: "elsewhere, to the resource", to: "bob@example.com/desk", inside: body + hint, node: 1, got: true},
+		{name: "elsewhere, to another resource", to: "bob@example.com/gone", inside: body + hint, node: 1, presence: "<presence/>", bounced: true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, 2, nil)
+			alice := c.online(0, "alice", "phone")
+			var desk *client
+			if tt.node >= 0 {
+				desk = c.login(tt.node, "bob", "desk")
+				if desk.write(tt.presence); tt.presence != "" {
+					desk.skipTo("^<presence [^>]*from='bob@example.com/desk'")
+				}
+				desk.sync()
+			}
+			alice.write("<message to='" + tt.to + "' type='" + cmp.Or(tt.kind, "normal") + "' id='m'>" + tt.inside + "</message>")
+			if tt.bounced {
+				alice.expect("^<message [^>]*type='error'.*<service-unavailable ")
+			}
+			alice.sync()
+			if desk != nil {
+				alice.write("<message to='" + desk.jid + "' type='headline' id='end'/>")
+				if next := desk.next(); strings.Contains(next, "id='m'") != tt.got {
+					t.Errorf("%s got %s", desk.jid, next)
+				}
+			}
+			if head, _ := c.head("bob"); head != 0 {
+				t.Errorf("%d entries on the timeline", head)
+			}
+		})
+	}
 }
 
 // A message to a user who is not there comes once, in order, marked as late.

@@ -15,6 +15,8 @@ type metrics struct {
 	ended     *prometheus.CounterVec // reason
 	stanzas   *prometheus.CounterVec // direction, kind
 	auth      *prometheus.CounterVec // mechanism, outcome
+	registers *prometheus.CounterVec // outcome
+	throttled *prometheus.CounterVec // limit
 	appends   *prometheus.CounterVec // outcome
 	appending prometheus.Histogram   // seconds from receipt to commit
 	batch     prometheus.Histogram   // messages in a transaction
@@ -23,6 +25,11 @@ type metrics struct {
 	caughtUp  *prometheus.CounterVec // entries read from the store: why
 	dropped   *prometheus.CounterVec // signals not sent or not understood: why
 	bounced   *prometheus.CounterVec // stanza errors sent: condition
+	parked    prometheus.Gauge       // sessions that wait for their client
+	asleep    prometheus.Gauge       // sessions whose client is quiet
+	resumed   *prometheus.CounterVec // outcome
+	polls     prometheus.Counter     // looks into the store because signals do not arrive
+	trimmed   prometheus.Counter     // timeline entries that retention has removed
 	reaped    prometheus.Counter     // sessions of dead nodes that this node ended
 }
 
@@ -43,6 +50,8 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		ended:     counter("imlb_node_connections_ended_total", "Connections that ended, by reason.", "reason"),
 		stanzas:   counter("imlb_node_stanzas_total", "Stanzas from (in) and to (out) clients, by kind.", "direction", "kind"),
 		auth:      counter("imlb_node_auth_total", "SASL negotiations, by mechanism and outcome.", "mechanism", "outcome"),
+		registers: counter("imlb_node_registrations_total", "Accounts that clients asked for before login (XEP-0077), by outcome.", "outcome"),
+		throttled: counter("imlb_node_throttled_total", "Times that a client had to wait before it was read on, by the rate that it was over.", "limit"),
 		appends:   counter("imlb_node_appends_total", "Messages given to the store, by outcome.", "outcome"),
 		appending: histogram("imlb_node_append_seconds", "Time from the receipt of a message until it is durable."),
 		batch: prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -53,11 +62,17 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		caughtUp: counter("imlb_node_catchup_entries_total", "Timeline entries read from the store: after login (login) or because a signal was missed (gap).", "why"),
 		dropped:  counter("imlb_node_signals_dropped_total", "Signals that could not be sent (publish) or understood (decode).", "why"),
 		bounced:  counter("imlb_node_stanza_errors_total", "Stanza errors sent to clients, by condition.", "condition"),
+		parked:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "imlb_node_sessions_parked", Help: "Sessions that wait for their client to resume them."}),
+		asleep:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "imlb_node_sessions_asleep", Help: "Sessions that hold no goroutine and no buffer, because their client is quiet."}),
+		resumed:  counter("imlb_node_resumptions_total", "Sessions that a client wanted to resume, by outcome: resumed, over, count (client and session disagree), failed.", "outcome"),
+		polls:    prometheus.NewCounter(prometheus.CounterOpts{Name: "imlb_node_polls_total", Help: "Times that all sessions looked into the store because signals of a living node do not arrive."}),
+		trimmed:  prometheus.NewCounter(prometheus.CounterOpts{Name: "imlb_node_entries_removed_total", Help: "Timeline entries that this node removed because they are not to be kept."}),
 		reaped:   prometheus.NewCounter(prometheus.CounterOpts{Name: "imlb_node_sessions_reaped_total", Help: "Sessions of dead nodes that this node cleaned up."}),
 	}
 	var errs []error
 	for _, c := range []prometheus.Collector{
-		m.sessions, m.ended, m.stanzas, m.auth, m.appends, m.appending, m.batch, m.commit, m.delivery, m.caughtUp, m.dropped, m.bounced, m.reaped,
+		m.sessions, m.ended, m.stanzas, m.auth, m.registers, m.throttled, m.appends, m.appending, m.batch, m.commit, m.delivery, m.caughtUp, m.dropped, m.bounced,
+		m.parked, m.asleep, m.resumed, m.polls, m.trimmed, m.reaped,
 	} {
 		if err := r.Register(c); err != nil {
 			errs = append(errs, fmt.Errorf("register a metric: %w", err))

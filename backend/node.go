@@ -12,8 +12,9 @@
 // # Goroutines
 //
 // A logged-in session has two: one reads and decides (session), one writes and
-// owns the cursor (outbox, cursor). The node has three more for its lease, for
-// delivered numbers and for accepting. Serve waits for all of them.
+// owns the cursor (outbox, cursor). The node has some more for its lease, for
+// delivered numbers, for resume points, for accounts that change or lack keys, for
+// retention and for accepting. Serve waits for all of them.
 //
 // # Locks
 //
@@ -45,16 +46,27 @@ type Node struct {
 	bus     Bus
 	metrics *metrics
 	domain  xmpp.JID
+	caps    capabilities
 	started time.Time
 	hashing chan struct{} // a place for each password that may be hashed at a time
 
+	sha512   atomic.Bool // every account that has keys has those of SCRAM-SHA-512
+	failures *failures   // of logins; nil: not counted
+
 	writer    *store.Writer
 	accounts  *accountCache
+	blocks    *blockCache
 	delivered *deliveredNumbers
+	points    resumePoints
+	standing  *standing
+	registrar *registrar
 
 	serving  atomic.Bool // accepts connections
 	draining atomic.Bool
+	parked   atomic.Int64 // sessions that wait for their clients
 	conns    sync.WaitGroup
+	fenced   sync.WaitGroup // sessions that end because they are not the node's any more
+	quiet    *dormitory     // while Serve runs
 
 	mu       sync.RWMutex
 	hubs     map[string]*hub     // by user
@@ -83,10 +95,15 @@ func New(o Options) (*Node, error) {
 		bus:       o.Bus,
 		metrics:   m,
 		domain:    domain,
+		caps:      newCapabilities(serverInfo(o)),
 		started:   time.Now(),
 		hashing:   make(chan struct{}, hashersAtATime()),
+		failures:  newFailures(o.Backoff),
 		accounts:  newAccountCache(o.Store),
+		blocks:    newBlockCache(o.Store),
 		delivered: newDeliveredNumbers(o.Store),
+		standing:  newStanding(),
+		registrar: newRegistrar(o.Registration, time.Now()),
 		hubs:      make(map[string]*hub),
 		sessions:  make(map[string]*session),
 		open:      make(map[net.Conn]struct{}),
@@ -103,7 +120,15 @@ func (n *Node) Serve(ctx context.Context, ln net.Listener) error {
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWork()
 
+	var err error
+	if n.quiet, err = newDormitory(n.metrics.asleep); err != nil {
+		return err
+	}
+	defer n.quiet.close()
 	if err := n.takeLease(work); err != nil {
+		return err
+	}
+	if err := n.beginFollowing(work); err != nil {
 		return err
 	}
 	n.writer = store.NewWriter(work, n.store, store.WriterOptions{
@@ -114,17 +139,24 @@ func (n *Node) Serve(ctx context.Context, ln net.Listener) error {
 		},
 	})
 	var background sync.WaitGroup
+	n.lookForKeys(work)
+	background.Go(func() { n.watchKeys(work) })
 	background.Go(func() { n.keepLease(work) })
+	background.Go(func() { n.keepPoints(work) })
+	background.Go(func() { n.hearOfBlocks(work) })
+	background.Go(func() { n.keepRetention(work) })
+	background.Go(func() { n.follow(work) })
 	background.Go(func() { n.delivered.run(work, n.opts.Timeouts.Flush, n.opts.Logger) })
 
 	n.serving.Store(true)
-	err := n.accept(ctx, work, ln)
+	err = n.accept(ctx, work, ln)
 	n.serving.Store(false)
 
 	n.shutdown(work)
 	err = errors.Join(err, n.writer.Close())
 	stopWork()
 	background.Wait()
+	n.fenced.Wait() // the writer has begun the last of them
 	// The context that lives on is not used up: the end is short.
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.opts.Timeouts.Store)
 	defer cancel()
@@ -150,6 +182,7 @@ func (n *Node) Drain(ctx context.Context) error {
 	sessions := n.allSessions()
 	for _, s := range sessions {
 		s.end(ReasonShutdown, &xmpp.StreamError{Condition: xmpp.SystemShutdown})
+		s.giveUp() // if it waits for its client
 	}
 	for _, s := range sessions {
 		select {
@@ -192,13 +225,18 @@ type Status struct {
 
 // Status returns the state of the node. It asks the store whether it answers.
 func (n *Node) Status(ctx context.Context) Status {
-	n.mu.RLock()
-	count := len(n.sessions)
-	n.mu.RUnlock()
+	count, draining := n.Load()
 	return Status{
-		Node: n.opts.Name, Sessions: count, Draining: n.draining.Load(),
+		Node: n.opts.Name, Sessions: count, Draining: draining,
 		Ready: n.ready(ctx) == nil, Capacity: n.opts.Capacity, Weight: n.opts.Weight,
 	}
+}
+
+// Load returns what of the status changes and costs nothing to know.
+func (n *Node) Load() (sessions int, draining bool) {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return len(n.sessions), n.draining.Load()
 }
 
 // readyTimeout is how long the store may take to say that it is there.

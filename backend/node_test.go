@@ -131,7 +131,7 @@ func TestFenced(t *testing.T) {
 		}
 	}
 	alice.write("<message to='bob@example.com'><body>x</body></message>")
-	alice.end("conflict")
+	alice.end("internal-server-error") // and no conflict: she is to come back
 	if head, _ := c.head("bob"); head != 0 {
 		t.Error("the message was stored")
 	}
@@ -208,19 +208,60 @@ func TestFull(t *testing.T) {
 	}
 }
 
+// Who has too many sessions is told so, and may bind when one has ended (RFC 6120
+// §7.6.2.1).
 func TestTooManySessionsOfOneUser(t *testing.T) {
 	c := newCluster(t, 1, func(o *backend.Options) { o.Limits.PerUser = 2 })
-	c.online(0, "alice", "phone")
+	phone := c.online(0, "alice", "phone")
 	c.online(0, "alice", "desk")
 	c.online(0, "alice", "desk") // replaces one
-	cl := c.dial(0, leg{})
-	cl.open()
-	cl.write(auth("PLAIN", b64("\x00alice\x00pencil")))
-	cl.expect("^<success ")
-	cl.scanner.Reset()
-	cl.open()
+	cl := c.returns(0, "alice")
+	const bind = "<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>"
+	cl.write("<iq type='set' id='b'>" + bind)
+	cl.expect("^<iq [^>]*id='b'[^>]*><error type='wait'><resource-constraint .*too many sessions<")
+	phone.close()
+	c.eventually("one has ended", func() bool { return len(c.sessions("alice")) == 1 })
+	cl.write("<iq type='set' id='c'>" + bind)
+	cl.expect("^<iq type='result' id='c'><bind ")
+	cl.sync()
+}
+
+// Requests to bind that make no sense are answered, and another one may follow.
+func TestBindErrors(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	cl := c.returns(0, "alice")
+	for _, request := range []string{
+		"<iq type='set'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>",
+		"<iq type='set' id=''><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>",
+		"<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>" + strings.Repeat("x", 1024) + "</resource></bind></iq>",
+	} {
+		cl.write(request)
+		cl.expect("^<iq [^>]*type='error'[^>]*><error type='modify'><bad-request ")
+	}
+	if n := len(c.sessions("alice")); n != 0 {
+		t.Errorf("alice has %d sessions", n)
+	}
 	cl.write("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>")
-	cl.end("resource-constraint")
+	cl.expect("^<iq type='result' id='b'><bind ")
+}
+
+// A client's stream error ends the stream, and is not answered with another one (RFC 6120
+// §4.9.1.1). The session is over, as after the end of the stream.
+func TestClientsStreamError(t *testing.T) {
+	const broken = "<stream:error><undefined-condition xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>"
+	c := newCluster(t, 1, nil)
+	alice := c.online(0, "alice", "phone")
+	alice.resumable()
+	alice.write(broken + "</stream:stream>")
+	alice.end("")
+	c.eventually("the session is over", func() bool { return len(c.sessions("alice")) == 0 })
+	c.eventually("the log line", func() bool {
+		return strings.Contains(c.nodes[0].log.String(), "reason=client-closed") &&
+			strings.Contains(c.nodes[0].log.String(), `cause="the client sent a stream error: undefined-condition"`)
+	})
+	unbound := c.returns(0, "bob")
+	unbound.write(broken)
+	unbound.gone()
 }
 
 func TestAdmin(t *testing.T) {
@@ -249,6 +290,9 @@ func TestAdmin(t *testing.T) {
 		t.Errorf("/livez: %d %s", code, body)
 	}
 	c.eventually("ready", func() bool { code, _ := get("/readyz"); return code == http.StatusOK })
+	if _, body := get("/readyz"); body != "ready\nsessions=1 capacity=100 draining=false\n" {
+		t.Errorf("/readyz: %s", body)
+	}
 	_, body := get("/status")
 	var status backend.Status
 	if err := json.Unmarshal([]byte(body), &status); err != nil {
@@ -268,7 +312,7 @@ func TestAdmin(t *testing.T) {
 	if err := c.nodes[0].Drain(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if code, body := get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "draining") {
+	if code, body := get("/readyz"); code != http.StatusServiceUnavailable || body != "draining\nsessions=0 capacity=100 draining=true\n" {
 		t.Errorf("/readyz: %d %s", code, body)
 	}
 }
@@ -292,6 +336,9 @@ func TestOptionsAreChecked(t *testing.T) {
 		"store":     func(o *backend.Options) { o.Store = nil },
 		"fronts":    func(o *backend.Options) { o.TrustedFronts = nil },
 		"mechanism": func(o *backend.Options) { o.Mechanisms = []string{"DIGEST-MD5"} },
+		"registration where passwords are checked elsewhere": func(o *backend.Options) {
+			o.Passwords, o.Registration.PasswordChange = new(passwords), true
+		},
 	} {
 		o := good()
 		spoil(&o)

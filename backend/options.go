@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,12 +28,8 @@ type Bus interface {
 	Unhost(partition uint16)
 }
 
-// The SASL mechanisms that a node knows.
-const (
-	MechanismPlain       = "PLAIN"
-	MechanismScramSHA1   = "SCRAM-SHA-1"
-	MechanismScramSHA256 = "SCRAM-SHA-256"
-)
+// DefaultTokenLifetime is how long a token lasts: about as long as a phone lies in a drawer.
+const DefaultTokenLifetime = 21 * 24 * time.Hour
 
 // Options are all that a node is given. Name, Domain, Store, Bus, Partition and
 // TrustedFronts are required.
@@ -54,18 +49,39 @@ type Options struct {
 	// must start with a PROXY v2 header.
 	TrustedFronts []netip.Prefix
 
-	// Mechanisms are offered in this order; nil: SCRAM-SHA-256,
-	// SCRAM-SHA-1, PLAIN. PLAIN is left out where the client's leg has no TLS.
+	// Mechanisms are offered in this order to clients that can use them: PLAIN and
+	// OAUTHBEARER need TLS, EXTERNAL a verified certificate, -PLUS the data of the
+	// client's TLS connection, and SCRAM-SHA-512 keys of all accounts that have any. nil:
+	// SCRAM-SHA-512, SCRAM-SHA-256, SCRAM-SHA-1, PLAIN, or with Passwords PLAIN alone; and
+	// with Tokens OAUTHBEARER.
 	Mechanisms []string
+	// Passwords checks passwords instead of the store's keys; nil: the keys do.
+	// Accounts are then made at the first login.
+	Passwords Passwords
+	// Tokens checks the tokens of OAUTHBEARER; nil: there is none.
+	Tokens Tokens
+	// TokensMakeAccounts makes an account for a token's user at the first login.
+	TokensMakeAccounts bool
+	// Backoff makes logins wait after others have failed; zero: none.
+	Backoff Backoff
 	// ScramIterations is told to names that are no account, so it should be
 	// what accounts have; 0: DefaultScramIterations.
 	ScramIterations int
+	// TokenLifetime is how long a client may log in with a token (XEP-0484) that it got
+	// at an earlier login. It gets the next one when half of that is over; 0: 21 days.
+	TokenLifetime time.Duration
 	// Secret makes the salts that names without an account are told, so that
 	// they look like accounts. Nodes of a cluster should share it; nil: random.
 	Secret []byte
 
 	Limits   Limits
 	Timeouts Timeouts
+
+	Registration Registration
+	Retention    Retention
+
+	// Contacts are where people reach those who run the service (XEP-0157).
+	Contacts Contacts
 
 	// Weight and Capacity (sessions) are reported to whoever places users; 0
 	// means 1 and no limit. Capacity is not a limit of its own: see
@@ -80,15 +96,21 @@ type Options struct {
 
 // Limits bound what one client can cost. Zero means the default.
 type Limits struct {
-	Stanza      xmpp.Limits // of a logged-in client; before login no more than 10,000 bytes (RFC 6120 §13.12)
-	MaxSessions int         // on this node; 0: no limit
-	PerUser     int         // sessions of one user on this node; 100
-	QueueBytes  int         // waiting to be written to one client; 1 MiB
-	Outstanding int         // messages of one session on their way into the store; 64
-	Unacked     int         // stored messages that a client may leave without XEP-0198 acknowledgement; 10,000
-	Directed    int         // addresses that a session's directed presence is remembered for; 1000
-	RosterItems int         // contacts of one user; 5000
-	AuthTries   int         // SASL failures before the stream is ended; 5 (RFC 6120 §6.3.3 asks for 2 to 5)
+	Stanza        xmpp.Limits // of a logged-in client; before login no more than 10,000 bytes (RFC 6120 §13.12)
+	MaxSessions   int         // on this node; 0: no limit
+	PerUser       int         // sessions of one user on this node; 100
+	QueueBytes    int         // waiting to be written to one client, and half as much of entries; 1 MiB
+	Outstanding   int         // messages of one session on their way into the store; 64
+	Unacked       int         // stored messages that a client may leave without XEP-0198 acknowledgement; 10,000
+	Waiting       int         // messages that wait for one user (XEP-0160); 50,000
+	Directed      int         // addresses that a session's directed presence is remembered for; 1000
+	RosterItems   int         // contacts of one user; 5000
+	Rates         Rates       // how fast clients may send
+	Blocked       int         // addresses on one user's blocklist; 1000
+	PrivateSpaces int         // namespaces of one user's private XML (XEP-0049); 100
+	PrivateBytes  int         // of one user's private XML; 256 KiB
+	VCardBytes    int         // of a vCard; 128 KiB
+	AuthTries     int         // SASL failures before the stream is ended; 5 (RFC 6120 §6.3.3 asks for 2 to 5)
 }
 
 // Timeouts bound how long things may take. Zero means the default.
@@ -98,9 +120,11 @@ type Timeouts struct {
 	Close     time.Duration // from our end of stream to the client's; 2 s
 	Store     time.Duration // of one query; 10 s
 	Lease     time.Duration // how long a node that fell silent is believed to live; 10 s
+	Accounts  time.Duration // between looks for accounts that were suspended or deleted; 1 s
 	Flush     time.Duration // how long delivered numbers are gathered; 250 ms
 	Idle      time.Duration // after which a client that has said nothing is asked whether it is there, at most twice that; 5 min
 	Ping      time.Duration // for the answer; 1 min
+	Resume    time.Duration // for which a session waits for its client to resume it (XEP-0198 §5); 5 min, negative: not at all
 	Shutdown  time.Duration // for sessions to end when Serve's context does; 20 s
 }
 
@@ -116,21 +140,22 @@ func (o Options) withDefaults() (Options, error) {
 		o.Incarnation = randomID()
 	}
 	if o.Mechanisms == nil {
-		o.Mechanisms = []string{MechanismScramSHA256, MechanismScramSHA1, MechanismPlain}
+		o.Mechanisms = o.defaultMechanisms()
 	}
-	for _, m := range o.Mechanisms {
-		if !slices.Contains([]string{MechanismScramSHA256, MechanismScramSHA1, MechanismPlain}, m) {
-			return o, fmt.Errorf("SASL mechanism %q is not known", m)
-		}
+	if err := o.checkMechanisms(); err != nil {
+		return o, err
 	}
 	setDefault(&o.ScramIterations, DefaultScramIterations)
+	setDefault(&o.TokenLifetime, DefaultTokenLifetime)
 	if o.Secret == nil {
 		o.Secret = make([]byte, 32)
 		_, _ = rand.Read(o.Secret) // never fails
 	}
 	setDefault(&o.Weight, 1)
+	o.Registration = o.Registration.withDefaults()
 	o.Limits = o.Limits.withDefaults()
 	o.Timeouts = o.Timeouts.withDefaults()
+	o.Retention = o.Retention.withDefaults()
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -160,6 +185,8 @@ func (o Options) check() error {
 		return errors.New("a node needs a store, a bus and a partition function")
 	case len(o.TrustedFronts) == 0:
 		return errors.New("a node needs trusted fronts: without a front nobody can reach it")
+	case o.Passwords != nil && o.Registration.any():
+		return errors.New("registration makes and changes passwords, but they are checked elsewhere (sasl.accounts): switch one of the two off")
 	}
 	domain, err := xmpp.ParseJID(o.Domain)
 	if err != nil {
@@ -176,9 +203,15 @@ func (l Limits) withDefaults() Limits {
 	setDefault(&l.QueueBytes, 1<<20)
 	setDefault(&l.Outstanding, 64)
 	setDefault(&l.Unacked, 10_000)
+	setDefault(&l.Waiting, 50_000)
 	setDefault(&l.Directed, 1000)
 	setDefault(&l.RosterItems, 5000)
+	setDefault(&l.Blocked, 1000)
+	setDefault(&l.PrivateSpaces, 100)
+	setDefault(&l.PrivateBytes, 256<<10)
+	setDefault(&l.VCardBytes, 128<<10)
 	setDefault(&l.AuthTries, 5)
+	setDefault(&l.Rates.Burst, 5*time.Second)
 	return l
 }
 
@@ -188,9 +221,11 @@ func (t Timeouts) withDefaults() Timeouts {
 	setDefault(&t.Close, 2*time.Second)
 	setDefault(&t.Store, 10*time.Second)
 	setDefault(&t.Lease, 10*time.Second)
+	setDefault(&t.Accounts, time.Second)
 	setDefault(&t.Flush, 250*time.Millisecond)
 	setDefault(&t.Idle, 5*time.Minute)
 	setDefault(&t.Ping, time.Minute)
+	setDefault(&t.Resume, 5*time.Minute)
 	setDefault(&t.Shutdown, 20*time.Second)
 	return t
 }

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -10,22 +11,28 @@ import (
 // it is full depends on what comes:
 //
 //   - a timeline entry is left out; the store has it, and the cursor fetches it
-//     when the client has read what waits;
+//     when the client has read what waits. Entries have half of the limit to
+//     themselves, on top of it: they never take the room of a reply;
 //   - anything else cannot be had again, so the session is ended (slow-client);
 //   - replies to the client itself never come to that: its next stanza is not
 //     read before there is room (see room).
 type outbox struct {
 	limit int           // bytes
-	wake  chan struct{} // something has changed for the writer
-	freed chan struct{} // something has changed for the reader
 	count atomic.Uint64 // stanzas written
 
 	mu     sync.Mutex
+	freed  signal // something has changed for the reader
+	spilt  signal // it was closed, and keeps too much
 	items  []item
-	bytes  int
+	bytes  int    // of all but entries
+	entry  int    // bytes of entries
 	missed bool   // an entry was left out
-	closed bool   // nothing more comes
+	closed bool   // nothing more is written
+	keeps  bool   // … but what comes is kept for whoever goes on with the session
+	full   bool   // too much came for that
 	last   []byte // to be written after all items
+	due    bool   // something has changed for the writer
+	start  func() // starts a writer; nil while one runs
 }
 
 type itemKind uint8
@@ -37,7 +44,7 @@ const (
 	itemAvailable                   // the client takes messages from now on
 	itemUnavailable                 // it does not any more
 	itemAgain                       // entries that another session has not received
-	itemEnabled                     // XEP-0198 begins with this element
+	itemEnabled                     // XEP-0198 begins here
 	itemCarbons                     // the client wants copies from now on, or does not any more
 	itemQuiet                       // the client is inactive from now on, or active again
 )
@@ -52,13 +59,44 @@ type item struct {
 	seqs     []uint64  // itemAgain
 	resource string    // itemEntry: that it is for, if for one
 	at       time.Time // itemEntry, itemAvailable: when the signal, or the presence, came
+	enable   *enabling // itemEnabled
 }
 
 // itemOverhead is what an item costs beside its data.
 const itemOverhead = 128
 
 func newOutbox(limit int) *outbox {
-	return &outbox{limit: limit, wake: make(chan struct{}, 1), freed: make(chan struct{}, 1)}
+	return &outbox{limit: limit}
+}
+
+// rouse has the writer look, and starts one if none runs. Who has nothing to write needs
+// no goroutine for it.
+func (o *outbox) rouse() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.change()
+}
+
+// change is rouse, under outbox.mu.
+func (o *outbox) change() {
+	o.due = true
+	if start := o.start; start != nil {
+		o.start = nil
+		start()
+	}
+}
+
+// idle reports that nothing has changed since the writer last looked. The writer has to end
+// then; start, which does not wait, is called when there is something for it again.
+func (o *outbox) idle(start func()) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.due {
+		o.due = false
+		return false
+	}
+	o.start = start
+	return true
 }
 
 // push adds an item; it never waits. It returns false if the item is lost because
@@ -67,16 +105,62 @@ func (o *outbox) push(it item) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.closed {
-		return true
+		return o.put(it)
 	}
-	if it.kind <= itemEntry && o.bytes >= o.limit {
-		o.missed = o.missed || it.kind == itemEntry
-		return it.kind == itemEntry
+	switch cost := len(it.data) + itemOverhead; {
+	case it.kind == itemEntry && o.entry >= o.limit/2:
+		o.missed = true
+		return true
+	case it.kind == itemEntry:
+		o.entry += cost
+	case it.kind < itemEntry && o.bytes >= o.limit:
+		return false
+	default:
+		o.bytes += cost
 	}
 	o.items = append(o.items, it)
-	o.bytes += len(it.data) + itemOverhead
-	poke(o.wake)
+	o.change()
 	return true
+}
+
+// put keeps a stanza after the outbox was closed. Entries need not be kept.
+func (o *outbox) put(it item) bool {
+	if !o.keeps || it.kind != itemStanza {
+		return true
+	}
+	if o.bytes += len(it.data) + itemOverhead; o.bytes > o.limit {
+		o.full, o.items = true, nil
+		o.spilt.poke()
+		return true
+	}
+	o.items = append(o.items, it)
+	return true
+}
+
+// prepend puts items before all that have come.
+func (o *outbox) prepend(items []item) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(items) == 0 {
+		return
+	}
+	for _, it := range items {
+		o.bytes += len(it.data) + itemOverhead
+	}
+	o.items = slices.Concat(items, o.items)
+	o.change()
+}
+
+// rest returns the stanzas that were kept, and whether they are all.
+func (o *outbox) rest() (stanzas [][]byte, all bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, it := range o.items {
+		if it.kind == itemStanza {
+			stanzas = append(stanzas, it.data)
+		}
+	}
+	return stanzas, !o.full
 }
 
 // miss tells the cursor that entries may be there of which no signal came.
@@ -84,19 +168,20 @@ func (o *outbox) miss() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.missed = true
-	poke(o.wake)
+	o.change()
 }
 
-// close lets the writer end once it has written everything, and then last.
-func (o *outbox) close(last []byte) {
+// close lets the writer end once it has written everything, and then last. What
+// comes after that is lost, unless it is to be kept.
+func (o *outbox) close(last []byte, keep bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.closed {
 		return
 	}
-	o.closed, o.last = true, last
-	poke(o.wake)
-	poke(o.freed)
+	o.closed, o.keeps, o.last = true, keep, last
+	o.change()
+	o.freed.poke()
 }
 
 // taken is what take returns.
@@ -112,8 +197,8 @@ func (o *outbox) take() taken {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	t := taken{items: o.items, missed: o.missed, closed: o.closed, last: o.last}
-	o.items, o.bytes, o.missed = nil, 0, false
-	poke(o.freed)
+	o.items, o.bytes, o.entry, o.missed = nil, 0, 0, false
+	o.freed.poke()
 	return t
 }
 
@@ -122,13 +207,14 @@ func (o *outbox) take() taken {
 func (o *outbox) room(done <-chan struct{}) {
 	for {
 		o.mu.Lock()
-		enough := o.closed || o.bytes < o.limit/2
-		o.mu.Unlock()
-		if enough {
+		if o.closed || o.bytes < o.limit/2 {
+			o.mu.Unlock()
 			return
 		}
+		freed := o.freed.wait()
+		o.mu.Unlock()
 		select {
-		case <-o.freed:
+		case <-freed:
 		case <-done:
 			return
 		}
@@ -137,6 +223,34 @@ func (o *outbox) room(done <-chan struct{}) {
 
 // total is the number of stanzas written.
 func (o *outbox) total() uint64 { return o.count.Load() }
+
+// overflow tells when a closed outbox keeps too much.
+func (o *outbox) overflow() <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	c := o.spilt.wait()
+	if o.full {
+		o.spilt.poke()
+	}
+	return c
+}
+
+// signal is a channel that holds one word, and is made when somebody waits for it for
+// the first time. Its owner guards it.
+type signal chan struct{}
+
+func (s *signal) wait() <-chan struct{} {
+	if *s == nil {
+		*s = make(signal, 1)
+	}
+	return *s
+}
+
+func (s *signal) poke() {
+	if *s != nil {
+		poke(*s)
+	}
+}
 
 // poke puts a word into a channel that holds one.
 func poke(c chan struct{}) {

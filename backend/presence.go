@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"maps"
@@ -54,16 +55,63 @@ func (s *session) goAvailable(ctx context.Context, raw []byte, header xmpp.Heade
 	if err := s.hub.loadRoster(ctx); err != nil {
 		return s.bounceFailed(ctx, raw, header, err)
 	}
-	presence := s.stamp(raw, header)
-	first := s.hub.show(s, presence, priority, received)
-	s.node.broadcast(s.hub.user, s.hub.contacts(store.SubscriptionFrom), presence)
-	if first {
-		s.probeContacts()
+	if _, err := s.blocklist(ctx); err != nil {
+		return s.bounceFailed(ctx, raw, header, err)
 	}
-	if first {
+	presence := s.stamp(raw, header)
+	before := s.hub.show(s, presence, priority, received)
+	s.node.broadcast(s.hub.user, s.hub.contacts(store.SubscriptionFrom), s.update(before, presence))
+	if before == nil {
+		s.probeContacts()
 		return s.showRequests(ctx)
 	}
 	return nil
+}
+
+// update is what presence is broadcast as: without the capabilities that those who get it
+// have heard with what was broadcast before (XEP-0115 §8.4). Whoever has not is shown the
+// stored presence, which is whole. Capabilities that do not declare their own prefixes
+// stay, since the CSI of a contact may put them into another stanza (see hold).
+func (s *session) update(before, presence []byte) []byte {
+	known := capsOf(presence)
+	if before == nil || len(known) == 0 || !slices.EqualFunc(known, capsOf(before), bytes.Equal) {
+		return presence
+	}
+	for _, c := range known {
+		if !standsAlone(c, s.node.opts.Limits.Stanza) {
+			return presence
+		}
+	}
+	return xmpp.AppendWithout(nil, presence, isCaps)
+}
+
+func isCaps(e xmpp.Element) bool { return e.Is(xmpp.NSCaps, "c") || e.Is(xmpp.NSCaps2, "c") }
+
+// capsOf returns the capabilities in a presence stanza.
+func capsOf(presence []byte) (all [][]byte) {
+	if !bytes.Contains(presence, []byte(":caps")) && !bytes.Contains(presence, []byte("/caps")) {
+		return nil
+	}
+	e, err := xmpp.ParseElement(presence)
+	if err != nil {
+		return nil
+	}
+	for child := range e.Children() {
+		if isCaps(child) {
+			all = append(all, child.Raw())
+		}
+	}
+	return all
+}
+
+// withCapsOf returns an update with the capabilities that an earlier one had, unless it
+// has some itself.
+func withCapsOf(earlier, update []byte) []byte {
+	known := capsOf(earlier)
+	if len(known) == 0 || len(capsOf(update)) > 0 {
+		return update
+	}
+	return xmpp.AppendWithChild(nil, update, slices.Concat(known...))
 }
 
 // readPriority reads the priority of a presence stanza (RFC 6121 §4.7.2.3).
@@ -85,19 +133,19 @@ func readPriority(raw []byte) (int, error) {
 }
 
 // show sets a session's presence, and tells its cursor in the same moment, so that
-// stored and other messages stay in order; first reports that it was unavailable
-// before.
-func (h *hub) show(s *session, presence []byte, priority int, at time.Time) (first bool) {
+// stored and other messages stay in order. It returns the presence before, nil if the
+// session was unavailable.
+func (h *hub) show(s *session, presence []byte, priority int, at time.Time) (before []byte) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	first = s.presence == nil
+	before = s.presence
 	s.presence, s.priority = presence, priority
 	if priority >= 0 {
 		s.out.push(item{kind: itemAvailable, at: at})
 	} else {
 		s.out.push(item{kind: itemUnavailable, on: true})
 	}
-	return first
+	return before
 }
 
 // hide makes a session unavailable; was reports that it was not.
@@ -122,17 +170,6 @@ func (s *session) goUnavailable(presence []byte) {
 	s.withdrawDirected(presence, told)
 }
 
-// withdrawDirected tells those who were shown directed presence (RFC 6121 §4.6.3),
-// unless they were told already; told is sorted.
-func (s *session) withdrawDirected(presence []byte, told []string) {
-	for to := range s.directed {
-		if _, ok := slices.BinarySearch(told, to.Bare().String()); !ok {
-			s.node.sendTo(to, presence)
-		}
-	}
-	s.directed = nil
-}
-
 // sayGoodbye shows a session that has ended as unavailable. After a conflict whoever
 // replaced it has done so.
 func (s *session) sayGoodbye(_ context.Context) {
@@ -140,79 +177,6 @@ func (s *session) sayGoodbye(_ context.Context) {
 		return
 	}
 	s.goUnavailable(unavailablePresence(s.jid))
-}
-
-// directedPresence sends presence to one address (RFC 6121 §4.6), or asks for its
-// presence.
-func (s *session) directedPresence(_ context.Context, raw []byte, header xmpp.Header) error {
-	to, err := xmpp.ParseJID(header.To)
-	switch {
-	case err != nil:
-		return s.bounce(raw, header, xmpp.JIDMalformed)
-	case to.Domain() != s.node.opts.Domain:
-		return s.bounce(raw, header, xmpp.RemoteServerNotFound)
-	case to.Local() == "":
-		return nil // the server has no use for it
-	}
-	switch header.Type {
-	case "":
-		if len(s.directed) >= s.node.opts.Limits.Directed {
-			return s.bounce(raw, header, xmpp.ResourceConstraint)
-		}
-		if s.directed == nil {
-			s.directed = make(map[xmpp.JID]struct{})
-		}
-		s.directed[to] = struct{}{}
-	case presenceUnavailable:
-		delete(s.directed, to)
-	}
-	s.node.sendTo(to, s.stamp(raw, header))
-	return nil
-}
-
-// probeContacts asks for the presence of those whom the user may see, and of its
-// own other resources (RFC 6121 §4.3).
-func (s *session) probeContacts() {
-	for _, contact := range append(s.hub.contacts(store.SubscriptionTo), s.hub.user.String()) {
-		s.node.probe(s.jid, contact)
-	}
-}
-
-// probe asks for the presence of a user on behalf of from.
-func (n *Node) probe(from xmpp.JID, user string) {
-	stanza := append([]byte(nil), "<presence type='probe' from='"...)
-	stanza = xmpp.AppendEscaped(stanza, from.String())
-	stanza = append(stanza, "'/>"...)
-	n.publish(bus.Signal{Kind: bus.Stanza, User: user, Data: addressed(stanza, user)})
-}
-
-// answerProbe shows the sessions to one who may see them.
-func (h *hub) answerProbe(probe xmpp.Header) {
-	from, err := xmpp.ParseJID(probe.From)
-	if err != nil {
-		return
-	}
-	for _, presence := range h.visibleTo(from) {
-		h.node.sendTo(from, presence)
-	}
-}
-
-// visibleTo returns the presence of the sessions that an address may see: a
-// subscriber all, a user itself all others of its own.
-func (h *hub) visibleTo(from xmpp.JID) [][]byte {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	own := from.Bare() == h.user
-	if !own && h.roster[from.Bare().String()].subscription&store.SubscriptionFrom == 0 {
-		return nil
-	}
-	var seen [][]byte
-	for _, s := range h.sessions {
-		if s.presence != nil && s.jid != from {
-			seen = append(seen, s.presence)
-		}
-	}
-	return seen
 }
 
 // broadcast sends presence to contacts and to the user's own resources (RFC 6121
@@ -242,29 +206,34 @@ func unavailablePresence(from xmpp.JID) []byte {
 	return append(p, "'/>"...)
 }
 
-// contacts returns those of the hub's roster that have a subscription, sorted.
-// Contacts of other domains cannot be reached.
+// contacts returns those of the hub's roster that have a subscription and are not
+// blocked, sorted. Contacts of other domains cannot be reached.
 func (h *hub) contacts(with store.Subscription) []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var all []string
 	for _, contact := range slices.Sorted(maps.Keys(h.roster)) {
-		if h.roster[contact].subscription&with != 0 && h.node.isLocal(contact) {
+		if h.roster[contact].subscription&with != 0 && h.node.isLocal(contact) && !h.blocks.matchesUser(contact) {
 			all = append(all, contact)
 		}
 	}
 	return all
 }
 
-// subscribers returns the contacts that may see the owner of a roster.
-func (n *Node) subscribers(items []store.RosterItem) []string {
+// subscribers returns the contacts that may see the owner of a roster and are not
+// blocked.
+func (n *Node) subscribers(ctx context.Context, owner store.OwnerID, items []store.RosterItem) ([]string, error) {
+	blocks, err := n.blocksOf(ctx, owner)
+	if err != nil {
+		return nil, err
+	}
 	var all []string
 	for _, it := range items {
-		if it.Subscription&store.SubscriptionFrom != 0 && n.isLocal(it.Contact) {
+		if it.Subscription&store.SubscriptionFrom != 0 && n.isLocal(it.Contact) && !blocks.matchesUser(it.Contact) {
 			all = append(all, it.Contact)
 		}
 	}
-	return all
+	return all, nil
 }
 
 // isLocal tells whether a canonical bare JID may be an account here.

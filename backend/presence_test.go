@@ -102,6 +102,8 @@ func TestBadPresence(t *testing.T) {
 		"<presence to='a@b@c'/>":                        "jid-malformed",
 		"<presence to='bob@example.net'/>":              "remote-server-not-found",
 		"<presence type='subscribe'/>":                  "jid-malformed",
+		"<presence type='subscribe' to='example.com'/>": "service-unavailable",
+		"<presence type='subscribe' to='example.net'/>": "remote-server-not-found",
 	} {
 		alice.write(stanza)
 		alice.expect("^<presence [^>]*type='error'.*<" + condition + " ")
@@ -120,6 +122,7 @@ func TestSubscription(t *testing.T) {
 		cl.expect("^<iq .*<query xmlns='jabber:iq:roster' ver='0'></query>")
 		cl.write("<presence/>")
 		cl.expect("^<presence ")
+		cl.sync() // has been shown all requests that wait
 	}
 	push := func(cl *client, item string) {
 		t.Helper()
@@ -290,7 +293,7 @@ func TestIQ(t *testing.T) {
 	ask("get", " to='example.com'", "<time xmlns='urn:xmpp:time'/>", `<tzo>\+00:00</tzo><utc>\d{4}-\d\d-\d\dT[0-9:.]+Z</utc>`)
 	ask("get", " to='example.com'", "<query xmlns='jabber:iq:last'/>", `<query xmlns='jabber:iq:last' seconds='\d+'/>`)
 	ask("get", " to='alice@example.com'", "<query xmlns='jabber:iq:last'/>", "seconds='0'/>")
-	ask("get", " to='bob@example.com'", "<query xmlns='jabber:iq:last'/>", "<service-unavailable ")
+	ask("get", " to='bob@example.com'", "<query xmlns='jabber:iq:last'/>", "<forbidden ") // see TestLastActivity
 	ask("set", " to='example.com'", "<time xmlns='urn:xmpp:time'/>", "<service-unavailable ")
 	ask("get", " to='alice@example.com'", "<query xmlns='jabber:iq:version'/>", "<service-unavailable ")
 
@@ -300,4 +303,65 @@ func TestIQ(t *testing.T) {
 	alice.expect("^<iq .*type='result'.*from='bob@example.com/desk'|^<iq type='result'")
 	alice.write("<iq type='result' id='unasked' to='bob@example.com/gone'/><iq type='error' id='unasked' to='example.com'/>")
 	alice.sync()
+}
+
+// XEP-0115 §8.4: contacts hear capabilities once, and newcomers hear them as well.
+func TestCapsOptimization(t *testing.T) {
+	c := newCluster(t, 2, nil)
+	c.befriend("alice", "bob")
+	c.befriend("alice", "carol")
+	alice := c.online(0, "alice", "phone")
+	bob := c.online(1, "bob", "desk")
+	bob.expect("^<presence [^>]*from='alice@example.com/phone'")
+	caps := func(ver string) string {
+		return "<c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='urn:x' ver='" + ver + "'/>" +
+			"<c xmlns='urn:xmpp:caps'><hash xmlns='urn:xmpp:hashes:2' algo='sha-256'>" + ver + "</hash></c>"
+	}
+	const prefixed = "<presence id='%s' xmlns:c='http://jabber.org/protocol/caps'><c:c hash='sha-1' node='urn:x' ver='AAAA'/></presence>"
+	for i, step := range []struct {
+		name, stanza, ver string // the capabilities that bob is told of
+	}{
+		{"first", "<presence id='%s'>" + caps("AAAA") + "</presence>", "AAAA"},
+		{"the same", "<presence id='%s'><show>away</show>" + caps("AAAA") + "</presence>", ""},
+		{"directed", "<presence id='%s' to='bob@example.com'>" + caps("AAAA") + "</presence>", "AAAA"},
+		{"others", "<presence id='%s'>" + caps("BBBB") + "</presence>", "BBBB"},
+		{"none", "<presence id='%s'/>", ""},
+		{"after none", "<presence id='%s'>" + caps("BBBB") + "</presence>", "BBBB"},
+		{"unavailable", "<presence id='%s' type='unavailable'/>", ""},
+		{"available again", "<presence id='%s'>" + caps("BBBB") + "</presence>", "BBBB"},
+		{"with a prefix", prefixed, "AAAA"},
+		{"with a prefix again", prefixed, "AAAA"},
+		{"the last", "<presence id='%s'>" + caps("CCCC") + "</presence>", "CCCC"},
+		{"the last again", "<presence id='%s'><show>dnd</show>" + caps("CCCC") + "</presence>", ""},
+	} {
+		id := fmt.Sprintf("p%d", i)
+		alice.write(fmt.Sprintf(step.stanza, id))
+		got := bob.skipTo("^<presence [^>]*id='" + id + "'")
+		if strings.Contains(got, "caps'") != (step.ver != "") || !strings.Contains(got, step.ver) {
+			t.Errorf("%s: got %s", step.name, got)
+		}
+	}
+	// Who comes now is told all, and so is who asks.
+	whole := "<show>dnd</show>" + regexp.QuoteMeta(caps("CCCC")) + "</presence>$"
+	c.online(1, "carol", "pad").expect("^<presence [^>]*from='alice@example.com/phone'.*" + whole)
+	bob.write("<presence type='probe' to='alice@example.com'/>")
+	bob.skipTo("^<presence [^>]*from='alice@example.com/phone'.*" + whole)
+}
+
+// A client that does not look hears the capabilities with the last presence, even if they
+// came with one before it.
+func TestCapsOptimizationWhileInactive(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	c.befriend("alice", "bob")
+	bob := c.online(0, "bob", "desk")
+	bob.write("<inactive xmlns='urn:xmpp:csi:0'/>")
+	bob.sync()
+	alice := c.login(0, "alice", "phone")
+	const caps = "<c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='urn:x' ver='AAAA'/>"
+	alice.write("<presence>" + caps + "</presence><presence><show>away</show>" + caps + "</presence><presence><show>dnd</show>" + caps + "</presence>")
+	for range 3 {
+		alice.skipTo("^<presence [^>]*from='alice@example.com/phone'")
+	}
+	bob.write("<active xmlns='urn:xmpp:csi:0'/>")
+	bob.expect("^<presence [^>]*from='alice@example.com/phone'[^>]*><show>dnd</show>" + caps + "</presence>$")
 }

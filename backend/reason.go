@@ -19,8 +19,13 @@ const (
 	ReasonClientLost           // the connection ended without the end of the stream
 	ReasonClientTimeout        // the client did not answer a ping
 	ReasonSlowClient           // the client reads or acknowledges too slowly
+	ReasonMoved                // the client has resumed the session on another connection
 	ReasonConflict             // a newer session has the resource, or another node the session
+	ReasonLapsed               // others have ended the session while the node's lease had lapsed
 	ReasonAccountGone          // the account was deleted
+	ReasonSuspended            // the account was suspended
+	ReasonKicked               // an administrator has ended the session
+	ReasonFlood                // the client sends far more than it may
 	ReasonStoreFailed          // the store did not take what the client was to be promised
 	ReasonBusFailed            // the bus did not host the user
 	ReasonFull                 // the node, or the user, has all the sessions that it may have
@@ -42,8 +47,13 @@ var reasonTexts = [reasonCount]string{ //nolint:gochecknoglobals // A constant t
 	ReasonClientLost:    "client-lost",
 	ReasonClientTimeout: "client-timeout",
 	ReasonSlowClient:    "slow-client",
+	ReasonMoved:         "moved",
 	ReasonConflict:      "conflict",
+	ReasonLapsed:        "lease-lapsed",
 	ReasonAccountGone:   "account-gone",
+	ReasonSuspended:     "suspended",
+	ReasonKicked:        "ended-by-admin",
+	ReasonFlood:         "flood",
 	ReasonStoreFailed:   "store-failed",
 	ReasonBusFailed:     "bus-failed",
 	ReasonFull:          "full",

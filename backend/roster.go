@@ -145,7 +145,7 @@ func (s *session) setContact(ctx context.Context, wanted rosterSet) error {
 	})
 }
 
-// checkRosterSize refuses a contact too many.
+// checkRosterSize refuses a contact too many. What others have asked for does not count.
 func (s *session) checkRosterSize(ctx context.Context, contact string) error {
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
@@ -153,12 +153,16 @@ func (s *session) checkRosterSize(ctx context.Context, contact string) error {
 	if err != nil {
 		return fmt.Errorf("read the roster of %s: %w", s.account.User, err)
 	}
-	known := slices.ContainsFunc(items, func(it store.RosterItem) bool { return it.Contact == contact })
-	if !known && len(items) >= s.node.opts.Limits.RosterItems {
+	listed := slices.DeleteFunc(items, func(it store.RosterItem) bool { return !inList(it) })
+	known := slices.ContainsFunc(listed, func(it store.RosterItem) bool { return it.Contact == contact })
+	if !known && len(listed) >= s.node.opts.Limits.RosterItems {
 		return xmpp.NewStanzaError(xmpp.ResourceConstraint, "the roster is full")
 	}
 	return nil
 }
+
+// inList tells whether an item is the user's doing, and not a request of somebody else.
+func inList(it store.RosterItem) bool { return it.InRoster || it.Approved }
 
 // removeContact removes the item and ends the subscriptions in both directions (§2.5).
 func (s *session) removeContact(ctx context.Context, contact xmpp.JID) error {

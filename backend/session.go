@@ -9,6 +9,7 @@ import (
 	"net"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"imlb/backend/store"
@@ -26,54 +27,115 @@ type session struct {
 	// after bind has made the session known.
 	client    facts
 	stream    stream
+	from      string // whom the stream's header names
 	account   store.Account
+	seen      uint64 // the last change of accounts that was known when account was read
 	mechanism string
+	sasl2     bool         // the client logs in, or has logged in, by SASL2
+	inline    *xmpp.Inline // what its <authenticate/> asks for besides; nil when that is done
+	token     *store.Token // that the client has logged in with
+	device    string       // which client of the user it is; empty if that is not known
 	id        string
 	epoch     uint64
 	jid       xmpp.JID
 	hub       *hub
-	directed  map[xmpp.JID]struct{} // who was told of us by directed presence
 	bound     bool
-	asked     bool // whether it is there, and has not said anything yet
+	registers int // asked for before login
+	pacer     *pacer
+	overSince time.Time     // when the client was last within its own rates; zero: it is
+	runs      []*commandRun // commands that wait for answers
+	asked     bool          // whether it is there, and has not said anything yet
+	inactive  bool          // it does not look (XEP-0352)
+	touched   bool          // something may have changed that is saved
+	saved     []byte
+	first     []item // of a resumed session: what is written before everything else
 
 	in      inbound // what came from the client
 	out     *outbox // what goes to it
 	unacked unacked // what went to it and may not have arrived
 	cur     cursor  // owned by the writing goroutine
 
-	done chan struct{} // closed by end
-	gone chan struct{} // closed when nothing of a bound session is left
+	holdTime atomic.Int64 // for how long the session may be resumed, in ns; 0: it may not
+
+	bed   int32       // the descriptor that it sleeps at; under dormitory.mu
+	alarm *time.Timer // wakes it
+	due   time.Time   // when a client that says nothing is asked, or given up
+	tired bool        // the client is quiet
+
+	done    chan struct{} // closed by end
+	written chan struct{} // closed when nothing more is written
+	wakeUp  func()        // starts a goroutine that goes on with a session that has slept
+	gone    chan struct{} // closed when nothing of a bound session is left
 
 	// Guarded by hub.mu.
-	presence   []byte // last broadcast presence, addressed from us; nil: unavailable
-	priority   int
-	interested bool // has asked for the roster
-	carbons    bool // wants copies of messages
+	presence    []byte // last broadcast presence, addressed from us; nil: unavailable
+	priority    int
+	interested  bool                  // has asked for the roster
+	carbons     bool                  // wants copies of messages
+	blockPushes bool                  // has asked for the blocklist
+	directed    map[xmpp.JID]struct{} // who was told of us by directed presence
 
 	endOnce sync.Once
 	reason  Reason // written once, before done is closed
 	cause   error
+	kept    bool // the session may be resumed
+
+	yieldOnce sync.Once
+	yield     chan struct{} // closed by giveUp
+	evicted   atomic.Bool   // it has to end, although it may have been resumed
 }
 
 func newSession(n *Node, conn net.Conn) *session {
 	s := &session{
 		node: n, conn: conn, started: time.Now(),
-		done: make(chan struct{}), gone: make(chan struct{}),
+		done: make(chan struct{}), written: make(chan struct{}), gone: make(chan struct{}), yield: make(chan struct{}),
 		out: newOutbox(n.opts.Limits.QueueBytes),
 	}
-	s.in.init()
 	s.stream.init(conn, n.opts.Limits.preAuth())
 	return s
 }
 
-// serve is the life of a session.
+// serve is the life of a session, up to where it sleeps for the first time.
 func (s *session) serve(ctx context.Context) {
-	defer close(s.gone)
 	s.login(ctx)
-	if s.bound {
-		s.run(ctx)
-		s.leave(ctx)
+	if !s.bound {
+		s.record(ctx)
+		s.over()
+		return
 	}
+	s.wakeUp = func() { go s.run(ctx) }
+	s.out.prepend(s.first)
+	s.first = nil
+	s.startWriting(ctx)
+	s.due = time.Now().Add(s.node.opts.Timeouts.Idle)
+	s.run(ctx)
+}
+
+// run serves the logged-in client until it is quiet, or its stream ends, one way or another.
+func (s *session) run(ctx context.Context) {
+	if asleep := s.read(ctx); asleep {
+		return // it is not ours any more
+	}
+	defer s.over()
+	<-s.written
+	if s.kept && s.park(ctx) {
+		return // somebody goes on with it
+	}
+	s.leave(ctx)
+	if !s.kept {
+		s.record(ctx)
+	}
+}
+
+// over is the end of it all.
+func (s *session) over() {
+	if s.alarm != nil {
+		s.alarm.Stop()
+	}
+	close(s.gone)
+	s.node.untrack(s.conn)
+	_ = s.conn.Close()
+	s.node.conns.Done()
 }
 
 // login is everything before the client may send stanzas, in order. Each step
@@ -83,6 +145,7 @@ func (s *session) login(ctx context.Context) {
 	deadline := s.started.Add(s.node.opts.Timeouts.Handshake)
 	_ = s.conn.SetDeadline(deadline) // a connection that is gone says so at the next read
 	if s.meet(ctx) && s.authenticate(ctx) {
+		s.client.bindings = nil // they are a part of the whole header
 		s.bind(ctx)
 	}
 }
@@ -124,32 +187,26 @@ func (s *session) meet(ctx context.Context) bool {
 	return true
 }
 
-// run serves the logged-in client until its stream ends, one way or another.
-func (s *session) run(ctx context.Context) {
-	var writing sync.WaitGroup
-	writing.Go(func() {
-		defer s.survive(ctx)
-		s.write(ctx)
-	})
-	s.read(ctx)
-	writing.Wait()
-}
-
-// read handles what the client sends until its stream ends.
-func (s *session) read(ctx context.Context) {
+// read handles what the client sends until its stream ends, or the session sleeps: then it
+// belongs to whoever wakes it.
+func (s *session) read(ctx context.Context) (asleep bool) {
 	defer s.survive(ctx)
-	s.watch(s.node.opts.Timeouts.Idle)
+	s.watch(s.restAfter())
 	for s.step(ctx) {
+		if s.tired && s.sleep() {
+			return true
+		}
 	}
 	s.stream.release()
 	s.endBy(io.EOF) // has no effect when the end has a reason already
+	return false
 }
 
 // step reads and handles one token. After the end of the session it only takes
 // notice of acknowledgements.
 func (s *session) step(ctx context.Context) bool {
 	tok, err := s.stream.next()
-	if err != nil && s.waits(err) {
+	if err != nil && s.waits(ctx, err) {
 		return true
 	}
 	if err != nil {
@@ -188,6 +245,9 @@ func (s *session) end(reason Reason, farewell *xmpp.StreamError) {
 		last = append(last, xmpp.StreamEnd...)
 	}
 	s.finish(reason, cause, last)
+	if !reason.parks() {
+		s.evict(reason) // if it is parked already
+	}
 }
 
 // endBy ends the session because of an error, which decides what the client is
@@ -208,10 +268,13 @@ func (s *session) endBy(err error) {
 func (s *session) finish(reason Reason, cause error, last []byte) {
 	s.endOnce.Do(func() {
 		s.reason, s.cause = reason, cause
+		// A client that was too slow to read has not been told, and may come back.
+		s.kept = s.holdTime.Load() > 0 && (reason.parks() || reason == ReasonSlowClient && last == nil)
 		close(s.done)
-		s.out.close(last)
+		s.out.close(last, s.kept)
 		// From here the client has a little time to end its stream as well.
 		_ = s.conn.SetReadDeadline(time.Now().Add(s.node.opts.Timeouts.Close))
+		s.node.quiet.rouse(s)
 	})
 }
 
@@ -240,8 +303,12 @@ func (e *stopError) Error() string {
 
 func (e *stopError) Unwrap() error { return e.cause }
 
-// storeFailed ends a session that was to be promised what the store did not take.
+// storeFailed ends a session that was to be promised what the store did not take, which
+// may be because its account was deleted.
 func storeFailed(err error) error {
+	if errors.Is(err, store.ErrNotFound) {
+		return &stopError{ReasonAccountGone, &xmpp.StreamError{Condition: xmpp.NotAuthorized, Text: accountGone}, err}
+	}
 	return &stopError{ReasonStoreFailed, &xmpp.StreamError{Condition: xmpp.InternalServerError}, err}
 }
 

@@ -30,12 +30,14 @@ func TestAcknowledgements(t *testing.T) {
 	alice.write(smAsk)
 	alice.expect("^<a [^>]*h='3'/>")
 	alice.write("<resume xmlns='urn:xmpp:sm:3' h='0' previd='x'/>")
-	alice.expect("^<failed .*<feature-not-implemented ")
+	alice.expect("^<failed .*<unexpected-request ")
 	// Three stanzas went to alice since: presence, and two answers.
 	alice.write("<a xmlns='urn:xmpp:sm:3' h='2'/>")
 	alice.sync()
-	alice.write("<a xmlns='urn:xmpp:sm:3' h='17'/>")
-	alice.end("undefined-condition")
+	alice.write("<a xmlns='urn:xmpp:sm:3' h='17'/>") // of three
+	alice.expect("^<stream:error><undefined-condition [^>]*/><text [^>]*>h is 17, but only 3 stanzas were sent</text>" +
+		"<handled-count-too-high xmlns='urn:xmpp:sm:3' h='17' send-count='3'/></stream:error>$")
+	alice.end("")
 }
 
 // What was asked for while messages were on their way is answered when they are

@@ -8,21 +8,24 @@ import (
 	"imlb/backend/xmpp"
 )
 
-// A client that has little to say is read into a small buffer of its own; as long
-// as there is more than that, a large one is borrowed. So a session that waits costs
-// little.
+// A client that has little to say is read into a small buffer, which its session gives
+// back when it sleeps; as long as there is more than that, a large one is borrowed.
 const (
 	smallRead = 512
 	largeRead = 16 << 10
 )
 
-var largeBuffers = sync.Pool{New: func() any { return new([largeRead]byte) }} //nolint:gochecknoglobals // A pool is of use to all.
+//nolint:gochecknoglobals // Pools are of use to all.
+var (
+	smallBuffers = sync.Pool{New: func() any { return new([smallRead]byte) }}
+	largeBuffers = sync.Pool{New: func() any { return new([largeRead]byte) }}
+)
 
 // stream reads tokens from a connection.
 type stream struct {
 	conn    net.Conn
 	scanner *xmpp.Scanner
-	small   [smallRead]byte
+	small   *[smallRead]byte // nil: not borrowed
 	large   *[largeRead]byte // nil: not borrowed
 	more    bool             // the last read has filled its buffer
 	rest    []byte           // of a buffer, not yet scanned
@@ -42,20 +45,33 @@ func (s *stream) buffer() []byte {
 	case s.more && s.large == nil:
 		s.large, _ = largeBuffers.Get().(*[largeRead]byte)
 	case !s.more:
-		s.release()
+		s.shrink()
 	}
 	if s.large != nil {
 		return s.large[:]
 	}
+	if s.small == nil {
+		s.small, _ = smallBuffers.Get().(*[smallRead]byte)
+	}
 	return s.small[:]
 }
 
-// release gives a borrowed buffer back.
-func (s *stream) release() {
+// shrink gives the large buffer back.
+func (s *stream) shrink() {
 	if s.large != nil {
 		largeBuffers.Put(s.large)
 		s.large = nil
 	}
+}
+
+// release gives all buffers back. What was read is not needed any more.
+func (s *stream) release() {
+	s.shrink()
+	if s.small != nil {
+		smallBuffers.Put(s.small)
+		s.small = nil
+	}
+	s.rest = nil
 }
 
 // next returns the next token that is not whitespace. It is valid until the next
@@ -88,6 +104,9 @@ func (s *stream) restart(l xmpp.Limits) {
 	s.scanner.Reset()
 }
 
+// headerBytes is about what a stream header takes.
+const headerBytes = 320
+
 // open reads the client's stream header (RFC 6120 §4.7) and answers with ours
 // and the features. A *xmpp.StreamError is returned only after our header is
 // out, as §4.9.1.2 asks for.
@@ -101,7 +120,7 @@ func (s *session) open(features []byte) error {
 	if err == nil {
 		err = s.checkHeader(tok, &reply)
 	}
-	out := reply.Append(nil)
+	out := reply.Append(make([]byte, 0, headerBytes+len(features)))
 	if err == nil {
 		out = append(out, features...)
 	}
@@ -121,9 +140,13 @@ func (s *session) checkHeader(tok xmpp.Token, reply *xmpp.StreamHeader) error {
 	}
 	reply.To = header.From
 	s.stream.lang = header.Lang
+	s.from = header.From
 	to, err := xmpp.ParseJID(header.To)
 	if err != nil || to != s.node.domain {
 		return &xmpp.StreamError{Condition: xmpp.HostUnknown}
+	}
+	if from, err := xmpp.ParseJID(header.From); err == nil && from.Domain() != to.Domain() {
+		return &xmpp.StreamError{Condition: xmpp.InvalidFrom} // XEP-0388 §2.1
 	}
 	return nil
 }

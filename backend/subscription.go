@@ -95,23 +95,49 @@ func (s *session) subscription(ctx context.Context, raw []byte, header xmpp.Head
 	to, err := xmpp.ParseJID(header.To)
 	contact := to.Bare()
 	switch {
-	case err != nil || to.Local() == "":
+	case err != nil:
 		return s.bounce(raw, header, xmpp.JIDMalformed)
 	case contact == s.hub.user:
 		return nil // a user sees itself anyway
 	case to.Domain() != s.node.opts.Domain:
 		return s.bounce(raw, header, xmpp.RemoteServerNotFound)
+	case to.Local() == "":
+		return s.bounce(raw, header, xmpp.ServiceUnavailable) // the server has no presence
 	}
 	// §3.1.2: from and to are bare.
 	stanza := addressed(s.stampFrom(raw, header, s.hub.user), contact.String())
-	if err := s.subscribeContact(ctx, header.Type, stanza, contact); err != nil {
+	err = s.subscribeContact(ctx, header.Type, stanza, contact)
+	if e, ok := asStanzaError(err); ok {
+		return s.bounceError(raw, header, e)
+	}
+	if err != nil {
 		return s.bounceFailed(ctx, raw, header, err)
 	}
 	return nil
 }
 
+// requestBytes bounds a request for a subscription: it is kept as it is until it is
+// answered (§3.1.3).
+const requestBytes = 10_000
+
+// checkRequest refuses what would make a roster too long, the user's own or the
+// contact's.
+func (s *session) checkRequest(ctx context.Context, kind string, stanza []byte, contact xmpp.JID) error {
+	switch {
+	case kind != presenceSubscribe && kind != presenceSubscribed:
+		return nil // it makes no item
+	case len(stanza) > requestBytes:
+		return xmpp.NewStanzaError(xmpp.PolicyViolation, "the request is too long")
+	default:
+		return s.checkRosterSize(ctx, contact.String())
+	}
+}
+
 // subscribeContact changes both sides and tells everybody.
 func (s *session) subscribeContact(ctx context.Context, kind string, stanza []byte, contact xmpp.JID) error {
+	if err := s.checkRequest(ctx, kind, stanza, contact); err != nil {
+		return err
+	}
 	own := party{s.hub.user, s.account.Owner}
 	var route bool
 	err := s.node.changeRoster(ctx, own, contact.String(), func(it *store.RosterItem) bool {
@@ -137,6 +163,11 @@ func (s *session) tellContact(ctx context.Context, kind string, stanza []byte, c
 		return err
 	}
 	own := party{s.hub.user, s.account.Owner}
+	if ok && kind == presenceSubscribe {
+		if heard, err := s.hears(query, account); !heard || err != nil {
+			return err
+		}
+	}
 	switch {
 	case ok:
 		return s.node.receiveSubscription(ctx, kind, stanza, own.user, party{contact, account.Owner})
@@ -148,6 +179,29 @@ func (s *session) tellContact(ctx context.Context, kind string, stanza []byte, c
 	}
 }
 
+// hears tells whether a request is kept for the owner of an account. One who has blocked
+// the user does not hear of it (XEP-0191 §3.3), and one who has left very many
+// unanswered does not either.
+func (s *session) hears(ctx context.Context, account store.Account) (bool, error) {
+	if blocked, err := s.blockedBy(ctx, account); blocked || err != nil {
+		return false, err
+	}
+	items, _, err := s.node.store.Roster(ctx, account.Owner)
+	if err != nil {
+		return false, fmt.Errorf("read the roster of %s: %w", account.User, err)
+	}
+	waiting := 0
+	for _, it := range items {
+		if it.Contact == s.account.User {
+			return true, nil
+		}
+		if !inList(it) {
+			waiting++
+		}
+	}
+	return waiting < s.node.opts.Limits.RosterItems, nil
+}
+
 // party is one side of a subscription.
 type party struct {
 	user  xmpp.JID
@@ -157,9 +211,11 @@ type party struct {
 // receiveSubscription is what the server of the recipient does with a subscription
 // stanza (§3.1.3, §3.1.6, §3.2.3, §3.3.3).
 func (n *Node) receiveSubscription(ctx context.Context, kind string, stanza []byte, from xmpp.JID, to party) error {
+	var before store.Subscription
 	var deliver bool
 	var answer string
 	change := func(it *store.RosterItem) (changed bool) {
+		before = it.Subscription
 		changed, deliver, answer = inboundSubscription(kind, stanza, it)
 		return changed
 	}
@@ -178,9 +234,10 @@ func (n *Node) receiveSubscription(ctx context.Context, kind string, stanza []by
 		return n.answerSubscription(ctx, answer, to.user, from)
 	case kind == presenceSubscribed && deliver: // §3.1.6: now they may see each other
 		n.probe(to.user, from.String())
-	case kind == presenceUnsubscribed && deliver: // §3.2.2
+	// Who could not see the presence does not see it go either.
+	case kind == presenceUnsubscribed && before&store.SubscriptionTo != 0: // §3.2.2
 		n.publishControl(from.String(), control{Withdraw: to.user.String()})
-	case kind == presenceUnsubscribe && deliver: // §3.3.3
+	case kind == presenceUnsubscribe && before&store.SubscriptionFrom != 0: // §3.3.3
 		n.publishControl(to.user.String(), control{Withdraw: from.String()})
 	}
 	return nil
@@ -262,8 +319,9 @@ func (s *session) showRequests(ctx context.Context) error {
 	if err != nil {
 		return storeFailed(fmt.Errorf("read the roster of %s: %w", s.account.User, err))
 	}
+	blocks := s.hub.blocklist()
 	for _, it := range items {
-		if len(it.PendingIn) > 0 {
+		if len(it.PendingIn) > 0 && !blocks.matchesUser(it.Contact) {
 			s.send(xmpp.Presence, it.PendingIn)
 		}
 	}

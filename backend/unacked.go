@@ -7,6 +7,13 @@ type flight struct {
 	count uint32 // the stanza's number in XEP-0198's count
 	seq   uint64 // the entry that the stanza was, 0 if it was none
 	upTo  uint64 // all entries up to this one were for the client and written, or not for it; 0: nothing is said about others
+	pos   uint64 // where the session's cursor is once this has arrived; 0: it was written out of turn
+}
+
+// kept is a stanza that is no entry, and can be written again.
+type kept struct {
+	count uint32
+	raw   []byte // not changed by anybody
 }
 
 // unacked are the entries that are written to a client but not yet known to have
@@ -18,7 +25,23 @@ type unacked struct {
 	acked     uint32 // of these, acknowledged
 	flights   []flight
 	requested bool // an <r/> is on its way
+
+	// For a session that may be resumed.
+	keeping bool
+	pos     uint64 // all entries up to this one that are for the client had arrived when acked was
+	kept    []kept // of these stanzas nobody knows whether they have arrived
+	bytes   int    // of kept
+	lost    uint32 // the last stanza that was not kept, because there were too many …
+	hasLost bool   // … if there is one that may not have arrived
 }
+
+// keptBytes bounds what is kept for one client to be written again. Who does not
+// acknowledge more than that cannot resume before it has.
+const keptBytes = 256 << 10
+
+// askBytes is how much may be kept before the client is asked for its count on
+// account of that.
+const askBytes = 32 << 10
 
 // enable begins to count.
 func (u *unacked) enable() {
@@ -27,19 +50,45 @@ func (u *unacked) enable() {
 	u.on = true
 }
 
-// stanza counts one that is about to be written and is no entry.
-func (u *unacked) stanza() {
+// keep begins to keep what it takes to write again what has not arrived; all entries
+// up to pos have.
+func (u *unacked) keep(pos uint64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.keeping, u.pos = true, pos
+}
+
+// goOn continues another session's counts, of which the client has received acked
+// stanzas and all entries up to pos that are for it.
+func (u *unacked) goOn(acked uint32, pos uint64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.on, u.keeping = true, true
+	u.sent, u.acked, u.pos = acked, acked, pos
+}
+
+// stanza counts one that is about to be written and is no entry. It is not changed
+// afterwards.
+func (u *unacked) stanza(raw []byte) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.sent++
+	if !u.keeping {
+		return
+	}
+	u.kept = append(u.kept, kept{u.sent, raw})
+	if u.bytes += len(raw); u.bytes > keptBytes {
+		u.lost, u.hasLost = u.sent, true
+		u.kept, u.bytes = nil, 0
+	}
 }
 
 // entry counts one that is about to be written. It returns how many wait.
-func (u *unacked) entry(seq, upTo uint64) int {
+func (u *unacked) entry(seq, upTo, pos uint64) int {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.sent++
-	u.flights = append(u.flights, flight{u.sent, seq, upTo})
+	u.flights = append(u.flights, flight{u.sent, seq, upTo, pos})
 	return len(u.flights)
 }
 
@@ -48,11 +97,23 @@ func (u *unacked) skip(upTo uint64) int {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if n := len(u.flights); n > 0 && u.flights[n-1].upTo != 0 && u.flights[n-1].count == u.sent {
-		u.flights[n-1].upTo = upTo
+		u.flights[n-1].upTo, u.flights[n-1].pos = upTo, upTo
 		return n
 	}
-	u.flights = append(u.flights, flight{u.sent, 0, upTo})
+	u.flights = append(u.flights, flight{u.sent, 0, upTo, upTo})
 	return len(u.flights)
+}
+
+// pass notes that the cursor is at pos, and that nothing is said about the entry
+// there.
+func (u *unacked) pass(pos uint64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if n := len(u.flights); n > 0 {
+		u.flights[n-1].pos = pos
+	} else {
+		u.pos = pos
+	}
 }
 
 // has tells whether an entry is on its way.
@@ -84,7 +145,7 @@ const skippedMost = 64
 
 // waiting tells whether an entry, or much that was skipped, is on its way.
 func (u *unacked) waiting() bool {
-	if len(u.flights) > skippedMost {
+	if len(u.flights) > skippedMost || u.bytes > askBytes {
 		return true
 	}
 	for _, f := range u.flights {
@@ -118,13 +179,31 @@ func (u *unacked) ack(h uint32) (arrived []flight, ok bool) {
 	}
 	u.acked = h
 	u.requested = false
+	u.forget()
 	return u.arrived(), true
 }
+
+// forget drops what was kept of stanzas that have arrived.
+func (u *unacked) forget() {
+	n := 0
+	for n < len(u.kept) && !after(u.kept[n].count, u.acked) {
+		u.bytes -= len(u.kept[n].raw)
+		n++
+	}
+	if u.kept = u.kept[n:]; len(u.kept) == 0 {
+		u.kept = nil
+	}
+	u.hasLost = u.hasLost && after(u.lost, u.acked)
+}
+
+// after tells whether a count comes after another, modulo 2^32.
+func after(count, other uint32) bool { return int32(count-other) > 0 } //nolint:gosec // Modulo 2^32 on purpose.
 
 // arrived removes and returns the flights that the client's count covers.
 func (u *unacked) arrived() []flight {
 	n := 0
-	for n < len(u.flights) && int32(u.flights[n].count-u.acked) <= 0 { //nolint:gosec // Modulo 2^32 on purpose.
+	for n < len(u.flights) && !after(u.flights[n].count, u.acked) {
+		u.pos = max(u.pos, u.flights[n].pos)
 		n++
 	}
 	arrived := u.flights[:n:n]
@@ -133,6 +212,21 @@ func (u *unacked) arrived() []flight {
 		u.flights = nil
 	}
 	return arrived
+}
+
+// point returns where the client is for sure.
+func (u *unacked) point() (acked uint32, pos uint64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.acked, u.pos
+}
+
+// leftover returns what has been written and may not have arrived. It is not changed
+// afterwards.
+func (u *unacked) leftover() leftover {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return leftover{Sent: u.sent, Flights: savedFlights(u.flights), Kept: savedKept(u.kept), Lost: u.lost, HasLost: u.hasLost}
 }
 
 // counts returns what was written and what of it is acknowledged.

@@ -230,6 +230,25 @@ func (b *Bus) Nodes() int {
 	return len(b.links)
 }
 
+// Hears tells whether signals of a node, by its name, can be relied on to arrive: it
+// is heard, and so is this node's own server.
+func (b *Bus) Hears(node string) bool {
+	if !b.conn.IsConnected() {
+		return false
+	}
+	if node == b.options.Name {
+		return true
+	}
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for _, p := range b.links {
+		if p.name == node {
+			return true
+		}
+	}
+	return false
+}
+
 // ClusterAddr returns where other nodes' servers connect to this node's, empty if
 // nowhere.
 func (b *Bus) ClusterAddr() string {
@@ -248,7 +267,11 @@ func (b *Bus) ClientAddr() string {
 	return b.server.Addr().String()
 }
 
-// SetRoutes replaces Embedded.Routes, when nodes come and go.
+// Alone tells whether the node's own server is connected to no other.
+func (b *Bus) Alone() bool { return b.server != nil && b.server.NumRoutes() == 0 }
+
+// SetRoutes replaces Embedded.Routes. The server's settings are read anew for that, at
+// which the node may lose its connection to it for a moment.
 func (b *Bus) SetRoutes(addrs []string) error {
 	if b.server == nil {
 		return errors.New("set routes: the servers are elsewhere")

@@ -1,0 +1,155 @@
+package backend_test
+
+import (
+	"strings"
+	"testing"
+
+	"imlb/backend/bus"
+	"imlb/backend/store"
+)
+
+// Contacts see a user go when it blocks them and come when it unblocks them
+// (XEP-0191 §3.3, §3.4), from all nodes.
+func TestBlockAndPresence(t *testing.T) {
+	t.Parallel()
+	for _, address := range []string{"bob@example.com", "example.com", "bob@example.com/desk"} {
+		t.Run(address, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, 2, nil)
+			c.befriend("alice", "bob")
+			c.subscribed("alice", "carol", store.SubscriptionTo) // who does not see alice
+			phone, tab := c.online(0, "alice", "phone"), c.online(1, "alice", "tab")
+			bob, carol := c.online(0, "bob", "desk"), c.online(1, "carol", "pad")
+			bob.expectAll("from='alice@example.com/phone'", "from='alice@example.com/tab'")
+			phone.skipTo("from='bob@example.com/desk'")
+			tab.skipTo("from='bob@example.com/desk'")
+
+			phone.block(address)
+			bob.expectAll("type='unavailable'.*from='alice@example.com/phone'", "type='unavailable'.*from='alice@example.com/tab'")
+			bob.write("<presence><show>away</show></presence>")
+			bob.expect("from='bob@example.com/desk'.*away")
+			phone.sync() // has not seen that
+			phone.block(address)
+			phone.sync()
+			bob.sync() // is not told again
+			if address != "bob@example.com/desk" {
+				phone.write("<presence><show>dnd</show></presence>")
+				phone.skipTo("dnd")
+				tab.skipTo("dnd")
+				bob.sync()
+			}
+
+			var seen []string
+			if address != "bob@example.com/desk" {
+				seen = []string{"from='bob@example.com/desk'.*away"}
+			}
+			phone.unblock([]string{address}, seen...)
+			bob.expectAll("^<presence [^>]*from='alice@example.com/phone'", "^<presence [^>]*from='alice@example.com/tab'")
+			if address != "bob@example.com/desk" {
+				tab.skipTo("from='bob@example.com/desk'.*away")
+			}
+			carol.sync() // has never seen anything
+		})
+	}
+}
+
+// Somebody who was shown directed presence sees the user go, and that only once.
+func TestBlockAndDirectedPresence(t *testing.T) {
+	c := newCluster(t, 2, nil)
+	alice, bob := c.online(0, "alice", "phone"), c.online(1, "bob", "desk")
+	alice.write("<presence to='bob@example.com/desk'/>")
+	bob.expect("^<presence [^>]*from='alice@example.com/phone'")
+	alice.block("bob@example.com")
+	bob.expect("type='unavailable'.*from='alice@example.com/phone'")
+	alice.close()
+	bob.sync()
+}
+
+// A blocked contact does not see the user's sessions come, go, or be cleaned up.
+func TestBlockLasts(t *testing.T) {
+	c := newCluster(t, 2, nil)
+	c.befriend("alice", "bob")
+	bob := c.online(1, "bob", "desk")
+	alice := c.login(0, "alice", "phone")
+	alice.block("bob@example.com")
+	alice.write("<presence/>")
+	alice.expect("^<presence [^>]*from='alice@example.com/phone'") // and nothing of bob's
+	alice.sync()
+	second := c.login(1, "alice", "phone") // replaces the first
+	alice.end("conflict")
+	second.write("<presence/>")
+	second.skipTo("^<presence [^>]*from='alice@example.com/phone'")
+	second.close()
+	bob.sync()
+}
+
+// A request for subscription from somebody blocked is not seen, now or later; one that
+// waits is not seen while its sender is blocked.
+func TestBlockAndRequests(t *testing.T) {
+	c := newCluster(t, 2, nil)
+	alice, bob, carol := c.online(0, "alice", "phone"), c.online(1, "bob", "desk"), c.online(1, "carol", "pad")
+	carol.write("<presence to='alice@example.com' type='subscribe'/>")
+	carol.sync()
+	alice.expect("type='subscribe'.*carol")
+	tab := c.login(1, "alice", "tab")
+	tab.write("<presence><priority>1</priority></presence>")
+	tab.skipTo("type='subscribe'.*carol")
+	alice.expect("from='alice@example.com/tab'")
+	alice.block("bob@example.com", "carol@example.com")
+	settled(alice, tab)
+	tab.close()
+	alice.expect("type='unavailable'")
+	bob.write("<presence to='alice@example.com' type='subscribe'/>")
+	bob.sync()
+	alice.sync()
+	alice.close()
+
+	alice = c.online(0, "alice", "phone")
+	alice.sync()
+	alice.unblock(nil)
+	alice.close()
+	alice = c.login(0, "alice", "phone")
+	alice.write("<presence/>")
+	alice.expectAll("from='alice@example.com/phone'", "type='subscribe'.*carol")
+	alice.sync()
+}
+
+// A node that has the old list in mind hears of the change, although it serves nobody
+// of the user's.
+func TestBlockIsHeardEverywhere(t *testing.T) {
+	c := newCluster(t, 2, nil)
+	bob := c.online(1, "bob", "desk")
+	bob.write("<message to='alice@example.com'><body>1</body></message>") // node 2 knows the list now
+	bob.sync()
+	alice := c.login(0, "alice", "phone")
+	alice.block("bob@example.com")
+	c.eventually("bob is refused", func() bool {
+		bob.write("<message to='alice@example.com' type='headline'><body>2</body></message>" +
+			"<iq type='get' id='sync' to='" + domain + "'><ping xmlns='urn:xmpp:ping'/></iq>")
+		if strings.HasPrefix(bob.next(), "<iq") {
+			return false
+		}
+		bob.expect("^<iq type='result' id='sync'")
+		return true
+	})
+}
+
+// Where the signal is lost, the recipient's node still lets nothing unstored through, and the
+// sender's looks again when it learns that it may have missed something.
+func TestBlockWithoutSignals(t *testing.T) {
+	c := newCluster(t, 2, nil)
+	alice, bob := c.online(0, "alice", "phone"), c.online(1, "bob", "desk")
+	bob.write("<message to='alice@example.com' type='headline'><body>1</body></message>")
+	alice.expect("<body>1</body>")
+	c.bus.mu.Lock()
+	c.bus.cut = func(sig bus.Signal) bool { return sig.Kind == bus.Control }
+	c.bus.mu.Unlock()
+	alice.block("bob@example.com")
+	bob.write("<message to='alice@example.com' type='headline'><body>2</body></message>")
+	bob.sync()
+	alice.sync()
+	c.nodes[1].SignalsLost(partition(domain))
+	bob.write("<message to='alice@example.com' type='headline'><body>3</body></message>")
+	bob.expect(unavailable)
+	alice.sync()
+}

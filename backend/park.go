@@ -1,0 +1,302 @@
+package backend
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"imlb/backend/store"
+	"imlb/backend/xmpp"
+)
+
+// A session whose connection was lost, and that may be resumed (XEP-0198 §5), is parked:
+// nobody is told that it is gone, and what comes for it is kept.
+//
+//   - Entries of the timeline need not be kept; the cursor goes on where the client is.
+//   - Other stanzas wait in the outbox. When that is full the session ends.
+//
+// It ends when its time is over, and is left to another session object, of this node
+// or another, when the client comes back. What is left is stored with the record.
+
+// parks tells whether a session that ends so may be resumed.
+func (r Reason) parks() bool {
+	switch r {
+	case ReasonClientLost, ReasonClientTimeout, ReasonShutdown, ReasonMoved, ReasonStoreFailed:
+		return true
+	default:
+		return false
+	}
+}
+
+// giveUp has a parked session left to whoever resumes it.
+func (s *session) giveUp() { s.yieldOnce.Do(func() { close(s.yield) }) }
+
+// evict ends a session that may be parked, for a reason for which it may not be resumed.
+func (s *session) evict(reason Reason) {
+	if reason != ReasonConflict { // then somebody has its place, and has told the contacts
+		s.evicted.Store(true)
+	}
+	s.giveUp()
+}
+
+// move ends a session that is resumed elsewhere.
+func (s *session) move() {
+	s.finish(ReasonMoved, nil, nil)
+	_ = s.conn.Close() // nobody reads what comes here
+	s.giveUp()
+}
+
+// park waits for the client. It returns false when it has not come, and the session has
+// to end.
+func (s *session) park(ctx context.Context) (resumed bool) {
+	defer s.survive(ctx)
+	_ = s.conn.Close()
+	s.record(ctx)
+	s.in.wait(0, ctx.Done())
+	if s.reason == ReasonShutdown {
+		s.giveUp()
+	}
+	s.savePoint(ctx)
+	s.node.metrics.parked.Set(float64(s.node.parked.Add(1)))
+	defer func() { s.node.metrics.parked.Set(float64(s.node.parked.Add(-1))) }()
+	timer := time.NewTimer(time.Duration(s.holdTime.Load()))
+	defer timer.Stop()
+	overflow := s.out.overflow()
+	for {
+		select {
+		case <-s.yield:
+			if s.evicted.Load() {
+				return false
+			}
+			s.handOver(ctx)
+			return true
+		case <-timer.C:
+			s.refuseQueued()
+			return false
+		case <-ctx.Done():
+			return false
+		case <-overflow:
+			if _, all := s.out.rest(); !all {
+				return false
+			}
+		}
+	}
+}
+
+// savePoint stores where the session stands, in case the node dies.
+func (s *session) savePoint(ctx context.Context) {
+	state, err := s.state().encode()
+	if err == nil {
+		err = s.saveOnce(ctx, state)
+	}
+	if errors.Is(err, store.ErrFenced) {
+		s.giveUp() // somebody has it
+	} else if err != nil {
+		s.node.opts.Logger.WarnContext(ctx, "park a session", slog.String("user", s.account.User), slog.Any("error", err))
+	}
+}
+
+// handOver leaves the session to whoever resumes it, with all that is known of it.
+func (s *session) handOver(ctx context.Context) {
+	n := s.node
+	n.part(s, false)
+	defer n.bus.Unhost(s.hub.partition)
+	s.flushDelivered(ctx)
+	st := s.state()
+	left := s.unacked.leftover()
+	left.Cursor = s.cur.pos
+	st.Left, st.Queue = &left, s.queued()
+	state, err := st.encode()
+	if err == nil {
+		query, cancel := n.storeContext(ctx)
+		defer cancel()
+		r := s.resumable(state)
+		r.Parked = time.Now()
+		err = n.store.SaveResumable(query, s.id, s.epoch, r)
+	}
+	if err != nil && !errors.Is(err, store.ErrFenced) {
+		n.opts.Logger.WarnContext(ctx, "hand a session over", slog.String("user", s.account.User), slog.Any("error", err))
+	}
+}
+
+// queued are the stanzas that were to be written and were not; the writer has ended.
+func (s *session) queued() []string {
+	var all []string
+	for _, h := range s.cur.quiet.held {
+		all = append(all, string(h.raw))
+	}
+	for _, it := range s.cur.items {
+		if it.kind == itemStanza {
+			all = append(all, string(it.data))
+		}
+	}
+	rest, _ := s.out.rest()
+	for _, raw := range rest {
+		all = append(all, string(raw))
+	}
+	return all
+}
+
+// refuseQueued answers the requests that the client will not see (XEP-0198 §8).
+func (s *session) refuseQueued() {
+	all := s.queued()
+	for _, k := range s.unacked.leftover().Kept {
+		all = append(all, k.Raw)
+	}
+	for _, raw := range all {
+		header, err := xmpp.ParseHeader([]byte(raw))
+		if err != nil || header.Kind != xmpp.IQ || header.Type != iqGet && header.Type != iqSet {
+			continue
+		}
+		if from, err := xmpp.ParseJID(header.From); err == nil && from.Local() != "" {
+			s.node.sendTo(from, xmpp.NewStanzaError(xmpp.ServiceUnavailable, "").AppendReply(nil, []byte(raw)))
+		}
+	}
+}
+
+// promise makes durable what is about to be acknowledged, if the client may resume
+// with that. It returns false when the session has ended.
+func (s *session) promise(ctx context.Context) bool {
+	if _, durable := s.in.settled(); durable || s.holdTime.Load() == 0 {
+		return true
+	}
+	state, err := s.state().encode()
+	return err == nil && s.save(ctx, state)
+}
+
+// remember stores what the session is now, before something that comes later counts as
+// handled.
+func (s *session) remember(ctx context.Context) bool {
+	if !s.touched || s.holdTime.Load() == 0 {
+		return true
+	}
+	s.in.wait(0, s.done)
+	s.touched = false
+	state, err := s.state().encode()
+	if err == nil && bytes.Equal(state, s.saved) {
+		return true
+	}
+	return err == nil && s.save(ctx, state)
+}
+
+// save stores the state and the handled count. As long as the store is away the client
+// has to wait.
+func (s *session) save(ctx context.Context, state []byte) bool {
+	for !s.ended() {
+		err := s.saveOnce(ctx, state)
+		switch {
+		case err == nil:
+			s.saved, s.touched = state, false
+			return true
+		case errors.Is(err, store.ErrFenced):
+			s.endFenced(ctx)
+			return false
+		}
+		s.node.opts.Logger.WarnContext(ctx, "save a session", slog.String("user", s.account.User), slog.Any("error", err))
+		s.pause(catchUpPause)
+	}
+	return false
+}
+
+// pause waits, at most until the session ends.
+func (s *session) pause(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-s.done:
+	}
+}
+
+func (s *session) saveOnce(ctx context.Context, state []byte) error {
+	query, cancel := s.node.storeContext(ctx)
+	defer cancel()
+	r := s.resumable(state)
+	err := s.node.store.SaveResumable(query, s.id, s.epoch, r)
+	if err == nil {
+		s.in.saved(r.Handled)
+	}
+	return err
+}
+
+// resumable is what is stored of the session. No message is on its way into the store.
+func (s *session) resumable(state []byte) store.Resumable {
+	handled, _ := s.in.settled()
+	acked, pos := s.unacked.point()
+	return store.Resumable{
+		Hold: time.Duration(s.holdTime.Load()), Handled: handled, Count: acked, Pos: pos, State: state,
+	}
+}
+
+// resumePoints gathers where sessions stand, and stores many of them at a time. What was
+// not stored when the node dies is delivered again, unless a front knows better.
+type resumePoints struct {
+	mu    sync.Mutex
+	dirty map[*session]struct{}
+}
+
+// mark notes that the client of a session has acknowledged something.
+func (p *resumePoints) mark(s *session) {
+	if s.holdTime.Load() == 0 {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.dirty == nil {
+		p.dirty = make(map[*session]struct{})
+	}
+	p.dirty[s] = struct{}{}
+}
+
+func (p *resumePoints) take() map[*session]struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	dirty := p.dirty
+	p.dirty = nil
+	return dirty
+}
+
+// pointInterval is how long resume points are gathered, and pointsAtATime how many are
+// stored at once.
+const (
+	pointInterval = time.Second
+	pointsAtATime = 500
+)
+
+// keepPoints stores them until ctx ends.
+func (n *Node) keepPoints(ctx context.Context) {
+	ticker := time.NewTicker(pointInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			n.storePoints(ctx)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (n *Node) storePoints(ctx context.Context) {
+	var batch []store.ResumePoint
+	for s := range n.points.take() {
+		count, pos := s.unacked.point()
+		batch = append(batch, store.ResumePoint{ID: s.id, Epoch: s.epoch, Count: count, Pos: pos})
+		if len(batch) == pointsAtATime {
+			n.storeBatch(ctx, batch)
+			batch = batch[:0]
+		}
+	}
+	n.storeBatch(ctx, batch)
+}
+
+func (n *Node) storeBatch(ctx context.Context, batch []store.ResumePoint) {
+	query, cancel := n.storeContext(ctx)
+	defer cancel()
+	if err := n.store.SetResumePoints(query, batch); err != nil && ctx.Err() == nil {
+		n.opts.Logger.WarnContext(ctx, "store resume points", slog.Int("sessions", len(batch)), slog.Any("error", err))
+	}
+}

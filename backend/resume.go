@@ -1,0 +1,225 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"imlb/backend/store"
+	"imlb/backend/xmpp"
+)
+
+// yieldTime is how long the node that has a session is given to leave it in order. One
+// that does not is dead, or cut off, and is fenced.
+const yieldTime = time.Second
+
+// yieldPoll is how often is looked whether it has.
+const yieldPoll = 20 * time.Millisecond
+
+// tryResume goes on with an earlier session of the user (XEP-0198 §5), wherever that
+// is, instead of binding a resource. It returns the answer, <resumed/> or <failed/>,
+// which has to be written before anything else.
+func (s *session) tryResume(ctx context.Context, e xmpp.Element) (reply []byte, resumed bool, err error) {
+	id, _ := e.Attr("previd")
+	text, _ := e.Attr("h")
+	h, parseErr := strconv.ParseUint(text, 10, 32)
+	switch {
+	case id == "" || parseErr != nil:
+		return smFailed(xmpp.BadRequest), false, nil //nolint:nilerr // the client is told
+	case s.node.draining.Load():
+		return nil, false, &stopError{ReasonShutdown, &xmpp.StreamError{Condition: xmpp.SystemShutdown}, nil}
+	}
+	// The partition is hosted first, so that nothing is missed.
+	partition := s.node.opts.Partition(s.account.User)
+	if err := s.node.bus.Host(partition); err != nil {
+		return nil, false, &stopError{ReasonBusFailed, &xmpp.StreamError{Condition: xmpp.InternalServerError}, err}
+	}
+	err = s.takeOver(ctx, id, uint32(h)) //nolint:gosec // It was parsed as one.
+	if err == nil {
+		handled, _ := s.in.settled()
+		s.node.metrics.resumed.WithLabelValues("resumed").Inc()
+		return smResumed(id, handled), true, nil
+	}
+	s.node.bus.Unhost(partition)
+	return s.notResumed(ctx, id, err)
+}
+
+func smResumed(id string, h uint32) []byte {
+	r := appendAttr([]byte("<resumed xmlns='"+xmpp.NSSM+"'"), "previd", id)
+	return append(r, " h='"+strconv.FormatUint(uint64(h), 10)+"'/>"...)
+}
+
+// notResumed is the answer to a client whose session is over (with what that had
+// handled, if it is known) or is not what the client thinks it is.
+func (s *session) notResumed(ctx context.Context, id string, cause error) ([]byte, bool, error) {
+	var count errCount
+	switch {
+	case errors.As(cause, &count):
+		s.node.metrics.resumed.WithLabelValues("count").Inc()
+		return smFailedAt(count.handled), false, nil
+	case !errors.Is(cause, store.ErrNotFound):
+		s.node.metrics.resumed.WithLabelValues("failed").Inc()
+		return nil, false, storeFailed(fmt.Errorf("resume session %s: %w", id, cause))
+	}
+	s.node.metrics.resumed.WithLabelValues("over").Inc()
+	query, cancel := s.node.storeContext(ctx)
+	defer cancel()
+	h, err := s.node.store.EndedSession(query, id, s.account.Owner)
+	if err != nil {
+		return smFailed(xmpp.ItemNotFound), false, nil
+	}
+	return smFailedAt(h), false, nil
+}
+
+// smFailedAt tells the client what the session that is over has handled.
+func smFailedAt(h uint32) []byte {
+	return []byte("<failed xmlns='" + xmpp.NSSM + "' h='" + strconv.FormatUint(uint64(h), 10) + "'><" +
+		xmpp.ItemNotFound + " xmlns='" + xmpp.NSStanzas + "'/></failed>")
+}
+
+// takeOver makes the session the one with that id.
+func (s *session) takeOver(ctx context.Context, id string, h uint32) error {
+	if err := s.awaitYield(ctx, id); err != nil {
+		return err
+	}
+	query, cancel := s.node.storeContext(ctx)
+	defer cancel()
+	rec, r, err := s.node.store.Resume(query, id, s.account.Owner, s.node.opts.Name)
+	if err != nil {
+		return err
+	}
+	st, err := decodeState(r.State)
+	if err != nil {
+		return err
+	}
+	a, err := st.reckon(h, r.Count, r.Pos, s.readNote(ctx, r.Note))
+	if err != nil {
+		s.putBack(ctx, rec, r)
+		return errCount{rec.Handled, err}
+	}
+	return s.goOn(ctx, rec, r, st, a, h)
+}
+
+// awaitYield has the session left by whoever has it.
+func (s *session) awaitYield(ctx context.Context, id string) error {
+	limited, cancel := context.WithTimeout(ctx, yieldTime)
+	defer cancel()
+	asked := false
+	for {
+		parked, err := s.node.store.Parked(limited, id, s.account.Owner)
+		switch {
+		case limited.Err() != nil:
+			return ctx.Err() // it had its time
+		case err != nil || parked:
+			return err
+		}
+		if !asked {
+			asked = true
+			s.node.publishControl(s.account.User, control{Yield: id})
+		}
+		pause(limited, yieldPoll)
+	}
+}
+
+// yieldSession leaves a session to whoever resumes it.
+func (n *Node) yieldSession(id string) {
+	n.mu.RLock()
+	s := n.sessions[id]
+	n.mu.RUnlock()
+	if s != nil {
+		s.move()
+	}
+}
+
+func (s *session) readNote(ctx context.Context, data []byte) *frontNote {
+	if data == nil {
+		return nil
+	}
+	note, err := parseNote(data)
+	if err != nil {
+		s.node.opts.Logger.WarnContext(ctx, "resume a session", slog.String("user", s.account.User), slog.Any("error", err))
+		return nil
+	}
+	return &note
+}
+
+// putBack leaves a session to the next that resumes it.
+func (s *session) putBack(ctx context.Context, rec store.Session, r store.Resumable) {
+	query, cancel := s.node.storeContext(ctx)
+	defer cancel()
+	if r.Parked.IsZero() {
+		r.Parked = time.Now()
+	}
+	if err := s.node.store.SaveResumable(query, rec.ID, rec.Epoch, r); err != nil {
+		s.node.opts.Logger.WarnContext(ctx, "put a session back", slog.String("user", s.account.User), slog.Any("error", err))
+	}
+}
+
+// goOn gives the session the place of the one that it resumes. Nothing of it runs yet
+// but the reader, which has called this.
+func (s *session) goOn(ctx context.Context, rec store.Session, r store.Resumable, st sessionState, a arrival, h uint32) error {
+	jid, err := s.jid.WithResource(rec.Resource)
+	if err != nil {
+		return fmt.Errorf("resource of session %s: %w", rec.ID, err)
+	}
+	s.jid, s.id, s.epoch = jid, rec.ID, rec.Epoch
+	s.in.goOn(rec.Handled)
+	s.unacked.goOn(h, a.pos)
+	s.holdTime.Store(int64(r.Hold))
+	s.cur.pos, s.cur.behind = a.pos, true
+	_ = s.conn.SetDeadline(time.Time{}) // before end may set one
+	if !s.node.join(s) {
+		s.putBack(ctx, rec, r)
+		return &stopError{ReasonFull, &xmpp.StreamError{Condition: xmpp.ResourceConstraint, Text: "too many sessions"}, nil}
+	}
+	s.bound = true
+	s.resend(st, a)
+	if err := s.settleIn(ctx, st, a); err != nil {
+		s.endBy(storeFailed(err)) // the session is known by now: run ends it
+	}
+	return nil
+}
+
+// settleIn makes the session's hub know what the one before had.
+func (s *session) settleIn(ctx context.Context, st sessionState, a arrival) error {
+	query, cancel := s.node.storeContext(ctx)
+	defer cancel()
+	_, delivered, err := s.node.store.Head(query, s.account.Owner)
+	if err != nil {
+		return err
+	}
+	s.hub.atLeast(delivered)
+	for _, f := range a.flights {
+		s.hub.arrived(f)
+	}
+	if st.Presence != "" {
+		if err := s.hub.loadRoster(ctx); err != nil {
+			return err
+		}
+	}
+	s.apply(st)
+	s.recheck()
+	if s.cur.live { // it has had all up to there that is for the user
+		s.hub.raise(a.pos)
+	}
+	if st.Presence != "" && st.Left == nil { // nobody knows what the contacts have said since
+		s.probeContacts()
+	}
+	return nil
+}
+
+// resend puts what has not arrived before everything that comes now.
+func (s *session) resend(st sessionState, a arrival) {
+	for _, raw := range a.stanzas {
+		s.first = append(s.first, item{kind: itemStanza, data: raw})
+	}
+	for _, raw := range st.Queue {
+		s.first = append(s.first, item{kind: itemStanza, data: []byte(raw)})
+	}
+	if len(a.again) > 0 {
+		s.first = append(s.first, item{kind: itemAgain, seqs: a.again})
+	}
+}

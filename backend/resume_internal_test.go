@@ -1,0 +1,128 @@
+package backend
+
+import (
+	"slices"
+	"strconv"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// Whatever was written and acknowledged around the wrap of the counts at 2^32, a client
+// that resumes gets each stanza that it has not received once more, and no other:
+// from what the node has left as well as from what the front has noted.
+func TestReckonAgainstModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		base := rapid.Uint64Range(0, 1<<34).Draw(t, "base")
+		u := &unacked{}
+		u.goOn(uint32(base), 0)
+		type written struct{ count, seq uint64 } // seq is 0 for what is no entry
+		var all []written
+		sent, acked, seq := base, base, uint64(0)
+		t.Repeat(map[string]func(*rapid.T){
+			"stanza": func(*rapid.T) {
+				sent++
+				u.stanza([]byte(strconv.FormatUint(sent, 10)))
+				all = append(all, written{sent, 0})
+			},
+			"entry": func(*rapid.T) {
+				seq++
+				sent++
+				u.entry(seq, seq, seq)
+				all = append(all, written{sent, seq})
+			},
+			"skipped entry": func(*rapid.T) { seq++; u.skip(seq) },
+			"passed entry":  func(*rapid.T) { seq++; u.pass(seq) },
+			"ack": func(t *rapid.T) {
+				acked = rapid.Uint64Range(acked, sent).Draw(t, "acked")
+				if _, ok := u.ack(uint32(acked)); !ok {
+					t.Fatal("refused")
+				}
+			},
+		})
+		h := rapid.Uint64Range(acked, sent).Draw(t, "h")
+		left := u.leftover()
+		left.Cursor = seq
+		count, pos := u.point()
+		a, err := sessionState{Left: &left}.reckon(uint32(h), count, pos, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var stanzas, missing, entries []uint64
+		note := frontNote{count: uint32(sent)}
+		for _, w := range all {
+			note.tail = append(note.tail, w.seq)
+			switch {
+			case w.seq == 0 && w.count > h:
+				stanzas = append(stanzas, w.count)
+			case w.seq != 0 && w.count > h:
+				missing = append(missing, w.seq)
+			case w.seq != 0:
+				entries = append(entries, w.seq)
+			}
+		}
+		var again []uint64
+		for _, raw := range a.stanzas {
+			n, err := strconv.ParseUint(string(raw), 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			again = append(again, n)
+		}
+		if !slices.Equal(again, stanzas) {
+			t.Errorf("stanzas again: %v, want %v", again, stanzas)
+		}
+		byNote, err := sessionState{}.reckon(uint32(h), count, pos, &note)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for what, pos := range map[string]uint64{"node": a.pos, "front": byNote.pos} {
+			if len(entries) > 0 && entries[len(entries)-1] > pos || len(missing) > 0 && missing[0] <= pos {
+				t.Errorf("by the %s, the cursor goes on after %d; received %v, missing %v", what, pos, entries, missing)
+			}
+		}
+	})
+}
+
+// A client that counts what was never sent, or less than it has acknowledged, is not
+// the one whose session it is.
+func TestReckonRefuses(t *testing.T) {
+	const near = 1<<32 - 2
+	left := sessionState{Left: &leftover{Sent: 3, Lost: 1, HasLost: true}} // five stanzas after near
+	for name, r := range map[string]struct {
+		st   sessionState
+		h    uint32
+		note *frontNote
+		ok   bool
+	}{
+		"all":                       {left, 3, nil, true},
+		"more":                      {left, 4, nil, false},
+		"less than was kept":        {left, 0, nil, false},
+		"all that was kept":         {left, 1, nil, true},
+		"less than acknowledged":    {left, near - 1, nil, false},
+		"more than the front wrote": {sessionState{}, 2, &frontNote{count: 1}, true}, // at another time, then
+		"all that the front wrote":  {sessionState{}, 1, &frontNote{count: 1}, true},
+		"nobody knows":              {sessionState{}, 7, nil, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := r.st.reckon(r.h, near, 0, r.note); (err == nil) != r.ok {
+				t.Errorf("error: %v", err)
+			}
+		})
+	}
+}
+
+func TestParseNote(t *testing.T) {
+	n, err := parseNote([]byte("4294967295\x001,0,3"))
+	if err != nil || n.count != 1<<32-1 || !slices.Equal(n.tail, []uint64{1, 0, 3}) {
+		t.Errorf("%+v, %v", n, err)
+	}
+	if n, err := parseNote([]byte("0\x00")); err != nil || n.count != 0 || n.tail != nil {
+		t.Errorf("%+v, %v", n, err)
+	}
+	for _, bad := range []string{"", "1", "x\x001", "4294967296\x001", "1\x00x", "1\x00-1"} {
+		if _, err := parseNote([]byte(bad)); err == nil {
+			t.Errorf("%q: no error", bad)
+		}
+	}
+}

@@ -1,0 +1,334 @@
+package backend_test
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"imlb/backend"
+	"imlb/backend/bus"
+	"imlb/backend/store"
+)
+
+const smResumable = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>"
+
+// resumable has the client enable XEP-0198 with resumption, and returns the id.
+func (cl *client) resumable() string {
+	cl.t.Helper()
+	cl.write(smResumable)
+	return between(cl.expect("^<enabled xmlns='urn:xmpp:sm:3' id='[^']+' resume='true' max='300'/>"), "id='", "'")
+}
+
+// returns connects a client that has logged in and not bound a resource.
+func (c *cluster) returns(node int, name string) *client {
+	c.t.Helper()
+	cl := c.dial(node, leg{})
+	cl.open()
+	cl.write("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>" +
+		base64.StdEncoding.EncodeToString([]byte("\x00"+name+"\x00"+password)) + "</auth>")
+	cl.expect("^<success ")
+	cl.scanner.Reset()
+	cl.open()
+	cl.jid = name
+	return cl
+}
+
+func (cl *client) resume(id string, h int) {
+	cl.t.Helper()
+	cl.write(fmt.Sprintf("<resume xmlns='urn:xmpp:sm:3' previd='%s' h='%d'/>", id, h))
+}
+
+// resumed does it, and requires that the node has handled that many stanzas.
+func (cl *client) resumed(id string, h, handled int) {
+	cl.t.Helper()
+	cl.resume(id, h)
+	cl.expect(fmt.Sprintf("^<resumed xmlns='urn:xmpp:sm:3' previd='%s' h='%d'/>$", id, handled))
+}
+
+func say(to, text string) string {
+	return "<message type='chat' to='" + to + "@example.com'><body>" + text + "</body></message>"
+}
+
+// hears requires that the next stanzas are these messages and no others.
+func (cl *client) hears(texts ...string) {
+	cl.t.Helper()
+	for _, text := range texts {
+		for {
+			got := cl.next()
+			if strings.HasPrefix(got, "<r ") {
+				continue
+			}
+			if !strings.Contains(got, "<body>"+text+"</body>") {
+				cl.t.Fatalf("%s: got\n\t%s\nwant %s", cl.jid, got, text)
+			}
+			break
+		}
+	}
+}
+
+// settled syncs, whatever acknowledgements are asked for meanwhile.
+func (cl *client) settled() {
+	cl.t.Helper()
+	cl.write("<iq type='get' id='settled' to='example.com'><ping xmlns='urn:xmpp:ping'/></iq>")
+	for {
+		if got := cl.next(); strings.HasPrefix(got, "<iq type='result' id='settled'") {
+			return
+		} else if !strings.HasPrefix(got, "<r ") {
+			cl.t.Fatalf("%s: got\n\t%s", cl.jid, got)
+		}
+	}
+}
+
+// How the connection of a session that is resumed ends, and where it is resumed.
+func TestResume(t *testing.T) {
+	for name, where := range map[string]struct {
+		node int
+		lose func(*client)
+	}{
+		"same node":                   {0, func(cl *client) { _ = cl.conn.Close() }},
+		"same node, not yet noticed":  {0, func(*client) {}},
+		"other node":                  {1, func(cl *client) { _ = cl.conn.Close() }},
+		"other node, not yet noticed": {1, func(*client) {}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t, 2, nil)
+			c.befriend("alice", "bob")
+			bob := c.online(0, "bob", "desk")
+			alice := c.online(0, "alice", "phone")
+			bob.skipTo("^<presence [^>]*from='alice@example.com/phone'")
+			alice.skipTo("^<presence [^>]*from='bob@example.com/desk'")
+			id := alice.resumable()
+
+			alice.write(say("bob", "to bob"))
+			bob.hears("to bob")
+			bob.write(say("alice", "one") + say("alice", "two") +
+				composesTo)
+			alice.hears("one", "two")
+			alice.skipTo("<composing ")
+			alice.write("<a xmlns='urn:xmpp:sm:3' h='1'/>")
+			alice.settled()
+			where.lose(alice)
+			bob.write(say("alice", "three"))
+			bob.settled()
+
+			again := c.returns(where.node, "alice")
+			again.resumed(id, 1, 2)
+			again.expect("<composing ")
+			again.expect("^<iq type='result' id='settled'")
+			again.hears("two", "three")
+			again.settled()
+			bob.settled() // nothing was said about alice
+			again.write(say("bob", "still there"))
+			bob.hears("still there")
+			if all := c.sessions("alice"); len(all) != 1 || all[0].Epoch != 2 || all[0].ID != id {
+				t.Errorf("sessions: %+v", all)
+			}
+
+			// Once more, and this time all has arrived: six stanzas.
+			_ = again.conn.Close()
+			third := c.returns(1-where.node, "alice")
+			third.resumed(id, 6, 4)
+			third.settled()
+			third.close()
+			bob.skipTo("^<presence [^>]*type='unavailable'")
+		})
+	}
+}
+
+// A node that does not leave a session is taken for dead. Should it live, it does no
+// harm: what its client says is not stored.
+func TestResumeWithoutTheOldNode(t *testing.T) {
+	for name, note := range map[string]struct {
+		settle string // ID stands for the session's
+		h      int
+		want   []string
+	}{
+		"acknowledged":                {"", 1, []string{"two", "three", "four"}}, // and no more is known
+		"front knows, all arrived":    {"alice@example.com\x000\x00ID\x004\x001,2,0,3", 4, []string{"four"}},
+		"front knows, not all":        {"alice@example.com\x000\x00ID\x004\x001,2,0,3", 2, []string{"three", "four"}},
+		"front knows only the end":    {"alice@example.com\x000\x00ID\x004\x000,3", 4, []string{"four"}},
+		"front knows, and all proved": {"alice@example.com\x003\x00ID\x004\x001,2,0,3", 4, []string{"four"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			points := &pointStore{points: make(chan store.ResumePoint, 100)}
+			c := newCluster(t, 2, func(o *backend.Options) {
+				if o.Name == "node-1" {
+					points.Store, o.Store = o.Store, points
+				}
+			})
+			c.bus.cut = func(sig bus.Signal) bool { return strings.Contains(string(sig.Data), "yield") }
+			bob := c.online(1, "bob", "desk")
+			alice := c.online(0, "alice", "phone")
+			id := alice.resumable()
+			bob.write(say("alice", "one"))
+			alice.hears("one")
+			alice.write("<a xmlns='urn:xmpp:sm:3' h='1'/>")
+			for p := range points.points {
+				if p.Count == 1 && p.Pos == 1 {
+					break
+				}
+			}
+			bob.write(say("alice", "two") + composesTo + say("alice", "three"))
+			alice.hears("two")
+			alice.skipTo("<composing ")
+			alice.hears("three")
+			if note.settle != "" {
+				c.dial(1, leg{settle: strings.ReplaceAll(note.settle, "ID", id)}).gone()
+			}
+			bob.write(say("alice", "four"))
+			bob.settled()
+
+			again := c.returns(1, "alice")
+			again.resumed(id, note.h, 0)
+			again.hears(note.want...)
+			again.settled()
+			alice.write(say("bob", "ghost"))
+			alice.skipTo("^<stream:error.*<conflict ")
+			bob.settled()
+		})
+	}
+}
+
+const composesTo = "<message type='chat' to='alice@example.com/phone'><composing xmlns='http://jabber.org/protocol/chatstates'/></message>"
+
+// pointStore tells of the resume points that are stored.
+type pointStore struct {
+	store.Store
+	points chan store.ResumePoint
+}
+
+func (s *pointStore) SetResumePoints(ctx context.Context, points []store.ResumePoint) error {
+	err := s.Store.SetResumePoints(ctx, points)
+	for _, p := range points {
+		s.points <- p
+	}
+	return err
+}
+
+// A client that comes too late learns what its session had handled.
+func TestResumeTooLate(t *testing.T) {
+	c := newCluster(t, 1, func(o *backend.Options) { o.Timeouts.Resume = 50 * time.Millisecond })
+	c.befriend("alice", "bob")
+	bob := c.online(0, "bob", "desk")
+	alice := c.login(0, "alice", "phone")
+	alice.write(smResumable)
+	id := between(alice.expect("^<enabled .* max='0'/>"), "id='", "'")
+	alice.write("<presence/>" + say("bob", "hello"))
+	bob.skipTo("^<presence [^>]*from='alice@example.com/phone'")
+	bob.hears("hello")
+	_ = alice.conn.Close()
+	bob.expect("^<presence [^>]*type='unavailable'")
+	c.eventually("the record is removed", func() bool { return len(c.sessions("alice")) == 0 })
+	again := c.returns(0, "alice")
+	again.resume(id, 0)
+	again.expect("^<failed xmlns='urn:xmpp:sm:3' h='2'><item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></failed>$")
+}
+
+func TestResumeRefused(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	alice := c.online(0, "alice", "phone")
+	id := alice.resumable()
+	for name, r := range map[string]struct{ user, resume, want string }{
+		"nothing":     {"alice", "previd='none' h='0'", "<failed xmlns='urn:xmpp:sm:3'><item-not-found "},
+		"no id":       {"alice", "h='0'", "<failed .*<bad-request "},
+		"no count":    {"alice", "previd='" + id + "'", "<failed .*<bad-request "},
+		"bad count":   {"alice", "previd='" + id + "' h='-1'", "<failed .*<bad-request "},
+		"other count": {"alice", "previd='" + id + "' h='1'", "<failed xmlns='urn:xmpp:sm:3' h='0'><item-not-found "},
+		"not hers":    {"bob", "previd='" + id + "' h='0'", "<failed xmlns='urn:xmpp:sm:3'><item-not-found "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cl := c.returns(0, r.user)
+			cl.write("<resume xmlns='urn:xmpp:sm:3' " + r.resume + "/>")
+			cl.expect(r.want)
+			cl.write("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>") // still possible
+			cl.expect("^<iq type='result' id='b'")
+			cl.close()
+		})
+	}
+}
+
+// What waits for a client that does not come is given back.
+func TestParkedRequests(t *testing.T) {
+	c := newCluster(t, 1, func(o *backend.Options) { o.Timeouts.Resume = 200 * time.Millisecond })
+	bob := c.online(0, "bob", "desk")
+	alice := c.online(0, "alice", "phone")
+	alice.write(smResumable)
+	alice.expect("^<enabled ")
+	_ = alice.conn.Close()
+	bob.write("<iq type='get' id='q1' to='alice@example.com/phone'><query xmlns='jabber:iq:version'/></iq>")
+	bob.expect("^<iq [^>]*type='error'.*<service-unavailable ")
+}
+
+// A planned stop leaves sessions to other nodes.
+func TestResumeAfterDrain(t *testing.T) {
+	c := newCluster(t, 2, nil)
+	c.befriend("alice", "bob")
+	bob := c.online(1, "bob", "desk")
+	alice := c.online(0, "alice", "phone")
+	bob.skipTo("^<presence [^>]*from='alice@example.com/phone'")
+	alice.skipTo("^<presence [^>]*from='bob@example.com/desk'")
+	id := alice.resumable()
+	bob.write(say("alice", "one"))
+	alice.hears("one")
+	c.stopNode(c.nodes[0])
+	bob.write(say("alice", "two"))
+	bob.settled()
+	again := c.returns(1, "alice")
+	again.resumed(id, 1, 0)
+	again.hears("two")
+	again.settled()
+	bob.settled()
+}
+
+// Sessions that wait for clients which do not come back keep nobody out.
+func TestParkedMakeRoom(t *testing.T) {
+	c := newCluster(t, 1, func(o *backend.Options) { o.Limits.PerUser, o.Limits.MaxSessions = 2, 2 })
+	var ids []string
+	for i := range 4 {
+		alice := c.login(0, "alice", fmt.Sprintf("phone-%d", i))
+		ids = append(ids, alice.resumable())
+		_ = alice.conn.Close()
+		c.eventually("the sessions wait", func() bool { return c.counter(0, "imlb_node_sessions_parked", nil) == float64(min(i+1, 2)) })
+	}
+	if left := c.sessions("alice"); len(left) != 2 || left[0].ID != ids[2] || left[1].ID != ids[3] {
+		t.Errorf("left: %+v", left)
+	}
+	c.returns(0, "alice").resumed(ids[3], 0, 0)
+}
+
+// A message that the store refuses is handled, and the store knows before the client is told.
+func TestRefusedCountIsDurable(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, func(o *backend.Options) { o.Limits.Waiting = 1 })
+	alice := c.online(0, "alice", "phone")
+	id := alice.resumable()
+	for i := range 3 {
+		alice.write(say("bob", "m") + smAsk)
+		if i > 0 {
+			alice.expect("^<message [^>]*type='error'")
+		}
+		alice.expect(fmt.Sprintf("^<a [^>]*h='%d'/>", i+1))
+		if got := c.sessions("alice")[0].Handled; got != uint32(i+1) {
+			t.Errorf("the store has %d, want %d", got, i+1)
+		}
+	}
+	again := c.returns(1, "alice")
+	again.resumed(id, 0, 3)
+}
+
+// Who cannot resume because of what it has not received is told what of its own has arrived.
+func TestResumeCountTellsHandled(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1, nil)
+	alice := c.online(0, "alice", "phone")
+	id := alice.resumable()
+	alice.write(say("bob", "m") + smAsk)
+	alice.expect("^<a [^>]*h='1'/>")
+	_ = alice.conn.Close()
+	again := c.returns(0, "alice")
+	again.resume(id, 1000)
+	again.expect("^<failed xmlns='urn:xmpp:sm:3' h='1'><item-not-found ")
+}

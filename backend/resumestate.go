@@ -1,0 +1,232 @@
+package backend
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"imlb/backend/xmpp"
+)
+
+// What a session is beside its record, as it is stored for whoever goes on with it.
+type sessionState struct {
+	Presence   string   `json:"presence,omitempty"`
+	Priority   int      `json:"priority,omitempty"`
+	Interested bool     `json:"interested,omitempty"` // in the roster
+	Carbons    bool     `json:"carbons,omitempty"`
+	Quiet      bool     `json:"quiet,omitempty"`
+	Directed   []string `json:"directed,omitempty"`
+	Lang       string   `json:"lang,omitempty"`
+	Mechanism  string   `json:"mechanism,omitempty"`
+
+	// Of a session that was given up in order. Without it what has arrived is
+	// reckoned from the stored point, and from what the front has noted.
+	Left  *leftover `json:"left,omitempty"`
+	Queue []string  `json:"queue,omitempty"` // stanzas that were not written yet
+}
+
+// leftover is what was written to a client and may not have arrived.
+type leftover struct {
+	Sent    uint32        `json:"sent"`
+	Cursor  uint64        `json:"cursor"`
+	Flights []savedFlight `json:"flights,omitempty"`
+	Kept    []savedStanza `json:"kept,omitempty"`
+	Lost    uint32        `json:"lost,omitempty"`
+	HasLost bool          `json:"has_lost,omitempty"`
+}
+
+type savedFlight struct {
+	Count uint32 `json:"n"`
+	Seq   uint64 `json:"s,omitempty"`
+	UpTo  uint64 `json:"u,omitempty"`
+	Pos   uint64 `json:"p,omitempty"`
+}
+
+type savedStanza struct {
+	Count uint32 `json:"n"`
+	Raw   string `json:"x"`
+}
+
+func savedFlights(flights []flight) []savedFlight {
+	saved := make([]savedFlight, len(flights))
+	for i, f := range flights {
+		saved[i] = savedFlight{f.count, f.seq, f.upTo, f.pos}
+	}
+	return saved
+}
+
+func savedKept(stanzas []kept) []savedStanza {
+	saved := make([]savedStanza, len(stanzas))
+	for i, k := range stanzas {
+		saved[i] = savedStanza{k.count, string(k.raw)}
+	}
+	return saved
+}
+
+func (st sessionState) encode() ([]byte, error) {
+	data, err := json.Marshal(st)
+	if err != nil {
+		return nil, fmt.Errorf("encode the state of a session: %w", err)
+	}
+	return data, nil
+}
+
+func decodeState(data []byte) (st sessionState, err error) {
+	if err := json.Unmarshal(data, &st); err != nil {
+		return st, fmt.Errorf("decode the state of a session: %w", err)
+	}
+	return st, nil
+}
+
+// frontNote is what a front has seen of a session whose node it has lost (see the
+// front's settle).
+type frontNote struct {
+	count uint32   // stanzas written to the client
+	tail  []uint64 // the entries that the last of them were, 0 for none
+}
+
+// noteTail bounds the tail.
+const noteTail = 256
+
+// parseNote reads "count NUL entry,entry,…".
+func parseNote(data []byte) (n frontNote, err error) {
+	count, tail, ok := bytes.Cut(data, []byte{0})
+	if !ok {
+		return n, fmt.Errorf("note of a front: no tail")
+	}
+	number, err := strconv.ParseUint(string(count), 10, 32)
+	if err != nil {
+		return n, fmt.Errorf("note of a front: %w", err)
+	}
+	n.count = uint32(number)
+	for text := range bytes.SplitSeq(tail, []byte(",")) {
+		if len(text) == 0 {
+			continue
+		}
+		seq, err := strconv.ParseUint(string(text), 10, 64)
+		if err != nil || len(n.tail) == noteTail {
+			return n, fmt.Errorf("note of a front: its tail is %q", tail)
+		}
+		n.tail = append(n.tail, seq)
+	}
+	return n, nil
+}
+
+// arrival is what a client that resumes has received, by its count.
+type arrival struct {
+	pos     uint64   // the cursor goes on after this entry
+	flights []flight // that have arrived
+	again   []uint64 // entries that have not, and that the cursor does not meet
+	stanzas [][]byte // that have not
+}
+
+// errCount is why a session cannot be resumed: the client and the session do not
+// agree on what was sent, or too much of that was not kept. What the session has handled
+// is known all the same.
+type errCount struct {
+	handled uint32
+	cause   error
+}
+
+func (e errCount) Error() string { return e.cause.Error() }
+
+func (e errCount) Unwrap() error { return e.cause }
+
+var (
+	errTooLittle = errors.New("h is less than what was acknowledged")
+	errTooMuch   = errors.New("h is more than what was sent")
+	errLost      = errors.New("too much was not acknowledged")
+)
+
+// reckon says what has arrived when the client has counted h stanzas. acked and
+// pos are the stored point. The less is known, the more is written again.
+func (st sessionState) reckon(h, acked uint32, pos uint64, note *frontNote) (a arrival, err error) {
+	switch {
+	case after(acked, h):
+		return a, errTooLittle
+	case st.Left != nil:
+		return st.Left.reckon(h, pos)
+	case note != nil && !after(acked, note.count) && !after(h, note.count): // else it is about an earlier time
+		return arrival{pos: note.reckon(h, pos)}, nil
+	default:
+		return arrival{pos: pos}, nil
+	}
+}
+
+func (l leftover) reckon(h uint32, pos uint64) (a arrival, err error) {
+	switch {
+	case after(h, l.Sent):
+		return a, errTooMuch
+	case l.HasLost && after(l.Lost, h):
+		return a, errLost
+	}
+	a.pos = max(pos, l.Cursor)
+	for _, f := range l.Flights {
+		switch {
+		case !after(f.Count, h):
+			a.flights = append(a.flights, flight{f.Count, f.Seq, f.UpTo, f.Pos})
+		case f.Seq != 0 && f.Pos == 0:
+			a.again = append(a.again, f.Seq)
+		case f.Seq != 0:
+			a.pos = min(a.pos, f.Seq-1)
+		}
+	}
+	for _, k := range l.Kept {
+		if after(k.Count, h) {
+			a.stanzas = append(a.stanzas, []byte(k.Raw))
+		}
+	}
+	return a, nil
+}
+
+// reckon finds the client's count among the last stanzas that the front has written, and
+// returns where the cursor goes on.
+func (n frontNote) reckon(h uint32, pos uint64) uint64 {
+	for i, seq := range n.tail {
+		count := n.count - uint32(len(n.tail)-1-i) //nolint:gosec // Modulo 2^32 on purpose.
+		if seq != 0 && !after(count, h) {
+			pos = max(pos, seq)
+		}
+	}
+	return pos
+}
+
+// state is what has to be known to go on with the session; what it has not delivered is
+// not in it.
+func (s *session) state() sessionState {
+	st := sessionState{Lang: s.stream.lang, Mechanism: s.mechanism, Quiet: s.inactive}
+	s.hub.mu.Lock()
+	defer s.hub.mu.Unlock()
+	st.Presence, st.Priority = string(s.presence), s.priority
+	st.Interested, st.Carbons = s.interested, s.carbons
+	for to := range s.directed {
+		st.Directed = append(st.Directed, to.String())
+	}
+	return st
+}
+
+// apply gives the session what another had. Its cursor is not running yet.
+func (s *session) apply(st sessionState) {
+	directed := make(map[xmpp.JID]struct{}, len(st.Directed))
+	for _, text := range st.Directed {
+		if to, err := xmpp.ParseJID(text); err == nil {
+			directed[to] = struct{}{}
+		}
+	}
+	s.hub.mu.Lock()
+	s.interested, s.carbons = st.Interested, st.Carbons
+	if st.Presence != "" {
+		s.presence, s.priority = []byte(st.Presence), st.Priority
+	}
+	if len(directed) > 0 {
+		s.directed = directed
+	}
+	s.hub.mu.Unlock()
+	s.stream.lang = st.Lang
+	s.cur.here = st.Presence != ""
+	s.cur.live = s.cur.here && st.Priority >= 0
+	s.cur.carbons = st.Carbons
+	s.cur.quiet.on, s.inactive = st.Quiet, st.Quiet
+}

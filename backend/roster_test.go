@@ -1,0 +1,128 @@
+package backend_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"imlb/backend"
+)
+
+// RFC 6121 §2.6: each change has the next version, which a push names; a client that
+// has the last version gets nothing, and one that has another everything.
+func TestRosterVersions(t *testing.T) {
+	c := newCluster(t, 2, nil)
+	phone, tab := c.interested(0, "alice", "phone"), c.interested(1, "alice", "tab")
+	phone.expect("from='alice@example.com/tab'")
+	tab.expect("from='alice@example.com/phone'")
+	for i, change := range []string{
+		"<iq type='set' id='c'><query xmlns='jabber:iq:roster'><item jid='bob@example.com'/></query></iq>",
+		"<presence type='subscribe' to='bob@example.com'/>",
+		"<iq type='set' id='c'><query xmlns='jabber:iq:roster'><item jid='bob@example.com' name='Bob'/></query></iq>",
+		"<presence type='subscribed' to='carol@example.com'/>",
+		"<presence type='unsubscribe' to='bob@example.com'/>",
+		"<iq type='set' id='c'><query xmlns='jabber:iq:roster'><item jid='bob@example.com' subscription='remove'/></query></iq>",
+	} {
+		phone.write(change)
+		want := []string{fmt.Sprintf("^<iq type='set' .*<query xmlns='jabber:iq:roster' ver='%d'><item [^>]*>(</item>)?</query></iq>$", i+1)}
+		tab.expect(want[0])
+		if strings.HasPrefix(change, "<iq") {
+			want = append(want, "^<iq type='result' id='c'")
+		}
+		phone.expectAll(want...)
+		for version, full := range map[int]bool{i: true, i + 1: false, 99: true} {
+			tab.write(fmt.Sprintf("<iq type='get' id='g'><query xmlns='jabber:iq:roster' ver='%d'/></iq>", version))
+			if got := tab.expect("^<iq type='result' id='g'"); strings.Contains(got, fmt.Sprintf("<query xmlns='jabber:iq:roster' ver='%d'>", i+1)) != full {
+				t.Errorf("version %d after change %d: %s", version, i+1, got)
+			}
+		}
+	}
+	if features := c.dialBound(0, "alice"); !strings.Contains(features, "<ver xmlns='urn:xmpp:features:rosterver'/>") || !strings.Contains(features, "<sub xmlns='urn:xmpp:features:pre-approval'/>") {
+		t.Errorf("features: %s", features)
+	}
+}
+
+// dialBound logs in and returns the features of the stream then.
+func (c *cluster) dialBound(node int, name string) string {
+	c.t.Helper()
+	cl := c.dial(node, leg{})
+	cl.open()
+	cl.write(auth("PLAIN", b64("\x00"+name+"\x00pencil")))
+	cl.expect("^<success ")
+	cl.scanner.Reset()
+	return cl.open()
+}
+
+// RFC 6121 §3.4: a pre-approval is seen in the roster, can be taken back, ends with the
+// item, and answers a request that comes while the user is not there.
+func TestPreApprovals(t *testing.T) {
+	c := newCluster(t, 2, nil)
+	alice, bob := c.interested(0, "alice", "phone"), c.interested(1, "bob", "desk")
+	bob.write("<presence type='subscribed' to='alice@example.com'/>")
+	bob.expect("<item jid='alice@example.com' subscription='none' approved='true'>")
+	bob.write("<presence type='subscribed' to='alice@example.com'/>") // again: nothing
+	bob.sync()
+	bob.write("<presence type='unsubscribed' to='alice@example.com'/>")
+	bob.expect("<item jid='alice@example.com' subscription='none'>")
+	alice.write("<presence type='subscribe' to='bob@example.com'/>")
+	alice.expect("ask='subscribe'")
+	bob.expect("^<presence type='subscribe' ")
+	bob.write("<presence type='unsubscribed' to='alice@example.com'/>")
+	alice.expect("^<presence type='unsubscribed' ")
+	alice.expect("<item jid='bob@example.com' subscription='none'>")
+
+	bob.write("<presence type='subscribed' to='alice@example.com'/>")
+	bob.expect("approved='true'")
+	bob.write("<iq type='set' id='r'><query xmlns='jabber:iq:roster'><item jid='alice@example.com' subscription='remove'/></query></iq>")
+	bob.expectAll("subscription='remove'", "^<iq type='result'")
+	if got := c.state("bob", "alice"); got != "nothing" {
+		t.Errorf("bob has %s", got)
+	}
+
+	bob.write("<presence type='subscribed' to='alice@example.com'/>")
+	bob.expect("approved='true'")
+	bob.close()
+	alice.write("<presence type='subscribe' to='bob@example.com'/>")
+	alice.expect("ask='subscribe'")
+	alice.expect("^<presence type='subscribed' ")
+	alice.expect("<item jid='bob@example.com' subscription='to'>")
+	if got := c.state("bob", "alice"); got != "from+approved" {
+		t.Errorf("bob has %s", got)
+	}
+}
+
+// Requests make items too, so they count, and one who asks many others fills nobody's list.
+func TestRequestsAreBounded(t *testing.T) {
+	c := newCluster(t, 1, func(o *backend.Options) { o.Limits.RosterItems = 2 })
+	c.account("dave")
+	alice := c.login(0, "alice", "phone")
+	for _, kind := range []string{"subscribe", "subscribed"} {
+		alice.write("<presence type='" + kind + "' to='" + kind + "1@example.com'/>")
+		alice.sync()
+	}
+	for _, kind := range []string{"subscribe", "subscribed"} {
+		alice.write("<presence type='" + kind + "' to='bob@example.com'/>")
+		alice.expect("^<presence [^>]*type='error'.*<resource-constraint ")
+	}
+	alice.write("<presence type='subscribe' to='subscribed1@example.com'/>") // is in the list
+	alice.sync()
+
+	bob, carol, dave := c.login(0, "bob", "desk"), c.login(0, "carol", "pad"), c.login(0, "dave", "pc")
+	long := strings.Repeat("x", 10_000)
+	bob.write("<presence type='subscribe' to='carol@example.com'><status>" + long + "</status></presence>")
+	bob.expect("^<presence [^>]*type='error'.*<policy-violation ")
+	c.setState("carol", "alice", "none")
+	for _, cl := range []*client{bob, dave} {
+		cl.write("<presence type='subscribe' to='carol@example.com'/>")
+		cl.sync()
+	}
+	c.account("eve")
+	eve := c.login(0, "eve", "e")
+	eve.write("<presence type='subscribe' to='carol@example.com'/>")
+	eve.sync()
+	if got := c.state("carol", "bob") + " " + c.state("carol", "dave") + " " + c.state("carol", "eve"); got != "none+in none+in nothing" {
+		t.Errorf("carol has %s", got)
+	}
+	carol.write("<iq type='set' id='s'><query xmlns='jabber:iq:roster'><item jid='x@example.com'/></query></iq>")
+	carol.expect("^<iq type='result'") // what others ask for takes no room
+}

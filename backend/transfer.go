@@ -1,0 +1,164 @@
+package backend
+
+import (
+	"cmp"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"imlb/backend/store"
+	"imlb/backend/xmpp"
+)
+
+// Accounts are taken out of a cluster, and brought in, as documents of XEP-0227: the
+// role and state, the keys, the contacts, the messages that wait, the archive and what userSections names.
+// What is in an archive keeps its ids, so that clients find what they have. Sessions,
+// and messages that were delivered but are not in the archive, stay behind.
+
+// The namespaces of XEP-0227, and the one of what it has no word for.
+const (
+	nsPIE      = "urn:xmpp:pie:0"
+	nsPIEScram = "urn:xmpp:pie:0#scram"
+	nsPIEMAM   = "urn:xmpp:pie:0#mam"
+	nsXInclude = "http://www.w3.org/2001/XInclude"
+	nsTransfer = "urn:imlb:transfer:0"
+)
+
+// section is a part of a user's data that is an element of its own beside others: a
+// child of <user/>. Whoever adds a table for users adds one to userSections.
+type section struct {
+	space, local string
+	// export appends the element, or nothing when the user has no such data.
+	export func(ctx context.Context, s store.Store, owner store.OwnerID, dst []byte) ([]byte, error)
+	// restore stores what an element holds, for a new account. An element that makes
+	// no sense is a *xmpp.StanzaError, and is left out.
+	restore func(ctx context.Context, s store.Store, owner store.OwnerID, e xmpp.Element) error
+}
+
+// userSections are in the order in which they are exported.
+func userSections() []section {
+	return []section{
+		{xmpp.NSMAM, "prefs", exportPrefs, restorePrefs},
+		{xmpp.NSBlocking, "blocklist", exportBlocklist, restoreBlocklist},
+		{xmpp.NSPrivate, "query", exportPrivate, restorePrivate},
+		{xmpp.NSVCard, "vCard", exportVCard, restoreVCard},
+	}
+}
+
+func exportPrefs(ctx context.Context, s store.Store, owner store.OwnerID, dst []byte) ([]byte, error) {
+	p, err := s.ArchivePrefs(ctx, owner)
+	if err != nil || p.Default == store.ArchiveAlways && len(p.Always)+len(p.Never) == 0 {
+		return dst, err
+	}
+	return appendArchivePrefs(dst, p), nil
+}
+
+func restorePrefs(ctx context.Context, s store.Store, owner store.OwnerID, e xmpp.Element) error {
+	p, err := readArchivePrefs(e)
+	if err != nil {
+		return err
+	}
+	return s.SetArchivePrefs(ctx, owner, p)
+}
+
+// appendStanding appends an account's role and state. They are not among userSections,
+// since an account that is replaced leaves its own to one whose document has none.
+func appendStanding(dst []byte, role store.Role, state store.AccountState) []byte {
+	dst = appendAttr(append(dst, "<account xmlns='"+nsTransfer+"'"...), "role", role.String())
+	if state.Suspended {
+		dst = appendAttr(dst, "suspended", "true")
+	}
+	if state.Reason != "" {
+		dst = appendAttr(dst, "reason", state.Reason)
+	}
+	if !state.Until.IsZero() {
+		dst = appendAttr(dst, "until", state.Until.UTC().Format(stampTemplate))
+	}
+	return append(dst, "/>"...)
+}
+
+// readStanding reads an <account/>. What it does not say is as for a new account.
+func readStanding(e xmpp.Element) (role store.Role, state store.AccountState, err error) {
+	if word, ok := e.Attr("role"); ok {
+		if role, err = store.ParseRole(word); err != nil {
+			return role, state, err
+		}
+	}
+	suspended, _ := e.Attr("suspended")
+	if state.Suspended, err = strconv.ParseBool(cmp.Or(suspended, "false")); err != nil {
+		return role, state, fmt.Errorf("suspended is %q, not true or false", suspended)
+	}
+	if until, ok := e.Attr("until"); ok {
+		if state.Until, err = time.Parse(time.RFC3339, until); err != nil {
+			return role, state, fmt.Errorf("until is %q, not a time", until)
+		}
+	}
+	state.Reason, _ = e.Attr("reason")
+	return role, state, nil
+}
+
+// appendCredential appends keys (XEP-0227 §4.3).
+func appendCredential(dst []byte, c store.Credential) []byte {
+	dst = appendAttr(append(dst, "<scram-credentials xmlns='"+nsPIEScram+"'"...), "mechanism", c.Mechanism)
+	dst = append(dst, "><iter-count>"...)
+	dst = strconv.AppendInt(dst, int64(c.Iterations), 10)
+	dst = append(dst, "</iter-count><salt>"...)
+	dst = base64.StdEncoding.AppendEncode(dst, c.Salt)
+	dst = append(dst, "</salt><server-key>"...)
+	dst = base64.StdEncoding.AppendEncode(dst, c.ServerKey)
+	dst = append(dst, "</server-key><stored-key>"...)
+	dst = base64.StdEncoding.AppendEncode(dst, c.StoredKey)
+	return append(dst, "</stored-key></scram-credentials>"...)
+}
+
+// readCredential reads a <scram-credentials/>.
+func readCredential(e xmpp.Element) (c store.Credential, err error) {
+	c.Mechanism, _ = e.Attr("mechanism")
+	text := func(name string) string {
+		child, _ := e.Child(nsPIEScram, name)
+		return child.Text()
+	}
+	key := func(name string) []byte {
+		b, wrong := base64.StdEncoding.DecodeString(text(name))
+		if wrong != nil || len(b) == 0 {
+			err = errors.Join(err, fmt.Errorf("%s is not base64", name))
+		}
+		return b
+	}
+	c.Salt, c.ServerKey, c.StoredKey = key("salt"), key("server-key"), key("stored-key")
+	iterations, wrong := strconv.ParseInt(text("iter-count"), 10, 32)
+	if wrong != nil || iterations <= 0 || c.Mechanism == "" {
+		err = errors.Join(err, errors.New("mechanism and iterations are not what they should be"))
+	}
+	c.Iterations = int(iterations)
+	return c, err
+}
+
+// readContact reads an <item/> of a roster (RFC 6121 §2.1.2).
+func readContact(e xmpp.Element) (it store.RosterItem, err error) {
+	address, _ := e.Attr("jid")
+	jid, err := xmpp.ParseJID(address)
+	if err != nil {
+		return it, err
+	}
+	it = store.RosterItem{Contact: jid.Bare().String(), InRoster: true}
+	it.Name, _ = e.Attr("name")
+	ask, _ := e.Attr("ask")
+	approved, _ := e.Attr("approved")
+	it.Ask = ask == presenceSubscribe
+	it.Approved = approved == "true" || approved == "1"
+	for _, s := range []store.Subscription{store.SubscriptionTo, store.SubscriptionFrom, store.SubscriptionBoth} {
+		if text, _ := e.Attr("subscription"); text == subscriptionText(s) {
+			it.Subscription = s
+		}
+	}
+	for child := range e.Children() {
+		if child.Is(xmpp.NSRoster, "group") {
+			it.Groups = append(it.Groups, child.Text())
+		}
+	}
+	return it, nil
+}

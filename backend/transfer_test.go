@@ -1,0 +1,396 @@
+package backend_test
+
+import (
+	"bytes"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"imlb/backend"
+	"imlb/backend/store"
+	"imlb/backend/store/storetest"
+)
+
+// export returns a user's document, which must be well-formed.
+func export(t *testing.T, s store.Store, user string) string {
+	t.Helper()
+	var out bytes.Buffer
+	if err := backend.ExportUser(t.Context(), s, user, &out); err != nil {
+		t.Fatal(err)
+	}
+	for dec := xml.NewDecoder(bytes.NewReader(out.Bytes())); ; {
+		if _, err := dec.Token(); errors.Is(err, io.EOF) {
+			return out.String()
+		} else if err != nil {
+			t.Fatalf("%v in\n%s", err, out.String())
+		}
+	}
+}
+
+func importInto(t *testing.T, s store.Store, document string, replace bool) backend.Imported {
+	t.Helper()
+	done, err := backend.ImportUsers(t.Context(), s, strings.NewReader(document), backend.ImportOptions{Domain: domain, Replace: replace})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return done
+}
+
+// fullAccount is a store in which alice has something of everything.
+func fullAccount(t *testing.T) store.Store {
+	t.Helper()
+	s := storetest.NewMemory()
+	creds, err := credentials()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := s.CreateAccount(t.Context(), "alice@example.com", creds)
+	check := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	check(err)
+	check(s.SetRole(t.Context(), a.User, store.RoleModerator))
+	check(s.SetState(t.Context(), a.User, store.AccountState{
+		Suspended: true, Reason: "spam & <lies>'", Until: time.Date(2099, 1, 31, 12, 0, 0, 123_000_000, time.UTC),
+	}))
+	check(s.RestoreRoster(t.Context(), a.Owner, []store.RosterItem{
+		{Contact: "bob@example.com", Name: "Bob <&'>", Groups: []string{"a", "b & c"}, Subscription: store.SubscriptionBoth, InRoster: true},
+		{Contact: "carol@example.com", Subscription: store.SubscriptionTo, Ask: true, Approved: true, InRoster: true, PendingIn: []byte("<presence type='subscribe' from='carol@example.com'><nick xmlns='http://jabber.org/protocol/nick'>C</nick></presence>")},
+		{Contact: "dave@example.net", PendingIn: []byte("<presence from='dave@example.net' type='subscribe'/>")},
+	}, 42))
+	check(s.SetArchivePrefs(t.Context(), a.Owner, store.ArchivePrefs{Default: store.ArchiveRoster, Always: []string{"x@y/O'z"}, Never: []string{"n@y"}}))
+	_, err = s.UpdateBlocklist(t.Context(), a.Owner, func([]string) []string { return []string{"example.net", "n@y/O'z"} })
+	check(err)
+	check(s.SetPrivateXML(t.Context(), a.Owner, []store.PrivateXML{
+		{Space: "storage:bookmarks", XML: []byte("<storage xmlns='storage:bookmarks'><p:x xmlns:p='urn:p'/></storage>")},
+		{Space: "urn:x", XML: []byte("<x xmlns='urn:x'>1 &amp; 2</x>")},
+	}, store.Quota{}))
+	check(s.SetVCard(t.Context(), a.Owner, []byte("<vCard xmlns='vcard-temp'><FN>Alice</FN></vCard>")))
+	at := time.Date(2024, 2, 29, 23, 59, 59, 123_000_000, time.UTC)
+	message := func(from, to, inside string) []byte {
+		return fmt.Appendf(nil, `<message from="%s" to='%s' type="chat">%s</message>`, from, to, inside)
+	}
+	var entries []store.Entry
+	for i, e := range []store.Entry{
+		{Peer: "bob@example.com", Stanza: message("bob@example.com/x", "alice@example.com", "<body>1 &lt;é🙂&gt;</body>")},
+		{Peer: "bob@example.com", Sent: true, Resource: "phone", Stanza: message("alice@example.com/phone", "bob@example.com", "<body><![CDATA[<2>]]></body>")},
+		{Peer: "alice@example.com", Sent: true, Hidden: true, Resource: "phone", Stanza: message("alice@example.com/phone", "alice@example.com", "<body>3</body>")},
+		{Peer: "alice@example.com", Stanza: message("alice@example.com/phone", "alice@example.com", "<body>3</body>")},
+		{Peer: "bob@example.com", Hidden: true, Stanza: message("bob@example.com/x", "alice@example.com/phone", "<body>5, delivered</body>")},
+		{Peer: "bob@example.com", Stanza: message("bob@example.com/x", "alice@example.com", "<p:x xmlns:p='urn:p' p:y='z'><q xmlns='urn:q'/></p:x>")},
+		{Peer: "bob@example.com", Hidden: true, Stanza: message("bob@example.com/x", "alice@example.com", "<body>7, waits</body><no-permanent-store xmlns='urn:xmpp:hints'/>")},
+		{Peer: "bob@example.com", Stanza: message("bob@example.com/x", "alice@example.com", "<body>8</body>")},
+		{Peer: "bob@example.com", Sent: true, Stanza: []byte("<message from='alice@example.com' to='bob@example.com' id='x'/>")},
+	} {
+		e.Seq, e.Time = uint64(i)+11, at.Add(time.Duration(i)*time.Minute)
+		entries = append(entries, e)
+	}
+	check(s.RestoreEntries(t.Context(), a.Owner, entries))
+	check(s.RestoreSpan(t.Context(), a.Owner, 11, 21, 15)) // the last one was removed
+	return s
+}
+
+func TestTransferRoundTrip(t *testing.T) {
+	first := fullAccount(t)
+	document := export(t, first, "alice@example.com")
+	second := storetest.NewMemory()
+	if _, err := second.CreateAccount(t.Context(), "bob@example.com", nil); err != nil {
+		t.Fatal(err)
+	}
+	done := importInto(t, second, document, false)
+	if len(done.LeftOut) > 0 || !reflect.DeepEqual(done.Users, []string{"alice@example.com"}) {
+		t.Errorf("imported %+v", done)
+	}
+	if again := export(t, second, "alice@example.com"); again != document {
+		t.Errorf("exported again:\n%s\nat first:\n%s", again, document)
+	}
+	sameAccount(t, first, second)
+
+	// What is there is not touched, unless that is asked for; then the result is the same.
+	_, err := backend.ImportUsers(t.Context(), second, strings.NewReader(document), backend.ImportOptions{Domain: domain})
+	if !errors.Is(err, store.ErrExists) {
+		t.Errorf("importing again: %v", err)
+	}
+	importInto(t, second, document, true)
+	sameAccount(t, first, second)
+	if all, err := second.ListAccounts(t.Context(), "", 10); err != nil || len(all) != 2 {
+		t.Errorf("accounts: %v, %v", all, err)
+	}
+}
+
+// sameAccount compares alice in two stores. What was delivered and is not in the archive
+// stays behind.
+func sameAccount(t *testing.T, first, second store.Store) {
+	t.Helper()
+	var all [2][]any
+	for i, s := range []store.Store{first, second} {
+		note := func(values ...any) {
+			if err, _ := values[len(values)-1].(error); err != nil {
+				t.Fatal(err)
+			}
+			all[i] = append(all[i], values...)
+		}
+		a, err := s.Account(t.Context(), "alice@example.com")
+		note(a.Role, a.State, err)
+		items, version, err := s.Roster(t.Context(), a.Owner)
+		for i := range items {
+			items[i].Version = 0
+		}
+		note(items, version, err)
+		creds, err := s.Credentials(t.Context(), a.User)
+		note(creds, err)
+		prefs, err := s.ArchivePrefs(t.Context(), a.Owner)
+		note(prefs, err)
+		blocked, err := s.Blocklist(t.Context(), a.Owner)
+		note(blocked.Addresses, err)
+		private, err := s.PrivateXML(t.Context(), a.Owner)
+		note(private, err)
+		vcard, err := s.VCard(t.Context(), a.Owner)
+		note(vcard, err)
+		head, delivered, err := s.Head(t.Context(), a.Owner)
+		note(head, delivered, err)
+		span, _, err := s.Span(t.Context(), a.Owner)
+		note(span, err)
+		entries, err := s.Read(t.Context(), a.Owner, 0, 100)
+		note(err)
+		for _, e := range entries {
+			if !e.Hidden || e.Seq > delivered {
+				note(e, nil)
+			}
+		}
+	}
+	if !reflect.DeepEqual(all[0], all[1]) {
+		t.Errorf("the accounts differ:\n%+v\n%+v", all[0], all[1])
+	}
+}
+
+// An account that replaces another one has the role and the state of its document, or
+// those of the other one if there are none in the document.
+func TestReplacedStanding(t *testing.T) {
+	suspended := store.AccountState{Suspended: true, Reason: "spam"}
+	for _, tt := range []struct {
+		name, account string
+		role          store.Role
+		state         store.AccountState
+	}{
+		{"none", "", store.RoleAdmin, suspended},
+		{"one that says nothing", "<account xmlns='urn:imlb:transfer:0'/>", store.RoleUser, store.AccountState{}},
+		{"a role", "<account xmlns='urn:imlb:transfer:0' role='moderator'/>", store.RoleModerator, store.AccountState{}},
+		{
+			"a state", "<account xmlns='urn:imlb:transfer:0' role='user' suspended='true' until='2099-01-31T12:00:00Z'/>",
+			store.RoleUser, store.AccountState{Suspended: true, Until: time.Date(2099, 1, 31, 12, 0, 0, 0, time.UTC)},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := newCluster(t, 0, nil)
+			c.suspend("bob", suspended)
+			if err := c.store.SetRole(t.Context(), "bob@example.com", store.RoleAdmin); err != nil {
+				t.Fatal(err)
+			}
+			done := importInto(t, c.store, "<server-data xmlns='urn:xmpp:pie:0'><host jid='example.com'><user name='bob'>"+tt.account+"</user></host></server-data>", true)
+			if len(done.LeftOut) > 0 {
+				t.Errorf("left out: %q", done.LeftOut)
+			}
+			a, err := c.store.Account(t.Context(), "bob@example.com")
+			if err != nil || a.Role != tt.role || a.State != tt.state {
+				t.Errorf("got %v, %+v, %v", a.Role, a.State, err)
+			}
+		})
+	}
+}
+
+// Sessions of an account that was replaced end on all nodes, although no node was told.
+func TestReplacementEndsSessions(t *testing.T) {
+	c := newCluster(t, 2, quickly)
+	alice, bob := c.online(1, "alice", "phone"), c.online(0, "bob", "desk")
+	importInto(t, c.store, export(t, c.store, "alice@example.com"), true)
+	alice.end("not-authorized")
+	bob.sync()
+	c.eventually("the log line", func() bool { return strings.Contains(c.nodes[1].log.String(), "reason=account-gone") })
+	c.online(1, "alice", "phone").sync()
+}
+
+func TestExportOfNobody(t *testing.T) {
+	var out bytes.Buffer
+	err := backend.ExportUser(t.Context(), storetest.NewMemory(), "alice@example.com", &out)
+	if !errors.Is(err, store.ErrNotFound) || out.Len() > 0 {
+		t.Errorf("%v, %q", err, out.String())
+	}
+}
+
+// foreign is what another server may write: prefixes that are declared around, words
+// that we do not know, ids that are no numbers, and messages to be delivered of which
+// some are in the archive.
+const foreign = `<?xml version='1.0' encoding='UTF-8'?>
+<server-data xmlns='urn:xmpp:pie:0' xmlns:e='urn:e'>
+ <!-- by hand -->
+ <host jid='example.com'>
+  <user name='Juliet' password='R0m30'>
+   <offline-messages>
+    <message xmlns='jabber:client' from='romeo@example.net/orchard' to='juliet@example.com' id='a1'><body>2</body><delay xmlns='urn:xmpp:delay' from='example.com' stamp='2010-07-10T23:09:00Z'>Offline Storage</delay></message>
+    <message xmlns='jabber:client' from='romeo@example.net/orchard' to='juliet@example.com'><body>3</body><stanza-id xmlns='urn:xmpp:sid:0' by='juliet@example.com' id='x-3'/></message>
+    <message xmlns='jabber:client' from='romeo@example.net/orchard' to='juliet@example.com'><body>4</body></message>
+   </offline-messages>
+   <query xmlns='jabber:iq:roster' ver='opaque'><item jid='Romeo@example.net' subscription='both'><group>Friends</group></item><item jid='@'/></query>
+   <presence xmlns='jabber:client' type='subscribe' from='mercutio@example.net/x'/>
+   <vcard:unknown xmlns:vcard='urn:vcard'/>
+   <archive xmlns='urn:xmpp:pie:0#mam'>
+    <result xmlns='urn:xmpp:mam:2' id='x-1'><forwarded xmlns='urn:xmpp:forward:0'><delay xmlns='urn:xmpp:delay' stamp='2010-07-10T23:08:25Z'/>
+     <message xmlns='jabber:client' from='juliet@example.com/balcony' to='romeo@example.net'><body>1</body><e:x>1</e:x></message></forwarded></result>
+    <result xmlns='urn:xmpp:mam:2' id='x-2'><forwarded xmlns='urn:xmpp:forward:0'><delay xmlns='urn:xmpp:delay' stamp='2010-07-10T23:09:00Z'/>
+     <message xmlns='jabber:client' from='romeo@example.net/orchard' to='juliet@example.com' id='a1'><body>2</body></message></forwarded></result>
+    <result xmlns='urn:xmpp:mam:2' id='x-3'><forwarded xmlns='urn:xmpp:forward:0'><delay xmlns='urn:xmpp:delay' stamp='2010-07-10T23:10:00Z'/>
+     <message xmlns='jabber:client' from='romeo@example.net/orchard' to='juliet@example.com'><body>3</body></message></forwarded></result>
+    <result xmlns='urn:xmpp:mam:2' id='x-4'><forwarded xmlns='urn:xmpp:forward:0'>
+     <message xmlns='jabber:client' from='@' to='juliet@example.com'><body>nobody</body></message></forwarded></result>
+    <result xmlns='urn:xmpp:mam:2' id='x-5'><forwarded xmlns='urn:xmpp:forward:0'>
+     <message xmlns='jabber:client' from='romeo@example.net'><!-- a comment --></message></forwarded></result>
+   </archive>
+  </user>
+  <user name=''/>
+ </host>
+ <host jid='example.org'><user name='x'/></host>
+</server-data>`
+
+func TestImportFromElsewhere(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	done := importInto(t, c.store, foreign, false)
+	if !reflect.DeepEqual(done.Users, []string{"juliet@example.com"}) {
+		t.Errorf("users: %v", done.Users)
+	}
+	for _, want := range []string{
+		"contact", "unknown", "message x-4 .*malformed address", "no XMPP stream may have this element: <message/>", `user "" has a name`, "host example.org",
+	} {
+		if !regexp.MustCompile(want).MatchString(strings.Join(done.LeftOut, "\n")) {
+			t.Errorf("nothing is said of %s: %q", want, done.LeftOut)
+		}
+	}
+	if len(done.LeftOut) != 6 {
+		t.Errorf("left out: %q", done.LeftOut)
+	}
+	var bodies []string
+	for _, e := range c.timeline("juliet") {
+		bodies = append(bodies, between(string(e.Stanza), "<body>", "</body>"))
+	}
+	if got := strings.Join(bodies, " "); got != "1 2 3 4" {
+		t.Errorf("entries: %s", got)
+	}
+	first := c.timeline("juliet")[0]
+	if !first.Sent || first.Resource != "balcony" || first.Peer != "romeo@example.net" || !strings.Contains(string(first.Stanza), "xmlns:e='urn:e'") {
+		t.Errorf("the first entry is %+v", first)
+	}
+	if head, delivered := c.head("juliet"); head != 4 || delivered != 1 {
+		t.Errorf("head %d, delivered %d", head, delivered)
+	}
+	a, err := c.store.Account(t.Context(), "juliet@example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	items, version, err := c.store.Roster(t.Context(), a.Owner)
+	if err != nil || len(items) != 2 || version != 2 || items[1].Contact != "romeo@example.net" || len(items[0].PendingIn) == 0 {
+		t.Errorf("roster %d: %+v, %v", version, items, err)
+	}
+	if creds, err := c.store.Credentials(t.Context(), a.User); err != nil || len(creds) != 3 {
+		t.Errorf("keys: %v, %v", creds, err)
+	}
+}
+
+func TestImportIncludes(t *testing.T) {
+	files := fstest.MapFS{
+		"example.com.xml":        {Data: []byte("<host xmlns='urn:xmpp:pie:0' xmlns:xi='http://www.w3.org/2001/XInclude' jid='example.com'><xi:include href='example.com/juliet.xml'/></host>")},
+		"example.com/juliet.xml": {Data: []byte("<user xmlns='urn:xmpp:pie:0' name='juliet'><include xmlns='http://www.w3.org/2001/XInclude' href='roster.xml'/></user>")},
+		"roster.xml":             {Data: []byte("<query xmlns='jabber:iq:roster'><item jid='romeo@example.net'/></query>")},
+		"loop.xml":               {Data: []byte("<host xmlns='urn:xmpp:pie:0' jid='example.com'><include xmlns='http://www.w3.org/2001/XInclude' href='loop.xml'/></host>")},
+	}
+	load := func(name string, open func(string) (io.ReadCloser, error)) (store.Store, error) {
+		s := storetest.NewMemory()
+		root := "<server-data xmlns='urn:xmpp:pie:0'><include xmlns='http://www.w3.org/2001/XInclude' href='" + name + "'/></server-data>"
+		_, err := backend.ImportUsers(t.Context(), s, strings.NewReader(root), backend.ImportOptions{Domain: domain, Open: open})
+		return s, err
+	}
+	open := func(name string) (io.ReadCloser, error) { return files.Open(name) }
+	s, err := load("example.com.xml", open)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := s.Account(t.Context(), "juliet@example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if items, _, err := s.Roster(t.Context(), a.Owner); err != nil || len(items) != 1 {
+		t.Errorf("roster: %v, %v", items, err)
+	}
+	if _, err := load("loop.xml", open); err != nil {
+		t.Errorf("a file that includes itself: %v", err)
+	}
+	if _, err := load("missing.xml", open); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a missing file: %v", err)
+	}
+	if _, err := load("example.com.xml", nil); err == nil {
+		t.Error("a file is included where none is to be")
+	}
+}
+
+// A document that breaks off, or makes no sense, leaves nothing behind.
+func TestImportErrors(t *testing.T) {
+	whole := export(t, fullAccount(t), "alice@example.com")
+	for name, document := range map[string]string{
+		"empty":           "",
+		"another root":    "<server-data/>",
+		"a doctype":       "<!DOCTYPE x><server-data xmlns='urn:xmpp:pie:0'/>",
+		"cut off":         whole[:len(whole)/2],
+		"cut off late":    whole[:strings.Index(whole, "</archive>")],
+		"wrong order":     strings.Replace(whole, "id='12'", "id='99'", 1),
+		"no number":       strings.Replace(whole, "id='12'", "id='x'", 1),
+		"wrong span":      strings.Replace(whole, "head='21'", "head='-1'", 1),
+		"a large thing":   strings.Replace(whole, "<archive", "<query xmlns='jabber:iq:private'><x/></query><query xmlns='jabber:iq:roster'>"+strings.Repeat(" ", 5<<20)+"</query><archive", 1),
+		"a late span":     strings.Replace(whole, "</archive>", "</archive><timeline xmlns='urn:imlb:transfer:0' first='1' head='1' delivered='1'/>", 1),
+		"a wrong role":    strings.Replace(whole, "role='moderator'", "role='king'", 1),
+		"a wrong state":   strings.Replace(whole, "suspended='true'", "suspended='perhaps'", 1),
+		"a wrong end":     strings.Replace(whole, "until='2099", "until='soon", 1),
+		"not well-formed": strings.Replace(whole, "</host>", "</hots>", 1),
+	} {
+		s := storetest.NewMemory()
+		_, err := backend.ImportUsers(t.Context(), s, strings.NewReader(document), backend.ImportOptions{Domain: domain})
+		all, listErr := s.ListAccounts(t.Context(), "", 10)
+		if name == "not well-formed" { // after the user, who was complete
+			all = nil
+		}
+		if err == nil || listErr != nil || len(all) > 0 {
+			t.Errorf("%s: %v; accounts: %v, %v", name, err, all, listErr)
+		}
+	}
+}
+
+// FuzzImport reads anything. What it takes it must be able to write, and to read again.
+func FuzzImport(f *testing.F) {
+	f.Add(foreign)
+	f.Add("<server-data xmlns='urn:xmpp:pie:0'><host jid='example.com'><user name='a'><timeline xmlns='urn:imlb:transfer:0' first='2' head='9' delivered='3'/><account xmlns='urn:imlb:transfer:0' role='admin' suspended='1' until='2099-01-31T12:00:00Z' reason='x'/>" +
+		"<offline-messages><message xmlns='jabber:client' from='b@c'><hidden xmlns='urn:imlb:transfer:0'/><stanza-id xmlns='urn:xmpp:sid:0' by='a@example.com' id='4'/></message></offline-messages>" +
+		"<prefs xmlns='urn:xmpp:mam:2' default='never'/><scram-credentials xmlns='urn:xmpp:pie:0#scram' mechanism='SCRAM-SHA-1'><iter-count>1</iter-count></scram-credentials></user></host></server-data>")
+	f.Fuzz(func(t *testing.T, document string) {
+		s := storetest.NewMemory()
+		done, err := backend.ImportUsers(t.Context(), s, strings.NewReader(document), backend.ImportOptions{Domain: domain, Replace: true, ScramIterations: 1})
+		if err != nil {
+			return
+		}
+		for _, user := range done.Users {
+			whole := export(t, s, user)
+			importInto(t, s, whole, true)
+			if again := export(t, s, user); again != whole {
+				t.Errorf("exported again:\n%s\nat first:\n%s", again, whole)
+			}
+		}
+	})
+}
