@@ -313,7 +313,7 @@ func endpoint(entry *api.ServiceEntry) Endpoint {
 	if host == "" && entry.Node != nil {
 		host = entry.Node.Address
 	}
-	draining, _ := strconv.ParseBool(service.Meta["drain"])
+	draining, _ := strconv.ParseBool(service.Meta[metaDrain])
 	capacity, _ := strconv.Atoi(service.Meta["capacity"])
 	return Endpoint{
 		Name:     cmp.Or(service.Meta["name"], service.ID),
@@ -324,8 +324,16 @@ func endpoint(entry *api.ServiceEntry) Endpoint {
 		Capacity: capacity,
 		Draining: draining || status == api.HealthMaint,
 		Healthy:  status != api.HealthCritical,
-		Meta:     maps.Clone(service.Meta),
+		Meta:     stableMeta(service.Meta),
 	}
+}
+
+// stableMeta is the meta without what changes all the time, of which the node itself
+// is asked: an instance is not another one because it has one session more.
+func stableMeta(meta map[string]string) map[string]string {
+	stable := maps.Clone(meta)
+	delete(stable, metaSessions)
+	return stable
 }
 
 func instanceWeight(service *api.AgentService) float64 {

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -234,6 +235,21 @@ func TestConsulFollowsTheService(t *testing.T) {
 	agent.wantAsked(t, "", "10", "11")
 }
 
+// That a node has one session more is no news of the service.
+func TestConsulPassesOverSessions(t *testing.T) {
+	agent := newConsul(t)
+	agent.entries = []*api.ServiceEntry{instance("a", "passing", "sessions=1", "version=7")}
+	_, published := source(t, agent, health.ConsulOptions{})
+	if list := <-published; len(list) != 1 || len(list[0].Meta) != 1 || list[0].Meta["version"] != "7" {
+		t.Errorf("published: %+v", list)
+	}
+	agent.set(func() {
+		agent.index, agent.entries = 11, []*api.ServiceEntry{instance("a", "passing", "sessions=2", "version=7")}
+	})
+	agent.set(func() { agent.index, agent.entries = 12, append(agent.entries, instance("b", "passing")) })
+	wantNext(t, published, "a b")
+}
+
 func TestConsulReadsInstances(t *testing.T) {
 	agent := newConsul(t)
 	elsewhere := instance("id-1", "passing")
@@ -406,6 +422,52 @@ func TestRegistration(t *testing.T) {
 	}
 	if len(agent.services) != 0 {
 		t.Errorf("left registered: %v", agent.services)
+	}
+}
+
+// What a node says of itself is in its meta: that it drains at once, how many sessions
+// it has every now and then.
+func TestRegistrationFollowsTheNode(t *testing.T) {
+	agent := newConsul(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error)
+	var sessions atomic.Int64
+	var draining atomic.Bool
+	register := func(every time.Duration) {
+		done <- health.Register(ctx, health.ConsulAgent{Address: agent.URL}, health.Registration{
+			Service: "chat", Name: "node-1", Addr: "127.0.0.1:5222", Admin: "127.0.0.1:8080",
+			Verify: 5 * time.Millisecond, SessionsEvery: every,
+			Load: func() health.Load {
+				return health.Load{Sessions: int(sessions.Load()), Draining: draining.Load()}
+			},
+		}, slog.New(slog.DiscardHandler))
+	}
+	says := func(sessions, drain string) func() bool {
+		return func() bool {
+			meta := agent.services["chat-node-1"].Meta
+			return meta["sessions"] == sessions && meta["drain"] == drain && meta["name"] == "node-1"
+		}
+	}
+	sessions.Store(3)
+	go register(20 * time.Millisecond)
+	agent.until(t, "it registers its state", says("3", "false"))
+	sessions.Store(4)
+	agent.until(t, "it registers its sessions", says("4", "false"))
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel = context.WithCancel(t.Context())
+	defer cancel()
+	go register(time.Hour)
+	agent.until(t, "it registers again", says("4", "false"))
+	sessions.Store(5) // can wait, but does not have to wait longer than the drain
+	draining.Store(true)
+	agent.until(t, "it registers that it drains", says("5", "true"))
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
 	}
 }
 

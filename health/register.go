@@ -31,6 +31,12 @@ type Registration struct {
 	Zone string
 	// Capacity is the most sessions that it wants; 0 for no limit.
 	Capacity int
+	// Load, if set, is asked what the node says of itself: it goes into the meta,
+	// whether the node drains at the next look (see Verify), how many sessions it has
+	// at most every SessionsEvery.
+	Load func() Load
+	// SessionsEvery is 10 s when 0.
+	SessionsEvery time.Duration
 	// Tags and Meta are added as they are.
 	Tags []string
 	Meta map[string]string
@@ -44,6 +50,12 @@ type Registration struct {
 	// Verify lies between looks whether the agent still has the registration; 2 s
 	// when 0.
 	Verify time.Duration
+}
+
+// Load is what changes of a node while it is registered.
+type Load struct {
+	Sessions int
+	Draining bool
 }
 
 // Register keeps a node registered until ctx is done, and deregisters it then: it
@@ -60,7 +72,7 @@ func Register(ctx context.Context, agent ConsulAgent, r Registration, log *slog.
 		return err
 	}
 	defer closeIdle()
-	k := &keeper{agent: client.Agent(), service: service, log: log.With("service", r.Service, "node", r.Name)}
+	k := &keeper{agent: client.Agent(), settings: r, service: service, log: log.With("service", r.Service, "node", r.Name)}
 	k.keep(ctx, cmp.Or(r.Verify, 2*time.Second))
 	return k.deregister(ctx)
 }
@@ -117,11 +129,44 @@ func (r Registration) meta() map[string]string {
 
 // keeper holds one registration.
 type keeper struct {
-	agent   *api.Agent
-	service *api.AgentServiceRegistration
-	log     *slog.Logger
-	failing bool
+	agent    *api.Agent
+	settings Registration
+	service  *api.AgentServiceRegistration
+	log      *slog.Logger
+	failing  bool
+	load     Load      // that is registered
+	at       time.Time // when it was
 }
+
+// stale tells whether the node says something else than what is registered.
+func (k *keeper) stale(now Load) bool {
+	return now.Draining != k.load.Draining ||
+		now.Sessions != k.load.Sessions && time.Since(k.at) >= cmp.Or(k.settings.SessionsEvery, 10*time.Second)
+}
+
+// now asks the node for its load.
+func (k *keeper) now() Load {
+	if k.settings.Load == nil {
+		return Load{}
+	}
+	return k.settings.Load()
+}
+
+// describe puts a load into what is registered.
+func (k *keeper) describe(l Load) {
+	if k.settings.Load == nil {
+		return
+	}
+	meta := maps.Clone(k.service.Meta)
+	meta[metaSessions], meta[metaDrain] = strconv.Itoa(l.Sessions), strconv.FormatBool(l.Draining)
+	k.service.Meta = meta
+}
+
+// The keys of what changes in the meta.
+const (
+	metaSessions = "sessions"
+	metaDrain    = "drain"
+)
 
 // keep registers, and looks every now and then whether that still holds.
 func (k *keeper) keep(ctx context.Context, verify time.Duration) {
@@ -152,7 +197,8 @@ const callTimeout = 5 * time.Second
 func (k *keeper) assure(ctx context.Context, missing bool) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	if !missing {
+	load := k.now()
+	if !missing && !k.stale(load) {
 		_, _, err := k.agent.Service(k.service.ID, (&api.QueryOptions{}).WithContext(ctx))
 		if err == nil {
 			return nil
@@ -162,11 +208,17 @@ func (k *keeper) assure(ctx context.Context, missing bool) error {
 		}
 		k.log.Warn("consul agent has lost the registration")
 	}
+	k.describe(load)
 	options := api.ServiceRegisterOpts{ReplaceExistingChecks: true}.WithContext(ctx)
 	if err := k.agent.ServiceRegisterOpts(k.service, options); err != nil {
 		return fmt.Errorf("register: %w", err)
 	}
-	k.log.Info("registered with consul", "id", k.service.ID, "addr", net.JoinHostPort(k.service.Address, strconv.Itoa(k.service.Port)))
+	level := slog.LevelDebug // the load is registered anew often
+	if k.at.IsZero() || missing {
+		level = slog.LevelInfo
+	}
+	k.load, k.at = load, time.Now()
+	k.log.Log(ctx, level, "registered with consul", "id", k.service.ID, "addr", net.JoinHostPort(k.service.Address, strconv.Itoa(k.service.Port)))
 	return nil
 }
 
