@@ -6,10 +6,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -17,13 +17,7 @@ import (
 // complete fills in what by default follows from other parts of the document.
 func (p *Proxy) complete(local Local) {
 	for i := range p.Listeners {
-		l := &p.Listeners[i]
-		if l.Name == "" {
-			l.Name = string(l.Protocol)
-		}
-		if l.Pool == "" && len(p.Pools) == 1 {
-			l.Pool = slices.Collect(maps.Keys(p.Pools))[0]
-		}
+		p.Listeners[i].complete(p.Pools)
 	}
 	for name, pool := range p.Pools {
 		if pool.Consul != nil && pool.Consul.Service == "" {
@@ -33,7 +27,7 @@ func (p *Proxy) complete(local Local) {
 			pool.Checks = []Check{{Type: CheckTCP}}
 		}
 		for i := range pool.Checks {
-			pool.Checks[i].complete(p.Domains)
+			pool.Checks[i].complete(p.Domains, pool.ProxyProtocol)
 		}
 		p.Pools[name] = pool
 	}
@@ -42,10 +36,10 @@ func (p *Proxy) complete(local Local) {
 	}
 }
 
-// complete fills in what follows from the check's type.
-func (c *Check) complete(domains []string) {
+// complete fills in what follows from the check's type and its pool.
+func (c *Check) complete(domains []string, header HeaderVersion) {
 	if c.ProxyHeader == nil && c.Type.takes("proxy_header") {
-		c.ProxyHeader = new(c.Type == CheckTCP || c.Type == CheckXMPP)
+		c.ProxyHeader = new((c.Type == CheckTCP || c.Type == CheckXMPP) && header != HeaderNone)
 	}
 	if c.Verify == nil && c.Type.takes("verify") {
 		c.Verify = new(true)
@@ -64,53 +58,15 @@ func (p *Proxy) check(d *decoder) {
 	for name, pool := range p.Pools {
 		p.checkPool(d, join("pools", name), pool)
 	}
-	if len(p.SASL.Mechanisms) == 0 {
+	if _, given := d.places["sasl.mechanisms"]; given && len(p.SASL.Mechanisms) == 0 {
 		d.refuse("sasl.mechanisms", "is empty, so that nobody could log in; leave the key out for the default")
 	}
-	if p.Limits.MaxStanzaBeforeLogin > p.Limits.MaxStanza {
-		d.refuse("limits.max_stanza_before_login", "%v is more than max_stanza, %v", p.Limits.MaxStanzaBeforeLogin, p.Limits.MaxStanza)
-	}
+	p.Limits.check(d, p.Timeouts.Identify)
+	p.Secrets.check(d, p.Consul)
 	if _, given := d.places["placement.park"]; given && p.Placement.Park > p.Timeouts.Identify {
 		d.refuse("placement.park", "%v is more than timeouts.identify, %v, after which a login is over", p.Placement.Park, p.Timeouts.Identify)
 	}
 	p.Consul.check(d)
-}
-
-func (p *Proxy) checkListeners(d *decoder) {
-	names, ports := map[string]int{}, map[string]int{}
-	for i, l := range p.Listeners {
-		at := fmt.Sprintf("listeners[%d]", i)
-		if first, ok := names[l.Name]; ok && l.Name != "" {
-			d.refuse(at+".name", "%q is the name of listeners[%d] already; give each a name of its own", l.Name, first)
-		} else {
-			names[l.Name] = i
-		}
-		port := l.Protocol.network() + " " + l.Address
-		if first, ok := ports[port]; ok && l.Address != "" && !anyPort(l.Address) {
-			d.refuse(at+".address", "listeners[%d] has the same address; give each its own", first)
-		} else {
-			ports[port] = i
-		}
-		p.checkPoolOf(d, at, l)
-		if l.ProxyProtocol != nil && l.Protocol == QUIC {
-			d.refuse(at+".proxy_protocol", "there is no PROXY protocol for QUIC; leave it out")
-		}
-	}
-	port := "tcp " + p.Admin.Address
-	if first, ok := ports[port]; ok && !anyPort(p.Admin.Address) {
-		d.refuse("admin.address", "listeners[%d] has the same address; give each its own", first)
-	}
-}
-
-func (p *Proxy) checkPoolOf(d *decoder, at string, l Listener) {
-	names := slices.Sorted(maps.Keys(p.Pools))
-	if l.Pool == "" {
-		d.refuse(at+".pool", "is missing; say which of the pools this listener serves: %s", strings.Join(names, ", "))
-		return
-	}
-	if err := oneOf(l.Pool, names); err != nil {
-		d.refuse(at+".pool", "%v", err)
-	}
 }
 
 func (p *Proxy) checkPool(d *decoder, at string, pool Pool) {
@@ -121,6 +77,9 @@ func (p *Proxy) checkPool(d *decoder, at string, pool Pool) {
 		d.refuse(at+".consul", "no agent is named; add a block consul with its address to the document")
 	case pool.Consul == nil && len(pool.Nodes) == 0:
 		d.refuse(at, "has no nodes; list them under nodes, or find them with a block consul")
+	}
+	if t := pool.TLS; t != nil && (t.CertFile == "") != (t.KeyFile == "") {
+		d.refuse(at+".tls", "has only one of cert_file and key_file; a client certificate needs both")
 	}
 	if pool.Check.FastInterval > pool.Check.Interval {
 		d.refuse(at+".check.fast_interval", "%v is more than interval, %v", pool.Check.FastInterval, pool.Check.Interval)
@@ -169,6 +128,9 @@ func (c Check) check(d *decoder, at string) {
 			d.refuse(join(at, k.key), "is for checks of type %s; this one is of type %s", listed(k.types), c.Type)
 		}
 	}
+	if c.Type == CheckXMPP && c.Domain == "" {
+		d.refuse(join(at, "domain"), "is missing; say to which domain the stream is opened, or list your domains in domains")
+	}
 	if c.Type == CheckScript && len(c.Steps) == 0 {
 		d.refuse(join(at, "steps"), "is missing; say what to send and to expect, like [{send: \"PING\\r\\n\", expect: PONG}]")
 	}
@@ -183,17 +145,14 @@ func (c Check) check(d *decoder, at string) {
 	}
 }
 
-// listed writes types of checks as a sentence has them.
-func listed(types []CheckType) string {
-	words := make([]string, len(types))
-	for i, t := range types {
-		words[i] = string(t)
-	}
-	last := len(words) - 1
+// listed writes the values of a choice as a sentence has them.
+func listed[T ~string](values []T) string {
+	list := words(values...)
+	last := len(list) - 1
 	if last == 0 {
-		return words[0]
+		return list[0]
 	}
-	return strings.Join(words[:last], ", ") + " and " + words[last]
+	return strings.Join(list[:last], ", ") + " and " + list[last]
 }
 
 // checkFiles tries the files that the document names.
@@ -203,12 +162,49 @@ func (p *Proxy) checkFiles(d *decoder) {
 			d.refuse(fmt.Sprintf("tls.certificates[%d]", i), "cannot be used: %v", err)
 		}
 	}
+	for i, l := range p.Listeners {
+		d.checkCA(fmt.Sprintf("listeners[%d].client_ca_file", i), l.ClientCAFile)
+	}
 	for name, pool := range p.Pools {
+		pool.TLS.checkFiles(d, join("pools", name)+".tls")
 		for i, c := range pool.Checks {
 			d.checkCA(fmt.Sprintf("%s.checks[%d].ca_file", join("pools", name), i), c.CAFile)
 		}
 	}
+	d.checkDirOf("secrets.file", p.Secrets.File)
 	p.Consul.checkFiles(d)
+}
+
+// checkDirOf tries where a file is made when it is not there, if one is named.
+func (d *decoder) checkDirOf(path, file string) {
+	if file == "" {
+		return
+	}
+	info, err := os.Stat(filepath.Dir(file))
+	switch {
+	case err != nil:
+		d.refuse(path, "cannot be used: %v", err)
+	case !info.IsDir():
+		d.refuse(path, "cannot be used: %s is no directory", filepath.Dir(file))
+	}
+}
+
+func (t *NodeTLS) checkFiles(d *decoder, at string) {
+	if t == nil {
+		return
+	}
+	d.checkCA(at+".ca_file", t.CAFile)
+	d.checkPair(at+".cert_file", t.CertFile, t.KeyFile)
+}
+
+// checkPair tries a certificate that is shown to servers, if one is named.
+func (d *decoder) checkPair(path, cert, key string) {
+	if cert == "" {
+		return
+	}
+	if _, err := tls.LoadX509KeyPair(cert, key); err != nil {
+		d.refuse(path, "cannot be used: %v", err)
+	}
 }
 
 // complete fills in what by default follows from other parts of the document.
@@ -218,9 +214,9 @@ func (n *Node) complete() {
 
 // check holds the parts of the document against each other.
 func (n *Node) check(d *decoder) {
-	noneTwice(d, "sasl.mechanisms", n.SASL.Mechanisms)
-	if len(n.SASL.Mechanisms) == 0 {
-		d.refuse("sasl.mechanisms", "is empty, so that nobody could log in; leave the key out for the default")
+	n.SASL.check(d)
+	if a, r := n.SASL.Accounts, n.Registration; (a.LDAP != nil || a.HTTP != nil) && (r.Open || r.PasswordChange || r.Cancel) {
+		d.refuse("registration", "makes and changes accounts, but passwords are checked elsewhere (sasl.accounts); switch its keys off")
 	}
 	if len(n.TrustedFronts) == 0 {
 		d.refuse("trusted_fronts", "is empty, so that no front could connect; leave the key out for the default")
@@ -246,7 +242,7 @@ func (b *Bus) check(d *decoder) {
 // them: it is made when it is not there.
 func (n *Node) checkFiles(d *decoder) {
 	d.checkSecret("bus.cluster.secret_file", n.Bus.Cluster.SecretFile)
-	d.checkSecret("sasl.secret_file", n.SASL.SecretFile)
+	n.SASL.checkFiles(d)
 	n.Consul.checkFiles(d)
 }
 
@@ -292,11 +288,7 @@ func (c *Consul) checkFiles(d *decoder) {
 		return
 	}
 	d.checkCA("consul.tls.ca_file", c.TLS.CAFile)
-	if c.TLS.CertFile != "" {
-		if _, err := tls.LoadX509KeyPair(c.TLS.CertFile, c.TLS.KeyFile); err != nil {
-			d.refuse("consul.tls.cert_file", "cannot be used: %v", err)
-		}
-	}
+	d.checkPair("consul.tls.cert_file", c.TLS.CertFile, c.TLS.KeyFile)
 }
 
 // checkSecret tries a file that holds a secret, if one is named.

@@ -36,14 +36,27 @@ func TestDefaultsAreFilledIn(t *testing.T) {
 			},
 			Damping:    configs.Damping{Enabled: true, Suppress: 3, Reuse: 1, HalfLife: 30 * time.Second, Max: 5 * time.Minute},
 			MaxEjected: 0.5, PanicThreshold: 0.3,
-			DialTimeout: 2 * time.Second, DialAttempts: 3,
+			DialTimeout: 2 * time.Second, DialAttempts: 3, ProxyProtocol: configs.HeaderV2,
 		}},
 		TLS:       configs.TLS{Certificates: []configs.Certificate{{CertFile: "a.crt", KeyFile: "a.key"}}},
-		SASL:      configs.ProxySASL{Mechanisms: []configs.Mechanism{"SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN"}},
 		Placement: configs.Placement{Policy: configs.TablePolicy, Epsilon: 0.25, Park: 10 * time.Second, ParkQueue: 1024},
-		Limits:    configs.ProxyLimits{MaxStanza: 256 << 10, MaxStanzaBeforeLogin: 16 << 10, LoginAttempts: 5},
+		Secrets:   configs.Secrets{Period: 12 * time.Hour, Grace: 10 * time.Minute, Kept: 3},
+		Limits: configs.ProxyLimits{
+			MaxStanza: 256 << 10, MaxStanzaBeforeLogin: 16 << 10, LoginAttempts: 5,
+			LoginBackoff: configs.LoginBackoff{
+				Enabled:       true,
+				UserAndSource: configs.PairBackoff{Free: 3, First: time.Second, Max: 5 * time.Minute},
+				Source:        configs.SourceBackoff{Free: 20, First: time.Second, Max: time.Minute},
+				User:          configs.UserBackoff{Free: 10, First: 100 * time.Millisecond, Max: 2 * time.Second},
+				MaxWait:       10 * time.Second, Window: 15 * time.Minute,
+			},
+			Source: configs.SourceLimits{Rate: configs.Pace{MaxWait: 2 * time.Second}, IPv4Prefix: 32, IPv6Prefix: 64},
+			User:   configs.UserLimits{Rate: configs.Pace{MaxWait: 2 * time.Second}},
+			Global: configs.GlobalLimits{Rate: configs.Pace{MaxWait: 2 * time.Second}, Unauthenticated: 10000},
+		},
 		Timeouts: configs.ProxyTimeouts{
-			Handshake: 10 * time.Second, Identify: 30 * time.Second, Idle: time.Hour, Write: 30 * time.Second, Shutdown: 20 * time.Second,
+			Handshake: 10 * time.Second, Identify: 30 * time.Second, Idle: time.Hour, Write: 30 * time.Second, HalfOpen: 30 * time.Second,
+			Shutdown: 20 * time.Second,
 		},
 		Admin: configs.Admin{Address: "127.0.0.1:5225"},
 		Log:   configs.Log{Level: configs.InfoLevel, Format: configs.TextFormat},
@@ -248,6 +261,9 @@ func FuzzParseProxy(f *testing.F) {
 	f.Add(sample(f, "proxy.example.yaml"))
 	for _, tt := range wrongProxies {
 		f.Add([]byte(tt.new))
+	}
+	for _, tt := range wrongListeners {
+		f.Add([]byte("listeners: [{" + tt.listener + "}]"))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		checkRoundTrip(t, data, configs.ParseProxy)

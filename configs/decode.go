@@ -531,7 +531,11 @@ func readScalar(v reflect.Value, text string) error {
 	case reflect.String:
 		v.SetString(text)
 	case reflect.Int:
-		n, err := strconv.ParseInt(text, 10, 0)
+		base := 10
+		if strings.HasPrefix(text, "0x") {
+			base = 0
+		}
+		n, err := strconv.ParseInt(text, base, 0)
 		if err != nil {
 			return fmt.Errorf("%q is not a whole number", text)
 		}
@@ -556,7 +560,7 @@ func readScalar(v reflect.Value, text string) error {
 // readText reads one of the types that read themselves, and words what is wrong.
 func readText(p encoding.TextUnmarshaler, text string) error {
 	err := p.UnmarshalText([]byte(text))
-	if _, ok := p.(*Size); err == nil || ok {
+	if _, ok := p.(*Size); ok || err == nil && text != "" {
 		return err
 	}
 	return fmt.Errorf("%q is not a network; write it like 10.0.0.0/8 or ::1/128", text)
@@ -595,7 +599,7 @@ func mustSet(v reflect.Value, text string, f field) {
 
 // Defaults returns a T with all defaults filled in, for those who build
 // a configuration in code.
-func Defaults[T Proxy | Node | Listener | Pool | PoolNode | Registration]() T {
+func Defaults[T Proxy | Node | Listener | WebSocket | Identify | Pool | PoolNode | Registration]() T {
 	var t T
 	fillDefaults(reflect.ValueOf(&t).Elem())
 	return t
@@ -603,14 +607,14 @@ func Defaults[T Proxy | Node | Listener | Pool | PoolNode | Registration]() T {
 
 // inDir takes a relative file name, or the one in an SQLite URL, from dir.
 func inDir(dir, text string) string {
-	if isPostgres(text) {
+	if IsURL(text) {
 		return text
 	}
-	path, isURL := strings.CutPrefix(text, sqliteScheme)
+	path, isSQLite := strings.CutPrefix(text, sqliteScheme)
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(dir, path)
 	}
-	if isURL {
+	if isSQLite {
 		return sqliteScheme + path
 	}
 	return path

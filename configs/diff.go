@@ -128,7 +128,50 @@ func (d *differ) compareNamed(keys []string, from, to map[string]reflect.Value) 
 }
 
 func (d *differ) add(keys []string, from, to reflect.Value) {
+	if from.IsValid() && from.Kind() == reflect.Slice && isScalar(from.Type().Elem()) && to.IsValid() && max(from.Len(), to.Len()) > manyItems {
+		d.addLong(keys, from, to)
+		return
+	}
 	d.changes = append(d.changes, Change{Keys: keys, Old: brief(from), New: brief(to)})
+}
+
+// manyItems is how many items of a list are told at most.
+const manyItems = 20
+
+// addLong tells what went from a long list, and what came.
+func (d *differ) addLong(keys []string, from, to reflect.Value) {
+	went, came := lacking(from, to), lacking(to, from)
+	if went.Len() > 0 {
+		d.changes = append(d.changes, Change{Keys: keys, Old: briefList(went)})
+	}
+	if came.Len() > 0 {
+		d.changes = append(d.changes, Change{Keys: keys, New: briefList(came)})
+	}
+	if went.Len()+came.Len() == 0 {
+		d.changes = append(d.changes, Change{Keys: keys, Old: fmt.Sprintf("%d in one order", from.Len()), New: fmt.Sprintf("%d in another", to.Len())})
+	}
+}
+
+// lacking returns the items of a list that another does not have.
+func lacking(list, other reflect.Value) reflect.Value {
+	there := make(map[any]bool, other.Len())
+	for i := range other.Len() {
+		there[other.Index(i).Interface()] = true
+	}
+	missing := reflect.Zero(list.Type())
+	for i := range list.Len() {
+		if item := list.Index(i); !there[item.Interface()] {
+			missing = reflect.Append(missing, item)
+		}
+	}
+	return missing
+}
+
+func briefList(list reflect.Value) string {
+	if more := list.Len() - manyItems; more > 0 {
+		return fmt.Sprintf("%s and %d more", brief(list.Slice(0, manyItems)), more)
+	}
+	return brief(list)
 }
 
 // with appends a key without touching the list that others append to as well.
@@ -149,7 +192,7 @@ func ofList(v reflect.Value) (map[string]reflect.Value, bool) {
 	if v.Type().Elem().Kind() != reflect.Struct || isScalar(v.Type().Elem()) {
 		return nil, false
 	}
-	if _, ok := find(fieldsOf(v.Type().Elem()), "name"); !ok {
+	if f, ok := find(fieldsOf(v.Type().Elem()), "name"); !ok || f.tag.form != "name" {
 		return nil, false
 	}
 	items := make(map[string]reflect.Value, v.Len())

@@ -42,7 +42,7 @@ var wrongProxies = []struct {
 	},
 	{
 		"a key nobody knows", "", "frobnicate: 1\n",
-		[]string{`f:10:1: frobnicate: unknown key; the keys here are cluster, domains, listeners, pools, tls, sasl, placement, consul, cache_dir, limits, timeouts, admin, log`},
+		[]string{`f:10:1: frobnicate: unknown key; the keys here are cluster, name, domains, listeners, pools, tls, secrets, sasl, placement, consul, cache_dir, limits, timeouts, admin, log`},
 	},
 	{
 		"camel case", "", "limits: {maxStanza: 1MiB}\n",
@@ -54,7 +54,7 @@ var wrongProxies = []struct {
 	},
 	{
 		"missing block", front[strings.Index(front, "tls:"):], "",
-		[]string{`f:1:1: tls.certificates: is missing; clients are served in TLS only; list at least one {cert_file, key_file}`},
+		[]string{`f:1:1: tls.certificates: is missing; TLS of the clients of listeners[0] (xmpp) ends here, so list at least one {cert_file, key_file}`},
 	},
 	{
 		"key twice", "", "domains: [example.org]\n",
@@ -85,8 +85,8 @@ var wrongProxies = []struct {
 		[]string{`f:1:10: domains: this is a single value; write a list, like [a, b]`},
 	},
 	{
-		"empty list", "domains: [example.com]", "domains: []",
-		[]string{`f:1:1: domains: is empty; list the domains of your users, like [example.com]`},
+		"empty list", "- {protocol: xmpp, address: \":5222\"}", "[]",
+		[]string{`f:2:1: listeners: is empty; give at least one, like {protocol: xmpp, address: ":5222"}`},
 	},
 	{
 		"duration without a unit", "", "timeouts: {idle: 30}\n",
@@ -118,11 +118,19 @@ var wrongProxies = []struct {
 	},
 	{
 		"choice", "protocol: xmpp", "protocol: xmmp",
-		[]string{`f:3:16: listeners[0].protocol: "xmmp" is not known here; did you mean "xmpp"? The choices are xmpp, xmpps, https, quic`},
+		[]string{`f:3:16: listeners[0].protocol: "xmmp" is not known here; did you mean "xmpp"? The choices are tcp, tls, xmpp, xmpps, mqtt, mqtts, ws, wss, quic`},
 	},
 	{
-		"no choice is near", "", "sasl: {mechanisms: [CRAM-MD5]}\n",
-		[]string{`f:10:21: sasl.mechanisms[0]: "CRAM-MD5" is not known here; the choices are SCRAM-SHA-256, SCRAM-SHA-1, PLAIN`},
+		"no choice is near", "", "placement: {policy: fastest}\n",
+		[]string{`f:10:21: placement.policy: "fastest" is not known here; the choices are table, ring, maglev, least-sessions, power-of-two, round-robin`},
+	},
+	{
+		"mechanisms that are none", "", "sasl: {mechanisms: [scram-sha-256, 'PL AIN', PLAIN, PLAIN]}\n",
+		[]string{
+			`f:10:21: sasl.mechanisms[0]: "scram-sha-256" is not written like a SASL mechanism; write "SCRAM-SHA-256"`,
+			`f:10:36: sasl.mechanisms[1]: "PL AIN" is not the name of a SASL mechanism; they have up to 20 capital letters, digits, dashes and underscores, like SCRAM-SHA-256-PLUS`,
+			`f:10:53: sasl.mechanisms[3]: "PLAIN" is in the list already`,
+		},
 	},
 	{
 		"no mechanisms", "", "sasl: {mechanisms: []}\n",
@@ -317,6 +325,8 @@ func TestWrongNodes(t *testing.T) {
 		{"one address for two", "", "listen: 127.0.0.1:5281\n", `f:1:1: admin.address: is the same as listen; give each its own`},
 		{"bus of two kinds", "", "bus: {urls: [\"nats://h:4222\"], cluster: {listen: \":6222\"}}\n", `f:4:1: bus: has both urls and cluster; keep urls for an external NATS, cluster for the embedded one`},
 		{"routes without a listener", "", "bus: {cluster: {routes: [\"h:6222\"]}}\n", `f:4:7: bus.cluster.listen: is missing; a node of a cluster has to listen for the others`},
+		{"contact without a scheme", "", "contacts: {abuse: [\"mailto:abuse@example.com\", \"abuse@example.com\"]}\n", `f:4:48: contacts.abuse[1]: "abuse@example.com" is not a URI; write one like mailto:admin@example.com or https://example.com/contact`},
+		{"contact of words", "", "contacts: {status: [\"tel:call us\"]}\n", `f:4:21: contacts.status[0]: "tel:call us" is not a URI; write one like mailto:admin@example.com or https://example.com/contact`},
 		{"bus at no URL", "", "bus: {urls: [\"h:4222\"]}\n", `f:4:14: bus.urls[0]: "h:4222" is not the URL of a NATS server; write nats://host:port or tls://host:port`},
 		{"keys of little work", "", "sasl: {iterations: 100}\n", `f:4:20: sasl.iterations: 100 is too small; the least is 4096`},
 		{"no mechanisms", "", "sasl: {mechanisms: []}\n", `f:4:8: sasl.mechanisms: is empty, so that nobody could log in; leave the key out for the default`},
@@ -407,6 +417,15 @@ func TestLoadTriesTheFiles(t *testing.T) {
 		proxy + ":10:26: consul.token_file: cannot be used: read secret: " + filepath.Join(dir, "token") + " is empty",
 		proxy + ":10:51: consul.tls.ca_file: cannot be used: it holds no PEM certificate",
 		proxy + ":10:68: consul.tls.cert_file: cannot be used: open " + filepath.Join(dir, "c") + ": no such file or directory",
+	})
+	write(t, proxy, edit(t, edit(t, front, `address: ":5222"`, `address: ":5222", client_auth: optional, client_ca_file: ca.pem`),
+		"tls:", "    tls: {ca_file: none.pem, cert_file: c, key_file: k}\ntls:"))
+	writeCertificate(t, dir)
+	_, err = configs.LoadProxy(proxy)
+	compareErrors(t, err, []string{
+		proxy + ":3:63: listeners[0].client_ca_file: cannot be used: it holds no PEM certificate",
+		proxy + ":8:11: pools.chat.tls.ca_file: cannot be used: open " + filepath.Join(dir, "none.pem") + ": no such file or directory",
+		proxy + ":8:30: pools.chat.tls.cert_file: cannot be used: open " + filepath.Join(dir, "c") + ": no such file or directory",
 	})
 	node := filepath.Join(dir, "node.yaml")
 	write(t, node, chatNode+"sasl: {secret_file: s}\nbus: {cluster: {listen: ':1', secret_file: token}}\n")

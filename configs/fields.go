@@ -35,7 +35,7 @@ func fieldsOf(t reflect.Type) []field {
 			def:      f.Tag.Get("default"),
 			required: f.Tag.Get("required"),
 			form:     form,
-			file:     form == "file" || form == "dir" || form == "database",
+			file:     form == "file" || form == "dir" || form == "database" || form == "keys",
 			min:      f.Tag.Get("min"),
 			max:      f.Tag.Get("max"),
 		}})

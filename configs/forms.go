@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // forms are the shapes of text that an "is" tag can ask for.
@@ -25,6 +26,16 @@ var forms = map[string]func(string) error{
 	"pattern":  isPattern,
 	"database": isDatabase,
 	"nats":     isNATS,
+	"uri":      isURI,
+
+	"server-name":  isServerName,
+	"user-pattern": isUserPattern,
+	"token":        isToken,
+	"claim":        isClaim,
+	"mechanism":    isMechanism,
+	"ldap":         isLDAP,
+	"https":        isHTTPS,
+	"keys":         isKeys,
 }
 
 // isListen accepts host:port; the host may be empty (all addresses) and the port
@@ -79,6 +90,8 @@ func isPort(port string, least int) error {
 var (
 	hostPattern   = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?$`)
 	domainPattern = regexp.MustCompile(`^[\pL\pN]([\pL\pN\pM-]*[\pL\pN\pM])?(\.[\pL\pN]([\pL\pN\pM-]*[\pL\pN\pM])?)*$`)
+	tokenPattern  = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$")
+	saslPattern   = regexp.MustCompile(`^[A-Z0-9_-]{1,20}$`)
 	namePattern   = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$`)
 )
 
@@ -147,6 +160,55 @@ func isPattern(s string) error {
 	return nil
 }
 
+// isServerName accepts the name of a host, or one with its first label left open.
+func isServerName(s string) error {
+	if !hostPattern.MatchString(strings.TrimPrefix(s, "*.")) {
+		return fmt.Errorf("%q is not a server name; write it like chat.example.com, or *.example.com for all one label below", s)
+	}
+	return nil
+}
+
+// isUserPattern accepts a regular expression of which one group is the user, or nothing.
+func isUserPattern(s string) error {
+	if s == "" {
+		return nil
+	}
+	if err := isPattern(s); err != nil {
+		return err
+	}
+	if re := regexp.MustCompile(s); re.SubexpIndex("user") < 0 && re.NumSubexp() != 1 {
+		return fmt.Errorf("%q does not say what of it is the user; name a group user, like ^LOGIN (?P<user>\\S+)", s)
+	}
+	return nil
+}
+
+// isToken accepts what can stand as a name in HTTP (RFC 9110 §5.6.2).
+func isToken(s string) error {
+	if !tokenPattern.MatchString(s) {
+		return fmt.Errorf("%q is not a name of the kind of HTTP; use up to 64 letters, digits, dashes, dots and underscores", s)
+	}
+	return nil
+}
+
+// isClaim accepts the name of a claim, which may be a URL, or the way to one.
+func isClaim(s string) error {
+	if s == "" || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) }) {
+		return fmt.Errorf("%q is not the name of a claim; write it like sub, or user.id for one inside another", s)
+	}
+	return nil
+}
+
+// isMechanism accepts the name of a SASL mechanism (RFC 4422 §3.1).
+func isMechanism(s string) error {
+	if upper := strings.ToUpper(s); upper != s && saslPattern.MatchString(upper) {
+		return fmt.Errorf("%q is not written like a SASL mechanism; write %q", s, upper)
+	}
+	if !saslPattern.MatchString(s) {
+		return fmt.Errorf("%q is not the name of a SASL mechanism; they have up to 20 capital letters, digits, dashes and underscores, like SCRAM-SHA-256-PLUS", s)
+	}
+	return nil
+}
+
 // isDatabase accepts sqlite:PATH, PATH and the URL of a PostgreSQL database, which
 // may hold a password and is never repeated.
 func isDatabase(s string) error {
@@ -176,6 +238,15 @@ func isNATS(s string) error {
 	u, err := url.Parse(s)
 	if err != nil || (u.Scheme != "nats" && u.Scheme != "tls") || u.Host == "" {
 		return fmt.Errorf("%q is not the URL of a NATS server; write nats://host:port or tls://host:port", s)
+	}
+	return nil
+}
+
+// isURI accepts an absolute URI.
+func isURI(s string) error {
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme == "" || u.Host == "" && u.Opaque == "" && u.Path == "" || strings.ContainsFunc(s, unicode.IsSpace) {
+		return fmt.Errorf("%q is not a URI; write one like mailto:admin@example.com or https://example.com/contact", s)
 	}
 	return nil
 }

@@ -90,14 +90,15 @@ func NewKV(agent Consul, cluster string) (*KV, error) {
 	if err := isName(cluster); err != nil {
 		return nil, fmt.Errorf("cluster: %w", err)
 	}
-	client, err := agent.client()
+	client, err := agent.Client()
 	if err != nil {
 		return nil, err
 	}
 	return &KV{client: client, cluster: cluster}, nil
 }
 
-func (c Consul) client() (*api.Client, error) {
+// Client returns a client of the agent. It does not talk to it yet.
+func (c Consul) Client() (*api.Client, error) {
 	config := &api.Config{Address: c.Address, TokenFile: c.TokenFile, Datacenter: c.Datacenter}
 	if c.TLS != nil {
 		config.Address = "https://" + c.Address

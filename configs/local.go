@@ -1,6 +1,9 @@
 package configs
 
-import "net"
+import (
+	"cmp"
+	"net"
+)
 
 // Local is what one front knows of itself when its document comes from Consul,
 // where all fronts of a cluster read the same one. It goes before what the
@@ -15,6 +18,9 @@ type Local struct {
 	// Host is where others reach this machine, a name or an address: it completes
 	// what is registered when the document listens on all addresses.
 	Host string
+	// Name tells the front from others. A document that comes from an agent has none of
+	// its own, because all fronts read it.
+	Name string
 	// Zone is where the front stands, if not empty.
 	Zone string
 	// Dir is the directory from which relative file names are taken. When it is
@@ -46,12 +52,21 @@ func (p *Proxy) adopt(d *decoder, l Local) {
 			agent.Register = p.Consul.Register
 		}
 		p.Consul = &agent
+		d.shared()
 	}
+	p.Name = cmp.Or(l.Name, p.Name)
 	if l.Zone != "" {
 		p.Placement.Zone = l.Zone
 	}
 	if l.CacheDir != "" {
 		p.CacheDir = l.CacheDir
+	}
+}
+
+// shared refuses what fronts cannot have in common.
+func (d *decoder) shared() {
+	if d.has("", "name") {
+		d.refuse("name", "would be that of all fronts, because they share this document; leave it out, and start each with its own: imlb proxy --name")
 	}
 }
 

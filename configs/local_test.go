@@ -9,14 +9,14 @@ import (
 // What a front knows of itself goes before what its shared document says.
 func TestSharedDocument(t *testing.T) {
 	agent := configs.Consul{Address: "10.0.0.9:8500", TokenFile: "token"}
-	local := configs.Local{Cluster: "c", Agent: &agent, Host: "front-1", Zone: "west", CacheDir: "/cache"}
+	local := configs.Local{Cluster: "c", Agent: &agent, Host: "front-1", Name: "front-1", Zone: "west", CacheDir: "/cache"}
 	text := edit(t, front, "    nodes:\n      - {name: node-1, address: \"10.0.0.1:5280\"}", "    consul: {}") +
 		"consul: {register: {tags: [x]}}\nplacement: {zone: east}\n"
 	p, err := configs.ParseProxyFor("f", []byte(text), local)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.Cluster != "c" || p.Placement.Zone != "west" || p.CacheDir != "/cache" || p.Pools["chat"].Consul.Service != "c-node" {
+	if p.Cluster != "c" || p.Name != "front-1" || p.Placement.Zone != "west" || p.CacheDir != "/cache" || p.Pools["chat"].Consul.Service != "c-node" {
 		t.Errorf("got %+v", p)
 	}
 	if c := p.Consul; c.Address != agent.Address || c.TokenFile != "token" {
@@ -30,6 +30,8 @@ func TestSharedDocument(t *testing.T) {
 	}
 	_, err = configs.ParseProxyFor("f", []byte("cluster: d\n"+front), local)
 	compareErrors(t, err, []string{`f:1:1: cluster: is "d", but the document lies among the keys of "c"`})
+	_, err = configs.ParseProxyFor("f", []byte("name: all\n"+front), local)
+	compareErrors(t, err, []string{"f:1:1: name: would be that of all fronts, because they share this document; leave it out, and start each with its own: imlb proxy --name"})
 	local.Host = ""
 	_, err = configs.ParseProxyFor("f", []byte(text), local)
 	compareErrors(t, err, []string{

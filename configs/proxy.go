@@ -1,23 +1,28 @@
 package configs
 
-import (
-	"net/netip"
-	"time"
-)
+import "time"
 
 // Proxy is the document of a front.
 type Proxy struct {
 	// Cluster is the cluster that the front belongs to. It names the services and
 	// keys in Consul.
 	Cluster string `yaml:"cluster" default:"imlb" is:"name"`
-	// Domains are the domains of the users. Streams to others are refused.
-	Domains []string `yaml:"domains" is:"domain" required:"list the domains of your users, like [example.com]"`
+	// Name tells this front from others, in Consul and in QUIC's connection ids. It has to
+	// stay the same over restarts, and be another one than those of the other fronts. By
+	// default it is the host's name with the address of the admin listener. A document that
+	// is shared in Consul has none: the front is started with it.
+	Name string `yaml:"name,omitempty" is:"name"`
+	// Domains are the domains of the users, in XMPP. Streams to others are refused.
+	// Without any, all are taken, as far as the nodes know them.
+	Domains []string `yaml:"domains,omitempty" is:"domain"`
 	// Listeners are where clients connect.
 	Listeners []Listener `yaml:"listeners" required:"give at least one, like {protocol: xmpp, address: \":5222\"}"`
 	// Pools are groups of nodes, by name. Users are spread over the nodes of a pool.
 	Pools map[string]Pool `yaml:"pools" is:"name" required:"name at least one pool of nodes, static (nodes) or found in Consul (consul)"`
 	// TLS names the certificates that clients see.
 	TLS TLS `yaml:"tls"`
+	// Secrets are what fronts share, so that clients may come back to any of them.
+	Secrets Secrets `yaml:"secrets"`
 	// SASL says how clients may log in.
 	SASL ProxySASL `yaml:"sasl"`
 	// Placement says how users are spread over a pool.
@@ -30,7 +35,9 @@ type Proxy struct {
 	// nodes are kept, for a start while Consul is down. It is made when it is not
 	// there. Without it nothing is kept.
 	CacheDir string `yaml:"cache_dir,omitempty" is:"dir"`
-	// Limits bound what one client can cost.
+	// Limits bound what clients can cost. A change counts at once, also for who is
+	// connected, and disconnects nobody; only the first limit on bytes that there is
+	// counts for who comes afterwards.
 	Limits ProxyLimits `yaml:"limits"`
 	// Timeouts bound how long each step of a connection may take.
 	Timeouts ProxyTimeouts `yaml:"timeouts"`
@@ -38,43 +45,6 @@ type Proxy struct {
 	Admin Admin `yaml:"admin"`
 	// Log says what is logged to standard error, and how.
 	Log Log `yaml:"log"`
-}
-
-// Listener is one address on which clients are accepted.
-type Listener struct {
-	// Name is what the listener is called in logs and metrics, unique; by default
-	// the protocol.
-	Name string `yaml:"name,omitempty" is:"name"`
-	// Protocol is what clients speak: xmpp (on TCP, encrypted by STARTTLS), xmpps (TLS
-	// from the first byte), https (WebSocket, host-meta) or quic.
-	Protocol Protocol `yaml:"protocol" required:"say what clients speak here: xmpp, xmpps, https or quic"`
-	// Address is the host:port to listen on; without a host, all addresses.
-	Address string `yaml:"address" is:"listen" required:"give the host:port to listen on, like \":5222\" for all addresses"`
-	// Pool is the pool whose nodes serve these clients; by default the only one.
-	Pool string `yaml:"pool,omitempty" is:"name"`
-	// ProxyProtocol is set when something in front of this front adds a PROXY
-	// header to connections. Not for QUIC.
-	ProxyProtocol *ProxyProtocol `yaml:"proxy_protocol,omitempty"`
-	// Rate limits how fast connections are accepted.
-	Rate Rate `yaml:"rate"`
-}
-
-// ProxyProtocol lists who has to say in a PROXY header (v1 or v2) where
-// a connection comes from. Connections of others are taken as they are.
-type ProxyProtocol struct {
-	// Trusted are the networks whose connections have to have the header.
-	Trusted []netip.Prefix `yaml:"trusted" required:"list the networks of the proxies, like [10.0.0.0/8]"`
-}
-
-// Rate limits how fast connections are accepted.
-type Rate struct {
-	// PerSecond is how many are accepted in a second; 0: no limit.
-	PerSecond float64 `yaml:"per_second" default:"500" min:"0"`
-	// Burst is how many are accepted at once before the rate counts.
-	Burst int `yaml:"burst" default:"1000" min:"1"`
-	// MaxWait is how long a connection above the rate may have to wait for its
-	// turn; one that would have to wait longer is refused at once.
-	MaxWait time.Duration `yaml:"max_wait" default:"2s" min:"0s"`
 }
 
 // Pool is a group of nodes among which users are placed. It has either Nodes or
@@ -106,16 +76,36 @@ type Pool struct {
 	// DialTimeout is how long to wait for a node to take a connection before the
 	// next is tried.
 	DialTimeout time.Duration `yaml:"dial_timeout" default:"2s" min:"1ms"`
-	// DialAttempts is how many nodes a login tries.
+	// DialAttempts is how many nodes a session tries.
 	DialAttempts int `yaml:"dial_attempts" default:"3" min:"1" max:"100"`
+	// ProxyProtocol is the PROXY header that connections to the nodes begin with: v2
+	// (with all that is known of the client), v1 (its address alone) or none.
+	ProxyProtocol HeaderVersion `yaml:"proxy_protocol" default:"v2"`
+	// TLS makes connections to the nodes use TLS, after the PROXY header.
+	TLS *NodeTLS `yaml:"tls,omitempty"`
+}
+
+// NodeTLS says how a front and the nodes of a pool know each other.
+type NodeTLS struct {
+	// CAFile holds who signed the nodes' certificates; empty: the system's authorities.
+	CAFile string `yaml:"ca_file,omitempty" is:"file"`
+	// CertFile holds a certificate for the nodes to know the front by; empty: none.
+	CertFile string `yaml:"cert_file,omitempty" is:"file"`
+	// KeyFile holds the key of that certificate.
+	KeyFile string `yaml:"key_file,omitempty" is:"file"`
+	// ServerName is the name that the nodes' certificates have to be for; by default the
+	// host in the node's address.
+	ServerName string `yaml:"server_name,omitempty" is:"domain"`
+	// Verify is whether the certificates have to be valid.
+	Verify bool `yaml:"verify" default:"true"`
 }
 
 // PoolNode is a node of a static pool.
 type PoolNode struct {
 	// Name places users, so it must stay the same when the address changes.
 	Name string `yaml:"name" is:"name" required:"name the node; the name decides which users live on it"`
-	// Address is the host:port of the node's XMPP listener.
-	Address string `yaml:"address" is:"dial" required:"give the host:port of the node's XMPP listener"`
+	// Address is the host:port where the node takes sessions.
+	Address string `yaml:"address" is:"dial" required:"give the host:port where the node takes sessions"`
 	// Admin is the host:port of the node's admin listener, which checks of type http,
 	// https and agent ask.
 	Admin string `yaml:"admin,omitempty" is:"dial"`
@@ -152,8 +142,9 @@ type Check struct {
 	// expects what its steps say.
 	Type CheckType `yaml:"type" required:"say how the node is asked, like tcp or agent"`
 	// ProxyHeader is whether the node is told in a PROXY v2 header that this is
-	// a check; by default in types tcp and xmpp. Also for tls, mqtt and script. Set it
-	// to false for nodes that do not know such headers.
+	// a check; by default in types tcp and xmpp, unless the pool's proxy_protocol is none.
+	// Also for tls, mqtt and script. Set it to false for nodes that do not know such
+	// headers.
 	ProxyHeader *bool `yaml:"proxy_header,omitempty"`
 	// Path is what http, https and agent ask for; by default /readyz, for agent /status.
 	Path string `yaml:"path,omitempty" is:"path"`
@@ -187,7 +178,7 @@ type CheckStep struct {
 	// Expect is a text that has to come.
 	Expect Line `yaml:"expect,omitempty"`
 	// Pattern is a regular expression (RE2) that has to match what has come instead.
-	Pattern string `yaml:"pattern,omitempty" is:"pattern"`
+	Pattern Line `yaml:"pattern,omitempty" is:"pattern"`
 	// Timeout is how long the answer may take; 0: as long as the whole check.
 	Timeout time.Duration `yaml:"timeout,omitempty" min:"0s"`
 }
@@ -270,8 +261,10 @@ type Placement struct {
 // TLS names the certificates that clients see.
 type TLS struct {
 	// Certificates are the certificates to choose from: the first that suits the name
-	// that a client asks for is taken, else the first of all.
-	Certificates []Certificate `yaml:"certificates" required:"clients are served in TLS only; list at least one {cert_file, key_file}"`
+	// that a client asks for is taken, else the first of all. At least one is needed
+	// where TLS of clients ends at the front: not for listeners of protocol tcp, mqtt and
+	// ws, nor where TLS is passed through.
+	Certificates []Certificate `yaml:"certificates,omitempty"`
 }
 
 // Certificate is a certificate chain and its key, in PEM.
@@ -284,32 +277,28 @@ type Certificate struct {
 
 // ProxySASL says which mechanisms clients are offered.
 type ProxySASL struct {
-	// Mechanisms are those that clients may log in with. The nodes verify the
-	// passwords.
-	Mechanisms []Mechanism `yaml:"mechanisms" default:"SCRAM-SHA-256,SCRAM-SHA-1,PLAIN"`
-}
-
-// ProxyLimits bound what one client can cost.
-type ProxyLimits struct {
-	// MaxStanza is the largest stanza; RFC 6120 §13.12 asks for at least 10,000 bytes, and nodes
-	// carry no more than this.
-	MaxStanza Size `yaml:"max_stanza" default:"256KiB" min:"10000" max:"960KiB"`
-	// MaxStanzaBeforeLogin is the same before the client has logged in.
-	MaxStanzaBeforeLogin Size `yaml:"max_stanza_before_login" default:"16KiB" min:"10000" max:"1MiB"`
-	// LoginAttempts is after how many failed logins the connection is closed.
-	LoginAttempts int `yaml:"login_attempts" default:"5" min:"1" max:"100"`
+	// Mechanisms are those that clients of XMPP may log in with, by their registered
+	// names, best first, of those that the nodes offer; by default all of them. The nodes
+	// verify the passwords. Where none of the list ends with -PLUS, nodes are not told what
+	// a login could be bound to, which tokens (XEP-0484) would be, too.
+	Mechanisms []string `yaml:"mechanisms,omitempty" is:"mechanism"`
 }
 
 // ProxyTimeouts bound how long each step of a connection may take.
 type ProxyTimeouts struct {
 	// Handshake is for PROXY header, TLS and WebSocket upgrade, together.
 	Handshake time.Duration `yaml:"handshake" default:"10s" min:"10ms"`
-	// Identify is from the stream's start to a successful login.
+	// Identify is from the stream's start to a successful login; of opaque sessions,
+	// until the user is known.
 	Identify time.Duration `yaml:"identify" default:"30s" min:"10ms"`
-	// Idle is without a byte in either direction. Clients that ping live on.
+	// Idle is without a byte in either direction, of opaque sessions too. Clients that
+	// ping live on.
 	Idle time.Duration `yaml:"idle" default:"1h" min:"1s"`
 	// Write is until a client reads what was sent to it.
 	Write time.Duration `yaml:"write" default:"30s" min:"10ms"`
+	// HalfOpen is for an opaque session of which one side has ended: without a byte from
+	// the other; 0: no limit. The side that has ended still waits, and sees a reset.
+	HalfOpen time.Duration `yaml:"half_open" default:"30s" min:"0s"`
 	// Shutdown is for sessions to end when the front stops.
 	Shutdown time.Duration `yaml:"shutdown" default:"20s" min:"0s"`
 }

@@ -207,7 +207,9 @@ func valueOf(f field) string {
 // formNames say what the forms of texts are.
 var formNames = map[string]string{
 	"listen": "[host]:port", "dial": "host:port", "domain": "domain", "name": "name", "file": "file name", "dir": "directory", "path": "path of a URL",
-	"database": "sqlite:FILE or postgres://…", "nats": "URL", "pattern": "regular expression", "alpn": "protocol",
+	"database": "sqlite:FILE or postgres://…", "nats": "URL", "uri": "URI", "pattern": "regular expression", "alpn": "protocol",
+	"ldap": "ldap://… or ldaps://…", "https": "URL", "keys": "URL or file",
+	"server-name": "server name", "user-pattern": "regular expression", "token": "word", "claim": "claim", "mechanism": "SASL mechanism",
 }
 
 func kindOf(f field) string {

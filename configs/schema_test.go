@@ -36,9 +36,9 @@ func TestSchemaRefuses(t *testing.T) {
 	const good = "{domains: [a.example], listeners: [{protocol: xmpp, address: ':1'}], pools: {a: {nodes: []}}, tls: {certificates: [{cert_file: a, key_file: b}]}}"
 	for _, tt := range []struct{ from, to, want string }{
 		{"", "", ""},
-		{"domains", "domain", ": the key domains is missing"},
+		{"listeners", "listener", ": the key listeners is missing"},
 		{"domains", "domain", ": domain is no key here"},
-		{"[a.example]", "[]", ".domains: too short"},
+		{"[{protocol: xmpp, address: ':1'}]", "[]", ".listeners: too short"},
 		{"[a.example]", "a.example", ".domains: not of type array"},
 		{"protocol: xmpp", "protocol: smtp", ".listeners[0].protocol: none of"},
 		{"nodes: []", "dial_timeout: 5", ".pools.a.dial_timeout: too large"},
@@ -46,7 +46,9 @@ func TestSchemaRefuses(t *testing.T) {
 		{"nodes: []", "dial_attempts: 0", ".pools.a.dial_attempts: too small"},
 		{"{a: {nodes: []}}", "{}", ".pools: too small"},
 		{"{a: ", "{a/b: ", ".pools: a/b does not match"},
-		{", tls: {certificates: [{cert_file: a, key_file: b}]}", "", ": the key tls is missing"},
+		{"cert_file: a, ", "", ".tls.certificates[0]: the key cert_file is missing"},
+		{"address: ':1'", "address: ':1', identify: {by: [{type: mqtt, tlv: 256}]}", ".listeners[0].identify.by[0].tlv: too large"},
+		{"address: ':1'", "address: ':1', routes: [{pools: a}]", ".listeners[0].routes[0]: pools is no key here"},
 	} {
 		text := strings.Replace(good, tt.from, tt.to, 1)
 		wrong := s.check(decodeYAML(t, text), "")

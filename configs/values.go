@@ -70,27 +70,13 @@ func (l Line) MarshalYAML() ([]byte, error) { return strconv.AppendQuote(nil, st
 // choice is a text that may have a few values only.
 type choice interface{ choices() []string }
 
-// Protocol is what a listener speaks to clients.
-type Protocol string
-
-// The protocols of listeners.
-const (
-	XMPP  Protocol = "xmpp"  // XMPP on TCP, encrypted by STARTTLS (RFC 6120 §5)
-	XMPPS Protocol = "xmpps" // XMPP on TCP with TLS from the first byte (XEP-0368)
-	HTTPS Protocol = "https" // XMPP over WebSocket (RFC 7395), and host-meta (XEP-0156)
-	QUIC  Protocol = "quic"  // XMPP over QUIC (XEP-0467)
-)
-
-func (Protocol) choices() []string {
-	return []string{string(XMPP), string(XMPPS), string(HTTPS), string(QUIC)}
-}
-
-// network is the kind of port that a listener of the protocol occupies.
-func (p Protocol) network() string {
-	if p == QUIC {
-		return "udp"
+// words are the values of a choice as texts.
+func words[T ~string](values ...T) []string {
+	list := make([]string, len(values))
+	for i, v := range values {
+		list[i] = string(v)
 	}
-	return "tcp"
+	return list
 }
 
 // CheckType is how a front probes nodes.
@@ -109,12 +95,7 @@ const (
 )
 
 func (CheckType) choices() []string {
-	types := []CheckType{CheckTCP, CheckTLS, CheckHTTP, CheckHTTPS, CheckAgent, CheckXMPP, CheckMQTT, CheckScript}
-	words := make([]string, len(types))
-	for i, t := range types {
-		words[i] = string(t)
-	}
-	return words
+	return words(CheckTCP, CheckTLS, CheckHTTP, CheckHTTPS, CheckAgent, CheckXMPP, CheckMQTT, CheckScript)
 }
 
 // checkKeys says of which types of checks a key is, in the order in which it is
@@ -179,15 +160,21 @@ func (Policy) choices() []string {
 // Mechanism is a SASL mechanism (RFC 6120 §6).
 type Mechanism string
 
-// The mechanisms that fronts can read the user from and that nodes verify.
+// The mechanisms that nodes verify.
 const (
-	ScramSHA256 Mechanism = "SCRAM-SHA-256" // RFC 7677
-	ScramSHA1   Mechanism = "SCRAM-SHA-1"   // RFC 5802
-	Plain       Mechanism = "PLAIN"         // RFC 4616, within TLS only
+	ScramSHA512Plus Mechanism = "SCRAM-SHA-512-PLUS" // draft-melnikov-scram-sha-512
+	ScramSHA256Plus Mechanism = "SCRAM-SHA-256-PLUS" // RFC 7677
+	ScramSHA1Plus   Mechanism = "SCRAM-SHA-1-PLUS"   // RFC 5802
+	ScramSHA512     Mechanism = "SCRAM-SHA-512"      // draft-melnikov-scram-sha-512
+	ScramSHA256     Mechanism = "SCRAM-SHA-256"      // RFC 7677
+	ScramSHA1       Mechanism = "SCRAM-SHA-1"        // RFC 5802
+	Plain           Mechanism = "PLAIN"              // RFC 4616, within TLS only
+	OAuthBearer     Mechanism = "OAUTHBEARER"        // RFC 7628, within TLS only
+	External        Mechanism = "EXTERNAL"           // RFC 4422 appendix A, XEP-0178
 )
 
 func (Mechanism) choices() []string {
-	return []string{string(ScramSHA256), string(ScramSHA1), string(Plain)}
+	return words(ScramSHA512Plus, ScramSHA256Plus, ScramSHA1Plus, ScramSHA512, ScramSHA256, ScramSHA1, Plain, OAuthBearer, External)
 }
 
 // Level is the least severity that is logged.
