@@ -1,0 +1,309 @@
+//go:build linux && !386 && !s390x && !imlb_portable
+
+package loop
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxEvents is how many sockets one turn looks at.
+const maxEvents = 256
+
+// slotWake stands for the eventfd. Listeners are below it.
+const slotWake = -1
+
+// watched is what a connection is registered for, once. Edges tell of changes, so
+// nothing has to be registered again. EPOLLPRI tells of urgent data, at which a
+// read stops short of what follows.
+const watched = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI | edgeTriggered
+
+// edgeTriggered is EPOLLET as the kernel has it; the constant is negative.
+const edgeTriggered = 1 << 31
+
+// poller waits for sockets.
+type poller struct {
+	epoll     int
+	bell      int      // an epoll instance that has epoll in it, when it is to ring
+	file      *os.File // bell, as Go's poller waits for it
+	raw       syscall.RawConn
+	look      func(uintptr) bool // lookOrPark
+	parked    bool               // in this wait
+	rings     bool               // the bell is on
+	deadline  int64              // of file, on the loop's clock; 0 for none
+	eventfd   int
+	events    [maxEvents]syscall.EpollEvent
+	ready     int // how many of events there are
+	done      int // how many have been dispatched
+	listeners map[int32]*accepting
+	listened  int32
+	parks     int   // how often the loop has slept
+	young     young // connections without keepalives yet
+}
+
+// open makes the descriptors.
+func (p *poller) open(*Loop) (err error) {
+	if p.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return os.NewSyscallError("epoll_create1", err)
+	}
+	if p.eventfd, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		_ = unix.Close(p.epoll)
+		return os.NewSyscallError("eventfd", err)
+	}
+	if p.bell, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		_ = unix.Close(p.epoll)
+		_ = unix.Close(p.eventfd)
+		return os.NewSyscallError("epoll_create1", err)
+	}
+	p.look = p.lookOrPark
+	// Nonblocking is what makes package os hand the descriptor to Go's poller.
+	err = os.NewSyscallError("fcntl", unix.SetNonblock(p.bell, true))
+	p.file = os.NewFile(uintptr(p.bell), "epoll") //nolint:gosec // G115: a descriptor
+	if err == nil {
+		p.raw, err = p.file.SyscallConn()
+	}
+	if err == nil {
+		err = p.file.SetReadDeadline(time.Time{}) // fails if the poller did not take it
+	}
+	if err == nil {
+		err = p.ctl(unix.EPOLL_CTL_ADD, p.eventfd, unix.EPOLLIN|edgeTriggered, slotWake, 0)
+	}
+	if err == nil {
+		err = epollCtl(p.bell, unix.EPOLL_CTL_ADD, p.epoll, &syscall.EpollEvent{})
+	}
+	if err != nil {
+		p.close()
+	}
+	return err
+}
+
+func (p *poller) close() {
+	_ = p.file.Close()
+	_ = unix.Close(p.epoll)
+	_ = unix.Close(p.eventfd)
+}
+
+func (p *poller) ctl(op, fd int, events uint32, slot, gen int32) error {
+	return epollCtl(p.epoll, op, fd, &syscall.EpollEvent{Events: events, Fd: slot, Pad: gen})
+}
+
+// ring has events wake the loop, or not.
+func (p *poller) ring(on bool) {
+	ev := syscall.EpollEvent{}
+	if p.rings = on; on {
+		ev.Events = unix.EPOLLIN
+	}
+	_ = epollCtl(p.bell, unix.EPOLL_CTL_MOD, p.epoll, &ev) // which was added
+}
+
+func epollCtl(epoll, op, fd int, ev *syscall.EpollEvent) error {
+	_, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_CTL, uintptr(epoll), uintptr(op),
+		uintptr(fd), uintptr(unsafe.Pointer(ev)), 0, 0) //nolint:gosec // G103: the kernel's interface
+	if errno != 0 {
+		return os.NewSyscallError("epoll_ctl", errno)
+	}
+	return nil
+}
+
+// add registers a connection.
+func (p *poller) add(_ *Loop, c *Conn) error {
+	return p.ctl(unix.EPOLL_CTL_ADD, int(c.sock.fd), watched, c.slot, c.gen)
+}
+
+// wake ends a wait. It may be called from any goroutine. The count of the eventfd
+// is never read: with edges, each write is an event.
+func (p *poller) wake() {
+	one := uint64(1)
+	_, _, _ = syscall.RawSyscall(syscall.SYS_WRITE, uintptr(p.eventfd),
+		uintptr(unsafe.Pointer(&one)), 8) //nolint:gosec // G103: the kernel's interface
+}
+
+// wait gets the events of the next turn. It waits for one if there is none, for
+// ever if d is negative.
+//
+// It does so in Go's own poller, which takes the bell for one more descriptor, and
+// not in a system call: the thread and the processor are free for other goroutines at
+// once, and the runtime need not watch over the call. The bell is off while the loop
+// is awake: it would wake a thread of the runtime for each event, for nothing.
+func (p *poller) wait(l *Loop, d time.Duration) {
+	p.done = 0
+	if d == 0 {
+		p.poll()
+		l.yield()
+		return
+	}
+	p.alarm(l, d)
+	p.parked = false
+	// What comes after Read has begun is not missed, so the look for events is inside.
+	if err := p.raw.Read(p.look); err != nil { // the deadline
+		p.deadline = 0
+		_ = p.file.SetReadDeadline(time.Time{})
+		p.poll()
+	}
+	if p.rings {
+		p.ring(false)
+	}
+	if p.parked {
+		p.parks++
+		l.yielded = l.now
+	} else {
+		l.yield()
+	}
+}
+
+// lookOrPark gets events for a wait, or says that it has to go on. It looks again after
+// it has put the bell on, because that alone does not ring for what is there already:
+// the kernel may have the bell down as ringing, from the last time.
+func (p *poller) lookOrPark(uintptr) bool {
+	found := p.poll()
+	if !found && !p.rings {
+		p.ring(true)
+		found = p.poll()
+	}
+	p.parked = p.parked || !found
+	return found
+}
+
+// alarm makes a wait end after d, or before: a deadline that is early does no harm,
+// and need not be set again.
+func (p *poller) alarm(l *Loop, d time.Duration) {
+	if at := l.now + int64(d); d > 0 && (p.deadline == 0 || at < p.deadline) {
+		p.deadline = at
+		_ = p.file.SetReadDeadline(l.group.start.Add(time.Duration(at)))
+	}
+}
+
+// poll gets what events there are, and tells whether there are any. It does not
+// block, so Go's scheduler need not know of the call.
+func (p *poller) poll() bool {
+	n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(p.epoll),
+		uintptr(unsafe.Pointer(&p.events)), maxEvents, 0, 0, 0) //nolint:gosec // G103: the kernel's interface
+	if errno != 0 {
+		n = 0 // EINTR
+	}
+	p.ready = int(n) //nolint:gosec // G115: at most maxEvents
+	return p.ready > 0
+}
+
+// dispatch handles the events that wait got.
+func (p *poller) dispatch(l *Loop) {
+	for p.done < p.ready {
+		ev := &p.events[p.done]
+		p.done++
+		switch {
+		case ev.Fd >= 0:
+			if c := l.conns[ev.Fd]; c != nil && c.gen == ev.Pad {
+				c.event(meaning(ev.Events))
+			}
+		case ev.Fd < slotWake:
+			if a := p.listeners[ev.Fd]; a != nil {
+				a.acceptBatch()
+			}
+		}
+	}
+}
+
+// meaning translates what epoll says.
+func meaning(events uint32) int {
+	what := 0
+	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLPRI|unix.EPOLLHUP) != 0 {
+		what |= canRead
+	}
+	if events&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+		what |= canWrite
+	}
+	if events&(unix.EPOLLRDHUP|unix.EPOLLPRI|unix.EPOLLHUP) != 0 {
+		what |= isEager
+	}
+	if events&unix.EPOLLERR != 0 {
+		what |= isBroken
+	}
+	return what
+}
+
+// Adopt takes over a connection: c is closed, its socket goes on as the Conn.
+func (l *Loop) Adopt(c *net.TCPConn) (*Conn, error) {
+	fd, err := dup(c)
+	if err = errors.Join(err, c.Close()); err != nil {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+		return nil, opError("adopt", err)
+	}
+	if err := tune(fd, l.group.opts.KeepAlive); err != nil {
+		_ = unix.Close(fd)
+		return nil, opError("adopt", err)
+	}
+	return l.newConn(socket{int32(fd)}) //nolint:gosec // G115: a descriptor
+}
+
+// Dial connects to addr and calls done with the connection, or with what went
+// wrong: os.ErrDeadlineExceeded after the timeout, if that is not 0.
+func (l *Loop) Dial(addr netip.AddrPort, timeout time.Duration, done func(*Conn, error)) {
+	c, err := l.dial(addr)
+	if err != nil {
+		l.posts = append(l.posts, func() { done(nil, opError("dial", err)) })
+		return
+	}
+	c.connecting, c.handler = true, &dialing{done}
+	if timeout > 0 {
+		c.deadline = l.clock() + int64(timeout)
+		c.arm()
+	}
+}
+
+func (l *Loop) dial(addr netip.AddrPort) (*Conn, error) {
+	s, err := connect(addr)
+	if err != nil {
+		return nil, err
+	}
+	c, err := l.newConn(s)
+	if err != nil {
+		return nil, err
+	}
+	c.readable, c.writable = false, false
+	l.poll.young.add(l, c)
+	return c, nil
+}
+
+// youth is how long a dialled connection has no keepalives. Many do not live as
+// long, and are spared four system calls.
+const youth = 10 * time.Second
+
+// young are the connections that were dialled since the last look.
+type young struct {
+	loop  *Loop
+	timer timer
+	conns []placed
+}
+
+// placed is a connection that may be gone.
+type placed struct{ slot, gen int32 }
+
+func (y *young) add(l *Loop, c *Conn) {
+	if !l.group.opts.KeepAlive.Enable {
+		return
+	}
+	if y.conns = append(y.conns, placed{c.slot, c.gen}); len(y.conns) == 1 {
+		y.loop = l
+		y.timer.owner, y.timer.bucket = y, bucketNone
+		l.wheel.set(&y.timer, l.now+int64(youth))
+	}
+}
+
+// expire sets the keepalives of those that are still there.
+func (y *young) expire() {
+	for _, p := range y.conns {
+		if c := y.loop.conns[p.slot]; c != nil && c.gen == p.gen {
+			_ = keepAlive(int(c.sock.fd), y.loop.group.opts.KeepAlive) // of a broken one, which will tell
+		}
+	}
+	y.conns = nil
+}

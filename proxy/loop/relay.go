@@ -1,0 +1,649 @@
+package loop
+
+import (
+	"errors"
+	"io"
+	"math"
+	"os"
+	"sync/atomic"
+	"time"
+)
+
+// Side is one of the two ends of a session.
+type Side uint8
+
+// The sides.
+const (
+	Client Side = iota
+	Node
+)
+
+// String returns the side as it is logged.
+func (s Side) String() string {
+	if s == Client {
+		return "client"
+	}
+	return "node"
+}
+
+func (s Side) other() Side { return 1 - s }
+
+// Cause is how a session ended.
+type Cause uint8
+
+// The causes.
+const (
+	// EOF: both sides ended in order; Side did first.
+	EOF Cause = iota
+	// Reset: the connection of Side broke.
+	Reset
+	// Lost: Side vanished; retransmissions or keepalives went unanswered.
+	Lost
+	// Broken: the Stream of Side failed, for instance by a bad TLS record.
+	Broken
+	// Stalled: Side did not read for too long.
+	Stalled
+	// Idle: not a byte came from either side for too long.
+	Idle
+	// HalfOpen: Side had ended and waited for the other, from which not a byte came for
+	// too long.
+	HalfOpen
+	// Drained: Drain was called.
+	Drained
+	// Aborted: Abort was called, or the group was closed.
+	Aborted
+	// Internal: a bug; Err is a *PanicError.
+	Internal
+)
+
+// String returns the cause as it is logged.
+func (c Cause) String() string {
+	names := [...]string{"eof", "reset", "lost", "broken", "stalled", "idle", "half-open", "drained", "aborted", "internal"}
+	if int(c) < len(names) {
+		return names[c]
+	}
+	return "unknown"
+}
+
+// inOrder tells whether nothing was lost, so that the sides see an end and no reset, but
+// for one that waits; see Relay.waits.
+func (c Cause) inOrder() bool {
+	return c == EOF || c == Idle || c == HalfOpen || c == Drained
+}
+
+// Ending is how a session ended.
+type Ending struct {
+	Side     Side  // whose doing it was; see Cause
+	Cause    Cause //
+	Err      error // nil for EOF, Idle, HalfOpen and Drained
+	Up, Down int64 // bytes read from the client, those before the relay included, and from the node
+}
+
+// Stream is what a session's bytes are read from and written to, over a Conn: a
+// *tls.Conn after its handshake. Read returns the error of the Conn's Read when that
+// is temporary; Write takes everything.
+type Stream interface {
+	io.ReadWriter
+	// CloseWrite says to the peer that nothing follows.
+	CloseWrite() error
+}
+
+// End is one end of a session.
+type End struct {
+	Conn   *Conn
+	Stream Stream // nil for the bytes of Conn as they are
+}
+
+// Limits bound how long a session lasts in which nothing happens; 0 means for ever.
+// Many sessions share one value, which does not change.
+type Limits struct {
+	Idle        time.Duration // no byte comes, either way
+	ClientStall time.Duration // the client takes nothing of what waits for it
+	NodeStall   time.Duration // the node does not
+	Linger      time.Duration // no byte comes after one side has ended, or Drain was called
+}
+
+// RelayConfig is what a session is made of.
+type RelayConfig struct {
+	// Client and Node are the ends. Both are on one loop. The relay takes them over,
+	// their handlers, deadlines and stall limits.
+	Client, Node End
+	// Initial goes to the node first. It is not kept. The last Sent bytes of it are the
+	// client's, and count as if they had been read here.
+	Initial []byte
+	Sent    int
+	// Watch, unless it is nil, is called with what comes from the node before the client
+	// gets it, until it returns that it needs no more. An error aborts the session.
+	Watch func(p []byte) (more bool, err error)
+	// Limits may be nil.
+	Limits *Limits
+	// Throttle, by the side that was read from, is called with how many bytes that
+	// were, and returns how long to read no more. Either may be nil.
+	Throttle [2]func(n int) time.Duration
+	// Done is called once, on the loop, after NewRelay has returned. The
+	// connections are closed then, or will be after what is pending.
+	Done func(*Relay, Ending)
+}
+
+const (
+	// turnBytes is how much one direction carries before others have their turn.
+	turnBytes = 256 << 10
+	// bulkReads is how many reads in a row have to fill the buffer before a
+	// direction is spliced.
+	bulkReads = 3
+	// bulkTurn is how much a turn has to carry for a direction to stay spliced.
+	bulkTurn = scratchSize
+)
+
+// Relay is an opaque session: what one end sends, the other gets.
+type Relay struct {
+	ends   [2]End
+	dirs   [2]direction // by the side that is read
+	timer  timer
+	last   int64 // when a byte came, or an end, on the loop's clock
+	drain  int64 // when a drained session ends at last; 0 for none, math.MaxInt64 for no limit
+	limits *Limits
+	slow   *throttle                  // nil for none
+	watch  func([]byte) (bool, error) // nil when nothing has to be seen, or no more
+	done   func(*Relay, Ending)
+	ending Ending // its cause is EOF until another is known
+	first  bool   // ending.Side is known
+	over   bool
+}
+
+// direction is the way of the bytes from one side to the other.
+type direction struct {
+	bytes   atomic.Int64
+	pipe    *pipe // holds bytes, or will soon; nil when not spliced
+	full    uint8 // reads in a row that filled the buffer
+	ended   bool  // nothing is read any more
+	passed  bool  // and the other side knows
+	waiting bool  // for the other side to take what is pending
+}
+
+// throttle is what only sessions with limited bandwidth hold.
+type throttle struct {
+	pause [2]func(int) time.Duration
+	until [2]int64 // when reading goes on; 0 for not paused
+}
+
+var noLimits Limits //nolint:gochecknoglobals // the zero value
+
+// NewRelay starts a session.
+func NewRelay(cfg RelayConfig) *Relay {
+	l := cfg.Client.Conn.loop
+	r := &Relay{ends: [2]End{cfg.Client, cfg.Node}, limits: cfg.Limits, watch: cfg.Watch, done: cfg.Done, last: l.now}
+	if r.limits == nil {
+		r.limits = &noLimits
+	}
+	if cfg.Throttle[Client] != nil || cfg.Throttle[Node] != nil {
+		r.slow = &throttle{pause: cfg.Throttle}
+	}
+	r.timer.owner, r.timer.bucket = r, bucketNone
+	for side, stall := range [2]time.Duration{r.limits.ClientStall, r.limits.NodeStall} {
+		c := r.ends[side].Conn
+		c.SetHandler(r)
+		_ = c.SetReadDeadline(time.Time{})
+		c.SetStall(stall)
+	}
+	if len(cfg.Initial) > 0 {
+		if err := r.write(Node, cfg.Initial); err != nil {
+			l.posts = append(l.posts, func() { r.writeFailed(Node, err) })
+		}
+	}
+	r.count(Client, cfg.Sent)
+	r.arm()
+	return r
+}
+
+// Bytes returns how many bytes have come from the client and from the node so far.
+// It may be called from any goroutine.
+func (r *Relay) Bytes() (up, down int64) {
+	return r.dirs[Client].bytes.Load(), r.dirs[Node].bytes.Load()
+}
+
+// Abort ends the session at once; both sides see a reset. It may be called from
+// any goroutine, and at any time.
+func (r *Relay) Abort(err error) {
+	r.loop().Post(func() { r.finish(Ending{Cause: Aborted, Err: err}) })
+}
+
+// Drain ends the session in order: the client gets what is pending and then the
+// end; what it still sends goes to the node. The session is over when the client
+// has ended, too, or after the limit of lingering, if there is one. What the node says
+// from then on is lost, and answered with a reset when all is over. Drain may be called
+// from any goroutine, and at any time.
+func (r *Relay) Drain() {
+	r.loop().Post(r.drained)
+}
+
+func (r *Relay) drained() {
+	if r.over || r.drain != 0 {
+		return
+	}
+	if r.drain = math.MaxInt64; r.limits.Linger > 0 {
+		r.drain = r.loop().now + int64(r.limits.Linger)
+	}
+	r.ending, r.first = Ending{Side: Node, Cause: Drained}, true
+	if !r.dirs[Node].ended {
+		r.dirs[Node].ended = true
+		r.passEnd(Node)
+	}
+	r.arm()
+	r.settle()
+}
+
+func (r *Relay) loop() *Loop { return r.ends[Client].Conn.loop }
+
+// Ready carries what can be carried.
+func (r *Relay) Ready(c *Conn) {
+	side := Client
+	if c == r.ends[Node].Conn {
+		side = Node
+	}
+	switch {
+	case r.over:
+		return
+	case c.err != nil:
+		r.fail(side, c.err)
+		return
+	case c.broken && !r.readable(side):
+		r.fail(side, c.brokenBy())
+		return
+	}
+	r.pump(side)
+	if from := side.other(); !r.over && r.dirs[from].waiting {
+		r.pump(from)
+	}
+	r.settle()
+}
+
+// readable tells whether a side may be read: it has not ended, what came from it
+// is on its way, and it is not throttled.
+func (r *Relay) readable(from Side) bool {
+	d := &r.dirs[from]
+	return !d.ended && !r.held(from) && !r.paused(from)
+}
+
+// held tells whether bytes from a side wait for the other to take them.
+func (r *Relay) held(from Side) bool {
+	to := r.ends[from.other()].Conn
+	return to.out.len > 0 || (r.dirs[from].pipe != nil && r.dirs[from].pipe.held > 0)
+}
+
+func (r *Relay) paused(from Side) bool { return r.slow != nil && r.slow.until[from] != 0 }
+
+// pump carries bytes from a side to the other until there are none, the other
+// takes no more, or it is the turn of others.
+func (r *Relay) pump(from Side) {
+	d := &r.dirs[from]
+	for sum := 0; !r.over; {
+		d.waiting = false
+		if d.pipe != nil && d.pipe.held > 0 && !r.pour(from) {
+			d.waiting = true
+			return
+		}
+		if !r.readable(from) {
+			d.waiting = r.held(from)
+			return
+		}
+		if sum >= turnBytes {
+			r.ends[from].Conn.Wake()
+			return
+		}
+		n, err := r.carry(from)
+		sum += n
+		if err != nil {
+			r.lull(from, sum)
+			r.readEnd(from, err)
+			return
+		}
+	}
+}
+
+// carry moves one portion, and returns its size or why there is none.
+func (r *Relay) carry(from Side) (int, error) {
+	d := &r.dirs[from]
+	if d.full >= bulkReads {
+		if d.pipe == nil {
+			d.pipe = r.loop().pipes.get()
+		}
+		if d.pipe != nil {
+			n, err := r.ends[from].Conn.spliceIn(d.pipe)
+			r.count(from, n)
+			return n, err
+		}
+		d.full = 0
+	}
+	buf := r.loop().scratch
+	n, err := r.read(from, buf)
+	if n > 0 {
+		r.count(from, n)
+		if r.watch != nil && from == Node && !r.seen(buf[:n]) {
+			return n, nil
+		}
+		if err := r.write(from.other(), buf[:n]); err != nil {
+			r.writeFailed(from.other(), err)
+		}
+	}
+	switch {
+	case n < len(buf):
+		d.full = 0
+	case d.full < bulkReads && r.plain() && (r.watch == nil || from == Client):
+		d.full++
+	}
+	return n, err
+}
+
+// seen shows what came from the node to who watches it, and tells whether the session
+// goes on.
+func (r *Relay) seen(p []byte) bool {
+	more, err := r.watch(p)
+	if !more {
+		r.watch = nil
+	}
+	if err != nil {
+		r.finish(Ending{Side: Node, Cause: Aborted, Err: err})
+	}
+	return err == nil
+}
+
+// plain tells whether bytes go from socket to socket as they are.
+func (r *Relay) plain() bool {
+	return canSplice && r.ends[Client].Stream == nil && r.ends[Node].Stream == nil
+}
+
+// read reads from a side. Of a stream it takes as many records as there are room
+// for, so that they are written at once.
+func (r *Relay) read(from Side, p []byte) (int, error) {
+	end := &r.ends[from]
+	if end.Stream == nil {
+		return end.Conn.Read(p)
+	}
+	sum := 0
+	for sum < len(p) {
+		n, err := end.Stream.Read(p[sum:])
+		sum += n
+		if err != nil {
+			return sum, err
+		}
+	}
+	return sum, nil
+}
+
+// count notes that bytes came from a side, and pauses it if they were too many.
+func (r *Relay) count(from Side, n int) {
+	if n <= 0 {
+		return
+	}
+	l := r.loop()
+	r.dirs[from].bytes.Add(int64(n))
+	r.last = l.now
+	if r.slow == nil || r.slow.pause[from] == nil {
+		return
+	}
+	if d := r.slow.pause[from](n); d > 0 {
+		r.slow.until[from] = l.now + int64(d)
+		r.armAt(r.slow.until[from])
+	}
+}
+
+// write sends bytes to a side.
+func (r *Relay) write(to Side, p []byte) error {
+	end := &r.ends[to]
+	if end.Stream == nil {
+		_, err := end.Conn.Write(p)
+		return err
+	}
+	end.Conn.cork()
+	_, err := end.Stream.Write(p)
+	end.Conn.uncork()
+	if err == nil {
+		err = end.Conn.writeErr // of what was gathered
+	}
+	return err
+}
+
+// writeFailed ends the direction to a side that cannot be written any more. That
+// is not the end of the session yet: what came from the side before is read
+// first, and then the error.
+func (r *Relay) writeFailed(to Side, err error) {
+	r.dirs[to.other()].ended, r.dirs[to.other()].passed = true, true
+	if r.dirs[to].ended || r.ends[to].Conn.writeErr == nil {
+		r.fail(to, err)
+		return
+	}
+	r.ends[to].Conn.Wake()
+}
+
+// pour empties a direction's pipe, and tells whether it is empty.
+func (r *Relay) pour(from Side) bool {
+	d, to := &r.dirs[from], from.other()
+	if err := r.ends[to].Conn.spliceOut(d.pipe); err != nil {
+		r.giveBack(d)
+		r.writeFailed(to, err)
+		return true
+	}
+	return d.pipe.held == 0
+}
+
+// lull gives a direction's pipe back when there is nothing to read, and has the
+// direction copied again if it did not carry much.
+func (r *Relay) lull(from Side, carried int) {
+	d := &r.dirs[from]
+	if d.pipe == nil || d.pipe.held > 0 {
+		return
+	}
+	r.giveBack(d)
+	if carried < bulkTurn {
+		d.full = 0
+	}
+}
+
+func (r *Relay) giveBack(d *direction) {
+	if d.pipe != nil {
+		r.loop().pipes.put(d.pipe)
+		d.pipe = nil
+	}
+}
+
+// readEnd handles the error of a read.
+func (r *Relay) readEnd(from Side, err error) {
+	switch {
+	case err == ErrAgain, errors.Is(err, ErrAgain): //nolint:errorlint // mostly it is, and this is the hot path
+	case errors.Is(err, io.EOF):
+		r.eof(from)
+	case errors.Is(err, os.ErrDeadlineExceeded) && r.ends[from].Conn.late:
+		_ = r.ends[from].Conn.SetReadDeadline(time.Time{}) // a stream set it
+		r.ends[from].Conn.Wake()
+	default:
+		r.fail(from, err)
+	}
+}
+
+// eof passes the end of a side on.
+func (r *Relay) eof(from Side) {
+	d := &r.dirs[from]
+	if d.ended {
+		return
+	}
+	d.ended = true
+	r.last = r.loop().now // what may linger now may have been quiet before
+	if !r.first {
+		r.first, r.ending.Side = true, from
+	}
+	r.passEnd(from)
+	r.arm()
+}
+
+// passEnd lets a side know that the other has ended. When both have, closing does
+// that.
+func (r *Relay) passEnd(from Side) {
+	d, to := &r.dirs[from], &r.ends[from.other()]
+	if d.passed || (d.pipe != nil && d.pipe.held > 0) {
+		return
+	}
+	d.passed = true
+	var err error
+	if to.Stream != nil {
+		err = to.Stream.CloseWrite()
+	}
+	if err == nil && (!r.dirs[from.other()].ended || to.Conn.out.len > 0) {
+		err = to.Conn.CloseWrite()
+	}
+	if err != nil {
+		r.writeFailed(from.other(), err)
+	}
+}
+
+// settle ends the session when both directions have ended and nothing is pending.
+func (r *Relay) settle() {
+	if r.over {
+		return
+	}
+	for side := range r.dirs {
+		from := Side(side) //nolint:gosec // G115: 0 or 1
+		if r.dirs[from].ended && !r.dirs[from].passed {
+			r.passEnd(from)
+		}
+		if !r.dirs[from].ended || r.held(from) {
+			return
+		}
+	}
+	r.finish(r.ending)
+}
+
+// fail ends the session because of what happened to a side.
+func (r *Relay) fail(side Side, err error) {
+	r.finish(Ending{Side: side, Cause: r.blame(side, err), Err: err})
+}
+
+// blame says how a side failed.
+func (r *Relay) blame(side Side, err error) Cause {
+	cause := classify(err)
+	if cause == EOF || (cause == Broken && r.ends[side].Stream == nil) {
+		return Reset
+	}
+	return cause
+}
+
+// finish ends the session.
+func (r *Relay) finish(e Ending) {
+	if r.over {
+		return
+	}
+	r.over = true
+	l := r.loop()
+	l.wheel.stop(&r.timer)
+	for side := range r.ends {
+		if d := &r.dirs[side]; d.pipe != nil {
+			r.giveBack(d)
+		}
+		r.close(Side(side), e) //nolint:gosec // G115: 0 or 1
+	}
+	e.Up, e.Down = r.Bytes()
+	r.ending = e
+	r.done(r, e)
+}
+
+// close closes a side the way the ending calls for. Who sent a bad record has been
+// told why, and should read it.
+func (r *Relay) close(side Side, e Ending) {
+	end := &r.ends[side]
+	switch {
+	case e.Cause.inOrder() && !r.waits(side, e):
+		if end.Stream != nil && !r.dirs[side.other()].passed {
+			_ = end.Stream.CloseWrite()
+		}
+		_ = end.Conn.Close()
+	case e.Cause == Broken && side == e.Side:
+		_ = end.Conn.Close()
+	default:
+		_ = end.Conn.Reset()
+	}
+}
+
+// waits tells whether a side has ended and is cut off while it waits for what the other
+// has to say. It must not take what it has got for all.
+func (r *Relay) waits(side Side, e Ending) bool {
+	return (e.Cause == HalfOpen || e.Cause == Idle) && r.dirs[side].ended && !r.dirs[side.other()].ended
+}
+
+// Failed ends the session because of a panic.
+func (r *Relay) Failed(_ *Conn, err error) {
+	r.finish(Ending{Cause: Internal, Err: err})
+}
+
+// expire is called by the wheel when something may be due.
+func (r *Relay) expire() {
+	l := r.loop()
+	l.current = r.ends[Client].Conn
+	r.due(l.now)
+	l.current = nil
+}
+
+func (r *Relay) due(now int64) {
+	idle, cause := r.idleLimit()
+	switch {
+	case r.drain != 0 && now >= r.drain:
+		r.finish(r.ending)
+		return
+	case cause == HalfOpen && r.unread(r.ending.Side.other()):
+		r.last = now
+	case idle != 0 && now-r.last >= idle:
+		r.finish(Ending{Side: r.ending.Side, Cause: cause})
+		return
+	}
+	for side := range r.dirs {
+		if r.slow != nil && r.slow.until[side] != 0 && now >= r.slow.until[side] {
+			r.slow.until[side] = 0
+			r.ends[side].Conn.Wake()
+		}
+	}
+	r.arm()
+}
+
+// unread tells whether a side may have sent more than was read of it, because the other
+// takes nothing, for which there is another limit, or because it is throttled.
+func (r *Relay) unread(from Side) bool { return r.held(from) || r.paused(from) }
+
+// idleLimit returns how long no byte need come, and what it means if none does. A
+// drained session has a time to end at instead.
+func (r *Relay) idleLimit() (int64, Cause) {
+	if r.drain != 0 {
+		return 0, Drained
+	}
+	half := r.dirs[Client].ended != r.dirs[Node].ended
+	if half && r.limits.Linger != 0 && (r.limits.Idle == 0 || r.limits.Linger < r.limits.Idle) {
+		return int64(r.limits.Linger), HalfOpen
+	}
+	return int64(r.limits.Idle), Idle
+}
+
+// arm sees to it that the timer fires when something is due.
+func (r *Relay) arm() {
+	if r.over {
+		return
+	}
+	if idle, _ := r.idleLimit(); idle != 0 {
+		r.armAt(r.last + idle)
+	}
+	if r.drain != 0 && r.drain != math.MaxInt64 {
+		r.armAt(r.drain)
+	}
+	if r.slow != nil {
+		for _, until := range r.slow.until {
+			if until != 0 {
+				r.armAt(until)
+			}
+		}
+	}
+}
+
+func (r *Relay) armAt(when int64) {
+	if !r.timer.armed() || when < r.timer.when {
+		r.loop().wheel.set(&r.timer, when)
+	}
+}
+
+var _ Failer = (*Relay)(nil)

@@ -1,0 +1,439 @@
+package loop_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"syscall"
+	"testing"
+	"time"
+
+	"imlb/proxy/loop"
+)
+
+// sides returns the ends of a session: the one on a side, and the other.
+func (s *session) sides(side loop.Side) (own, other *net.TCPConn) {
+	if side == loop.Client {
+		return s.client, s.node
+	}
+	return s.node, s.client
+}
+
+func bothSides(t *testing.T, f func(*testing.T, loop.Side)) {
+	for _, side := range []loop.Side{loop.Client, loop.Node} {
+		t.Run(side.String(), func(t *testing.T) { f(t, side) })
+	}
+}
+
+func TestRelayCarriesBothWays(t *testing.T) {
+	s := newSession(t, nil)
+	for _, n := range []int{1, 1000, 64 << 10, 1 << 20} {
+		up, down := pattern(n), pattern(n+1)
+		together(
+			func() { _, _ = s.client.Write(up) },
+			func() { wantRead(t, s.node, up) },
+		)
+		together(
+			func() { _, _ = s.node.Write(down) },
+			func() { wantRead(t, s.client, down) },
+		)
+	}
+	s.client.CloseWrite()
+	wantEOF(t, s.node)
+	s.node.Close()
+	wantEOF(t, s.client)
+	e := s.end(t)
+	sum := int64(1 + 1000 + 64<<10 + 1<<20)
+	if e.Cause != loop.EOF || e.Side != loop.Client || e.Err != nil || e.Up != sum || e.Down != sum+4 {
+		t.Errorf("ending %+v, want EOF by the client, %d and %d bytes", e, sum, sum+4)
+	}
+	if up, down := s.relay.Bytes(); up != e.Up || down != e.Down {
+		t.Errorf("Bytes = %d, %d; want %d, %d", up, down, e.Up, e.Down)
+	}
+}
+
+// TestRelayHalfClose ends one side, and has the other answer after that.
+func TestRelayHalfClose(t *testing.T) {
+	bothSides(t, func(t *testing.T, side loop.Side) {
+		s := newSession(t, nil)
+		own, other := s.sides(side)
+		mustWrite(t, own, []byte("question"))
+		own.CloseWrite()
+		wantRead(t, other, []byte("question"))
+		wantEOF(t, other)
+		answer := pattern(3 << 20)
+		together(
+			func() { mustWrite(t, other, answer); other.Close() },
+			func() { wantRead(t, own, answer); wantEOF(t, own) },
+		)
+		if e := s.end(t); e.Cause != loop.EOF || e.Side != side {
+			t.Errorf("ending %+v, want EOF by the %s", e, side)
+		}
+	})
+}
+
+func TestRelayPassesResetOn(t *testing.T) {
+	bothSides(t, func(t *testing.T, side loop.Side) {
+		s := newSession(t, nil)
+		own, other := s.sides(side)
+		mustWrite(t, own, []byte("last words"))
+		wantRead(t, other, []byte("last words"))
+		own.SetLinger(0)
+		own.Close()
+		if _, err := other.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("the other side read %v, want a reset", err)
+		}
+		if e := s.end(t); e.Cause != loop.Reset || e.Side != side || !errors.Is(e.Err, syscall.ECONNRESET) {
+			t.Errorf("ending %+v, want a reset by the %s", e, side)
+		}
+	})
+}
+
+// TestRelayResetWhilePending resets a side that does not take what waits for it.
+func TestRelayResetWhilePending(t *testing.T) {
+	bothSides(t, func(t *testing.T, side loop.Side) {
+		s := newSession(t, nil)
+		own, other := s.sides(side)
+		fill(t, other)
+		own.SetLinger(0)
+		own.Close()
+		if e := s.end(t); e.Cause != loop.Reset || e.Side != side {
+			t.Errorf("ending %+v, want a reset by the %s", e, side)
+		}
+		if _, err := io.Copy(io.Discard, other); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("the other side read %v, want a reset", err)
+		}
+	})
+}
+
+// TestRelayResetWhileBlocked resets a side that is not read, because the other does
+// not take what came from it.
+func TestRelayResetWhileBlocked(t *testing.T) {
+	if portable {
+		t.Skip("without epoll, only a read or a write finds out")
+	}
+	bothSides(t, func(t *testing.T, side loop.Side) {
+		s := newSession(t, nil)
+		own, _ := s.sides(side)
+		fill(t, own)
+		own.SetLinger(0)
+		own.Close()
+		if e := s.end(t); e.Cause != loop.Reset || e.Side != side {
+			t.Errorf("ending %+v, want a reset by the %s", e, side)
+		}
+	})
+}
+
+// fill writes until nothing is taken any more, and returns how much was.
+func fill(t testing.TB, conn *net.TCPConn) int {
+	t.Helper()
+	p := pattern(64 << 10)
+	sum := 0
+	for {
+		conn.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
+		n, err := conn.Write(p)
+		sum += n
+		if err != nil {
+			conn.SetWriteDeadline(time.Now().Add(patience))
+			return sum
+		}
+		if sum > 256<<20 {
+			t.Fatal("back-pressure does not come")
+		}
+	}
+}
+
+// TestRelayBackPressure stops reading on one side: what is held is bounded, and
+// another session on the loop goes on. Then all comes.
+func TestRelayBackPressure(t *testing.T) {
+	bothSides(t, func(t *testing.T, side loop.Side) {
+		g := newGroup(t, loop.Options{Loops: 1})
+		ends := make(chan [2]loop.End, 1)
+		stopped := newSessionIn(t, g, func(cfg *loop.RelayConfig) { ends <- [2]loop.End{cfg.Client, cfg.Node} })
+		going := newSessionIn(t, g, nil)
+		own, other := stopped.sides(side)
+		n := fill(t, own)
+		held := receive(t, ends)
+		on(t, g.Loops()[0], func() {
+			if n := held[1-side].Conn.Pending(); n > len(g.Loops()[0].Scratch()) {
+				t.Errorf("%d bytes are held, more than one read takes", n)
+			}
+		})
+		for range 100 {
+			mustWrite(t, going.client, []byte("ping"))
+			wantRead(t, going.node, []byte("ping"))
+		}
+		own.CloseWrite()
+		got, err := io.Copy(io.Discard, other)
+		if err != nil || got != int64(n) {
+			t.Errorf("%d bytes came, %v; want %d", got, err, n)
+		}
+	})
+}
+
+func TestRelayStalled(t *testing.T) {
+	bothSides(t, func(t *testing.T, side loop.Side) {
+		s := newSession(t, func(cfg *loop.RelayConfig) {
+			cfg.Limits = &loop.Limits{ClientStall: 100 * time.Millisecond, NodeStall: 100 * time.Millisecond}
+		})
+		_, other := s.sides(side)
+		// The writer itself is ended, with a reset, when its peer stalls.
+		p := pattern(64 << 10)
+		var err error
+		for err == nil {
+			_, err = other.Write(p)
+		}
+		if e := s.end(t); e.Cause != loop.Stalled || e.Side != side || !errors.Is(e.Err, loop.ErrStalled) {
+			t.Errorf("ending %+v, want a stall of the %s", e, side)
+		}
+	})
+}
+
+func TestRelayIdle(t *testing.T) {
+	s := newSession(t, func(cfg *loop.RelayConfig) {
+		cfg.Limits = &loop.Limits{Idle: 300 * time.Millisecond, Linger: time.Minute}
+	})
+	var last time.Time
+	for start := time.Now(); time.Since(start) < 600*time.Millisecond; { // not idle
+		last = time.Now()
+		mustWrite(t, s.client, []byte("x"))
+		wantRead(t, s.node, []byte("x"))
+	}
+	wantEOF(t, s.client)
+	wantEOF(t, s.node)
+	if e := s.end(t); e.Cause != loop.Idle || e.Err != nil {
+		t.Errorf("ending %+v, want idle", e)
+	}
+	if d := time.Since(last); d < 300*time.Millisecond {
+		t.Errorf("ended after %v, before its time", d)
+	}
+}
+
+// A session that was quiet before has all the time to linger from when a side ends.
+func TestRelayHalfOpenAfterQuiet(t *testing.T) {
+	bothSides(t, func(t *testing.T, side loop.Side) {
+		const linger = 300 * time.Millisecond
+		s := newSession(t, func(cfg *loop.RelayConfig) { cfg.Limits = &loop.Limits{Linger: linger} })
+		<-time.After(linger)
+		own, other := s.sides(side)
+		start := time.Now()
+		own.CloseWrite()
+		wantEOF(t, other)
+		wantReset(t, own)
+		if d := time.Since(start); d < linger {
+			t.Errorf("ended after %v, before its time", d)
+		}
+		if e := s.end(t); e.Cause != loop.HalfOpen || e.Side != side {
+			t.Errorf("ending %+v, want half-open by the %s", e, side)
+		}
+	})
+}
+
+func TestRelayHalfOpen(t *testing.T) {
+	bothSides(t, func(t *testing.T, side loop.Side) {
+		s := newSession(t, func(cfg *loop.RelayConfig) {
+			cfg.Limits = &loop.Limits{Idle: time.Minute, Linger: 200 * time.Millisecond}
+		})
+		own, other := s.sides(side)
+		own.CloseWrite()
+		wantEOF(t, other)
+		wantReset(t, own)
+		if e := s.end(t); e.Cause != loop.HalfOpen || e.Side != side {
+			t.Errorf("ending %+v, want half-open by the %s", e, side)
+		}
+	})
+}
+
+// wantReset reads the end of a side that waited for more.
+func wantReset(t testing.TB, conn *net.TCPConn) {
+	t.Helper()
+	if n, err := conn.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("Read = %d, %v; want a reset", n, err)
+	}
+}
+
+// Without a limit a drained session waits for its client until it is aborted.
+func TestRelayDrainWithoutLimit(t *testing.T) {
+	s := newSession(t, nil)
+	s.relay.Drain()
+	wantEOF(t, s.client)
+	mustWrite(t, s.client, []byte("after"))
+	wantRead(t, s.node, []byte("after"))
+	s.relay.Abort(nil)
+	if e := s.end(t); e.Cause != loop.Aborted {
+		t.Errorf("ending %+v, want aborted", e)
+	}
+}
+
+func TestRelayAbort(t *testing.T) {
+	s := newSession(t, nil)
+	why := errors.New("enough")
+	s.relay.Abort(why)
+	s.relay.Abort(errors.New("too late"))
+	for _, conn := range []*net.TCPConn{s.client, s.node} {
+		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("read %v, want a reset", err)
+		}
+	}
+	if e := s.end(t); e.Cause != loop.Aborted || !errors.Is(e.Err, why) {
+		t.Errorf("ending %+v, want aborted", e)
+	}
+	s.relay.Drain() // does nothing
+	on(t, s.front.group.Loops()[0], func() {})
+	select {
+	case e := <-s.front.ended:
+		t.Errorf("ended again: %+v", e)
+	default:
+	}
+}
+
+func TestRelayDrain(t *testing.T) {
+	s := newSession(t, func(cfg *loop.RelayConfig) { cfg.Limits = &loop.Limits{Linger: time.Minute} })
+	mustWrite(t, s.node, []byte("before"))
+	wantRead(t, s.client, []byte("before"))
+	s.relay.Drain()
+	wantEOF(t, s.client)
+	mustWrite(t, s.client, []byte("after"))
+	wantRead(t, s.node, []byte("after"))
+	s.client.Close()
+	wantEOF(t, s.node)
+	if e := s.end(t); e.Cause != loop.Drained {
+		t.Errorf("ending %+v, want drained", e)
+	}
+}
+
+func TestRelayDrainDoesNotWaitForEver(t *testing.T) {
+	s := newSession(t, func(cfg *loop.RelayConfig) { cfg.Limits = &loop.Limits{Linger: 100 * time.Millisecond} })
+	s.relay.Drain()
+	wantEOF(t, s.client)
+	wantEOF(t, s.node)
+	if e := s.end(t); e.Cause != loop.Drained {
+		t.Errorf("ending %+v, want drained", e)
+	}
+}
+
+// What a client says while a drained session lingers goes to the node, however long
+// it was quiet before.
+func TestRelayDrainAfterQuiet(t *testing.T) {
+	const linger = 500 * time.Millisecond
+	s := newSession(t, func(cfg *loop.RelayConfig) { cfg.Limits = &loop.Limits{Linger: linger} })
+	<-time.After(linger)
+	s.relay.Drain()
+	wantEOF(t, s.client)
+	<-time.After(linger / 5)
+	mustWrite(t, s.client, []byte("after"))
+	wantRead(t, s.node, []byte("after"))
+	wantEOF(t, s.node)
+	if e := s.end(t); e.Cause != loop.Drained {
+		t.Errorf("ending %+v, want drained", e)
+	}
+}
+
+// TestRelayInitial sends more than a socket takes before anything of the client's.
+func TestRelayInitial(t *testing.T) {
+	initial := pattern(12 << 20)
+	const header = 100
+	took := make(chan int, 1000)
+	s := newSession(t, func(cfg *loop.RelayConfig) {
+		cfg.Initial, cfg.Sent = initial, len(initial)-header
+		cfg.Throttle[loop.Client] = func(n int) time.Duration { took <- n; return 0 }
+	})
+	if n := receive(t, took); n != len(initial)-header {
+		t.Errorf("%d bytes count for the limit, want %d", n, len(initial)-header)
+	}
+	mustWrite(t, s.client, []byte("then this"))
+	s.client.CloseWrite()
+	want := append(bytes.Clone(initial), "then this"...)
+	wantRead(t, s.node, want)
+	wantEOF(t, s.node)
+	s.node.Close()
+	if e := s.end(t); e.Cause != loop.EOF || e.Up != int64(len(want)-header) {
+		t.Errorf("ending %+v, want EOF after %d bytes", e, len(want)-header)
+	}
+}
+
+func TestRelayThrottle(t *testing.T) {
+	const rate = 1 << 20 // bytes per second
+	s := newSession(t, func(cfg *loop.RelayConfig) {
+		cfg.Throttle[loop.Client] = func(n int) time.Duration { return time.Duration(n) * time.Second / rate }
+	})
+	start := time.Now()
+	p := pattern(512 << 10)
+	together(
+		func() { mustWrite(t, s.client, p) },
+		func() { wantRead(t, s.node, p) },
+	)
+	if d := time.Since(start); d < 300*time.Millisecond || d > 5*time.Second {
+		t.Errorf("half a second's bytes took %v", d)
+	}
+}
+
+// TestRelayWatch shows the first bytes of the node to who asked for them, and nothing
+// after that nor from the client.
+func TestRelayWatch(t *testing.T) {
+	var seen []byte
+	s := newSession(t, func(cfg *loop.RelayConfig) {
+		cfg.Watch = func(p []byte) (bool, error) {
+			seen = append(seen, p...)
+			return len(seen) < 4, nil
+		}
+	})
+	mustWrite(t, s.client, []byte("up"))
+	wantRead(t, s.node, []byte("up"))
+	for _, part := range []string{"do", "wn"} {
+		mustWrite(t, s.node, []byte(part))
+		wantRead(t, s.client, []byte(part))
+	}
+	down := pattern(3 << 20)
+	together(
+		func() { mustWrite(t, s.node, down) },
+		func() { wantRead(t, s.client, down) },
+	)
+	s.client.Close()
+	s.node.Close()
+	s.end(t)
+	if string(seen) != "down" {
+		t.Errorf("saw %d bytes, %.20q", len(seen), seen)
+	}
+}
+
+// TestRelayWatchAll does not splice what has to be seen.
+func TestRelayWatchAll(t *testing.T) {
+	var seen []byte
+	s := newSession(t, func(cfg *loop.RelayConfig) {
+		cfg.Watch = func(p []byte) (bool, error) {
+			seen = append(seen, p...)
+			return true, nil
+		}
+	})
+	down := pattern(3 << 20)
+	together(
+		func() { mustWrite(t, s.node, down) },
+		func() { wantRead(t, s.client, down) },
+	)
+	s.client.Close()
+	s.node.Close()
+	s.end(t)
+	if !bytes.Equal(seen, down) {
+		t.Errorf("saw %d bytes of %d, or others", len(seen), len(down))
+	}
+}
+
+// TestRelayWatchRefuses ends a session because of what the node says, which the client does
+// not hear.
+func TestRelayWatchRefuses(t *testing.T) {
+	why := errors.New("why")
+	s := newSession(t, func(cfg *loop.RelayConfig) {
+		cfg.Watch = func(p []byte) (bool, error) { return false, why }
+	})
+	mustWrite(t, s.node, []byte("secret"))
+	for _, conn := range []*net.TCPConn{s.client, s.node} {
+		if n, err := conn.Read(make([]byte, 9)); n != 0 || !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("Read = %d, %v; want a reset", n, err)
+		}
+	}
+	if e := s.end(t); e.Cause != loop.Aborted || !errors.Is(e.Err, why) || e.Down != int64(len("secret")) {
+		t.Errorf("ending %+v", e)
+	}
+}
