@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"time"
 )
 
 // ErrStopping says that the front stops and takes no new configuration.
@@ -148,10 +149,13 @@ func (s *Server) install(c *change) (serving bool, err error) {
 	if s.state == stateNew {
 		s.state = stateListening
 	}
+	if err := s.guard.Configure(time.Now(), c.opts.Rules); err != nil {
+		return false, fmt.Errorf("proxy: %w", err)
+	}
 	s.opts.Store(c.opts)
 	s.listeners = c.listeners
 	for i, l := range c.listeners {
-		l.use(c.terms[i])
+		l.terms.Store(c.terms[i])
 	}
 	if s.start == nil {
 		return false, nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -16,11 +17,13 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"imlb/proxy"
+	"imlb/proxy/limit"
 )
 
 // apply makes a change to the options of a front that was started with them.
 func (f *front) apply(opts *proxy.Options) {
 	f.t.Helper()
+	f.learn(opts.Pools)
 	if err := f.Apply(f.t.Context(), *opts); err != nil {
 		f.t.Fatal(err)
 	}
@@ -58,8 +61,12 @@ func talk(t *testing.T, client, leg *peer, i int) {
 var hosts atomic.Uint32
 
 // ownHost returns a loopback address of the test's own: on those that all share,
-// a port that was closed may be somebody else's a moment later.
-func ownHost() string { return fmt.Sprintf("127.18.0.%d", hosts.Add(1)) }
+// a port that was closed may be somebody else's a moment later. Other processes may
+// test at the same time.
+func ownHost() string {
+	n := hosts.Add(1)
+	return fmt.Sprintf("127.%d.%d.%d", 18+os.Getpid()%200, n>>8&0xff, n&0xff)
+}
 
 // freePort returns an address on which nothing listens.
 func freePort(t *testing.T) string {
@@ -87,7 +94,9 @@ func refusesTCP(t *testing.T, addr string) {
 func TestApplyAroundLiveSessions(t *testing.T) {
 	t.Parallel()
 	n, pick := onlyNode(t)
-	f, opts := startChanging(t, pick, nil)
+	f, opts := startChanging(t, pick, func(o *proxy.Options) {
+		o.Timeouts.Identify = time.Minute // the WebSocket logs in nobody, all the time
+	})
 	type pair struct{ client, leg *peer }
 	quic := f.dialQUIC()
 	ws := f.dialWS()
@@ -119,7 +128,7 @@ func TestApplyAroundLiveSessions(t *testing.T) {
 		o.TLS = &tls.Config{Certificates: opts.TLS.Certificates, MinVersion: tls.VersionTLS12}
 		o.Limits.MaxPreAuth = 20<<10 + i
 		for l := range o.Listeners {
-			o.Listeners[l].Rate = proxy.Rate{PerSecond: float64(100 + i), Burst: 100}
+			o.Rules.Listeners = map[string]limit.Listener{o.Listeners[l].Name: rateOf(float64(100+i), 100)}
 		}
 		o.Pools = map[string]proxy.Pool{"nodes": opts.Pools["nodes"]}
 		if i%2 == 0 {
@@ -179,12 +188,11 @@ func TestApplyRefused(t *testing.T) {
 
 	wrong := *opts
 	wrong.Domains = []string{"a@b"}
-	wrong.Mechanisms = nil
 	wrong.Listeners = slices.Clone(opts.Listeners)
 	wrong.Listeners[0].Pool = "x"
-	wrong.Listeners[1].Rate.PerSecond = 1
+	wrong.Rules.Listeners = map[string]limit.Listener{wrong.Listeners[1].Name: rateOf(1, 0)}
 	err := f.Apply(t.Context(), wrong)
-	for _, want := range []string{`domain "a@b"`, "no SASL mechanisms", `no pool "x"`, "a burst of at least 1"} {
+	for _, want := range []string{`domain "a@b"`, `no pool "x"`, "a burst of at least 1"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)
 		}
@@ -251,6 +259,39 @@ func TestApplySameSocket(t *testing.T) {
 	f.ended("client-closed")
 }
 
+// A socket is kept, too, between a protocol that is carried by loops from the start
+// and one that is not, in both directions.
+func TestApplyBetweenOpaqueAndXMPP(t *testing.T) {
+	t.Parallel()
+	n, pick := onlyNode(t)
+	f, opts := startChanging(t, pick, func(o *proxy.Options) {
+		o.Listeners = []proxy.Listener{{Name: "x", Protocol: proxy.TCP, Address: freePort(t), Pool: "nodes", Identify: bySource()}}
+	})
+	opaque := func() {
+		t.Helper()
+		client := f.dialTCP("x")
+		client.send("up")
+		leg := n.leg()
+		leg.recv("up")
+		client.close()
+		leg.end()
+		leg.Close()
+		f.ended("client-closed")
+	}
+	opaque()
+	opts.Listeners[0].Protocol, opts.Listeners[0].Name = proxy.XMPPS, "xmpps"
+	f.apply(opts)
+	client := f.dialTLS()
+	leg := login(client, n, "alice")
+	client.close()
+	leg.eof()
+	leg.close()
+	f.ended("client-closed")
+	opts.Listeners[0].Protocol, opts.Listeners[0].Name = proxy.TCP, "x"
+	f.apply(opts)
+	opaque()
+}
+
 // What is changed holds for sessions that come later; those that are there keep
 // what they came under.
 func TestApplyToNewSessions(t *testing.T) {
@@ -283,7 +324,7 @@ func TestApplyToNewSessions(t *testing.T) {
 	conn := f.dialQUIC()
 	for _, client := range []*peer{f.dialTLS(), f.openQUIC(conn)} {
 		client.send(streamOpen)
-		client.expect(frontHeader + nodeOffer)
+		client.expect(frontHeader + plainOffer)
 		client.send(plain("alice", "secret"))
 		leg := two.accept().offer()
 		leg.expect(plain("alice", "secret"))
@@ -369,11 +410,21 @@ func TestApplyQUICComesBack(t *testing.T) {
 	f.ended("client-closed")
 }
 
+// rateOf is a limit on the connections of a listener in a second.
+func rateOf(perSecond float64, burst int) limit.Listener {
+	return limit.Listener{Scope: limit.Scope{Rate: limit.Rate{PerSecond: perSecond, Burst: burst, MaxWait: time.Second}}}
+}
+
+// limitRate limits the first listener.
+func limitRate(o *proxy.Options, perSecond float64, burst int) {
+	o.Rules.Listeners = map[string]limit.Listener{o.Listeners[0].Name: rateOf(perSecond, burst)}
+}
+
 // A changed rate does not give out a new burst.
 func TestApplyRate(t *testing.T) {
 	t.Parallel()
 	f, opts := startChanging(t, &picker{}, func(o *proxy.Options) {
-		o.Listeners[0].Rate = proxy.Rate{PerSecond: 0.001, Burst: 1}
+		limitRate(o, 0.001, 1)
 	})
 	probe := func(want string) {
 		t.Helper()
@@ -389,14 +440,14 @@ func TestApplyRate(t *testing.T) {
 	}
 	probe("client-closed")
 	probe("rate-limited")
-	opts.Listeners[0].Rate.Burst = 5
+	limitRate(opts, 0.001, 5)
 	f.apply(opts)
 	probe("rate-limited")
-	opts.Listeners[0].Rate = proxy.Rate{}
+	opts.Rules = limit.Rules{}
 	f.apply(opts)
 	probe("client-closed")
 	probe("client-closed")
-	opts.Listeners[0].Rate = proxy.Rate{PerSecond: 0.001, Burst: 1}
+	limitRate(opts, 0.001, 1)
 	f.apply(opts)
 	probe("client-closed")
 	probe("rate-limited")

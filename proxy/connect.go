@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"imlb/backend/xmpp"
+	"imlb/proxy/loop"
 )
 
 // connect brings the session to the user's node. A leg that a login of the
@@ -20,48 +21,27 @@ func (s *session) connect(ctx context.Context, user xmpp.JID) error {
 	if err := s.srv.settles.wait(ctx, s.rec.User); err != nil {
 		return s.shutdown()
 	}
-	node, err := s.dialNext(ctx, user)
+	var leg *nodeLeg
+	link, err := s.dialNext(ctx, s.rec.User, func(link *nodeConn) (err error) {
+		leg, err = s.openNode(link, user)
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	s.node = node
-	s.rec.Node = node.name
+	s.node = leg
+	s.rec.Node = link.name()
 	return nil
 }
 
 // pool returns the session's pool as it is configured now, or as it was when the
 // session came if it has been removed since.
 func (s *session) pool() Pool {
-	name := s.terms.listener.Pool
+	name := s.poolName
 	if p, ok := s.srv.opts.Load().Pools[name]; ok {
 		return p
 	}
 	return s.terms.Pools[name]
-}
-
-// dialNext tries the user's nodes, best first, until one offers its features.
-func (s *session) dialNext(ctx context.Context, user xmpp.JID) (*nodeLeg, error) {
-	var tried []string
-	var failed error
-	pool := s.pool()
-	for range pool.DialAttempts {
-		choice, err := pool.Picker.Pick(ctx, user.String(), tried)
-		if err != nil {
-			return nil, s.unplaced(ctx, errors.Join(err, failed), len(tried) > 0)
-		}
-		node, err := s.dial(ctx, pool.DialTimeout, choice, user)
-		if err == nil {
-			return node, nil
-		}
-		choice.release()
-		if ctx.Err() != nil {
-			return nil, s.shutdown()
-		}
-		s.srv.report(choice, OutcomeRefused)
-		failed = errors.Join(failed, fmt.Errorf("dial %s: %w", choice.Node.Name, err))
-		tried = append(tried, choice.Node.Name)
-	}
-	return nil, s.unplaced(ctx, failed, true)
 }
 
 // unplaced makes an ending for a user whom no node takes. When nodes are there
@@ -77,20 +57,6 @@ func (s *session) unplaced(ctx context.Context, err error, dialled bool) *ending
 		return &ending{reason: ReasonDialFailed, condition: xmpp.InternalServerError, cause: err}
 	}
 	return &ending{reason: ReasonNoNode, condition: xmpp.ResourceConstraint, cause: err}
-}
-
-// dial opens the leg to the chosen node and notes how long it took.
-func (s *session) dial(ctx context.Context, timeout time.Duration, choice Choice, user xmpp.JID) (*nodeLeg, error) {
-	began := time.Now()
-	node, err := s.openNode(ctx, timeout, choice, user)
-	if err != nil {
-		return nil, err
-	}
-	s.track(node.conn)
-	s.rec.Dial = time.Since(began)
-	s.srv.metrics.dialTime.Observe(s.rec.Dial.Seconds())
-	s.srv.report(choice, OutcomeConnected)
-	return node, nil
 }
 
 // report passes on what was learnt of a node.
@@ -112,7 +78,7 @@ func (s *session) dropNode() {
 	if s.node == nil {
 		return
 	}
-	s.untrack(s.node.conn)
+	s.untrack(s.node.link.conn)
 	s.node.close()
 	s.node = nil
 }
@@ -121,24 +87,33 @@ func (s *session) dropNode() {
 // returns nil when the node said yes or no; rec.LoggedIn says which.
 func (s *session) authenticate(ctx context.Context, c claim) error {
 	s.rec.Mechanism = c.mechanism
+	asked := askedInline(c)
 	step, err := s.propose(ctx, c)
 	for err == nil {
+		if step.kind == xmpp.SASLSuccess {
+			if err := s.admitted(); err != nil { // which the client must not hear after its success
+				return err
+			}
+		}
 		if err := s.send(ctx, step.raw); err != nil {
 			return err
 		}
 		switch step.kind {
 		case xmpp.SASLSuccess:
-			s.loggedIn(c)
+			s.loggedIn(c, step.user)
+			if c.sasl2 && s.node.features.settles {
+				s.resumes = resumptionInline(step.raw, asked)
+			}
 			return nil
 		case xmpp.SASLFailure:
 			return s.failed(c.mechanism, step.condition)
-		default: // a challenge
+		default: // a challenge, or a step of a task
 		}
 		var raw []byte
-		if raw, err = s.saslAnswer(ctx); err != nil {
+		if raw, err = s.saslAnswer(ctx, c.sasl2); err != nil {
 			return err
 		}
-		step, err = s.exchange(ctx, raw)
+		step, err = s.exchange(ctx, raw, c.sasl2)
 	}
 	return err
 }
@@ -148,6 +123,7 @@ type saslStep struct {
 	raw       []byte // valid until the node is read again
 	kind      xmpp.SASLKind
 	condition string // of a failure
+	user      string // of a success that says who has logged in; else ""
 }
 
 // propose begins a negotiation. The node may have closed a leg that a failed login
@@ -155,7 +131,7 @@ type saslStep struct {
 func (s *session) propose(ctx context.Context, c claim) (saslStep, error) {
 	kept := s.node.used
 	s.node.used = true
-	step, err := s.exchange(ctx, c.auth)
+	step, err := s.exchange(ctx, c.auth, c.sasl2)
 	if !kept || !s.node.leftBehind(err) || ctx.Err() != nil {
 		return step, err
 	}
@@ -164,7 +140,7 @@ func (s *session) propose(ctx context.Context, c claim) (saslStep, error) {
 		return step, err
 	}
 	s.node.used = true
-	return s.exchange(ctx, c.auth)
+	return s.exchange(ctx, c.auth, c.sasl2)
 }
 
 // leftBehind tells whether a leg was closed by its node while nothing was asked
@@ -179,22 +155,33 @@ func (n *nodeLeg) leftBehind(err error) bool {
 }
 
 // exchange tells the node one thing and returns its answer.
-func (s *session) exchange(ctx context.Context, raw []byte) (saslStep, error) {
+func (s *session) exchange(ctx context.Context, raw []byte, sasl2 bool) (saslStep, error) {
 	if err := s.tellNode(raw); err != nil {
 		return saslStep{}, err
 	}
-	return s.nodeAnswer(ctx)
+	return s.nodeAnswer(ctx, sasl2)
 }
 
-// loggedIn restarts both streams, as RFC 6120 §6.4.6 asks of both sides.
-func (s *session) loggedIn(c claim) {
+// loggedIn notes who the node says has logged in, if it does; the session stays where
+// it is. Both streams restart, as RFC 6120 §6.4.6 asks of both sides, but those of
+// SASL2, on which the node's new features come next (XEP-0388 §2.6.3).
+func (s *session) loggedIn(c claim, user string) {
 	s.rec.LoggedIn = true
-	s.place()
+	if jid, err := xmpp.ParseJID(user); err == nil && jid.Local() != "" {
+		s.rec.User = jid.Bare().String()
+	}
+	s.placed.Store(true)
 	s.rec.Identify = time.Since(s.rec.Started) - s.rec.Handshake
 	s.srv.metrics.setup.WithLabelValues("identify").Observe(s.rec.Identify.Seconds())
 	s.srv.metrics.auth.WithLabelValues(c.mechanism, "success").Inc()
-	s.client.Restart(s.terms.Limits.MaxStanza)
-	s.node.Restart(s.terms.Limits.MaxStanza + nodeSlack)
+	client, node := s.terms.Limits.MaxStanza, s.terms.Limits.MaxStanza+nodeSlack
+	if c.sasl2 {
+		s.client.SetLimit(client)
+		s.node.SetLimit(node)
+		return
+	}
+	s.client.Restart(client)
+	s.node.Restart(node)
 	s.greeted = false
 }
 
@@ -208,7 +195,7 @@ func (s *session) tellNode(raw []byte) error {
 
 // nodeAnswer reads the node's next step in the negotiation. A node that ends its
 // stream instead has its own reason, which is passed on to the client.
-func (s *session) nodeAnswer(ctx context.Context) (saslStep, error) {
+func (s *session) nodeAnswer(ctx context.Context, sasl2 bool) (saslStep, error) {
 	if err := s.node.conn.SetReadDeadline(time.Now().Add(s.terms.Timeouts.Identify)); err != nil {
 		return saslStep{}, s.nodeError(err)
 	}
@@ -229,12 +216,17 @@ func (s *session) nodeAnswer(ctx context.Context) (saslStep, error) {
 			s.node.ended = true
 			return saslStep{}, &ending{reason: s.nodeClosed(), condition: e.Condition, text: e.Text, cause: e}
 		}
-		frame, ok, err := xmpp.ParseSASL(tok.Raw)
-		if !ok || err != nil || frame.Kind < xmpp.SASLChallenge {
+		frame, ok, err := parseSASL(tok.Raw)
+		if !ok || err != nil || frame.SASL2 != sasl2 || !isAnswer(frame.Kind) {
 			return saslStep{}, s.nodeError(errNotSASL)
 		}
-		return saslStep{raw: tok.Raw, kind: frame.Kind, condition: frame.Condition}, nil
+		return saslStep{raw: tok.Raw, kind: frame.Kind, condition: frame.Condition, user: frame.User}, nil
 	}
+}
+
+// isAnswer tells whether a SASL element is one that nodes send.
+func isAnswer(k xmpp.SASLKind) bool {
+	return k >= xmpp.SASLChallenge && k != xmpp.SASLNext
 }
 
 // errNotSASL: a node answered an <auth/> with something else.
@@ -248,14 +240,14 @@ func (s *session) nodeClosed() Reason {
 	return ReasonNodeClosed
 }
 
-// saslAnswer reads the client's answer to a challenge.
-func (s *session) saslAnswer(ctx context.Context) ([]byte, error) {
+// saslAnswer reads the client's answer to a challenge, or its step of a task.
+func (s *session) saslAnswer(ctx context.Context, sasl2 bool) ([]byte, error) {
 	raw, err := s.readElement(ctx)
 	if err != nil {
 		return nil, err
 	}
-	frame, ok, err := xmpp.ParseSASL(raw)
-	if !ok || (err == nil && frame.Kind == xmpp.SASLAuth) {
+	frame, ok, err := parseSASL(raw)
+	if !ok || frame.SASL2 != sasl2 || (err == nil && frame.Kind == xmpp.SASLAuth) {
 		return nil, unexpected(raw)
 	}
 	// The node is told what cannot be read, too: it has to fail the negotiation
@@ -267,7 +259,11 @@ func (s *session) saslAnswer(ctx context.Context) ([]byte, error) {
 func (s *session) nodeError(err error) *ending {
 	var bad *xmpp.StreamError
 	if errors.As(err, &bad) {
-		return &ending{reason: ReasonNodeError, condition: xmpp.InternalServerError, cause: fmt.Errorf("node %s: %w", s.node.name, err)}
+		return &ending{reason: ReasonNodeError, condition: xmpp.InternalServerError, cause: fmt.Errorf("node %s: %w", s.node.link.name(), err)}
 	}
-	return &ending{reason: ReasonNodeLost, condition: xmpp.SystemShutdown, cause: fmt.Errorf("node %s: %w", s.node.name, err)}
+	reason := ReasonNodeLost
+	if errors.Is(err, loop.ErrStalled) {
+		reason = ReasonSlowNode
+	}
+	return &ending{reason: reason, condition: xmpp.SystemShutdown, cause: fmt.Errorf("node %s: %w", s.node.link.name(), err)}
 }

@@ -70,7 +70,7 @@ func TestNodeLost(t *testing.T) {
 	}
 }
 
-func settleNote(t *testing.T, h *proxyproto.Header) string {
+func settleNote(t testing.TB, h *proxyproto.Header) string {
 	t.Helper()
 	tlvs, err := h.TLVs()
 	if err != nil {

@@ -1,16 +1,119 @@
 package proxy
 
 import (
+	"context"
+	"errors"
 	"net"
+	"time"
 
+	"github.com/coder/websocket"
 	"github.com/quic-go/quic-go"
+
+	"imlb/backend/xmpp"
 )
+
+// Learn makes the nodes of a pool known to offer the features, to clients on private
+// transports.
+func (s *Server) Learn(pool, domain, features string) error {
+	e, err := xmpp.ParseElement([]byte(features))
+	if err != nil {
+		return err
+	}
+	for ties := range 8 {
+		s.offers.learn(featureKey{
+			pool: pool, domain: domain, private: true, exporter: ties&1 != 0, endPoint: ties&2 != 0, certified: ties&4 != 0,
+		}, readFeatures(e))
+	}
+	return nil
+}
+
+// SetFeatureAge sets how long features are believed.
+func (s *Server) SetFeatureAge(d time.Duration) {
+	s.offers.mu.Lock()
+	defer s.offers.mu.Unlock()
+	s.offers.age = d
+}
+
+// Tally brings the bytes of opaque sessions into the metrics now.
+func (s *Server) Tally() { s.tally() }
+
+// KnownFeatures is how many features are kept, and MaxKnownFeatures how many may be.
+func (s *Server) KnownFeatures() int {
+	s.offers.mu.Lock()
+	defer s.offers.mu.Unlock()
+	return len(s.offers.known)
+}
+
+const MaxKnownFeatures = maxKnown
+
+// SetProofTime sets how long settles of sessions that can be resumed wait for a proof. It
+// must be called before there are any.
+func (s *Server) SetProofTime(d time.Duration) { s.settles.proof = d }
+
+// ResumeNote is what a settle says of a session that can be resumed: one that a client resumes
+// that has handled h stanzas, or one that is new when h is negative, to which stanzas
+// with these entries are written.
+func ResumeNote(id string, h int64, entries ...uint64) string {
+	r := &resumption{id: id}
+	if h >= 0 {
+		r.count = uint32(h) //nolint:gosec // G115: tests choose it
+	}
+	for _, n := range entries {
+		r.wrote(n)
+	}
+	return string(r.append(nil))
+}
+
+// OtherNames is otherNames.
+func OtherNames(names []byte) []string { return otherNames(names) }
+
+// OfferOf returns what a node's features offer a client on a private transport.
+func OfferOf(features []byte, wanted ...string) string {
+	e, err := xmpp.ParseElement(features)
+	if err != nil {
+		return ""
+	}
+	f := readFeatures(e)
+	o := f.offer(wanted, func(m string) bool { return !bindsChannel(m) || f.front })
+	return string(o.raw)
+}
 
 // NewQUICConn makes a stream the net.Conn that sessions use.
 func NewQUICConn(conn *quic.Conn, stream *quic.Stream) net.Conn { return newQUICConn(conn, stream) }
 
 // NewWire makes a connection the net.Conn that sessions use.
 func NewWire(conn *net.TCPConn) net.Conn { return newWire(conn) }
+
+// Leg is a leg on a byte stream.
+type Leg struct{ *streamLeg }
+
+// NewLeg returns a leg on a connection.
+func NewLeg(conn *net.TCPConn) Leg { return Leg{newStreamLeg(conn, 0, time.Second)} }
+
+// JoinLoop has it go on on a loop with that buffer.
+func (l Leg) JoinLoop(scratch []byte) { l.joinLoop(scratch) }
+
+// LeaveLoop ends that.
+func (l Leg) LeaveLoop() { l.leaveLoop() }
+
+// NewWSConn makes a WebSocket the net.Conn that opaque sessions use.
+func NewWSConn(ctx context.Context, ws *websocket.Conn, under net.Conn) net.Conn {
+	return newWSConn(ctx, ws, under)
+}
+
+// Look looks at the next n bytes of what NewWire has returned.
+func Look(conn net.Conn, n int) error {
+	w, ok := conn.(*wire)
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	for had := len(w.seen); len(w.seen) < had+n; {
+		if err := w.look(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // EntryNumber is entryNumber.
 func EntryNumber(raw []byte, user string) uint64 { return entryNumber(raw, user) }
@@ -22,4 +125,23 @@ func Reasons() []Reason {
 		all = append(all, r)
 	}
 	return all
+}
+
+// KindOf is the name of kindOf.
+func KindOf(raw string) string { return kindOf([]byte(raw)).String() }
+
+// CountStanzas returns what is done for each stanza of a session that can be resumed.
+func CountStanzas() func() {
+	r := new(resumption)
+	return func() { r.wrote(7) }
+}
+
+// ResumeInline is what a settle says of the session that a login with SASL2 brings; "" if it
+// cannot be resumed.
+func ResumeInline(auth, success []byte) string {
+	r := resumptionInline(success, askedInline(claim{sasl2: true, auth: auth}))
+	if r == nil {
+		return ""
+	}
+	return string(r.append(nil))
 }

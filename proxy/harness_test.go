@@ -17,6 +17,7 @@ import (
 	"net"
 	"net/http"
 	"regexp"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -54,10 +55,10 @@ func startFront(t testing.TB, picker proxy.Picker, change func(*proxy.Options)) 
 		TLS:        &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12},
 		Mechanisms: []string{"SCRAM-SHA-1", "PLAIN"},
 		Pools:      map[string]proxy.Pool{"nodes": {Picker: picker}},
-		Timeouts:   proxy.Timeouts{Handshake: 5 * time.Second, Identify: 5 * time.Second, Shutdown: 5 * time.Second},
+		Timeouts:   proxy.Timeouts{Handshake: patience, Identify: patience, Shutdown: 5 * time.Second},
 		Logger:     slog.New(&recorder{records: f.records}),
 	}
-	for _, p := range []proxy.Protocol{proxy.XMPP, proxy.XMPPS, proxy.HTTPS, proxy.QUIC} {
+	for _, p := range []proxy.Protocol{proxy.XMPP, proxy.XMPPS, proxy.WSS, proxy.QUIC} {
 		opts.Listeners = append(opts.Listeners, proxy.Listener{
 			Name: p.String(), Protocol: p, Address: "127.0.0.1:0", Pool: "nodes",
 		})
@@ -70,23 +71,45 @@ func startFront(t testing.TB, picker proxy.Picker, change func(*proxy.Options)) 
 		t.Fatal(err)
 	}
 	f.Server = srv
+	f.learn(opts.Pools)
 	if err := srv.Listen(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
 	// t.Context ends before Cleanup, which would be the front's Shutdown.
 	go func() { done <- srv.Serve(context.WithoutCancel(t.Context())) }()
+	for srv.Serving() != nil && len(done) == 0 { // one that is stopped before that complains
+		runtime.Gosched()
+	}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := srv.Shutdown(ctx); err != nil {
 			t.Error(err)
 		}
-		if err := <-done; err != nil {
-			t.Error(err)
+		for {
+			select {
+			case <-f.records: // nobody reads what is left, and the front waits for that
+			case err := <-done:
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
 		}
 	})
 	return f
+}
+
+// learn makes known what the nodes of pools offer, so that only those who log in ask
+// them.
+func (f *front) learn(pools map[string]proxy.Pool) {
+	f.t.Helper()
+	for pool := range pools {
+		if err := f.Learn(pool, "example.com", nodeOffer); err != nil {
+			f.t.Fatal(err)
+		}
+	}
 }
 
 // record returns the next line of the session log.
@@ -221,7 +244,7 @@ type node struct {
 
 func startNode(t testing.TB, name string) *node {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", ownHost()+":0") // or another front may dial a node that is gone
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -260,8 +283,9 @@ func (n *node) accept() *peer {
 const (
 	streamOpen  = "<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' to='example.com' version='1.0'>"
 	nodeHeader  = "<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' from='example.com' id='n' version='1.0'>"
-	nodeOffer   = "<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>PLAIN</mechanism></mechanisms></stream:features>"
+	nodeOffer   = "<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>PLAIN</mechanism><mechanism>SCRAM-SHA-1</mechanism></mechanisms><settle xmlns='urn:imlb:front:0'/></stream:features>"
 	nodeBind    = "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></stream:features>"
+	plainOffer  = "<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>PLAIN</mechanism></mechanisms></stream:features>"
 	frontOffer  = "<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>SCRAM-SHA-1</mechanism><mechanism>PLAIN</mechanism></mechanisms></stream:features>"
 	saslSuccess = "<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>"
 )
@@ -489,7 +513,7 @@ func (f *front) dialWS() *peer {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	transport := &http.Transport{TLSClientConfig: f.clientTLS()}
-	ws, resp, err := websocket.Dial(ctx, "wss://"+f.addr("https")+"/xmpp-websocket", &websocket.DialOptions{
+	ws, resp, err := websocket.Dial(ctx, "wss://"+f.addr("wss")+"/xmpp-websocket", &websocket.DialOptions{
 		HTTPClient: &http.Client{Transport: transport}, Subprotocols: []string{"xmpp"},
 	})
 	if err != nil {

@@ -2,21 +2,27 @@ package proxy
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"encoding/xml"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
+	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
 )
 
-// webSocketPath is where the WebSocket is (RFC 7395 leaves it to discovery).
+// webSocketPath is where the WebSocket is unless the configuration says otherwise
+// (RFC 7395 leaves it to discovery).
 const webSocketPath = "/xmpp-websocket"
+
+// subprotocolXMPP is the WebSocket subprotocol of RFC 7395.
+const subprotocolXMPP = "xmpp"
 
 // httpServer serves the HTTP of one connection: the WebSocket upgrade and its
 // discovery. A server of its own gives the connection the limits of its session,
@@ -38,9 +44,13 @@ func (s *session) httpServer() *http.Server {
 }
 
 // upgrade serves HTTP on conn until that is a WebSocket, or closed.
-func (s *session) upgrade(ctx context.Context, conn *tls.Conn) (*websocket.Conn, error) {
-	c := &httpConn{Conn: conn, upgraded: make(chan *websocket.Conn, 1), closed: make(chan struct{})}
+func (s *session) upgrade(ctx context.Context, conn net.Conn) (*websocket.Conn, error) {
+	c := &httpConn{
+		Conn: conn, listener: &s.terms.listener,
+		upgraded: make(chan upgraded, 1), closed: make(chan struct{}),
+	}
 	server, served := s.httpServer(), make(chan struct{})
+	server.ConnState = c.state
 	go func() {
 		defer close(served)
 		_ = server.Serve(newSingle(c)) // always ends with ErrServerClosed
@@ -50,16 +60,18 @@ func (s *session) upgrade(ctx context.Context, conn *tls.Conn) (*websocket.Conn,
 		<-served
 	}()
 	// The limits of the server are for one request, and this for all of them.
-	late := time.NewTimer(time.Until(s.rec.Started.Add(s.terms.Timeouts.Handshake)))
+	by := s.rec.Started.Add(s.terms.Timeouts.Handshake)
+	late := time.NewTimer(time.Until(by))
 	defer late.Stop()
 	select {
-	case ws := <-c.upgraded:
-		return ws, nil
-	case <-c.closed:
-		return nil, net.ErrClosed
+	case up := <-c.upgraded:
+		s.facts.request = up.request
+		return up.ws, nil
+	case <-c.closed: // maybe by the server, when it was late
+		return nil, c.end(by)
 	case <-late.C:
 		_ = c.Close()
-		return nil, os.ErrDeadlineExceeded
+		return nil, c.end(by)
 	case <-ctx.Done():
 		_ = c.Close()
 		return nil, ctx.Err()
@@ -69,9 +81,33 @@ func (s *session) upgrade(ctx context.Context, conn *tls.Conn) (*websocket.Conn,
 // httpConn is a connection in the hands of the HTTP server.
 type httpConn struct {
 	net.Conn
-	upgraded chan *websocket.Conn // holds one
+	listener *Listener
+	upgraded chan upgraded // holds one
 	closed   chan struct{}
 	once     sync.Once
+	answered atomic.Bool // a request that was none for a WebSocket
+}
+
+// state is told what the server does with the connection.
+func (c *httpConn) state(_ net.Conn, now http.ConnState) {
+	if now == http.StateIdle {
+		c.answered.Store(true)
+	}
+}
+
+// end is why there is no WebSocket: the connection was closed, or there had to be one by
+// then. A client that was answered has not asked for one.
+func (c *httpConn) end(by time.Time) error {
+	if c.answered.Load() || time.Now().Before(by) {
+		return net.ErrClosed
+	}
+	return os.ErrDeadlineExceeded
+}
+
+// upgraded is a WebSocket and the request for it.
+type upgraded struct {
+	ws      *websocket.Conn
+	request *http.Request
 }
 
 // Close closes the connection and lets its session know.
@@ -116,29 +152,49 @@ func (l *single) Close() error {
 // Addr returns the address of the connection's end here.
 func (l *single) Addr() net.Addr { return l.addr }
 
-// webSocket does TLS and waits for the upgrade.
-func (s *session) webSocket(ctx context.Context) error {
+// secureWebSocket does TLS and waits for the upgrade.
+func (s *session) secureWebSocket(ctx context.Context) error {
 	conn, err := s.secure(ctx)
 	if err != nil {
 		return err
 	}
-	s.setTransport("https")
+	return s.webSocket(ctx, conn)
+}
+
+// webSocket waits for the upgrade on conn, and takes the session for what its
+// subprotocol says.
+func (s *session) webSocket(ctx context.Context, conn net.Conn) error {
+	s.setTransport(s.terms.listener.Protocol.httpName())
 	ws, err := s.upgrade(ctx, conn)
 	switch {
 	case ctx.Err() != nil:
 		return s.shutdown()
+	case isTimeout(err):
+		return s.clientError(ctx, err)
 	case err != nil:
-		return &ending{reason: ReasonHTTP, cause: err}
+		return s.clientEnd(ReasonHTTP, err)
 	}
 	s.setTransport("ws")
-	s.client = newWSLeg(ctx, ws, s.wire, s.terms.Limits.MaxPreAuth, s.terms.Timeouts.Write)
+	if ws.Subprotocol() == subprotocolXMPP {
+		s.client = newWSLeg(ctx, ws, s.wire, s.terms.Limits.MaxPreAuth, s.terms.Timeouts.Write)
+		return nil
+	}
+	s.inner = newWire(newWSConn(ctx, ws, s.wire))
 	return nil
+}
+
+// httpName is the transport of a connection that is no WebSocket yet.
+func (p Protocol) httpName() string {
+	if p == WS {
+		return "http"
+	}
+	return "https"
 }
 
 // httpHandler serves what there is besides nothing.
 func httpHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+webSocketPath, handleUpgrade)
+	mux.HandleFunc("GET /", handleUpgrade)
 	mux.HandleFunc("GET /.well-known/host-meta", handleHostMeta)
 	mux.HandleFunc("GET /.well-known/host-meta.json", handleHostMetaJSON)
 	return mux
@@ -147,24 +203,53 @@ func httpHandler() http.Handler {
 // handleUpgrade makes the connection a WebSocket and hands it to its session.
 func handleUpgrade(w http.ResponseWriter, r *http.Request) {
 	c, ok := r.Context().Value(connKey{}).(*httpConn)
-	if !ok {
-		http.Error(w, "no connection", http.StatusInternalServerError)
+	if !ok || !c.listener.WebSocket.at(r.URL.Path) {
+		http.NotFound(w, r)
+		return
+	}
+	o := &c.listener.WebSocket
+	if !o.accepts(r) {
+		// RFC 7395 §3.1: a client that does not ask for it must not be spoken to in it.
+		http.Error(w, "ask for one of these subprotocols: "+strings.Join(o.Subprotocols, ", "), http.StatusBadRequest)
 		return
 	}
 	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
-		Subprotocols: []string{"xmpp"},
+		Subprotocols: o.Subprotocols,
 		// Pages of any origin may connect: there is no cookie or other ambient
 		// authority that they could borrow, every stream logs in for itself.
 		InsecureSkipVerify: true,
+		CompressionMode:    o.compression(),
 	})
 	if err != nil {
 		return // Accept has answered
 	}
-	if ws.Subprotocol() != "xmpp" { // RFC 7395 §3.1
-		_ = ws.Close(websocket.StatusPolicyViolation, "the subprotocol has to be xmpp")
-		return
+	c.upgraded <- upgraded{ws: ws, request: r}
+}
+
+// at tells whether the WebSocket is at a path.
+func (o *WebSocket) at(path string) bool {
+	return path == o.Path || strings.HasSuffix(o.Path, "/") && strings.HasPrefix(path, o.Path)
+}
+
+// accepts tells whether a request asks for a subprotocol that there is.
+func (o *WebSocket) accepts(r *http.Request) bool {
+	asked := false
+	for _, line := range r.Header.Values("Sec-WebSocket-Protocol") {
+		for name := range strings.SplitSeq(line, ",") {
+			asked = true
+			if name = strings.TrimSpace(name); slices.Contains(o.Subprotocols, name) {
+				return true
+			}
+		}
 	}
-	c.upgraded <- ws
+	return !asked && slices.Contains(o.Subprotocols, "")
+}
+
+func (o *WebSocket) compression() websocket.CompressionMode {
+	if o.Compress {
+		return websocket.CompressionNoContextTakeover
+	}
+	return websocket.CompressionDisabled
 }
 
 // altWebSocket is the relation of a WebSocket address (XEP-0156 §3).
@@ -181,17 +266,36 @@ type link struct {
 	Href string `json:"href" xml:"href,attr"`
 }
 
-func hostMetaFor(r *http.Request) hostMeta {
-	return hostMeta{Links: []link{{Rel: altWebSocket, Href: "wss://" + r.Host + webSocketPath}}}
+// hostMetaFor describes the host that was asked, where the listener serves XMPP.
+func hostMetaFor(r *http.Request) (hostMeta, bool) {
+	c, ok := r.Context().Value(connKey{}).(*httpConn)
+	if !ok || !slices.Contains(c.listener.WebSocket.Subprotocols, subprotocolXMPP) {
+		return hostMeta{}, false
+	}
+	scheme := "wss://"
+	if c.listener.Protocol == WS && r.Header.Get("X-Forwarded-Proto") != "https" {
+		scheme = "ws://"
+	}
+	return hostMeta{Links: []link{{Rel: altWebSocket, Href: scheme + r.Host + c.listener.WebSocket.Path}}}, true
 }
 
 func handleHostMeta(w http.ResponseWriter, r *http.Request) {
-	body, err := xml.Marshal(hostMetaFor(r))
+	meta, ok := hostMetaFor(r)
+	if !ok {
+		http.NotFound(w, r)
+		return
+	}
+	body, err := xml.Marshal(meta)
 	writeMeta(w, "application/xrd+xml", append([]byte(xml.Header), body...), err)
 }
 
 func handleHostMetaJSON(w http.ResponseWriter, r *http.Request) {
-	body, err := json.Marshal(hostMetaFor(r))
+	meta, ok := hostMetaFor(r)
+	if !ok {
+		http.NotFound(w, r)
+		return
+	}
+	body, err := json.Marshal(meta)
 	writeMeta(w, "application/json", body, err)
 }
 

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -11,32 +12,45 @@ import (
 
 // claim is who a client says it is.
 type claim struct {
-	user      xmpp.JID
+	user      xmpp.JID // whose session it is to be
+	shows     xmpp.JID // whose credentials are shown, mostly the same
 	mechanism string
-	auth      []byte // the <auth/> for the node; valid until the client is read again
+	sasl2     bool
+	auth      []byte // for the node; valid until the client is read again
 }
 
-// greet opens the client's secured stream and offers the mechanisms.
+// greet opens the client's secured stream and offers what the nodes do.
 func (s *session) greet(ctx context.Context) error {
 	by := time.Now().Add(s.terms.Timeouts.Identify)
 	if err := s.readBy(ctx, by, ReasonIdentifyTimeout); err != nil {
 		return err
 	}
-	return s.openStream(ctx, saslFeatures(s.terms.Mechanisms))
-}
-
-// saslFeatures returns the stream features before a login.
-func saslFeatures(mechanisms []string) []byte {
-	f := []byte("<stream:features><mechanisms xmlns='" + xmpp.NSSASL + "'>")
-	for _, m := range mechanisms {
-		f = append(f, "<mechanism>"...)
-		f = xmpp.AppendEscaped(f, m)
-		f = append(f, "</mechanism>"...)
+	h, err := s.readHeader(ctx)
+	if err != nil {
+		return err
 	}
-	return append(f, "</mechanisms></stream:features>"...)
+	// A node that is told what to bind to takes a client that was offered nothing of the kind,
+	// and says so, for one that somebody stands before (RFC 5802 §6).
+	wanted := s.terms.Mechanisms
+	s.facts.unbound = len(wanted) > 0 && !slices.ContainsFunc(wanted, bindsChannel)
+	f, err := s.nodeFeatures(ctx, by)
+	if err != nil {
+		return err
+	}
+	s.offer = f.offer(wanted, s.usable(f))
+	return s.openStream(ctx, h, s.offer.raw)
 }
 
-// identify reads the client's stream up to an <auth/> that names a user.
+// parseSASL reads an element of SASL or of SASL2; ok is false if raw is neither.
+func parseSASL(raw []byte) (f xmpp.SASLFrame, ok bool, err error) {
+	if f, ok, err := xmpp.ParseSASL(raw); ok {
+		return f, ok, err
+	}
+	return xmpp.ParseSASL2(raw)
+}
+
+// identify reads the client's stream up to an <auth/> or <authenticate/> that names
+// a user.
 // Whatever else the client asks is answered as the node would.
 func (s *session) identify(ctx context.Context) (claim, error) {
 	for {
@@ -47,7 +61,13 @@ func (s *session) identify(ctx context.Context) (claim, error) {
 		if e, err := xmpp.ParseElement(raw); err == nil && e.Is(xmpp.NSTLS, "starttls") {
 			return claim{}, s.refuseTLS(ctx)
 		}
-		frame, ok, err := xmpp.ParseSASL(raw)
+		if r, ok := s.readRegistration(raw); ok && s.offer.register {
+			if err := s.register(ctx, r); err != nil {
+				return claim{}, err
+			}
+			continue
+		}
+		frame, ok, err := parseSASL(raw)
 		if !ok {
 			return claim{}, unexpected(raw)
 		}
@@ -56,7 +76,7 @@ func (s *session) identify(ctx context.Context) (claim, error) {
 		if !errors.As(err, &refused) {
 			return c, err
 		}
-		if err := s.refuse(ctx, frame.Mechanism, refused); err != nil {
+		if err := s.refuse(ctx, frame, refused); err != nil {
 			return claim{}, err
 		}
 	}
@@ -80,59 +100,62 @@ func (s *session) claimed(ctx context.Context, raw []byte, frame xmpp.SASLFrame,
 		return claim{}, &xmpp.SASLError{Condition: xmpp.Aborted}
 	case frame.Kind != xmpp.SASLAuth:
 		return claim{}, &xmpp.SASLError{Condition: xmpp.MalformedRequest}
-	case !slices.Contains(s.terms.Mechanisms, frame.Mechanism):
+	case !s.offer.has(frame):
 		return claim{}, &xmpp.SASLError{Condition: xmpp.InvalidMechanism}
-	case !frame.HasPayload:
-		var err error
-		if frame, err = s.initialResponse(ctx, frame.Mechanism); err != nil {
+	case !frame.HasPayload && xmpp.NamesUser(frame.Mechanism):
+		raw = bytes.Clone(raw)
+		payload, err := s.initialResponse(ctx, frame.SASL2)
+		if err != nil {
 			return claim{}, err
 		}
-		raw = frame.Append(nil)
+		if frame.SASL2 {
+			raw = xmpp.AppendInitialResponse(nil, raw, payload)
+		}
+		frame.Payload, frame.HasPayload = payload, true
+		if !frame.SASL2 {
+			raw = frame.Append(nil)
+		}
 	}
-	_, name, err := xmpp.SASLName(frame.Mechanism, frame.Payload)
+	user, err := s.claimant(frame)
 	if err != nil {
 		return claim{}, err
 	}
-	user, err := xmpp.NewJID(name, s.domain, "")
-	if err != nil || user.Local() == "" {
-		// No such user can exist, which is for the client like a wrong password.
-		return claim{}, &xmpp.SASLError{Condition: xmpp.NotAuthorized}
-	}
-	return claim{user: user, mechanism: frame.Mechanism, auth: raw}, nil
+	return claim{user: user, shows: s.shower(frame, user), mechanism: frame.Mechanism, sasl2: frame.SASL2, auth: raw}, nil
 }
 
-// initialResponse asks for the first response of a client that did not send it
-// in its <auth/>, with an empty challenge (RFC 6120 §6.4.2), and returns the
-// <auth/> that would have held it.
-func (s *session) initialResponse(ctx context.Context, mechanism string) (xmpp.SASLFrame, error) {
-	challenge := xmpp.SASLFrame{Kind: xmpp.SASLChallenge}
+// initialResponse asks for the first response of a client that did not send it with
+// its choice, with an empty challenge (RFC 6120 §6.4.2, XEP-0388 §2.5).
+func (s *session) initialResponse(ctx context.Context, sasl2 bool) ([]byte, error) {
+	challenge := xmpp.SASLFrame{Kind: xmpp.SASLChallenge, SASL2: sasl2}
 	if err := s.send(ctx, challenge.Append(nil)); err != nil {
-		return challenge, err
+		return nil, err
 	}
 	raw, err := s.readElement(ctx)
 	if err != nil {
-		return challenge, err
+		return nil, err
 	}
-	frame, ok, err := xmpp.ParseSASL(raw)
+	frame, ok, err := parseSASL(raw)
 	switch {
-	case !ok:
-		return frame, unexpected(raw)
+	case !ok || frame.SASL2 != sasl2:
+		return nil, unexpected(raw)
 	case err != nil:
-		return frame, err
+		return nil, err
 	case frame.Kind == xmpp.SASLAbort:
-		return frame, &xmpp.SASLError{Condition: xmpp.Aborted}
+		return nil, &xmpp.SASLError{Condition: xmpp.Aborted}
 	case frame.Kind != xmpp.SASLResponse:
-		return frame, &xmpp.SASLError{Condition: xmpp.MalformedRequest}
+		return nil, &xmpp.SASLError{Condition: xmpp.MalformedRequest}
 	}
-	return xmpp.SASLFrame{Kind: xmpp.SASLAuth, Mechanism: mechanism, Payload: frame.Payload, HasPayload: true}, nil
+	return frame.Payload, nil
 }
 
 // refuse answers a login that did not get as far as a node.
-func (s *session) refuse(ctx context.Context, mechanism string, e *xmpp.SASLError) error {
-	if err := s.send(ctx, e.Failure().Append(nil)); err != nil {
+func (s *session) refuse(ctx context.Context, tried xmpp.SASLFrame, e *xmpp.SASLError) error {
+	failure := e.Failure()
+	failure.SASL2 = tried.SASL2
+	if err := s.send(ctx, failure.Append(nil)); err != nil {
 		return err
 	}
-	return s.failed(mechanism, e.Condition)
+	return s.failed(tried.Mechanism, e.Condition)
 }
 
 // failed counts a failed login. The error is an *ending when there were too many
@@ -148,7 +171,7 @@ func (s *session) failed(mechanism, condition string) error {
 
 // mechanismLabel keeps clients from inventing label values.
 func (s *session) mechanismLabel(mechanism string) string {
-	if slices.Contains(s.terms.Mechanisms, mechanism) {
+	if s.offer.knows(mechanism) {
 		return mechanism
 	}
 	return "other"

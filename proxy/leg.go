@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"net"
 	"sync"
 	"time"
@@ -26,6 +27,9 @@ type leg interface {
 	// Restart expects a new stream header, of a stream whose elements may
 	// have maxBytes bytes.
 	Restart(maxBytes int)
+	// SetLimit lets the elements of the current stream have maxBytes bytes from now
+	// on.
+	SetLimit(maxBytes int)
 	// CloseWrite ends this side in order, after which the peer can still be
 	// read. A transport that has no half-close leaves it to Close.
 	CloseWrite() error
@@ -57,14 +61,19 @@ type halfCloser interface {
 }
 
 // streamLeg is a leg on a byte stream: TCP, TLS or a QUIC stream.
+//
+// On a loop its buffers are parts of the loop's, which belongs to the handler that runs.
+// When that returns, the leg has scanned all input and sent all output, or has copies.
 type streamLeg struct {
 	conn         halfCloser
 	writeTimeout time.Duration
+	looped       bool // on a loop writes do not wait, and the clock is spared
 
 	// owned by the reader
-	scan *xmpp.Scanner
-	buf  *[chunk]byte // nil while nothing was read
-	in   []byte       // the part of buf that is not scanned yet
+	scan  *xmpp.Scanner
+	begun bool         // the stream's header has come
+	buf   *[chunk]byte // nil while nothing was read
+	in    []byte       // the part of buf that is not scanned yet
 
 	// owned by the writer
 	out  *[chunk]byte // nil while nothing is kept
@@ -80,10 +89,19 @@ func newStreamLeg(conn halfCloser, maxBytes int, writeTimeout time.Duration) *st
 	}
 }
 
+// Next leaves out whitespace before a stream header. It belongs to the stream before,
+// as a line end after its last element, and whoever gets it in the new one may take it
+// for an error, because an XML declaration has to come first.
 func (l *streamLeg) Next() (xmpp.Token, error) {
-	tok, rest, err := l.scan.Next(l.in)
-	l.in = rest
-	return tok, err
+	for {
+		tok, rest, err := l.scan.Next(l.in)
+		l.in = rest
+		if tok.Kind == xmpp.KindSpace && !l.begun {
+			continue
+		}
+		l.begun = l.begun || tok.Kind == xmpp.KindOpen
+		return tok, err
+	}
 }
 
 func (l *streamLeg) Fill() error {
@@ -95,6 +113,7 @@ func (l *streamLeg) Fill() error {
 	if n > 0 {
 		return nil // an error will come again with the next read
 	}
+	l.dropInput() // who waits holds nothing
 	return err
 }
 
@@ -115,18 +134,19 @@ func (l *streamLeg) Write(tok xmpp.Token) error {
 }
 
 func (l *streamLeg) Flush() error {
-	if l.out == nil {
+	if l.kept == 0 {
 		return nil
 	}
 	err := l.send(l.out[:l.kept])
-	chunks.Put(l.out)
-	l.out, l.kept = nil, 0
+	l.dropOutput()
 	return err
 }
 
 func (l *streamLeg) send(p []byte) error {
-	if err := l.conn.SetWriteDeadline(time.Now().Add(l.writeTimeout)); err != nil {
-		return err
+	if !l.looped {
+		if err := l.conn.SetWriteDeadline(time.Now().Add(l.writeTimeout)); err != nil {
+			return err
+		}
 	}
 	_, err := l.conn.Write(p)
 	return err
@@ -141,22 +161,65 @@ func (l *streamLeg) switchTo(conn halfCloser) { l.conn = conn }
 
 func (l *streamLeg) Restart(maxBytes int) {
 	l.scan.Reset()
-	l.scan.SetLimits(xmpp.Limits{MaxBytes: maxBytes})
+	l.begun = false
+	l.SetLimit(maxBytes)
 }
+
+func (l *streamLeg) SetLimit(maxBytes int) { l.scan.SetLimits(xmpp.Limits{MaxBytes: maxBytes}) }
 
 func (l *streamLeg) CloseWrite() error { return l.conn.CloseWrite() }
 
 func (l *streamLeg) Close() error {
 	err := l.conn.Close()
-	if l.buf != nil {
-		chunks.Put(l.buf)
-		l.buf, l.in = nil, nil
-	}
-	if l.out != nil {
-		chunks.Put(l.out)
-		l.out, l.kept = nil, 0
-	}
+	l.dropInput()
+	l.dropOutput()
 	return err
+}
+
+// dropInput drops what was received, and gives the buffer back.
+func (l *streamLeg) dropInput() {
+	l.in = nil
+	if l.buf != nil && !l.looped {
+		chunks.Put(l.buf)
+		l.buf = nil
+	}
+}
+
+// dropOutput drops what is kept, and gives the buffer back.
+func (l *streamLeg) dropOutput() {
+	l.kept = 0
+	if l.out != nil && !l.looped {
+		chunks.Put(l.out)
+		l.out = nil
+	}
+}
+
+// joinLoop has the leg, which keeps no output, go on on a loop with that buffer. All legs
+// of the loop read into one part of it, and gather what they write in another.
+func (l *streamLeg) joinLoop(scratch []byte) {
+	in := bytes.Clone(l.in)
+	l.dropInput()
+	l.dropOutput()
+	l.looped, l.in = true, in
+	l.buf, l.out = (*[chunk]byte)(scratch), (*[chunk]byte)(scratch[chunk:])
+}
+
+// keepInput copies what was received and not scanned, so that others may use the loop's
+// buffer.
+func (l *streamLeg) keepInput() { l.in = bytes.Clone(l.in) }
+
+// leaveLoop has the leg go on elsewhere, with what is left in the loop's buffer.
+func (l *streamLeg) leaveLoop() {
+	if !l.looped {
+		return
+	}
+	l.keepInput()
+	kept := l.out[:l.kept]
+	l.looped, l.buf, l.out = false, nil, nil
+	if len(kept) > 0 {
+		l.out = getChunk()
+		copy(l.out[:], kept)
+	}
 }
 
 // await returns the next token of a leg, waiting for input as long as the read

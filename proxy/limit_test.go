@@ -1,13 +1,17 @@
 package proxy_test
 
 import (
+	"encoding/base64"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/pires/go-proxyproto"
 
 	"imlb/proxy"
+	"imlb/proxy/limit"
 )
 
 // What comes faster than the listener's rate is refused when it would have to
@@ -15,7 +19,7 @@ import (
 func TestRate(t *testing.T) {
 	t.Parallel()
 	f := startFront(t, &picker{}, func(o *proxy.Options) {
-		o.Listeners[0].Rate = proxy.Rate{PerSecond: 0.001, Burst: 1}
+		limitRate(o, 0.001, 1)
 	})
 	first := f.dialTCP("xmpp")
 	first.send(streamOpen)
@@ -81,6 +85,32 @@ func TestProxyHeaderIn(t *testing.T) {
 		client.close()
 		f.ended("probe")
 	})
+	const begin = "\r\n\r\n\x00\r\nQUIT\n"
+	for name, header := range map[string]string{
+		"unspec": begin + "\x21\x00\x00\x00",
+		"unix":   begin + "\x21\x31\x00\xd8" + strings.Repeat("/", 216),
+	} {
+		t.Run(name, func(t *testing.T) { // the proxy's own address counts
+			client := f.dialTCP("xmpp")
+			client.send(header + streamOpen)
+			client.expect(frontHeader + tlsOffer)
+			client.send(streamEnd)
+			client.expect(streamEnd)
+			own := client.conn.LocalAddr().String()
+			client.close()
+			if r := f.ended("client-closed"); r["source"] != own || r["via"] != "" {
+				t.Errorf("logged %v, want the source %s", r, own)
+			}
+		})
+	}
+	t.Run("wrong checksum", func(t *testing.T) {
+		client := f.dialTCP("xmpp")
+		client.send(begin + "\x21\x11\x00\x13\xc0\x00\x02\x01\xc0\x00\x02\x02\x00\x01\x00\x02\x03\x00\x04abcd")
+		client.eof()
+		if r := f.ended("proxy-header"); !strings.Contains(r["cause"], "CRC32c") {
+			t.Errorf("logged %v", r)
+		}
+	})
 	t.Run("nothing", func(t *testing.T) {
 		f.dialTCP("xmpp").close()
 		f.ended("probe")
@@ -127,5 +157,131 @@ func TestQUICStreams(t *testing.T) {
 	atAlice.close()
 	if r := f.ended("client-closed"); r["user"] != "alice@example.com" {
 		t.Errorf("logged %v", r)
+	}
+}
+
+// A login of XMPP counts as one of its user, and no more as one that is under way.
+func TestLoginsCount(t *testing.T) {
+	t.Parallel()
+	n, pick := onlyNode(t)
+	f := startFront(t, pick, func(o *proxy.Options) {
+		o.Rules.Global.Unauthenticated = 1
+		o.Rules.User.Concurrent = 1
+	})
+	first := f.dialTLS()
+	leg := login(first, n, "alice")
+	bob := f.dialTLS() // whom a login under way would keep out
+	other := login(bob, n, "bob")
+	second := begin(f, plain("alice", "secret"))
+	second.expect(streamError("resource-constraint") + streamEnd)
+	second.close()
+	if r := f.ended("too-many"); r["user"] != "" && r["node"] != "" {
+		t.Errorf("a node was asked: %v", r)
+	}
+	first.close()
+	leg.eof()
+	leg.close()
+	f.ended("client-closed")
+	first = f.dialTLS()
+	leg = login(first, n, "alice")
+	for _, p := range []*peer{first, bob} {
+		p.close()
+	}
+	for _, p := range []*peer{leg, other} {
+		p.eof()
+		p.close()
+	}
+}
+
+// Failed logins put off the next one, which no node is asked about.
+func TestFailedLoginsCount(t *testing.T) {
+	t.Parallel()
+	n, pick := onlyNode(t)
+	f := startFront(t, pick, func(o *proxy.Options) {
+		o.Rules.Backoff = limit.Backoff{Pair: limit.Steps{Free: 1, First: time.Hour, Max: time.Hour}, Window: time.Hour}
+	})
+	client := begin(f, plain("alice", "wrong"))
+	leg := n.accept().offer()
+	for range 2 {
+		leg.expect(plain("alice", "wrong"))
+		leg.send(failure("not-authorized"))
+		client.expect(failure("not-authorized"))
+		client.send(plain("alice", "wrong"))
+	}
+	client.expect(streamError("resource-constraint") + streamEnd)
+	leg.eof()
+	leg.close()
+	client.close()
+	if r := f.ended("auth-backoff"); r["auth_failures"] != "2" {
+		t.Errorf("logged %v", r)
+	}
+	bob := f.dialTLS()
+	leg = login(bob, n, "bob")
+	bob.close()
+	leg.eof()
+	leg.close()
+}
+
+// Failures are counted for whose password is guessed, whoever the client then wants to be.
+func TestFailedLoginsCountForWhoIsGuessed(t *testing.T) {
+	t.Parallel()
+	n, pick := onlyNode(t)
+	f := startFront(t, pick, func(o *proxy.Options) {
+		o.Rules.Backoff = limit.Backoff{Pair: limit.Steps{Free: 1, First: time.Hour, Max: time.Hour}, Window: time.Hour}
+	})
+	as := func(authzid string) string {
+		payload := base64.StdEncoding.EncodeToString([]byte(authzid + "\x00alice\x00wrong"))
+		return "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>" + payload + "</auth>"
+	}
+	client := begin(f, as("one@example.com"))
+	for _, next := range []string{"two@example.com", "three@example.com"} {
+		leg := n.accept().offer() // of another user each time
+		leg.element()
+		leg.send(failure("not-authorized"))
+		client.expect(failure("not-authorized"))
+		client.send(as(next))
+		if next == "three@example.com" {
+			client.expect(streamError("resource-constraint") + streamEnd)
+		}
+		leg.eof()
+		leg.close()
+	}
+	client.close()
+	f.ended("auth-backoff")
+}
+
+// Limits on bytes hold for stanzas, on loops and on goroutines, in both directions;
+// nothing is lost.
+func TestBytesOfStanzas(t *testing.T) {
+	t.Parallel()
+	const message, burst, perSecond, count = 10_000, 20_000, 100_000, 6
+	text := "<message><body>" + strings.Repeat("x", message) + "</body></message>"
+	for _, transport := range []string{"tls", "quic"} {
+		t.Run(transport, func(t *testing.T) {
+			t.Parallel()
+			n, pick := onlyNode(t)
+			f := startFront(t, pick, func(o *proxy.Options) {
+				o.Rules.User.In = limit.Bandwidth{PerSecond: perSecond, Burst: burst}
+				o.Rules.Source.Out = o.Rules.User.In
+			})
+			client := f.dialTLS()
+			if transport == "quic" {
+				client = f.openQUIC(f.dialQUICAt(f.addr("quic"), nil))
+			}
+			leg := login(client, n, "alice")
+			least := time.Duration(count*message-burst-message) * time.Second / perSecond
+			for from, to := range map[*peer]*peer{client: leg, leg: client} {
+				began := time.Now()
+				for range count {
+					from.send(text)
+				}
+				for range count {
+					to.expect(text)
+				}
+				if took := time.Since(began); took < least {
+					t.Errorf("%d bytes took %v, want %v at least", count*message, took, least)
+				}
+			}
+		})
 	}
 }

@@ -6,42 +6,45 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/time/rate"
+	"imlb/proxy/loop"
 )
 
 // listener accepts sessions on one socket. What is configured of it may change
 // while it serves, all but the socket.
 type listener struct {
 	srv     *Server
-	socket  string        // Listener.socket
-	limiter *rate.Limiter // always there, maybe without a limit
+	socket  string // Listener.socket
 	terms   atomic.Pointer[terms]
 	tcp     *net.TCPListener
+	retired chan struct{} // closed by retire
 	quic    *quicListener // of a QUIC listener, which has no tcp
 }
 
 // terms are what a session is served by: the configuration at the time when it
 // was accepted. They never change; a new configuration makes new ones.
 type terms struct {
-	*Options          // normalized
-	listener Listener // one of Options.Listeners
-	tls      *tls.Config
+	*Options             // normalized
+	listener Listener    // one of Options.Listeners
+	tls      *tls.Config // nil when no client's TLS ends here
+	relay    *loop.Limits
+	in, out  flow // of all sessions of the listener
 }
 
 // newTerms returns the terms of new sessions on a listener.
 func (s *Server) newTerms(opts *Options, cfg Listener) *terms {
-	c := opts.TLS.Clone()
-	c.NextProtos = cfg.Protocol.alpn()
-	if c.WrapSession == nil && c.UnwrapSession == nil {
-		c.WrapSession, c.UnwrapSession = s.tickets.EncryptTicket, s.tickets.DecryptTicket
+	t := &terms{Options: opts, listener: cfg, in: s.metrics.flow(cfg.Name, "in"), out: s.metrics.flow(cfg.Name, "out"), relay: &loop.Limits{
+		Idle: opts.Timeouts.Idle, Linger: opts.Timeouts.HalfOpen,
+		ClientStall: opts.Timeouts.Write, NodeStall: opts.Timeouts.Write,
+	}}
+	if cfg.endsTLS() {
+		t.tls = s.listenerTLS(opts.TLS, cfg)
 	}
-	return &terms{Options: opts, listener: cfg, tls: c}
+	return t
 }
 
 // socket names what a listener needs open: listeners with the same name can do
@@ -58,24 +61,10 @@ func (l Listener) socket() string {
 	return network + " " + l.Address
 }
 
-// alpn returns the protocol that a listener's TLS agrees on. With STARTTLS there
-// is none: the port says it all.
-func (p Protocol) alpn() []string {
-	switch p {
-	case XMPPS, QUIC:
-		return []string{"xmpp-client"}
-	case HTTPS:
-		return []string{"http/1.1"}
-	case XMPP:
-		return nil
-	}
-	return nil
-}
-
 // listen opens a listener.
 func (s *Server) listen(ctx context.Context, terms *terms) (*listener, error) {
 	cfg := terms.listener
-	l := &listener{srv: s, socket: cfg.socket(), limiter: rate.NewLimiter(cfg.Rate.limit())}
+	l := &listener{srv: s, socket: cfg.socket(), retired: make(chan struct{})}
 	l.terms.Store(terms)
 	if cfg.Protocol == QUIC {
 		q, err := l.listenQUIC(ctx)
@@ -93,23 +82,6 @@ func (s *Server) listen(ctx context.Context, terms *terms) (*listener, error) {
 	}
 	l.tcp = tcp
 	return l, nil
-}
-
-// use makes the terms those of the sessions to come. Who waits for a turn under
-// the old rate keeps it.
-func (l *listener) use(t *terms) {
-	limit, burst := t.listener.Rate.limit()
-	l.limiter.SetLimit(limit)
-	l.limiter.SetBurst(burst)
-	l.terms.Store(t)
-}
-
-// limit returns the rate as a limiter takes it.
-func (r Rate) limit() (rate.Limit, int) {
-	if r.PerSecond <= 0 {
-		return rate.Inf, math.MaxInt32
-	}
-	return rate.Limit(r.PerSecond), r.Burst
 }
 
 // keepAlive finds a client that vanished within two minutes, and keeps idle
@@ -139,9 +111,13 @@ func (l *listener) close() error {
 // retire makes a listener that serves accept no more. Its sessions go on.
 func (l *listener) retire() error {
 	if l.quic != nil {
-		return l.quic.inner.Close()
+		return l.quic.retire()
 	}
-	return l.tcp.Close()
+	close(l.retired)
+	if err := l.tcp.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil // the loops have it
 }
 
 // serve accepts sessions until ctx ends or the listener is retired, and returns
@@ -149,6 +125,10 @@ func (l *listener) retire() error {
 func (l *listener) serve(ctx context.Context) {
 	if l.quic != nil {
 		l.quic.serve(ctx)
+		return
+	}
+	if l.terms.Load().listener.acceptsOnLoops() {
+		l.serveLooped(ctx)
 		return
 	}
 	stop := context.AfterFunc(ctx, func() { _ = l.tcp.Close() })
@@ -160,7 +140,8 @@ func (l *listener) serve(ctx context.Context) {
 		if err != nil {
 			return
 		}
-		sessions.Go(func() { l.srv.session(ctx, l, conn) })
+		sessions.Add(1)
+		go l.srv.session(ctx, l, conn, sessions.Done)
 	}
 }
 
@@ -173,13 +154,17 @@ func (l *listener) accept(ctx context.Context) (*net.TCPConn, error) {
 		if err == nil || ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
 			return conn, err
 		}
-		l.srv.log.LogAttrs(ctx, slog.LevelWarn, "accept failed",
-			slog.String("listener", l.name()), slog.Any("error", err), slog.Duration("retry_in", wait))
+		l.warnAccept(ctx, err, wait)
 		if err := pause(ctx, wait); err != nil {
 			return nil, err
 		}
 		wait = min(2*wait, time.Second)
 	}
+}
+
+func (l *listener) warnAccept(ctx context.Context, err error, wait time.Duration) {
+	l.srv.log.LogAttrs(ctx, slog.LevelWarn, "accept failed",
+		slog.String("listener", l.name()), slog.Any("error", err), slog.Duration("retry_in", wait))
 }
 
 // pause waits, or returns the error of ctx if that ends first.
@@ -192,20 +177,4 @@ func pause(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-}
-
-// admit waits for a session's turn under the listener's rate, and tells whether
-// it came in time. Those that wait are never more than the rate admits in
-// maxWait.
-func (l *listener) admit(ctx context.Context, maxWait time.Duration) (bool, error) {
-	turn := l.limiter.Reserve()
-	wait := turn.Delay()
-	if wait > maxWait {
-		turn.Cancel()
-		return false, nil
-	}
-	if wait == 0 {
-		return true, nil
-	}
-	return true, pause(ctx, wait)
 }

@@ -112,7 +112,7 @@ func TestAnotherUser(t *testing.T) {
 // A node that cannot be reached, or refuses the stream, is passed over.
 func TestNextNode(t *testing.T) {
 	t.Parallel()
-	dead, err := net.Listen("tcp", "127.0.0.1:0")
+	dead, err := net.Listen("tcp", ownHost()+":0")
 	if err != nil {
 		t.Fatal(err)
 	}

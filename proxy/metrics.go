@@ -13,13 +13,15 @@ type metrics struct {
 	open     *prometheus.GaugeVec     // listener
 	active   prometheus.Gauge         // logged in
 	ended    *prometheus.CounterVec   // listener, reason
+	refused  *prometheus.CounterVec   // listener, limit
 	auth     *prometheus.CounterVec   // mechanism, outcome
 	dials    *prometheus.CounterVec   // node, outcome
 	dialTime prometheus.Histogram     // seconds
 	setup    *prometheus.HistogramVec // step: handshake, identify
 	settles  *prometheus.CounterVec   // outcome
-
-	in, out flow
+	unlogged prometheus.Counter
+	bytes    *prometheus.CounterVec // listener, direction
+	stanzas  *prometheus.CounterVec // direction, kind
 }
 
 // flow counts what goes one way, resolved once because it is on the hot path.
@@ -33,7 +35,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "imlb_proxy_" + name, Help: help}, labels)
 	}
-	bytes := counter("bytes_total", "Bytes of XML from (in) and to (out) clients.", "direction")
+	bytes := counter("bytes_total", "Bytes from (in) and to (out) clients: of XML, or those of opaque sessions.", "listener", "direction")
 	stanzas := counter("stanzas_total", "Stanzas from (in) and to (out) clients.", "direction", "kind")
 	m := &metrics{
 		open: prometheus.NewGaugeVec(prometheus.GaugeOpts{
@@ -42,9 +44,10 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		active: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "imlb_proxy_sessions_active", Help: "Sessions now logged in.",
 		}),
-		ended: counter("sessions_ended_total", "Sessions that ended, by reason.", "listener", "reason"),
-		auth:  counter("auth_total", "Login attempts.", "mechanism", "outcome"),
-		dials: counter("node_outcomes_total", "What the front learnt of nodes by using them.", "node", "outcome"),
+		ended:   counter("sessions_ended_total", "Sessions that ended, by reason.", "listener", "reason"),
+		refused: counter("refusals_total", "Connections and logins that a limit refused, by limit.", "listener", "limit"),
+		auth:    counter("auth_total", "Login attempts.", "mechanism", "outcome"),
+		dials:   counter("node_outcomes_total", "What the front learnt of nodes by using them.", "node", "outcome"),
 		dialTime: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "imlb_proxy_dial_seconds", Help: "Time from dialling a node to its stream features.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 13),
@@ -54,15 +57,18 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 15),
 		}, []string{"step"}),
 		settles: counter("settles_total", "Deliveries told to a user's next node after its node was lost.", "outcome"),
-		in:      newFlow(bytes, stanzas, "in"),
-		out:     newFlow(bytes, stanzas, "out"),
+		unlogged: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "imlb_proxy_session_lines_lost_total", Help: "Lines that the session log was too slow for.",
+		}),
+		bytes:   bytes,
+		stanzas: stanzas,
 	}
 	if reg == nil {
 		return m, nil
 	}
 	var errs []error
 	for _, c := range []prometheus.Collector{
-		m.open, m.active, m.ended, m.auth, m.dials, m.dialTime, m.setup, m.settles, bytes, stanzas,
+		m.open, m.active, m.ended, m.refused, m.auth, m.dials, m.dialTime, m.setup, m.settles, m.unlogged, bytes, stanzas,
 	} {
 		errs = append(errs, reg.Register(c))
 	}
@@ -72,19 +78,12 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	return m, nil
 }
 
-func newFlow(bytes, stanzas *prometheus.CounterVec, direction string) flow {
-	f := flow{bytes: bytes.WithLabelValues(direction)}
+func (m *metrics) flow(listener, direction string) flow {
+	f := flow{bytes: m.bytes.WithLabelValues(listener, direction)}
 	for k := range stanzaKinds {
-		f.stanzas[k] = stanzas.WithLabelValues(direction, k.String())
+		f.stanzas[k] = m.stanzas.WithLabelValues(direction, k.String())
 	}
 	return f
-}
-
-// enter counts a session as open until the returned func is called.
-func (m *metrics) enter(listener string) (leave func()) {
-	g := m.open.WithLabelValues(listener)
-	g.Inc()
-	return g.Dec
 }
 
 // login counts a session as active until the returned func is called.

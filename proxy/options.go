@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,53 +15,71 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"imlb/backend/xmpp"
+	"imlb/proxy/identify"
+	"imlb/proxy/limit"
 )
-
-// Protocol says what clients speak on a listener.
-type Protocol uint8
-
-// The protocols.
-const (
-	XMPP  Protocol = 1 + iota // TCP, STARTTLS required (RFC 6120 §5)
-	XMPPS                     // TCP, TLS from the first byte (XEP-0368)
-	HTTPS                     // WebSocket (RFC 7395) and its discovery (XEP-0156)
-	QUIC                      // XEP-0467
-)
-
-// String returns the protocol as it is written in a configuration.
-func (p Protocol) String() string {
-	switch p {
-	case XMPP:
-		return "xmpp"
-	case XMPPS:
-		return "xmpps"
-	case HTTPS:
-		return "https"
-	case QUIC:
-		return "quic"
-	}
-	return "unknown"
-}
 
 // Listener is one address on which clients are accepted.
 type Listener struct {
 	Name     string // unique; names the listener in logs and metrics
 	Protocol Protocol
 	Address  string // host:port; TCP, or UDP for QUIC
-	Pool     string // key of Options.Pools
-	Rate     Rate
+	Pool     string // key of Options.Pools; of sessions that no route leads elsewhere
 	// TrustedProxies are the networks whose connections begin with a PROXY
 	// header, v1 or v2; it is then required. Others' connections must not have
 	// one. It does not apply to QUIC, which has no such header.
 	TrustedProxies []netip.Prefix
+	// Routes lead sessions to other pools by what their TLS handshake says. The one
+	// that matches best counts: an exact name before one with a label left open,
+	// before none. Of TLS, MQTTS and QUIC listeners.
+	Routes []Route
+	// Passthrough leaves TLS to the nodes, for sessions that no route matches. Of
+	// TLS listeners.
+	Passthrough bool
+	// DirectTLS lets clients of an XMPP listener begin with TLS, too.
+	DirectTLS bool
+	// ALPN lists the application protocols of opaque sessions in TLS. A client that
+	// offers some has to offer one of them, or one of the routes'.
+	ALPN []string
+	// ClientAuth is whether clients have to show a certificate, signed by one of
+	// ClientCAs.
+	ClientAuth tls.ClientAuthType
+	ClientCAs  *x509.CertPool
+	// WebSocket is for WS and WSS listeners.
+	WebSocket WebSocket
+	// Identify says how the user of an opaque session is found.
+	Identify Identify
 }
 
-// Rate limits how many sessions per second a listener admits. Those above it
-// wait up to MaxWait for their turn before they are refused.
-type Rate struct {
-	PerSecond float64       // 0: no limit
-	Burst     int           // admitted at once; at least 1
-	MaxWait   time.Duration // default 1 s
+// Route leads sessions that match to a pool. A list that is empty matches all; a
+// route has at least one that is not.
+type Route struct {
+	ServerNames []string // exact, or with one label left open: *.example.com
+	ALPN        []string // of the negotiated protocol; of the offered ones in a passthrough
+	Pool        string   // key of Options.Pools
+	Passthrough bool     // TLS is left to the nodes; of TLS listeners
+}
+
+// WebSocket is what there is on a listener besides TLS.
+type WebSocket struct {
+	// Path is that of the upgrade; default /xmpp-websocket. One that ends in a slash
+	// stands for all below it.
+	Path string
+	// Subprotocols are those that clients may ask for, best first. "xmpp" is RFC
+	// 7395; every other carries an opaque stream of bytes in binary messages. The
+	// empty one is that of clients that ask for none. Default: xmpp alone.
+	Subprotocols []string
+	// Compress offers permessage-deflate (RFC 7692) without context takeover. It
+	// costs memory while a message is read or written, and tells an attacker who
+	// can add to messages something about them.
+	Compress bool
+}
+
+// Identify says how the user of an opaque session is found.
+type Identify struct {
+	Chain    identify.Chain
+	MaxBytes int           // that are looked at; default 16 KiB
+	Timeout  time.Duration // for them to come; default Timeouts.Identify
 }
 
 // Pool is where the sessions of a listener go. A pool that was removed or
@@ -67,10 +87,25 @@ type Rate struct {
 // sessions have ended that came before.
 type Pool struct {
 	Picker      Picker
-	DialTimeout time.Duration // from the dial to the node's stream features; default 2 s
-	// DialAttempts is how many nodes a login tries at most; default 3.
+	DialTimeout time.Duration // until a node serves; default 2 s
+	// DialAttempts is how many nodes a session tries at most; default 3.
 	DialAttempts int
+	// Header is what a connection to a node begins with; by default PROXY v2.
+	Header Header
+	// TLS makes connections to nodes use TLS, after the PROXY header. nil: they do
+	// not. A ServerName that is empty is the host of the node's address.
+	TLS *tls.Config
 }
+
+// Header is the form of the PROXY header.
+type Header uint8
+
+// The forms.
+const (
+	HeaderV2   Header = iota // binary, with all that is known of the client
+	HeaderV1                 // text, with addresses alone
+	HeaderNone               // nothing
+)
 
 // Picker decides on which node a user's sessions live.
 type Picker interface {
@@ -78,6 +113,13 @@ type Picker interface {
 	// leaving out the nodes named in tried, where this session was refused.
 	// The error is or wraps ErrNoNode when none may take it.
 	Pick(ctx context.Context, user string, tried []string) (Choice, error)
+}
+
+// A TryPicker is a Picker that can decide without waiting, mostly.
+type TryPicker interface {
+	Picker
+	// TryPick is Pick, or false when that may have to wait. It never blocks.
+	TryPick(user string, tried []string) (c Choice, ok bool, err error)
 }
 
 // ErrNoNode says that there is no node that may take a session of the user now.
@@ -128,12 +170,13 @@ type Limits struct {
 }
 
 // Timeouts bound how long each step may take. Zero means the default, except
-// for Idle.
+// for Idle and HalfOpen.
 type Timeouts struct {
 	Handshake time.Duration // PROXY header, TLS, WebSocket upgrade; default 10 s
 	Identify  time.Duration // from the secured stream to a successful login; default 30 s
 	Write     time.Duration // for a leg to take what is written; default 30 s
 	Idle      time.Duration // without a byte in either direction; 0: no limit
+	HalfOpen  time.Duration // of an opaque session: without a byte after one side has ended; 0: no limit
 	Shutdown  time.Duration // for sessions to end when the front stops; default 20 s
 }
 
@@ -142,12 +185,21 @@ type Timeouts struct {
 type Options struct {
 	Listeners []Listener
 	Pools     map[string]Pool
-	Domains   []string // served XMPP domains; the first also speaks for unknown ones
+	// Domains are the served XMPP domains; the first also speaks for unknown ones.
+	// Without any, all are, as far as the nodes know them.
+	Domains []string
+	// Front names this front among those that share keys with it; the same over
+	// restarts. Fronts that take over each other's addresses have the same name.
+	Front string
 	// TLS holds the certificates. It is cloned for each listener, which sets
 	// its ALPN protocols; use GetCertificate for certificates that change.
-	TLS        *tls.Config
-	Mechanisms []string // SASL mechanisms to offer, best first
+	TLS *tls.Config
+	// Mechanisms are the SASL mechanisms to offer of those that the nodes do, best
+	// first. Without any, all are from which the front can learn who logs in.
+	Mechanisms []string
 	Limits     Limits
+	// Rules are the limits by source, user and listener, and for all.
+	Rules      limit.Rules
 	Timeouts   Timeouts
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer // nil: metrics are counted and not shown
@@ -163,23 +215,17 @@ func (o Options) normalize() (Options, error) {
 	if o.Logger == nil {
 		errs = append(errs, errors.New("proxy: no logger"))
 	}
-	if o.TLS == nil {
+	if o.TLS == nil && slices.ContainsFunc(o.Listeners, Listener.endsTLS) {
 		errs = append(errs, errors.New("proxy: no TLS configuration"))
-	}
-	if len(o.Mechanisms) == 0 {
-		errs = append(errs, errors.New("proxy: no SASL mechanisms"))
 	}
 	errs = append(errs, o.normalizeDomains())
 	o.normalizePools()
-	o.normalizeRates()
-	errs = append(errs, o.checkListeners())
+	o.normalizeListeners()
+	errs = append(errs, o.checkListeners(), o.Rules.Check())
 	return o, errors.Join(errs...)
 }
 
 func (o *Options) normalizeDomains() error {
-	if len(o.Domains) == 0 {
-		return errors.New("proxy: no domains")
-	}
 	var errs []error
 	domains := make([]string, len(o.Domains))
 	for i, name := range o.Domains {
@@ -203,11 +249,19 @@ func (o *Options) normalizePools() {
 	o.Pools = pools
 }
 
-func (o *Options) normalizeRates() {
+func (o *Options) normalizeListeners() {
 	o.Listeners = slices.Clone(o.Listeners)
 	for i := range o.Listeners {
-		r := &o.Listeners[i].Rate
-		r.MaxWait = orDefault(r.MaxWait, time.Second)
+		l := &o.Listeners[i]
+		l.WebSocket.Path = cmp.Or(l.WebSocket.Path, webSocketPath)
+		if len(l.WebSocket.Subprotocols) == 0 {
+			l.WebSocket.Subprotocols = []string{subprotocolXMPP}
+		}
+		if len(l.ALPN) == 0 {
+			l.ALPN = l.Protocol.opaqueALPN()
+		}
+		l.Identify.MaxBytes = orDefault(l.Identify.MaxBytes, 16<<10)
+		l.Identify.Timeout = orDefault(l.Identify.Timeout, o.Timeouts.Identify)
 	}
 }
 
@@ -234,16 +288,43 @@ func (o *Options) checkListeners() error {
 
 func (o *Options) checkListener(l Listener) error {
 	var errs []error
-	if l.Protocol < XMPP || l.Protocol > QUIC {
+	if l.Protocol < TCP || l.Protocol > QUIC {
 		errs = append(errs, errors.New("no such protocol"))
 	}
-	if o.Pools[l.Pool].Picker == nil {
-		errs = append(errs, fmt.Errorf("no pool %q", l.Pool))
-	}
-	if l.Rate.PerSecond > 0 && l.Rate.Burst < 1 {
-		errs = append(errs, errors.New("a rate needs a burst of at least 1"))
+	for _, pool := range l.pools() {
+		if o.Pools[pool].Picker == nil {
+			errs = append(errs, fmt.Errorf("no pool %q", pool))
+		}
 	}
 	return errors.Join(errs...)
+}
+
+// endsTLS tells whether TLS of clients can end at the listener.
+func (l Listener) endsTLS() bool {
+	return l.Protocol.endsTLS() && !(l.Passthrough && !slices.ContainsFunc(l.Routes, func(r Route) bool { return !r.Passthrough }))
+}
+
+// passesTLS tells whether some clients' TLS is left to the nodes.
+func (l Listener) passesTLS() bool {
+	return l.Protocol == TLS && (l.Passthrough || slices.ContainsFunc(l.Routes, func(r Route) bool { return r.Passthrough }))
+}
+
+// matches are what the routes match, in their order.
+func (l Listener) matches() []identify.Match {
+	m := make([]identify.Match, len(l.Routes))
+	for i, r := range l.Routes {
+		m[i] = identify.Match{ServerNames: r.ServerNames, ALPN: r.ALPN}
+	}
+	return m
+}
+
+// pools returns the pools that sessions can be led to.
+func (l Listener) pools() []string {
+	pools := []string{l.Pool}
+	for _, r := range l.Routes {
+		pools = append(pools, r.Pool)
+	}
+	return pools
 }
 
 func (l Limits) withDefaults() Limits {

@@ -33,11 +33,9 @@ func TestOptions(t *testing.T) {
 		"no pool \"x\"":         func(o *proxy.Options) { o.Listeners[0].Pool = "x" },
 		"no such protocol":      func(o *proxy.Options) { o.Listeners[0].Protocol = 0 },
 		"the name is taken":     func(o *proxy.Options) { o.Listeners = append(o.Listeners, o.Listeners[0]) },
-		"a burst of at least 1": func(o *proxy.Options) { o.Listeners[0].Rate.PerSecond = 1 },
-		"no domains":            func(o *proxy.Options) { o.Domains = nil },
+		"a burst of at least 1": func(o *proxy.Options) { limitRate(o, 1, 0) },
 		"domain \"a@b\"":        func(o *proxy.Options) { o.Domains = []string{"a@b"} },
 		"no TLS configuration":  func(o *proxy.Options) { o.TLS = nil },
-		"no SASL mechanisms":    func(o *proxy.Options) { o.Mechanisms = nil },
 		"no logger":             func(o *proxy.Options) { o.Logger = nil },
 		"register the metrics":  func(o *proxy.Options) { o.Registerer = taken() },
 	} {
@@ -64,7 +62,7 @@ func TestListenFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer busy.Close()
-	for _, p := range []proxy.Protocol{proxy.XMPP, proxy.HTTPS} {
+	for _, p := range []proxy.Protocol{proxy.XMPP, proxy.WSS} {
 		srv, err := proxy.New(proxy.Options{
 			Listeners: []proxy.Listener{
 				{Name: "quic", Protocol: proxy.QUIC, Address: "127.0.0.1:0", Pool: "p"},

@@ -15,7 +15,12 @@ import (
 
 // Bounds of QUIC connections. Idle ones are kept by keepalives of ours, often
 // enough for the NATs between; a peer that does not answer is given up after
-// quicIdle.
+// quicIdle. Windows cost nothing until they are used.
+//
+// A connection with one idle session takes 73 KiB: 47 on the heap, of which 8 are
+// the relay's buffers and nearly all else is quic-go's and crypto/tls's, and 26 for
+// the stacks of five goroutines, two of quic-go, one that accepts streams and two
+// that relay. On TCP with TLS it is 30.
 const (
 	quicIdle      = 2 * time.Minute
 	quicKeepAlive = 25 * time.Second
@@ -28,35 +33,91 @@ const (
 const (
 	quicOK     = 0
 	quicCutOff = 1 // a stream that ends before all of it was sent
+	// quicRefused is the connection's: a limit refuses it. Before the handshake is done
+	// there is CONNECTION_REFUSED for that (RFC 9000 §20.1).
+	quicRefused = 2
 )
 
 // quicListener accepts QUIC connections and their streams (XEP-0467).
 type quicListener struct {
 	*listener
 	socket *udpSocket
-	inner  *quic.Listener
+	tls    *tls.Config
+	config *quic.Config
+
+	arrivals arrivals
+
+	mu      sync.Mutex     // held while inner is replaced
+	inner   *quic.Listener // another one for each token key
+	retired bool
 }
 
 // listenQUIC opens a QUIC listener. What its handshakes go by are the terms at
-// the time of each.
+// the time of each: certificates, ALPN protocols and timeouts.
 func (l *listener) listenQUIC(ctx context.Context) (*quicListener, error) {
 	socket, err := l.srv.udp.get(ctx, l)
 	if err != nil {
 		return nil, err
 	}
-	l.limiter = socket.limiter
 	t := l.terms.Load()
-	current := t.tls.Clone()
-	current.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return l.terms.Load().tls, nil }
-	config := quicConfig(t.Timeouts.Handshake)
-	config.GetConfigForClient = func(*quic.ClientInfo) (*quic.Config, error) {
-		return quicConfig(l.terms.Load().Timeouts.Handshake), nil
+	q := &quicListener{listener: l, socket: socket, tls: t.tls.Clone(), config: quicConfig(t.Timeouts.Handshake)}
+	q.tls.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return l.terms.Load().tls, nil }
+	q.config.GetConfigForClient = func(*quic.ClientInfo) (*quic.Config, error) {
+		return quicConfig(q.handshakeTime()), nil
 	}
-	inner, err := socket.transport.Listen(current, config)
-	if err != nil {
+	if err := q.listen(); err != nil {
 		return nil, errors.Join(err, l.srv.udp.put(socket))
 	}
-	return &quicListener{listener: l, socket: socket, inner: inner}, nil
+	return q, nil
+}
+
+// listen begins to accept connections, with the token key of the time.
+func (q *quicListener) listen() error {
+	token := quic.TokenGeneratorKey(q.srv.udp.keys.Load().Token)
+	// These are read by Listen, and by nothing else.
+	q.socket.transport.TokenGeneratorKey = &token
+	q.socket.transport.VerifySourceAddress = q.doubts
+	q.socket.transport.ConnContext = q.begin
+	inner, err := q.socket.transport.Listen(q.tls, q.config)
+	if err == nil {
+		q.inner = inner
+	}
+	return err
+}
+
+// rekey takes the token key of the time. Connections do not notice.
+func (q *quicListener) rekey() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.retired {
+		return nil
+	}
+	if err := q.inner.Close(); err != nil {
+		return err
+	}
+	return q.listen()
+}
+
+// accept returns the next connection. An error is final.
+func (q *quicListener) accept(ctx context.Context) (*quic.Conn, error) {
+	inner := q.current()
+	for {
+		conn, err := inner.Accept(ctx)
+		if err == nil {
+			return conn, nil
+		}
+		next := q.current()
+		if next == inner {
+			return nil, err
+		}
+		inner = next
+	}
+}
+
+func (q *quicListener) current() *quic.Listener {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.inner
 }
 
 func quicConfig(handshake time.Duration) *quic.Config {
@@ -74,27 +135,38 @@ func quicConfig(handshake time.Duration) *quic.Config {
 	}
 }
 
-func (q *quicListener) addr() net.Addr { return q.inner.Addr() }
+func (q *quicListener) addr() net.Addr { return q.socket.conn.LocalAddr() }
+
+// retire ends accepting connections; those that are open go on.
+func (q *quicListener) retire() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.retired = true
+	return q.inner.Close()
+}
 
 // close closes a listener that has no connections any more, and the socket if
 // nobody else uses it.
 func (q *quicListener) close() error {
-	return errors.Join(q.inner.Close(), q.srv.udp.put(q.socket))
+	err := errors.Join(q.retire(), q.srv.udp.put(q.socket))
+	q.arrivals.pending.Wait()
+	return err
 }
 
 // serve accepts connections until ctx ends or the listener is retired, and returns
 // when their sessions have ended. Connections of a retired listener go on with new
 // streams, too.
 func (q *quicListener) serve(ctx context.Context) {
+	q.arrivals.serving.Store(true)
 	var conns sync.WaitGroup
 	for {
-		conn, err := q.inner.Accept(ctx)
+		conn, err := q.accept(ctx)
 		if err != nil {
 			break
 		}
 		conns.Go(func() { q.serveConn(ctx, conn) })
 	}
-	_ = q.inner.Close() // no new connections; those that are open go on
+	_ = q.retire()
 	conns.Wait()
 	if err := q.close(); err != nil && !errors.Is(err, net.ErrClosed) {
 		q.srv.log.LogAttrs(ctx, slog.LevelWarn, "close QUIC listener",
@@ -105,55 +177,36 @@ func (q *quicListener) serve(ctx context.Context) {
 // serveConn serves the streams of one connection, each a session of its own. A
 // connection on which there is none for the time of a handshake is closed.
 func (q *quicListener) serveConn(ctx context.Context, conn *quic.Conn) {
-	unused := &idleTimer{after: q.terms.Load().Timeouts.Handshake}
-	unused.timer = time.AfterFunc(unused.after, func() { _ = conn.CloseWithError(quicOK, "no streams") })
-	defer unused.timer.Stop()
-
+	a := arrivalOf(conn)
+	if !a.stand(conn) {
+		return
+	}
 	var sessions sync.WaitGroup
+	var end error
 	for {
 		stream, err := conn.AcceptStream(ctx)
 		if err != nil {
+			end = err
 			break
 		}
-		unused.begin()
-		sessions.Go(func() {
-			defer unused.end()
-			q.srv.session(ctx, q.listener, newQUICConn(conn, stream))
+		c := newQUICConn(conn, stream)
+		c.admitted = a.open()
+		sessions.Add(1)
+		go q.srv.session(ctx, q.listener, c, func() {
+			a.over()
+			sessions.Done()
 		})
 	}
 	sessions.Wait()
 	_ = conn.CloseWithError(quicOK, "")
-}
-
-// idleTimer runs while nothing is in use.
-type idleTimer struct {
-	after time.Duration
-	timer *time.Timer
-
-	mu    sync.Mutex
-	users int
-}
-
-func (t *idleTimer) begin() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.users++
-	t.timer.Stop()
-}
-
-func (t *idleTimer) end() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.users--
-	if t.users == 0 {
-		t.timer.Reset(t.after)
-	}
+	a.left(ctx, end)
 }
 
 // quicConn is one bidirectional stream as a net.Conn.
 type quicConn struct {
 	*quic.Stream
-	conn *quic.Conn
+	conn     *quic.Conn
+	admitted *admission // of the first stream; nil for others, and when it was used
 
 	closed   atomic.Bool
 	writing  sync.Mutex // held while a Write runs

@@ -1,6 +1,9 @@
 package proxy
 
-import "imlb/backend/xmpp"
+import (
+	"imlb/backend/xmpp"
+	"imlb/proxy/limit"
+)
 
 // Reason says why a session ended. Every session ends with exactly one.
 type Reason uint8
@@ -9,15 +12,20 @@ type Reason uint8
 const (
 	ReasonNone             Reason = iota // still running
 	ReasonShutdown                       // the front stops
-	ReasonRateLimited                    // more connections than the listener admits
-	ReasonProbe                          // closed without a byte: port scan, or health check
+	ReasonDenied                         // the address is on a deny list, or on no allow list
+	ReasonRateLimited                    // more connections in a second than a limit admits
+	ReasonTooMany                        // more connections at a time than a limit admits
+	ReasonAuthBackoff                    // too many failed logins before
+	ReasonProbe                          // closed without a byte: port scan, or health check; or a proxy's own connection
 	ReasonProxyHeader                    // a trusted proxy sent no PROXY header, or a broken one
 	ReasonHandshakeTimeout               // TLS or the upgrade took too long
 	ReasonTLSFailed                      // the TLS handshake failed
+	ReasonNoStream                       // a QUIC connection ended without a stream
 	ReasonHTTP                           // plain HTTP only: the connection never became a WebSocket
 	ReasonHostUnknown                    // the stream was for a domain that is not served
-	ReasonIdentifyTimeout                // no successful login in time
-	ReasonAuthFailed                     // too many failed logins, or the client left after one
+	ReasonIdentifyTimeout                // no successful login, or nothing that names the user, in time
+	ReasonUnidentified                   // nothing of an opaque session named its user
+	ReasonAuthFailed                     // too many failed logins, or the session ended after one
 	ReasonNoNode                         // no node may take the user
 	ReasonDialFailed                     // no node could be reached
 	ReasonNodeLost                       // the node leg broke without an end of the stream
@@ -29,6 +37,7 @@ const (
 	ReasonClientLost                     // the client vanished: keepalives or retransmissions went unanswered
 	ReasonSlowClient                     // the client did not read for too long
 	ReasonIdle                           // not a byte in either direction for too long
+	ReasonHalfOpen                       // one side of an opaque session had ended, and not a byte came from the other for too long
 	ReasonProtocolError                  // the client sent what RFC 6120 forbids
 	ReasonInternal                       // a bug in the front
 )
@@ -40,8 +49,14 @@ func (r Reason) String() string {
 		return "none"
 	case ReasonShutdown:
 		return "shutdown"
+	case ReasonDenied:
+		return "denied"
 	case ReasonRateLimited:
 		return "rate-limited"
+	case ReasonTooMany:
+		return "too-many"
+	case ReasonAuthBackoff:
+		return "auth-backoff"
 	case ReasonProbe:
 		return "probe"
 	case ReasonProxyHeader:
@@ -50,12 +65,16 @@ func (r Reason) String() string {
 		return "handshake-timeout"
 	case ReasonTLSFailed:
 		return "tls-failed"
+	case ReasonNoStream:
+		return "no-stream"
 	case ReasonHTTP:
 		return "http"
 	case ReasonHostUnknown:
 		return "host-unknown"
 	case ReasonIdentifyTimeout:
 		return "identify-timeout"
+	case ReasonUnidentified:
+		return "unidentified"
 	case ReasonAuthFailed:
 		return "auth-failed"
 	case ReasonNoNode:
@@ -80,6 +99,8 @@ func (r Reason) String() string {
 		return "slow-client"
 	case ReasonIdle:
 		return "idle-timeout"
+	case ReasonHalfOpen:
+		return "half-open-timeout"
 	case ReasonProtocolError:
 		return "protocol-error"
 	case ReasonInternal:
@@ -91,8 +112,8 @@ func (r Reason) String() string {
 // clientGone tells whether nothing can be said to the client any more.
 func (r Reason) clientGone() bool {
 	switch r {
-	case ReasonProbe, ReasonRateLimited, ReasonProxyHeader, ReasonTLSFailed, ReasonHTTP,
-		ReasonClientReset, ReasonClientLost, ReasonSlowClient:
+	case ReasonProbe, ReasonDenied, ReasonProxyHeader, ReasonTLSFailed, ReasonHTTP,
+		ReasonClientReset, ReasonClientLost, ReasonSlowClient, ReasonHalfOpen:
 		return true
 	default:
 		return false
@@ -103,7 +124,7 @@ func (r Reason) clientGone() bool {
 // strangers can cause at will must not fill the log.
 func (r Reason) quiet() bool {
 	switch r {
-	case ReasonProbe, ReasonRateLimited, ReasonHTTP:
+	case ReasonProbe, ReasonDenied, ReasonRateLimited, ReasonTooMany, ReasonHTTP:
 		return true
 	default:
 		return false
@@ -113,9 +134,10 @@ func (r Reason) quiet() bool {
 // ending is why a session is over. It is the error of every stage.
 type ending struct {
 	reason    Reason
-	condition string // what the client is told (RFC 6120 §4.9.3); "" for a plain end
-	text      string // goes to the client with the condition; "" for none
-	cause     error  // what the log is told; may be nil
+	condition string       // what the client is told (RFC 6120 §4.9.3); "" for a plain end
+	text      string       // goes to the client with the condition; "" for none
+	cause     error        // what the log is told; may be nil
+	limit     limit.Reason // which limit refuses a QUIC connection; of sessions it is in the record
 }
 
 // Error returns the reason and the cause.

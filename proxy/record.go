@@ -1,11 +1,11 @@
 package proxy
 
 import (
-	"context"
 	"log/slog"
 	"time"
 
 	"imlb/backend/xmpp"
+	"imlb/proxy/limit"
 )
 
 // traffic counts what went one way.
@@ -14,12 +14,15 @@ type traffic struct {
 	stanzas [stanzaKinds]int64
 }
 
-// count adds a token.
-func (t *traffic) count(tok xmpp.Token) {
+// count adds a token, and returns of which kind it is.
+func (t *traffic) count(tok xmpp.Token) stanzaKind {
 	t.bytes += int64(len(tok.Raw))
-	if tok.Kind == xmpp.KindElement {
-		t.stanzas[kindOf(tok.Raw)]++
+	if tok.Kind != xmpp.KindElement {
+		return kindOther
 	}
+	kind := kindOf(tok.Raw)
+	t.stanzas[kind]++
+	return kind
 }
 
 // report adds to the metrics what was counted since the last report.
@@ -41,22 +44,24 @@ func (t *traffic) report(since *traffic, to *flow) {
 type Record struct {
 	ID        string // 32 hexadecimal digits; the node logs the same
 	Listener  string
-	Transport string // starttls, tls, ws or quic; tcp while not known
+	Transport string // tcp (also while not known), starttls, tls, tls-passthrough, http, https, ws or quic
 	Source    string // the client's address
+	Moved     string // the client's address at the end, if it has another by then (QUIC)
 	Via       string // the proxy that named the source; "" for none
 	Started   time.Time
 
-	TLSVersion string
-	TLSCipher  string
-	ServerName string // SNI
-	ALPN       string
+	TLS *RecordTLS // nil without TLS that ends here or is passed through
 
-	User      string // as claimed, canonical; "" while not known
-	Mechanism string
-	Failures  int // failed logins
-	LoggedIn  bool
-	Node      string
-	LastEntry uint64 // of the user's timeline, written to the client; 0: none
+	User string // as claimed, canonical; "" while not known
+	// IdentifiedBy is the step that found the user of an opaque session.
+	IdentifiedBy string
+	Opaque       bool // the front knows of no stanzas, and of logins only those of MQTT
+	MQTT         bool // an opaque session of which the node says whether its user may log in
+	Mechanism    string
+	Failures     int // failed logins
+	LoggedIn     bool
+	Node         string
+	LastEntry    uint64 // of the user's timeline, written to the client; 0: none
 
 	Handshake time.Duration // accept to secured transport
 	Identify  time.Duration // secured transport to login
@@ -65,23 +70,30 @@ type Record struct {
 
 	In, Out traffic // from and to the client
 
-	Settled string // what became of the settle; "" if there was none to do
+	Limit   limit.Reason // which limit ended the session, or refused a login last
+	Settled string       // what became of the settle; "" if there was none to do
 	Reason  Reason
 	Cause   error
 }
 
-// log writes the session's line.
-func (r *Record) log(ctx context.Context, logger *slog.Logger) {
-	level := slog.LevelInfo
+// RecordTLS is what is known of a client's TLS; of what is passed through, only what
+// the client has asked for.
+type RecordTLS struct {
+	Version    string
+	Cipher     string
+	ServerName string // SNI
+	ALPN       string
+}
+
+// level is how much the session's line matters.
+func (r *Record) level() slog.Level {
 	switch {
 	case r.Reason.quiet():
-		level = slog.LevelDebug
+		return slog.LevelDebug
 	case r.Reason == ReasonInternal:
-		level = slog.LevelError
+		return slog.LevelError
 	}
-	if logger.Enabled(ctx, level) {
-		logger.LogAttrs(ctx, level, "session", r.attrs()...)
-	}
+	return slog.LevelInfo
 }
 
 // attrs returns the fields of the line; what is not known is left out.
@@ -103,22 +115,31 @@ func (r *Record) attrs() []slog.Attr {
 			attrs = append(attrs, slog.Duration(key, value))
 		}
 	}
+	text("moved", r.Moved)
 	text("via", r.Via)
 	text("user", r.User)
+	text("identified_by", r.IdentifiedBy)
 	text("node", r.Node)
 	text("mechanism", r.Mechanism)
-	attrs = append(attrs, slog.Bool("logged_in", r.LoggedIn), slog.Int("auth_failures", r.Failures))
-	text("tls", r.TLSVersion)
-	text("cipher", r.TLSCipher)
-	text("server_name", r.ServerName)
-	text("alpn", r.ALPN)
+	if !r.Opaque || r.MQTT {
+		attrs = append(attrs, slog.Bool("logged_in", r.LoggedIn), slog.Int("auth_failures", r.Failures))
+	}
+	if r.TLS != nil {
+		text("tls", r.TLS.Version)
+		text("cipher", r.TLS.Cipher)
+		text("server_name", r.TLS.ServerName)
+		text("alpn", r.TLS.ALPN)
+	}
 	span("handshake", r.Handshake)
 	span("identify", r.Identify)
 	span("dial", r.Dial)
 	span("total", r.Total)
-	attrs = append(attrs, r.In.attr("in"), r.Out.attr("out"))
+	attrs = append(attrs, r.In.attr("in", r.Opaque), r.Out.attr("out", r.Opaque))
 	if r.LastEntry > 0 {
 		attrs = append(attrs, slog.Uint64("last_entry", r.LastEntry))
+	}
+	if r.Limit != limit.ReasonNone {
+		text("limit", r.Limit.String())
 	}
 	text("settled", r.Settled)
 	if r.Cause != nil {
@@ -127,7 +148,10 @@ func (r *Record) attrs() []slog.Attr {
 	return attrs
 }
 
-func (t *traffic) attr(name string) slog.Attr {
+func (t *traffic) attr(name string, opaque bool) slog.Attr {
+	if opaque {
+		return slog.Group(name, slog.Int64("bytes", t.bytes))
+	}
 	return slog.Group(name,
 		slog.Int64("bytes", t.bytes),
 		slog.Int64("messages", t.stanzas[kindMessage]),

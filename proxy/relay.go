@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"imlb/backend/xmpp"
+	"imlb/proxy/limit"
+	"imlb/proxy/loop"
 )
 
 // relay carries whole tokens between the client and its node until one side ends.
@@ -23,31 +25,47 @@ import (
 //
 // Neither stops inside a token, so that the client's stream can be ended
 // afterwards, by a stream error if need be, and is well-formed to its end.
+//
+// Where both legs are TCP, the same functions run on a loop, and hold neither
+// goroutine nor buffer while nothing comes: see framed.go.
 type relay struct {
 	*session
+	loop   *loopTurn              // nil when two goroutines work
+	in     meter                  // owned by up
+	out    meter                  // owned by down
 	cause  atomic.Pointer[ending] // the first end that was seen
 	told   atomic.Bool            // the node's connection was ended, so its end is no loss
 	over   atomic.Bool            // down has returned
 	active atomic.Bool            // the node sent something since up last looked
 	entry  uint64                 // owned by down: the last entry that was written but not flushed
+	asked  atomic.Pointer[resume] // by the client, of its node
 }
 
-// relay returns the ending of the session. The node leg's connection is closed.
+// relay carries the session on, and returns its ending or nil when it goes on by
+// itself. In the end the node leg's connection is closed.
 func (s *session) relay(ctx context.Context) error {
-	defer s.srv.metrics.login()()
+	s.login = nil
 	if err := s.readBy(ctx, time.Time{}, ReasonIdle); err != nil {
 		return err
 	}
 	if err := s.node.conn.SetReadDeadline(time.Time{}); err != nil {
 		return s.nodeError(err)
 	}
-	r := &relay{session: s}
+	r := &relay{session: s, in: meter{took: s.throttle(limit.In)}, out: meter{took: s.throttle(limit.Out)}}
+	if client := s.loopedLeg(); client != nil {
+		return r.handOver(ctx, client)
+	}
+	defer s.srv.metrics.login()()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		r.runUp(ctx)
 	}()
-	r.end(guard(func() *ending { return r.pumpDown(ctx) }))
+	e := guard(func() *ending { return r.pumpDown(ctx) })
+	if errors.Is(e, errParted) {
+		<-done // up is told how
+	}
+	r.end(e)
 	r.over.Store(true)
 	_ = s.node.conn.Close()
 	_ = s.wire.SetReadDeadline(past)
@@ -62,9 +80,13 @@ func (r *relay) end(e *ending) { r.cause.CompareAndSwap(nil, e) }
 // then lets the node know.
 func (r *relay) runUp(ctx context.Context) {
 	e := guard(func() *ending { return r.pumpUp(ctx) })
-	if r.over.Load() {
-		return
+	if !r.over.Load() {
+		r.passOn(e)
 	}
+}
+
+// passOn lets the node know that the client is done.
+func (r *relay) passOn(e *ending) {
 	r.end(e)
 	linger := time.Now().Add(lingerTime)
 	switch {
@@ -103,7 +125,9 @@ func (r *relay) pumpUp(ctx context.Context) *ending {
 			}
 			continue
 		}
-		r.rec.In.count(tok)
+		if r.rec.In.count(tok) == kindOther {
+			r.heard(tok)
+		}
 		if tok.Kind == xmpp.KindClose {
 			return r.passClose(tok)
 		}
@@ -129,15 +153,28 @@ func (r *relay) fillUp(ctx context.Context) *ending {
 	if err := r.node.Flush(); err != nil {
 		return r.nodeWriteError(err)
 	}
-	r.rec.In.report(&r.counted.in, &r.srv.metrics.in)
+	r.rec.In.report(&r.counted.in, &r.terms.in)
+	if full, err := r.loop.full(r.loop.nodeConn()); err != nil {
+		return r.nodeWriteError(err)
+	} else if full || r.hold(ctx, &r.in, r.rec.In.bytes) {
+		r.loop.upHeld = true
+		return parked
+	}
 	for {
-		if e := r.armIdle(ctx); e != nil {
-			return e
+		if r.loop == nil {
+			if e := r.armIdle(ctx); e != nil {
+				return e
+			}
 		}
 		err := r.client.Fill()
 		switch {
 		case err == nil:
 			return nil
+		case isAgain(err):
+			if e := r.armIdle(ctx); e != nil {
+				return e
+			}
+			return parked
 		case isTimeout(err) && ctx.Err() == nil && !r.over.Load() && r.active.Swap(false):
 			continue // idle, but the node was not
 		}
@@ -148,7 +185,11 @@ func (r *relay) fillUp(ctx context.Context) *ending {
 // armIdle sets the deadline of the next read. Whoever wants to wake up sets a
 // deadline too, and says before why: so that is looked at last.
 func (r *relay) armIdle(ctx context.Context) *ending {
-	if idle := r.terms.Timeouts.Idle; idle > 0 {
+	switch idle := r.terms.Timeouts.Idle; {
+	case idle <= 0:
+	case r.loop != nil:
+		r.loop.client.SetReadTimeout(idle)
+	default:
 		_ = r.wire.SetReadDeadline(time.Now().Add(idle))
 	}
 	if ctx.Err() != nil || r.over.Load() {
@@ -177,13 +218,27 @@ func (r *relay) pumpDown(ctx context.Context) *ending {
 		case isStreamError(tok.Raw):
 			r.erred = true
 		}
-		r.rec.Out.count(tok)
-		if n := entryNumber(tok.Raw, r.rec.User); n > 0 {
-			r.entry = n
-		}
+		r.note(tok)
 		if err := r.client.Write(tok); err != nil {
 			return r.clientWriteError(ctx, err)
 		}
+	}
+}
+
+// note counts a token for the client, and keeps what has to be known of it if the node
+// is lost.
+func (r *relay) note(tok xmpp.Token) {
+	kind := r.rec.Out.count(tok)
+	if kind == kindOther {
+		r.said(tok)
+		return
+	}
+	n := entryNumber(tok.Raw, r.rec.User)
+	if n > 0 {
+		r.entry = n
+	}
+	if r.resumes != nil {
+		r.resumes.wrote(n)
 	}
 }
 
@@ -192,13 +247,54 @@ func (r *relay) fillDown(ctx context.Context) *ending {
 	if e := r.flushFirst(ctx, nil); e != nil {
 		return e
 	}
-	r.rec.Out.report(&r.counted.out, &r.srv.metrics.out)
+	r.rec.Out.report(&r.counted.out, &r.terms.out)
+	if full, err := r.loop.full(r.loop.clientConn()); err != nil {
+		return r.clientWriteError(ctx, err)
+	} else if full || r.hold(ctx, &r.out, r.rec.Out.bytes) {
+		r.loop.downHeld = true
+		return parked
+	}
 	if err := r.node.Fill(); err != nil {
+		if isAgain(err) {
+			return parked
+		}
 		r.node.broken = !isTimeout(err) && !(r.told.Load() && errors.Is(err, io.EOF))
 		return r.nodeError(err)
 	}
-	r.active.Store(true)
+	if !r.active.Load() {
+		r.active.Store(true)
+	}
 	return nil
+}
+
+// meter is what the limits on bytes have to know of a direction.
+type meter struct {
+	took   func(n int) time.Duration // nil when nothing limits it
+	told   int64                     // bytes that took knows of
+	paused bool                      // on a loop: until the limits have room again
+}
+
+// hold lets the limits on bytes recover, before more is read. On a loop it tells
+// whether they have to be waited for; the next turn comes when they have room again.
+func (r *relay) hold(ctx context.Context, m *meter, bytes int64) bool {
+	if m.took == nil || m.paused || bytes == m.told {
+		return m.paused
+	}
+	d := m.took(int(bytes - m.told))
+	m.told = bytes
+	switch {
+	case d <= 0:
+		return false
+	case r.loop == nil:
+		_ = pause(ctx, d) // at the end of ctx the read ends, too
+		return false
+	}
+	m.paused = true
+	r.loop.client.Loop().After(d, func() {
+		m.paused = false
+		r.loop.client.Wake()
+	})
+	return true
 }
 
 // flushFirst sends what the client is to get before the session ends with e, and
@@ -214,7 +310,7 @@ func (r *relay) flushFirst(ctx context.Context, e *ending) *ending {
 // nodeWriteError makes an ending of an error in writing to the node.
 func (r *relay) nodeWriteError(err error) *ending {
 	e := r.nodeError(err)
-	if isTimeout(err) {
+	if isTimeout(err) || errors.Is(err, loop.ErrStalled) {
 		e.reason = ReasonSlowNode
 	}
 	return e
@@ -226,7 +322,7 @@ func (r *relay) clientWriteError(ctx context.Context, err error) *ending {
 	if isTimeout(err) {
 		return &ending{reason: ReasonSlowClient, cause: err}
 	}
-	e := r.clientError(ctx, err)
+	e := r.clientError(ctx, err) // ErrStalled too
 	if !e.reason.clientGone() {
 		e = &ending{reason: ReasonClientReset, cause: err}
 	}

@@ -79,6 +79,31 @@ func TestRelayIsExact(t *testing.T) {
 	running.Wait()
 }
 
+// The number of an entry is read however the node writes it, and only from its user's timeline.
+func TestEntryNumber(t *testing.T) {
+	t.Parallel()
+	for id, want := range map[string]uint64{
+		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='7'/>":            7,
+		"<stanza-id xmlns=\"urn:xmpp:sid:0\" by=\"alice@example.com\" id=\"7\"/>":      7,
+		"<stanza-id id='7' by='alice@example.com' xmlns='urn:xmpp:sid:0' />":           7,
+		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='7' x='y'/>":      7,
+		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='&#55;'/>":        7,
+		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='seven'/>":        0,
+		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id=''/>":             0,
+		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' x='7'/>":             0,
+		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com.invalid' id='7'/>":    0,
+		"<stanza-id xmlns='urn:xmpp:sid:0' by='bob@example.com' id='7'/>":              0,
+		"<stanza-id xmlns='urn:xmpp:sid:1' by='alice@example.com' id='7'/>":            0,
+		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='7'></stanza-id>": 0,
+		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='7'/><active/>":   0,
+		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='7'/>and more":    0,
+	} {
+		if got := proxy.EntryNumber([]byte("<message><body>hi</body>"+id+"</message>"), "alice@example.com"); got != want {
+			t.Errorf("%s is entry %d, want %d", id, got, want)
+		}
+	}
+}
+
 // FuzzEntryNumber looks for messages that make the front see an entry's number where
 // a node did not put one.
 func FuzzEntryNumber(f *testing.F) {
@@ -101,6 +126,7 @@ func TestQUICUnused(t *testing.T) {
 	client.send(streamOpen)
 	client.expect(frontHeader + frontOffer)
 	<-unused.Context().Done()
+	f.ended("no-stream")
 	if used.Context().Err() != nil {
 		t.Error("a connection was closed that had a stream")
 	}
@@ -109,4 +135,27 @@ func TestQUICUnused(t *testing.T) {
 	client.close()
 	f.ended("client-closed")
 	<-used.Context().Done()
+}
+
+// A line end after the last element of a stream does not come before the header of the
+// next one, where an XML declaration has to be first.
+func TestSpaceBetweenStreams(t *testing.T) {
+	t.Parallel()
+	n, pick := onlyNode(t)
+	f := startFront(t, pick, nil)
+	client := begin(f, plain("alice", "secret")+"\n")
+	leg := n.accept().offer()
+	leg.expect(plain("alice", "secret"))
+	leg.send(saslSuccess + "\n")
+	client.expect(saslSuccess)
+	client.scan.Reset()
+	leg.scan.Reset()
+	client.send(" \n" + streamOpen + "\n<presence/>")
+	leg.expect(streamOpen + "\n<presence/>")
+	leg.send(" " + nodeHeader + nodeBind + " ")
+	client.expect(nodeHeader + nodeBind + " ")
+	client.close()
+	leg.eof()
+	leg.close()
+	f.ended("client-closed")
 }

@@ -11,6 +11,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"imlb/proxy/limit"
+	"imlb/proxy/loop"
 )
 
 // Server is a front. Its methods are safe for concurrent use.
@@ -18,9 +21,13 @@ type Server struct {
 	log     *slog.Logger
 	metrics *metrics
 	settles *settles
+	offers  *offers
 	tickets *tls.Config  // its keys are those of all TLS session tickets
 	http    http.Handler // of what HTTPS listeners serve
 	udp     *udpSockets
+	guard   *limit.Guard
+	journal *journal    // nil unless serving
+	loops   *loop.Group // of sessions that go on by themselves; nil unless serving
 
 	opts     atomic.Pointer[Options] // normalized; of what comes from now on
 	changing chan struct{}           // holds one while opts and listeners are being changed
@@ -52,6 +59,10 @@ func New(opts Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	guard, err := limit.New(time.Now(), opts.Rules)
+	if err != nil {
+		return nil, fmt.Errorf("proxy: %w", err)
+	}
 	m, err := newMetrics(opts.Registerer)
 	if err != nil {
 		return nil, err
@@ -60,6 +71,8 @@ func New(opts Options) (*Server, error) {
 		log:      opts.Logger,
 		metrics:  m,
 		settles:  newSettles(),
+		offers:   newOffers(),
+		guard:    guard,
 		tickets:  new(tls.Config),
 		http:     httpHandler(),
 		udp:      newUDPSockets(),
@@ -106,13 +119,23 @@ func (s *Server) open() []*listener {
 // all sessions have ended. Each client is told that the system shuts down; who
 // has not left after Timeouts.Shutdown is cut off.
 func (s *Server) Serve(ctx context.Context) error {
+	loops, err := loop.New(loop.Options{KeepAlive: keepAlive(), Panic: s.panicked})
+	if err != nil {
+		return fmt.Errorf("proxy: %w", err)
+	}
+	s.journal = newJournal(s.log, func(n int) { s.metrics.unlogged.Add(float64(n)) })
+	defer s.journal.close()
+	defer loops.Close()
+	s.loops = loops
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	defer context.AfterFunc(ctx, s.drain)()
 	var running sync.WaitGroup
 	if !s.begin(func(l *listener) { running.Go(func() { l.serve(ctx) }) }) {
 		return errors.New("proxy: Serve needs a Listen before it, and runs once")
 	}
 	defer close(s.done)
+	running.Go(func() { s.tallyOften(ctx) })
 	select {
 	case <-ctx.Done():
 	case <-s.stop:
@@ -185,16 +208,52 @@ func closeAll(listeners []*listener) error {
 	return errors.Join(errs...)
 }
 
-// enter registers a session, and returns the func that removes it.
-func (s *Server) enter(ss *session) (leave func()) {
+// enter registers a session.
+func (s *Server) enter(ss *session) {
+	s.metrics.open.WithLabelValues(ss.rec.Listener).Inc()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sessions[ss] = struct{}{}
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		delete(s.sessions, ss)
+}
+
+// leave removes a session.
+func (s *Server) leave(ss *session) {
+	s.metrics.open.WithLabelValues(ss.rec.Listener).Dec()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.sessions, ss)
+}
+
+// drain ends the sessions that go on by themselves.
+func (s *Server) drain() {
+	for _, ss := range s.all() {
+		ss.drain()
 	}
+}
+
+// tallyTime is how often the bytes of opaque sessions that go on come into the metrics.
+const tallyTime = 10 * time.Second
+
+// tallyOften does that until ctx ends. Sessions of stanzas do it themselves.
+func (s *Server) tallyOften(ctx context.Context) {
+	for pause(ctx, tallyTime) == nil {
+		s.tally()
+	}
+}
+
+func (s *Server) tally() {
+	for _, ss := range s.all() {
+		ss.tallyMoving()
+	}
+}
+
+// panicked reports what was recovered from on a loop.
+func (s *Server) panicked(err error) {
+	var p *loop.PanicError
+	if errors.As(err, &p) {
+		err = fmt.Errorf("%w\n%s", err, p.Stack)
+	}
+	s.log.LogAttrs(context.Background(), slog.LevelError, "panic on a loop", slog.Any("error", err)) //nolint:forbidigo // nobody's in particular
 }
 
 // abort cuts off all sessions.
@@ -235,6 +294,10 @@ func (s *Server) Status() Status {
 	}
 	return st
 }
+
+// Limits tells what is counted for the limits, and the sources with the most
+// connections; see [limit.Guard.Snapshot] for what that costs.
+func (s *Server) Limits(now time.Time, top int) limit.Snapshot { return s.guard.Snapshot(now, top) }
 
 // Serving returns an error unless clients are accepted now.
 func (s *Server) Serving() error {

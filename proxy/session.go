@@ -13,10 +13,16 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"imlb/backend/xmpp"
+	"imlb/proxy/limit"
+	"imlb/proxy/loop"
 )
 
-// session is one XML stream of a client, from accept to record.
+// session is one connection of a client, or one stream of a QUIC connection, from
+// accept to record. It carries an XML stream (client, node) or is opaque (inner,
+// far).
 type session struct {
 	srv   *Server
 	ln    *listener
@@ -25,42 +31,92 @@ type session struct {
 	// owned by the session's goroutine; the relay lends some of it to its
 	// second goroutine, see relay.go
 	rec      Record
-	facts    facts
+	facts    *facts // nil once an opaque session is relayed
 	wire     *wire
-	client   leg  // nil until the transport stands
-	greeted  bool // the current stream has its header
-	erred    bool // the client was sent a stream error, which only the stream's end may follow
+	poolName string
+	inner    *wire        // of an opaque session: what carries it, on top of the transport
+	far      *nodeConn    // of an opaque session
+	joined   bool         // somebody else has closed both sides, or will
+	sniffing *sniffing    // of an opaque session, until the user is known
+	mqtt     *mqttLogin   // of an opaque session, until its node has answered; nil for others
+	ticket   limit.Ticket // what the session counts for
+	client   leg          // of an XML stream; nil until the transport stands
+	greeted  bool         // the current stream has its header
+	erred    bool         // the client was sent a stream error, which only the stream's end may follow
 	domain   string
+	*login          // of an XML stream, until somebody has logged in
+	check    bool   // a trusted proxy's own connection, which carries no client
+	mute     bool   // of an opaque session: nothing had come from the client when the relay began
 	deadline Reason // what it means when the read deadline passes
 	node     *nodeLeg
-	counted  struct{ in, out traffic } // what of the traffic is in the metrics
+	resumes  *resumption // of an XML stream that can be resumed; else nil
+	counted  *counted    // of an XML stream
 
-	placed atomic.Pointer[SessionInfo] // nil unless logged in, and on its node
+	deaf func() bool // ends the wake-up by the shutdown; see run
+	over func()      // tells who waits for the session's end
+
+	placed atomic.Bool // on its node, so that rec says where
 
 	mu      sync.Mutex
 	open    []net.Conn // what abort has to close
+	carrier carrier    // what the session goes on on by itself; nil before
+	moving  mover      // of an opaque session: what carries its bytes; nil before
+	told    [2]int64   // of which so many, in and out, are in the metrics
 	aborted bool
 }
 
-// facts are what the transport knows of the client, for the node.
-type facts struct {
-	transport   string
-	source      net.Addr
-	destination net.Addr
-	tls         *tls.ConnectionState // nil until there is TLS
+// login is what matters until somebody has logged in.
+type login struct {
+	from  xmpp.JID // whom the current stream's header names, of the stream's domain; zero for nobody
+	offer offer    // what the client may log in with
+
+	registrations int // that the client has asked for
 }
 
-// session serves one accepted connection or QUIC stream to its end.
-func (s *Server) session(ctx context.Context, l *listener, conn halfCloser) {
-	ss := &session{srv: s, ln: l, terms: l.terms.Load(), wire: newWire(conn)}
-	ss.rec = Record{ID: newID(), Listener: ss.terms.listener.Name, Started: time.Now()}
-	ss.setTransport("tcp")
+// counted is what of the traffic is in the metrics.
+type counted struct{ in, out traffic }
+
+// carrier is what a session goes on on by itself. Its methods may be called from any
+// goroutine.
+type carrier interface {
+	// Abort cuts the session off.
+	Abort(err error)
+	// Drain ends it in order, because the front stops.
+	Drain()
+}
+
+// mover counts what came from the client and from the node. Bytes may be called from any
+// goroutine.
+type mover interface {
+	Bytes() (up, down int64)
+}
+
+// errCutOff is what a session is aborted with that outlasts the patience of a
+// shutdown.
+var errCutOff = errors.New("cut off at the end of the shutdown")
+
+// session serves one accepted connection or QUIC stream. over is called when the
+// session has ended, which may be after the return: on a loop it goes on by itself.
+func (s *Server) session(ctx context.Context, l *listener, conn halfCloser, over func()) {
+	ss := s.newSession(l, l.terms.Load(), newWire(conn), over)
 	if q, ok := conn.(*quicConn); ok {
 		ss.setTransport("quic")
 		ss.setTLS(q.conn.ConnectionState().TLS)
 	}
 	ss.setEnds(conn.RemoteAddr(), conn.LocalAddr())
 	ss.run(ctx)
+}
+
+// newSession returns a session that begins now.
+func (s *Server) newSession(l *listener, t *terms, w *wire, over func()) *session {
+	ss := &session{srv: s, ln: l, terms: t, wire: w, facts: new(facts), over: over}
+	ss.poolName = ss.terms.listener.Pool
+	ss.rec = Record{
+		ID: newID(), Listener: ss.terms.listener.Name, Started: time.Now(), Opaque: ss.terms.listener.Protocol.opaque(),
+	}
+	ss.setTransport("tcp")
+	s.enter(ss)
+	return ss
 }
 
 // newID returns 32 hexadecimal digits that nobody can guess.
@@ -70,33 +126,43 @@ func newID() string {
 	return hex.EncodeToString(id[:])
 }
 
-// run takes the session through its life, and sees to it that it ends with one
-// reason, told to the client, the nodes, the log and the metrics.
+// run takes the session through its life, up to its end or to where it goes on by
+// itself.
 func (s *session) run(ctx context.Context) {
-	defer s.srv.enter(s)()
-	defer s.srv.metrics.enter(s.terms.listener.Name)()
 	s.track(s.wire)
 	// A session that waits for its client hears of the shutdown by its deadline.
-	stop := context.AfterFunc(ctx, func() { _ = s.wire.SetReadDeadline(past) })
-	end := s.survive(ctx)
-	stop()
-	s.placed.Store(nil)
-	settle := s.leaveNode(end)
-	received := s.part(end)
-	settle(ctx, received)
-	s.record(ctx, end)
+	s.deaf = context.AfterFunc(ctx, func() { _ = s.wire.SetReadDeadline(past) })
+	if end := s.survive(ctx); end != nil {
+		s.deaf()
+		s.finish(ctx, end)
+	}
 }
 
-// survive serves the session and returns how it ended.
+// survive serves the session and returns how it ended, or nil when it goes on by
+// itself.
 func (s *session) survive(ctx context.Context) *ending {
-	return guard(func() *ending {
-		var end *ending
-		err := s.serve(ctx)
-		if errors.As(err, &end) {
-			return end
-		}
-		return &ending{reason: ReasonInternal, condition: xmpp.InternalServerError, cause: err}
-	})
+	return guard(func() *ending { return asEnding(s.serve(ctx)) })
+}
+
+// asEnding makes an ending of the error of a step.
+func asEnding(err error) *ending {
+	var end *ending
+	if err == nil || errors.As(err, &end) {
+		return end
+	}
+	return &ending{reason: ReasonInternal, condition: xmpp.InternalServerError, cause: err}
+}
+
+// finish sees to it that the session ends with one reason, told to the client, the
+// nodes, the log and the metrics.
+func (s *session) finish(ctx context.Context, end *ending) {
+	defer s.over()
+	defer s.srv.leave(s)
+	s.placed.Store(false)
+	s.ticket.Done()
+	settle := s.leaveNode(ctx, end)
+	settle(s.part(end))
+	s.record(end)
 }
 
 // guard runs a part of a session, so that a panic ends that session only.
@@ -112,18 +178,31 @@ func guard(part func() *ending) (end *ending) {
 	return part()
 }
 
-// serve is the session's life: the steps in the order in which it meets them.
-// Its error is an *ending and never nil.
+// serve is the session's life: the steps in the order in which it meets them. Its
+// error is an *ending, or nil when the session goes on by itself.
 func (s *session) serve(ctx context.Context) error {
 	if err := s.limit(ctx); err != nil {
 		return err
 	}
-	if err := s.source(ctx); err != nil {
+	wait, err := s.source(ctx)
+	if err == nil {
+		err = s.wait(ctx, wait)
+	}
+	if err != nil {
 		return err
 	}
 	if err := s.transport(ctx); err != nil {
 		return err
 	}
+	if s.inner != nil {
+		return s.opaque(ctx)
+	}
+	s.counted = new(counted)
+	return s.stream(ctx)
+}
+
+// stream carries an XML stream. Its error is an *ending and never nil.
+func (s *session) stream(ctx context.Context) error {
 	if err := s.greet(ctx); err != nil {
 		return err
 	}
@@ -132,26 +211,31 @@ func (s *session) serve(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if err := s.mayTry(ctx, claim.shows.String()); err != nil {
+			return err
+		}
 		if err := s.connect(ctx, claim.user); err != nil {
 			return err
 		}
-		if err := s.authenticate(ctx, claim); err != nil {
+		failures := s.rec.Failures
+		err = s.authenticate(ctx, claim)
+		if s.rec.Failures > failures {
+			s.ticket.AuthFailed(time.Now())
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return s.relay(ctx)
 }
 
-// limit waits for the session's turn under the listener's rate.
+// limit waits for the session's turn.
 func (s *session) limit(ctx context.Context) error {
-	ok, err := s.ln.admit(ctx, s.terms.listener.Rate.MaxWait)
-	switch {
-	case err != nil:
-		return s.shutdown()
-	case !ok:
-		return &ending{reason: ReasonRateLimited}
+	wait, err := s.accept()
+	if err != nil {
+		return err
 	}
-	return nil
+	return s.wait(ctx, wait)
 }
 
 // part says good-bye: it ends the client's stream (RFC 6120 §4.4), waits a
@@ -160,6 +244,13 @@ func (s *session) limit(ctx context.Context) error {
 // stream's end and answered, or ended its connection in order afterwards.
 func (s *session) part(end *ending) (received bool) {
 	defer s.flushMetrics()
+	if s.joined {
+		return false
+	}
+	if s.inner != nil {
+		s.closeOpaque(end)
+		return false
+	}
 	if end.reason.clientGone() || s.client == nil {
 		_ = s.wire.Close()
 		if s.client != nil {
@@ -215,11 +306,45 @@ func drained(l leg) bool {
 }
 
 // record ends the session's books.
-func (s *session) record(ctx context.Context, end *ending) {
+func (s *session) record(end *ending) {
 	s.rec.Reason, s.rec.Cause = end.reason, end.cause
+	if s.probed(end.reason) {
+		s.rec.Reason = ReasonProbe
+	}
+	if s.wire != nil {
+		if q, ok := s.wire.Conn.(*quicConn); ok { // others cannot move
+			if now := q.RemoteAddr().String(); now != s.rec.Source {
+				s.rec.Moved = now
+			}
+		}
+	}
 	s.rec.Total = time.Since(s.rec.Started)
-	s.srv.metrics.ended.WithLabelValues(s.rec.Listener, end.reason.String()).Inc()
-	s.rec.log(ctx, s.srv.log)
+	s.srv.metrics.ended.WithLabelValues(s.rec.Listener, s.rec.Reason.String()).Inc()
+	s.srv.journal.add(&s.rec)
+}
+
+// probeTime is how soon a client leaves again that only looks whether somebody listens.
+const probeTime = time.Second
+
+// probed tells whether a session was a look at the front, by a health check or a scan,
+// however it ended: a trusted proxy said so, or the client has left at once without a
+// byte. A node was dialled for that one where it might have spoken first.
+func (s *session) probed(end Reason) bool {
+	switch end {
+	case ReasonInternal, ReasonShutdown:
+		return false
+	case ReasonClientClosed, ReasonClientReset:
+		if s.mute && s.rec.In.bytes == 0 && time.Since(s.relayed()) < probeTime {
+			return true
+		}
+	default:
+	}
+	return s.check && !end.quiet()
+}
+
+// relayed is when a node had taken the session, if it had not to wait for that.
+func (s *session) relayed() time.Time {
+	return s.rec.Started.Add(s.rec.Handshake + s.rec.Identify + s.rec.Dial)
 }
 
 // read returns the client's next token. The error is an *ending.
@@ -248,7 +373,7 @@ func (s *session) send(ctx context.Context, raw ...[]byte) error {
 
 // sendHeader answers the client's stream header h.
 func (s *session) sendHeader(h xmpp.StreamHeader) error {
-	if s.domain == "" {
+	if s.domain == "" && len(s.terms.Domains) > 0 {
 		s.domain = s.terms.Domains[0]
 	}
 	answer := header(xmpp.StreamHeader{From: s.domain, To: h.From, ID: newID(), Lang: "en"})
@@ -275,6 +400,8 @@ func (s *session) clientError(ctx context.Context, err error) *ending {
 	switch {
 	case errors.As(err, &bad):
 		return protocolError(bad)
+	case errors.Is(err, loop.ErrStalled):
+		return &ending{reason: ReasonSlowClient, cause: err}
 	case ctx.Err() != nil && isTimeout(err):
 		return s.shutdown()
 	case isTimeout(err):
@@ -317,16 +444,51 @@ func (s *session) setEnds(source, destination net.Addr) {
 
 // setTLS notes what the handshake agreed on.
 func (s *session) setTLS(state tls.ConnectionState) {
-	s.facts.tls = &state
-	s.rec.TLSVersion = tls.VersionName(state.Version)
-	s.rec.TLSCipher = tls.CipherSuiteName(state.CipherSuite)
-	s.rec.ServerName = state.ServerName
-	s.rec.ALPN = state.NegotiatedProtocol
+	s.facts.tls, s.facts.serverName, s.facts.alpn = &state, state.ServerName, state.NegotiatedProtocol
+	s.rec.TLS = recordTLS(state)
+}
+
+func recordTLS(state tls.ConnectionState) *RecordTLS {
+	return &RecordTLS{
+		Version: tls.VersionName(state.Version), Cipher: tls.CipherSuiteName(state.CipherSuite),
+		ServerName: state.ServerName, ALPN: state.NegotiatedProtocol,
+	}
 }
 
 func (s *session) flushMetrics() {
-	s.rec.In.report(&s.counted.in, &s.srv.metrics.in)
-	s.rec.Out.report(&s.counted.out, &s.srv.metrics.out)
+	if s.counted != nil {
+		s.rec.In.report(&s.counted.in, &s.terms.in)
+		s.rec.Out.report(&s.counted.out, &s.terms.out)
+	}
+}
+
+// moves says what carries the bytes of an opaque session from now on.
+func (s *session) moves(m mover) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.moving = m
+}
+
+// tally adds to the metrics what an opaque session has carried since it last did.
+func (s *session) tally(up, down int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, n := range [...]int64{up, down} {
+		if d := n - s.told[i]; d > 0 {
+			[...]prometheus.Counter{s.terms.in.bytes, s.terms.out.bytes}[i].Add(float64(d))
+			s.told[i] = n
+		}
+	}
+}
+
+// tallyMoving does so in the middle of a session.
+func (s *session) tallyMoving() {
+	s.mu.Lock()
+	m := s.moving
+	s.mu.Unlock()
+	if m != nil {
+		s.tally(m.Bytes())
+	}
 }
 
 // track makes abort close conn too, now if it has been called.
@@ -354,10 +516,38 @@ func (s *session) untrack(conn net.Conn) {
 // abort cuts the session off. It may be called from any goroutine.
 func (s *session) abort() {
 	s.mu.Lock()
-	open := append([]net.Conn(nil), s.open...)
+	open, carrier := append([]net.Conn(nil), s.open...), s.carrier
 	s.aborted = true
 	s.mu.Unlock()
 	for _, c := range open {
 		_ = c.Close()
+	}
+	if carrier != nil {
+		carrier.Abort(errCutOff)
+	}
+}
+
+// goOn lets the session go on by itself, on c. What abort had to close is c's.
+func (s *session) goOn(ctx context.Context, c carrier) {
+	s.mu.Lock()
+	s.open, s.carrier = nil, c
+	aborted := s.aborted
+	s.mu.Unlock()
+	switch {
+	case aborted:
+		c.Abort(errCutOff)
+	case ctx.Err() != nil: // Server.drain may have come before
+		c.Drain()
+	}
+}
+
+// drain ends a session that goes on by itself, because the front stops. Others have
+// heard of it.
+func (s *session) drain() {
+	s.mu.Lock()
+	carrier := s.carrier
+	s.mu.Unlock()
+	if carrier != nil {
+		carrier.Drain()
 	}
 }

@@ -5,6 +5,8 @@ import (
 
 	"github.com/pires/go-proxyproto"
 	"github.com/pires/go-proxyproto/tlvparse"
+
+	"imlb/proxy"
 )
 
 // Each transport leads to the same session: login, stanzas both ways, and an end
@@ -85,5 +87,26 @@ func checkTLVs(t *testing.T, h *proxyproto.Header, id, transport, alpn string) {
 	ssl, ok := tlvparse.FindSSL(tlvs)
 	if version, _ := ssl.SSLVersion(); !ok || !ssl.ClientSSL() || version != "TLSv1.3" {
 		t.Errorf("SSL TLV %+v, want TLSv1.3", ssl)
+	}
+}
+
+// Stanzas are told by their names, whatever the spelling.
+func TestKindOf(t *testing.T) {
+	t.Parallel()
+	for raw, want := range map[string]string{
+		"<message><body/></message>":           "message",
+		"<message/>":                           "message",
+		"<presence\tto='a'/>":                  "presence",
+		"<iq type='get'/>":                     "iq",
+		"<iq\n/>":                              "iq",
+		"<messages/>":                          "other",
+		"<iqs/>":                               "other",
+		"<r xmlns='urn:xmpp:sm:3'/>":           "other",
+		"<c:message xmlns:c='jabber:client'/>": "message",
+		"<a xmlns:message='x'/>":               "other",
+	} {
+		if got := proxy.KindOf(raw); got != want {
+			t.Errorf("%s is %s, want %s", raw, got, want)
+		}
 	}
 }

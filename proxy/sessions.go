@@ -23,7 +23,7 @@ type SessionInfo struct {
 func (s *Server) Sessions() iter.Seq[SessionInfo] {
 	return func(yield func(SessionInfo) bool) {
 		for _, ss := range s.all() {
-			if info := ss.placed.Load(); info != nil && !yield(*info) {
+			if ss.placed.Load() && !yield(ss.info()) {
 				return
 			}
 		}
@@ -52,15 +52,16 @@ func (s *Server) all() []*session {
 	return all
 }
 
-// place lets Sessions know where the session lives.
-func (s *session) place() {
-	s.placed.Store(&SessionInfo{
+// info is what Sessions tells of a session that is placed: what does not change from
+// then on.
+func (s *session) info() SessionInfo {
+	return SessionInfo{
 		ID:       s.rec.ID,
 		User:     s.rec.User,
 		Node:     s.rec.Node,
 		Listener: s.rec.Listener,
-		Pool:     s.terms.listener.Pool,
+		Pool:     s.poolName,
 		Source:   s.rec.Source,
 		Since:    s.rec.Started,
-	})
+	}
 }

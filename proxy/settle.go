@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"strconv"
 	"sync"
 	"time"
@@ -22,6 +21,8 @@ const settleTime = 3 * time.Second
 // received. Until their next node knows, a login of theirs has to wait, or they
 // would get it again.
 type settles struct {
+	proof time.Duration // proofTime, but in tests
+
 	mu      sync.Mutex
 	pending map[string]*pendingSettle
 }
@@ -33,7 +34,7 @@ type pendingSettle struct {
 }
 
 func newSettles() *settles {
-	return &settles{pending: make(map[string]*pendingSettle)}
+	return &settles{proof: proofTime, pending: make(map[string]*pendingSettle)}
 }
 
 // begin makes logins of user wait until the returned func is called.
@@ -81,37 +82,72 @@ func (t *settles) wait(ctx context.Context, user string) error {
 
 // leaveNode closes the node leg. The returned func tells the user's next node
 // what the client has received, if the node was lost before it could note that
-// itself; it must be called when the client is gone, and is told whether that was
-// in an order which proves that all was received.
-func (s *session) leaveNode(end *ending) (settle func(ctx context.Context, received bool)) {
+// itself and belongs to those that take such a note; it must be called when the client
+// is gone, and is told whether that was in an order which proves that all was received.
+func (s *session) leaveNode(ctx context.Context, end *ending) (settle func(received bool)) {
 	node := s.node
 	if node == nil {
-		return func(context.Context, bool) {}
+		return func(bool) {}
 	}
 	s.dropNode()
 	if end.reason == ReasonNodeLost {
-		s.srv.report(node.choice, OutcomeLost)
+		s.srv.report(node.link.choice, OutcomeLost)
 	}
 	// A node that ends the stream, as in a planned stop, has noted what was
 	// acknowledged (XEP-0198), and not what is still on its way.
-	if !node.broken && end.reason != ReasonNodeClosed || s.rec.LastEntry == 0 {
-		return func(context.Context, bool) {}
+	noted := !node.broken && end.reason != ReasonNodeClosed
+	if noted || !node.features.settles || (s.rec.LastEntry == 0 && s.resumes == nil) || s.pool().Header != HeaderV2 {
+		return func(bool) {}
 	}
 	done := s.srv.settles.begin(s.rec.User)
-	return func(ctx context.Context, received bool) {
+	settle = func(received bool) {
 		defer done()
-		s.settle(ctx, node.name, received)
+		s.settle(ctx, node.link.name(), received)
+	}
+	if s.resumes != nil {
+		return s.srv.settles.soon(settle)
+	}
+	return settle
+}
+
+// proofTime is how long the settle of a session that can be resumed waits for a proof of
+// its client's. It needs none: what the client has handled it will say itself.
+const proofTime = 200 * time.Millisecond
+
+// soon begins a settle at once. The returned func says whether the client has received
+// all, for which the settle waits a little, and waits for its end.
+func (t *settles) soon(settle func(received bool)) func(received bool) {
+	proof, over := make(chan bool, 1), make(chan struct{})
+	go func() {
+		defer close(over)
+		settle(within(t.proof, proof))
+	}()
+	return func(received bool) {
+		proof <- received
+		<-over
+	}
+}
+
+// within returns what comes in time, or false.
+func within(d time.Duration, proof <-chan bool) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case received := <-proof:
+		return received
+	case <-timer.C:
+		return false
 	}
 }
 
 // settle tells the user's next node what was received, and notes the outcome.
 func (s *session) settle(ctx context.Context, lost string, received bool) {
 	s.rec.Settled = "unproved"
-	if received {
+	if received || s.resumes != nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
 		defer cancel()
 		s.rec.Settled = "done"
-		if err := s.settleNext(ctx, []string{lost}); err != nil {
+		if err := s.settleNext(ctx, s.settleNote(received), []string{lost}); err != nil {
 			s.rec.Settled = "failed"
 			s.srv.log.LogAttrs(ctx, slog.LevelWarn, "settle failed", slog.String("id", s.rec.ID),
 				slog.String("user", s.rec.User), slog.Uint64("entry", s.rec.LastEntry), slog.Any("error", err))
@@ -121,7 +157,7 @@ func (s *session) settle(ctx context.Context, lost string, received bool) {
 }
 
 // settleNext tries the user's nodes until one has taken the note.
-func (s *session) settleNext(ctx context.Context, tried []string) error {
+func (s *session) settleNext(ctx context.Context, note proxyproto.TLV, tried []string) error {
 	var failed error
 	pool := s.pool()
 	for range pool.DialAttempts {
@@ -129,7 +165,7 @@ func (s *session) settleNext(ctx context.Context, tried []string) error {
 		if err != nil {
 			return errors.Join(err, failed)
 		}
-		err = s.settleAt(ctx, choice.Node.Addr)
+		err = s.settleAt(ctx, pool, choice, note)
 		choice.release()
 		if err == nil {
 			return nil
@@ -143,8 +179,10 @@ func (s *session) settleNext(ctx context.Context, tried []string) error {
 
 // settleAt hands the note to one node, which closes the connection in order when
 // it has taken it.
-func (s *session) settleAt(ctx context.Context, addr string) error {
-	conn, err := dialNode(ctx, addr)
+func (s *session) settleAt(ctx context.Context, pool Pool, choice Choice, note proxyproto.TLV) error {
+	ctx, cancel := context.WithTimeout(ctx, pool.DialTimeout)
+	defer cancel()
+	conn, err := dialNode(ctx, choice.Node.Addr)
 	if err != nil {
 		return err
 	}
@@ -153,30 +191,34 @@ func (s *session) settleAt(ctx context.Context, addr string) error {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(past) })
 	defer stop()
-	if err := sendProxyHeader(conn, s.settleHeader); err != nil {
+	w := newWire(conn)
+	node := &nodeConn{wire: w, conn: w, choice: choice}
+	if err := s.begin(ctx, node, pool, note); err != nil {
 		return err
 	}
-	if err := conn.CloseWrite(); err != nil {
+	if err := node.conn.CloseWrite(); err != nil {
 		return err
 	}
-	n, err := io.Copy(io.Discard, conn)
+	n, err := io.Copy(io.Discard, node.conn)
 	if err == nil && n > 0 {
 		err = errors.New("the node answered a settle with a stream")
 	}
 	return err
 }
 
-// settleHeader is the session's PROXY header with the note added.
-func (s *session) settleHeader(conn net.Conn) (*proxyproto.Header, error) {
-	h, err := s.proxyHeader(conn)
-	if err != nil {
-		return nil, err
+// settleNote is the note as a field of the PROXY header: the user, and the last entry that
+// the client has received, 0 when that is not proved. Of a session that can be resumed its
+// id follows, how many stanzas were written to the client since XEP-0198 counts them,
+// modulo 2^32, and which entries the last of them were, oldest first, 0 for none. NUL
+// stands between two of these, a comma between two entries.
+func (s *session) settleNote(received bool) proxyproto.TLV {
+	last := s.rec.LastEntry
+	if !received {
+		last = 0
 	}
-	tlvs, err := h.TLVs()
-	if err != nil {
-		return nil, err
+	note := strconv.AppendUint(append([]byte(s.rec.User), 0), last, 10)
+	if s.resumes != nil {
+		note = s.resumes.append(note)
 	}
-	note := append([]byte(s.rec.User), 0)
-	note = strconv.AppendUint(note, s.rec.LastEntry, 10)
-	return h, h.SetTLVs(append(tlvs, proxyproto.TLV{Type: tlvSettle, Value: note}))
+	return proxyproto.TLV{Type: tlvSettle, Value: note}
 }

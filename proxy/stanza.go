@@ -32,8 +32,21 @@ func (k stanzaKind) String() string {
 	return "other"
 }
 
-// kindOf returns the kind of an element.
+// kindOf returns the kind of an element, which begins with '<' and its name. It is asked
+// about every stanza, so what can be told from the first bytes is; a prefix before the
+// name is rare.
 func kindOf(raw []byte) stanzaKind {
+	switch {
+	case beginsWith(raw, "<message"):
+		return kindMessage
+	case beginsWith(raw, "<presence"):
+		return kindPresence
+	case beginsWith(raw, "<iq"):
+		return kindIQ
+	}
+	if i := bytes.IndexAny(raw[:min(len(raw), maxPrefix)], " \t\r\n/>:"); i >= 0 && raw[i] != ':' {
+		return kindOther
+	}
 	e, err := xmpp.ParseElement(raw)
 	if err != nil {
 		return kindOther
@@ -47,6 +60,19 @@ func kindOf(raw []byte) stanzaKind {
 		return kindIQ
 	}
 	return kindOther
+}
+
+// beginsWith tells whether raw begins with a name, and with no longer one.
+func beginsWith(raw []byte, name string) bool {
+	return len(raw) > len(name) && string(raw[:len(name)]) == name && endsName(raw[len(name)])
+}
+
+// maxPrefix is within how many bytes the prefix of a name that is worth a look ends.
+const maxPrefix = 64
+
+// endsName tells whether a byte cannot be a part of a name.
+func endsName(b byte) bool {
+	return b == ' ' || b == '>' || b == '/' || b == '\t' || b == '\n' || b == '\r'
 }
 
 // entryNumber returns the number of the timeline entry that a message from a
@@ -64,6 +90,9 @@ func entryNumber(raw []byte, user string) uint64 {
 	if start < 0 {
 		return 0
 	}
+	if n := usualNumber(raw[start:], user); n > 0 {
+		return n
+	}
 	e, err := xmpp.ParseElement(raw[start:])
 	if err != nil || !e.Is(xmpp.NSStanzaID, "stanza-id") {
 		return 0
@@ -73,6 +102,24 @@ func entryNumber(raw []byte, user string) uint64 {
 	}
 	id, _ := e.Attr("id")
 	n, err := strconv.ParseUint(id, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// usualNumber is entryNumber for a <stanza-id/> as our nodes write it, which need not be
+// parsed; it is 0 for any other. An address holds nothing that is escaped.
+func usualNumber(raw []byte, user string) uint64 {
+	raw, ok := bytes.CutPrefix(raw, []byte("<stanza-id xmlns='"+xmpp.NSStanzaID+"' by='"))
+	if !ok || len(raw) < len(user) || string(raw[:len(user)]) != user {
+		return 0
+	}
+	raw, ok = bytes.CutPrefix(raw[len(user):], []byte("' id='"))
+	if !ok || !bytes.HasSuffix(raw, []byte("'/>")) {
+		return 0
+	}
+	n, err := strconv.ParseUint(string(raw[:len(raw)-len("'/>")]), 10, 64)
 	if err != nil {
 		return 0
 	}

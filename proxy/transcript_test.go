@@ -175,7 +175,7 @@ func TestBadInput(t *testing.T) {
 func TestTimeouts(t *testing.T) {
 	t.Parallel()
 	f := startFront(t, &picker{}, func(o *proxy.Options) {
-		o.Timeouts.Handshake, o.Timeouts.Identify = 50*time.Millisecond, 50*time.Millisecond
+		o.Timeouts.Handshake, o.Timeouts.Identify = 500*time.Millisecond, 500*time.Millisecond
 	})
 	t.Run("handshake", func(t *testing.T) {
 		client := f.dialTCP("xmpps")
@@ -196,7 +196,7 @@ func TestTimeouts(t *testing.T) {
 func TestProbe(t *testing.T) {
 	t.Parallel()
 	f := startFront(t, &picker{}, nil)
-	for _, name := range []string{"xmpp", "xmpps", "https"} {
+	for _, name := range []string{"xmpp", "xmpps", "wss"} {
 		t.Run(name, func(t *testing.T) {
 			f.dialTCP(name).close()
 			f.ended("probe")

@@ -1,9 +1,12 @@
 package proxy
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"time"
@@ -11,42 +14,73 @@ import (
 	"github.com/pires/go-proxyproto"
 
 	"imlb/backend/xmpp"
+	"imlb/proxy/identify"
 )
 
 // source finds out where the client really comes from: a trusted proxy says so in
-// a PROXY header.
-func (s *session) source(ctx context.Context) error {
+// a PROXY header. It returns how long that client's turn has to be waited for.
+func (s *session) source(ctx context.Context) (wait time.Duration, err error) {
 	if err := s.readBy(ctx, s.rec.Started.Add(s.terms.Timeouts.Handshake), ReasonHandshakeTimeout); err != nil {
-		return err
+		return 0, err
 	}
 	if !trusted(s.terms.listener.TrustedProxies, s.facts.source) {
-		return nil
+		return 0, nil
 	}
-	conn := proxyproto.NewConn(s.wire,
-		proxyproto.WithPolicy(proxyproto.REQUIRE), proxyproto.SetReadHeaderTimeout(0))
-	h, err := readProxyHeader(conn)
+	h, own, err := s.wire.proxyHeader()
 	if err != nil {
-		return s.proxyError(ctx, err)
+		return 0, s.proxyError(ctx, err)
 	}
-	s.wire = &wire{Conn: conn, half: s.wire}
-	if h.Command.IsLocal() {
-		return nil // the proxy itself: its own addresses are the true ones
+	s.wire.used.Store(len(s.wire.seen) > 0) // the header was the proxy's, not the client's
+	if s.facts.received, err = h.TLVs(); err != nil {
+		return 0, s.proxyError(ctx, err)
+	}
+	if h.Command.IsLocal() { // the addresses of the connection are the true ones
+		s.check = own
+		return 0, nil
 	}
 	s.rec.Via = s.rec.Source
 	s.setEnds(h.SourceAddr, h.DestinationAddr)
-	return nil
+	return s.behind()
 }
 
-// readProxyHeader reads the header that must come first on conn.
-func readProxyHeader(conn *proxyproto.Conn) (*proxyproto.Header, error) {
-	if _, err := conn.Read(nil); err != nil {
-		return nil, err
+// maxProxyHeader is how long a PROXY header may be. Those with client certificates
+// are the longest that are in use.
+const maxProxyHeader = 16 << 10
+
+// proxyHeader reads the header that must come first. own tells that the proxy says that the
+// connection is its own; what comes by another way than TCP may be a client's.
+func (w *wire) proxyHeader() (h *proxyproto.Header, own bool, err error) {
+	for {
+		n, v := identify.ProxyHeader(w.seen, maxProxyHeader)
+		switch {
+		case v == identify.Found:
+			own := identify.IsOwnProxyHeader(w.seen[:n])
+			h, err := parseProxyHeader(w.seen[:n])
+			w.skip(n)
+			if err == nil && h.Command.IsProxy() && (h.SourceAddr == nil || h.DestinationAddr == nil) {
+				err = proxyproto.ErrNoProxyProtocol
+			}
+			return h, own, err
+		case v.None():
+			return nil, false, proxyproto.ErrNoProxyProtocol
+		}
+		if err := w.look(); err != nil {
+			return nil, false, err
+		}
 	}
-	h := conn.ProxyHeader()
-	if h == nil || (h.Command.IsProxy() && (h.SourceAddr == nil || h.DestinationAddr == nil)) {
-		return nil, proxyproto.ErrNoProxyProtocol
+}
+
+// errProxyChecksum is what a PROXY header is refused for that was damaged on its way.
+var errProxyChecksum = errors.New("the CRC32c of the PROXY header is wrong")
+
+// parseProxyHeader parses a whole header. One without addresses of the Internet, of
+// family UNSPEC or UNIX, counts as LOCAL: those of the connection are the true ones
+// (PROXY protocol §2.2), as with UNKNOWN in version 1.
+func parseProxyHeader(header []byte) (*proxyproto.Header, error) {
+	if identify.CheckProxyHeader(header) != identify.Found {
+		return nil, errProxyChecksum
 	}
-	return h, nil
+	return proxyproto.Read(bufio.NewReader(bytes.NewReader(identify.LocalProxyHeader(header))))
 }
 
 // proxyError makes an ending of a failure to read the PROXY header.
@@ -76,23 +110,34 @@ func trusted(networks []netip.Prefix, addr net.Addr) bool {
 	return false
 }
 
-// transport ends what has to be ended, until s.client is a secured leg that
-// expects a stream header.
+// transport ends what has to be ended, until either s.client is a secured leg that
+// expects a stream header, or s.inner is what carries an opaque session. A proxy's check
+// comes as far as that, and never to a node.
 func (s *session) transport(ctx context.Context) error {
 	var err error
 	switch s.terms.listener.Protocol {
+	case TCP, MQTT:
+		s.inner = s.wire
+	case TLS, MQTTS:
+		err = s.opaqueTLS(ctx)
 	case XMPP:
-		err = s.startTLS(ctx)
+		err = s.xmpp(ctx)
 	case XMPPS:
 		err = s.directTLS(ctx)
-	case HTTPS:
-		err = s.webSocket(ctx)
+	case WS:
+		err = s.webSocket(ctx, s.wire)
+	case WSS:
+		err = s.secureWebSocket(ctx)
 	case QUIC:
-		s.client = s.newLeg(s.wire) // QUIC is TLS
+		s.quicStream()
+	}
+	if err == nil && s.check {
+		err = &ending{reason: ReasonProbe}
 	}
 	if err != nil {
 		return err
 	}
+	s.rec.Opaque = s.inner != nil
 	s.rec.Handshake = time.Since(s.rec.Started)
 	s.srv.metrics.setup.WithLabelValues("handshake").Observe(s.rec.Handshake.Seconds())
 	return nil
@@ -101,6 +146,114 @@ func (s *session) transport(ctx context.Context) error {
 // newLeg returns a leg for what comes before a login.
 func (s *session) newLeg(conn halfCloser) *streamLeg {
 	return newStreamLeg(conn, s.terms.Limits.MaxPreAuth, s.terms.Timeouts.Write)
+}
+
+// quicStream takes the stream for what its connection has agreed on. QUIC is TLS.
+func (s *session) quicStream() {
+	s.route(s.facts.agreed())
+	if s.facts.alpn == alpnXMPP {
+		s.client = s.newLeg(s.wire)
+		return
+	}
+	s.inner = s.wire
+}
+
+// route leads the session to the pool of the route that matches best, and tells
+// whether its TLS is left to the nodes.
+func (s *session) route(hello identify.Hello) (passthrough bool) {
+	l := &s.terms.listener
+	i := identify.Route(l.matches(), hello)
+	if i < 0 {
+		return l.Passthrough
+	}
+	s.poolName = l.Routes[i].Pool
+	return l.Routes[i].Passthrough
+}
+
+// agreed is what a handshake that ended here has come to.
+func (f *facts) agreed() identify.Hello {
+	h := identify.Hello{ServerName: f.serverName}
+	if f.alpn != "" {
+		h.ALPN = []string{f.alpn}
+	}
+	return h
+}
+
+// opaqueTLS does TLS, or leaves it to the nodes.
+func (s *session) opaqueTLS(ctx context.Context) error {
+	s.setTransport("tls")
+	if s.terms.listener.passesTLS() {
+		passes, err := s.peekHello(ctx)
+		if err != nil || passes {
+			return err
+		}
+	}
+	conn, err := s.secure(ctx)
+	if err != nil {
+		return err
+	}
+	if s.route(s.facts.agreed()) {
+		// The handshake would have been the node's: its first message said less.
+		return &ending{reason: ReasonTLSFailed, cause: errors.New("the handshake changed its route")}
+	}
+	s.inner = newWire(conn)
+	return nil
+}
+
+// maxHello is how long a ClientHello may be. With post-quantum keys and client
+// tickets they are some kilobytes.
+const maxHello = 32 << 10
+
+// peekHello looks at the first message of the client's handshake, and tells whether
+// the handshake is the nodes'. Then s.inner is set.
+func (s *session) peekHello(ctx context.Context) (passes bool, err error) {
+	for {
+		hello, _, v := identify.ParseClientHello(s.wire.seen, maxHello)
+		switch {
+		case v == identify.Found:
+			if !s.route(hello) {
+				return false, nil
+			}
+			s.setTransport("tls-passthrough")
+			s.setHello(hello)
+			s.inner = s.wire
+			return true, nil
+		case v.None():
+			return false, &ending{reason: ReasonTLSFailed, cause: fmt.Errorf("the client did not begin with a ClientHello: %s", v)}
+		}
+		if err := s.wire.look(); err != nil {
+			return false, s.clientError(ctx, err)
+		}
+	}
+}
+
+// setHello notes what a handshake that is left to the nodes began with.
+func (s *session) setHello(h identify.Hello) {
+	s.facts.serverName = h.ServerName
+	if len(h.ALPN) > 0 {
+		s.facts.alpn = h.ALPN[0]
+	}
+	s.rec.TLS = &RecordTLS{ServerName: s.facts.serverName, ALPN: s.facts.alpn}
+}
+
+// tlsHandshake is the first byte of TLS: the type of a handshake record (RFC 8446 §5.1).
+const tlsHandshake = 0x16
+
+// xmpp does STARTTLS, or TLS at once where the listener lets clients do that and
+// this one does.
+func (s *session) xmpp(ctx context.Context) error {
+	if !s.terms.listener.DirectTLS {
+		return s.startTLS(ctx)
+	}
+	if len(s.wire.seen) == 0 {
+		if err := s.wire.look(); err != nil {
+			return s.clientError(ctx, err)
+		}
+	}
+	if s.wire.seen[0] == tlsHandshake {
+		return s.directTLS(ctx)
+	}
+	return s.startTLS(ctx)
 }
 
 // directTLS does TLS from the first byte (XEP-0368).
@@ -116,10 +269,12 @@ func (s *session) directTLS(ctx context.Context) error {
 
 // secure does the TLS handshake on the wire.
 func (s *session) secure(ctx context.Context) (*tls.Conn, error) {
-	conn, err := tlsServer(ctx, s.wire, s.terms.tls)
-	if err != nil {
+	shown := new(shownCertificate)
+	conn := tls.Server(s.wire, s.terms.tls)
+	if err := conn.HandshakeContext(context.WithValue(ctx, shownKey{}, shown)); err != nil {
 		return nil, s.tlsError(ctx, err)
 	}
+	s.facts.endPoint = shown.endPoint()
 	s.setTLS(conn.ConnectionState())
 	return conn, nil
 }
@@ -146,7 +301,11 @@ const (
 func (s *session) startTLS(ctx context.Context) error {
 	leg := s.newLeg(s.wire)
 	s.client = leg
-	if err := s.openStream(ctx, []byte(startTLSFeatures)); err != nil {
+	h, err := s.readHeader(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.openStream(ctx, h, []byte(startTLSFeatures)); err != nil {
 		return err
 	}
 	if err := s.awaitStartTLS(ctx); err != nil {
@@ -185,7 +344,7 @@ func (s *session) awaitStartTLS(ctx context.Context) error {
 			return nil
 		case e.Is(xmpp.NSSASL, "auth"):
 			// RFC 6120 §6.5.4: the mechanisms are there after TLS.
-			if err := s.refuse(ctx, "", &xmpp.SASLError{Condition: xmpp.EncryptionRequired}); err != nil {
+			if err := s.refuse(ctx, xmpp.SASLFrame{}, &xmpp.SASLError{Condition: xmpp.EncryptionRequired}); err != nil {
 				return err
 			}
 		default:
@@ -224,13 +383,8 @@ func unexpected(raw []byte) *ending {
 	return protocolError(&xmpp.StreamError{Condition: condition})
 }
 
-// openStream reads the client's stream header, and answers with ours and the
-// features.
-func (s *session) openStream(ctx context.Context, features []byte) error {
-	h, err := s.readHeader(ctx)
-	if err != nil {
-		return err
-	}
+// openStream answers the client's stream header h with ours and the features.
+func (s *session) openStream(ctx context.Context, h xmpp.StreamHeader, features []byte) error {
 	if err := s.sendHeader(h); err != nil {
 		return s.clientError(ctx, err)
 	}
@@ -241,9 +395,6 @@ func (s *session) openStream(ctx context.Context, features []byte) error {
 // a domain of ours. What of it goes back to the client is canonical.
 func (s *session) readHeader(ctx context.Context) (xmpp.StreamHeader, error) {
 	tok, err := s.read(ctx)
-	for err == nil && tok.Kind == xmpp.KindSpace {
-		tok, err = s.read(ctx)
-	}
 	if err != nil {
 		return xmpp.StreamHeader{}, err
 	}
@@ -263,7 +414,13 @@ func (s *session) readHeader(ctx context.Context) (xmpp.StreamHeader, error) {
 	if err != nil || from.Domain() != domain {
 		from = xmpp.JID{}
 	}
-	h.From = from.String()
+	if s.login == nil {
+		s.login = new(login)
+	}
+	h.From, s.from = from.String(), xmpp.JID{}
+	if from.Local() != "" {
+		s.from = from.Bare()
+	}
 	return h, nil
 }
 
@@ -276,6 +433,9 @@ func serves(domains []string, name string) (string, error) {
 	jid, err := xmpp.NewJID("", name, "")
 	if err != nil {
 		return "", &xmpp.StreamError{Condition: xmpp.ImproperAddressing, Text: err.Error()}
+	}
+	if len(domains) == 0 {
+		return jid.Domain(), nil
 	}
 	for _, d := range domains {
 		if d == jid.Domain() {

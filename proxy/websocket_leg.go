@@ -122,14 +122,16 @@ func (l *wsLeg) Write(tok xmpp.Token) error {
 	case xmpp.KindNone, xmpp.KindSpace:
 		return nil // no whitespace between messages: RFC 7395 §3.8
 	}
-	if err := l.conn.SetWriteDeadline(time.Now().Add(l.writeTimeout)); err != nil {
-		return err
-	}
+	_ = l.conn.SetWriteDeadline(time.Now().Add(l.writeTimeout)) // or it is closed, and Write says so
 	err := l.ws.Write(l.endless, websocket.MessageText, l.out)
 	if cap(l.out) > chunk {
 		l.out = nil
 	}
-	return err
+	if err != nil {
+		return wsWriteError(err)
+	}
+	_ = l.conn.SetWriteDeadline(time.Time{}) // or a pong would be too late; who has got all may have closed it
+	return nil
 }
 
 // Flush has nothing to do: a message is sent when it is written.
@@ -137,6 +139,10 @@ func (l *wsLeg) Flush() error { return nil }
 
 func (l *wsLeg) Restart(maxBytes int) {
 	l.scan.Reset()
+	l.SetLimit(maxBytes)
+}
+
+func (l *wsLeg) SetLimit(maxBytes int) {
 	l.scan.SetLimits(xmpp.Limits{MaxBytes: maxBytes})
 	l.ws.SetReadLimit(int64(maxBytes + frameSlack))
 }

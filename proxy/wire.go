@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"context"
-	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -12,30 +10,68 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"imlb/proxy/loop"
 )
 
 // lingerTime is how long the front waits for a peer to end its side after it has
 // ended its own.
 const lingerTime = 2 * time.Second
 
-// wire is the connection that carries a session, under TLS and framing. It
-// knows whether the peer ever sent a byte.
+// wire is a connection of which the first bytes can be looked at before they are
+// read. It knows whether the peer ever sent a byte. What carries a session is one,
+// under TLS and framing; what TLS carries is another, if the front has to look at
+// it. One goroutine reads.
 type wire struct {
 	net.Conn
-	half interface{ CloseWrite() error }
+	half halfCloser
 	used atomic.Bool
+	seen []byte // owned by the reader: was looked at and not read
 }
 
-// newWire returns the wire of an accepted connection.
+// newWire returns the wire of a connection.
 func newWire(conn halfCloser) *wire { return &wire{Conn: conn, half: conn} }
 
 // Read reads from the connection.
 func (w *wire) Read(p []byte) (int, error) {
+	if len(w.seen) > 0 {
+		n := copy(p, w.seen)
+		w.skip(n)
+		return n, nil
+	}
 	n, err := w.Conn.Read(p)
 	if n > 0 && !w.used.Load() {
 		w.used.Store(true)
 	}
 	return n, err
+}
+
+// look reads once more and adds what came to seen.
+func (w *wire) look() error {
+	buf := getChunk()
+	defer chunks.Put(buf)
+	n, err := w.Conn.Read(buf[:])
+	if n > 0 {
+		w.used.Store(true)
+		w.seen = append(w.seen, buf[:n]...)
+		return nil // an error will come again with the next read
+	}
+	return err
+}
+
+// skip takes the first n bytes off what was looked at.
+func (w *wire) skip(n int) {
+	w.seen = w.seen[n:]
+	if len(w.seen) == 0 {
+		w.seen = nil
+	}
+}
+
+// take returns what was looked at, which is not read any more.
+func (w *wire) take() []byte {
+	seen := w.seen
+	w.seen = nil
+	return seen
 }
 
 // CloseWrite ends the sending side.
@@ -48,6 +84,25 @@ var past = time.Unix(1, 0)
 
 // isTimeout tells whether a deadline passed.
 func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
+
+// isAgain tells whether a connection on a loop has nothing to read yet.
+func isAgain(err error) bool {
+	return err == loop.ErrAgain || errors.Is(err, loop.ErrAgain) //nolint:errorlint // mostly it is, and this is the hot path
+}
+
+// closedConn is what a wire has in the place of a connection that its loop has
+// closed.
+type closedConn struct{}
+
+func (closedConn) Read([]byte) (int, error)         { return 0, net.ErrClosed }
+func (closedConn) Write([]byte) (int, error)        { return 0, net.ErrClosed }
+func (closedConn) CloseWrite() error                { return net.ErrClosed }
+func (closedConn) Close() error                     { return nil }
+func (closedConn) LocalAddr() net.Addr              { return &net.TCPAddr{} }
+func (closedConn) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
+func (closedConn) SetDeadline(time.Time) error      { return net.ErrClosed }
+func (closedConn) SetReadDeadline(time.Time) error  { return net.ErrClosed }
+func (closedConn) SetWriteDeadline(time.Time) error { return net.ErrClosed }
 
 // goneReason says how a client left, from the error of a read or write.
 func goneReason(err error) Reason {
@@ -64,10 +119,4 @@ func goneReason(err error) Reason {
 	default:
 		return ReasonClientReset
 	}
-}
-
-// tlsServer makes conn the server side of TLS.
-func tlsServer(ctx context.Context, conn net.Conn, cfg *tls.Config) (*tls.Conn, error) {
-	t := tls.Server(conn, cfg)
-	return t, t.HandshakeContext(ctx)
 }

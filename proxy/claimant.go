@@ -1,0 +1,97 @@
+package proxy
+
+import (
+	"strings"
+
+	"imlb/backend/xmpp"
+	"imlb/proxy/identify"
+)
+
+// claimant returns who a client says it is. It is a claim only, and of no weight but
+// for where the session goes: nodes check credentials, and this reads none.
+//
+// The authorization identity goes before the one whose credentials are shown, since
+// the session will be the former's. Where the mechanism does not say, its client may
+// have said so in the header of its stream, or its certificate does. The error is a
+// *xmpp.SASLError.
+func (s *session) claimant(f xmpp.SASLFrame) (xmpp.JID, error) {
+	if !xmpp.NamesUser(f.Mechanism) && s.from.Local() != "" {
+		return s.from, nil
+	}
+	authzid, authcid, err := xmpp.SASLName(f.Mechanism, f.Payload)
+	if err != nil {
+		return xmpp.JID{}, err
+	}
+	names := []string{authzid, authcid}
+	if authcid == "" { // the mechanism has none
+		names = append(names, tokenNames(f)...)
+		names = append(names, s.from.String())
+		names = append(names, s.certificateNames()...)
+	}
+	for _, name := range names {
+		if user, ok := s.userNamed(name); ok {
+			return user, nil
+		}
+	}
+	// No such user can exist, which is for the client like a wrong password.
+	return xmpp.JID{}, &xmpp.SASLError{Condition: xmpp.NotAuthorized}
+}
+
+// shower returns whose credentials a client shows that claims to be user: who guesses
+// somebody's password must not be a stranger each time by naming another user to be.
+func (s *session) shower(f xmpp.SASLFrame, user xmpp.JID) xmpp.JID {
+	if _, authcid, err := xmpp.SASLName(f.Mechanism, f.Payload); err == nil {
+		if shows, ok := s.userNamed(authcid); ok {
+			return shows
+		}
+	}
+	return user
+}
+
+// userNamed returns the user of the stream's domain who is called by a local part or
+// by a whole address.
+func (s *session) userNamed(name string) (xmpp.JID, bool) {
+	if name == "" {
+		return xmpp.JID{}, false
+	}
+	var user xmpp.JID
+	var err error
+	if strings.Contains(name, "@") {
+		user, err = xmpp.ParseJID(name)
+	} else {
+		user, err = xmpp.NewJID(name, s.domain, "")
+	}
+	if err != nil || user.Local() == "" || user.Domain() != s.domain {
+		return xmpp.JID{}, false
+	}
+	return user.Bare(), true
+}
+
+// tokenNames returns whom the token of OAUTHBEARER names, if it is a JWT: by the
+// claim that XMPP servers use, then by those of OpenID Connect Core §5.1.
+func tokenNames(f xmpp.SASLFrame) []string {
+	if f.Mechanism != "OAUTHBEARER" {
+		return nil
+	}
+	_, token, err := xmpp.OAuthBearer(f.Payload)
+	if err != nil || token == "" {
+		return nil
+	}
+	var all []string
+	for _, claim := range []string{"jid", "preferred_username", "sub"} {
+		if name, v := identify.Claim(token, claim); v == identify.Found {
+			all = append(all, name)
+		}
+	}
+	return all
+}
+
+// certificateNames returns whom the client's certificate names: addresses of XMPP (RFC
+// 6120 §13.7.1.4), then of e-mail, then the common name.
+func (s *session) certificateNames() []string {
+	if s.facts.tls == nil || len(s.facts.tls.PeerCertificates) == 0 {
+		return nil
+	}
+	cert := s.facts.tls.PeerCertificates[0]
+	return append(append(xmppAddresses(cert), cert.EmailAddresses...), cert.Subject.CommonName)
+}

@@ -1,0 +1,106 @@
+package proxy
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"time"
+
+	"imlb/backend/xmpp"
+	"imlb/proxy/limit"
+)
+
+// What a session asks of the limits (package limit), and when: accept when it has
+// come, behind when a proxy has told where it comes from, claim before a node is
+// asked, admitted when a node has taken it. A wait that they return comes before the
+// next step.
+
+// accept asks whether the connection may come in.
+func (s *session) accept() (wait time.Duration, err error) {
+	if q, ok := s.wire.Conn.(*quicConn); ok && q.admitted != nil {
+		first := q.admitted
+		q.admitted = nil
+		if addrOf(first.from) == addrOf(s.facts.source) {
+			s.ticket = first.ticket
+			return time.Until(first.turn), nil
+		}
+		first.ticket.Done() // the client has moved, and is somebody else's neighbour now
+	}
+	ticket, wait, refusal := s.srv.guard.Accept(time.Now(), s.rec.Listener, addrOf(s.facts.source))
+	s.ticket = ticket
+	return wait, s.refusal(refusal)
+}
+
+// behind asks the same of the client behind a proxy.
+func (s *session) behind() (wait time.Duration, err error) {
+	wait, refusal := s.ticket.Behind(time.Now(), addrOf(s.facts.source))
+	return wait, s.refusal(refusal)
+}
+
+// claim asks whether a node may be asked about the user.
+func (s *session) claim(user string) (wait time.Duration, err error) {
+	wait, refusal := s.ticket.Identified(time.Now(), user)
+	return wait, s.refusal(refusal)
+}
+
+// mayTry waits until a login with the user's credentials may be tried, which takes the
+// longer the more have failed.
+func (s *session) mayTry(ctx context.Context, user string) error {
+	wait, err := s.claim(user)
+	if err != nil {
+		return err
+	}
+	return s.wait(ctx, wait)
+}
+
+// admitted says that a node has taken the session, and asks whether the user may have
+// one more.
+func (s *session) admitted() error { return s.refusal(s.ticket.LoggedIn(time.Now())) }
+
+// refusal makes an ending of what a limit says; nil if it says nothing.
+func (s *session) refusal(why limit.Reason) error {
+	if why == limit.ReasonNone {
+		return nil
+	}
+	s.rec.Limit = why
+	s.srv.metrics.refused.WithLabelValues(s.rec.Listener, why.String()).Inc()
+	return &ending{reason: reasonOf(why), condition: xmpp.ResourceConstraint}
+}
+
+// reasonOf says in our words why a limit refuses.
+func reasonOf(why limit.Reason) Reason {
+	switch why {
+	case limit.ReasonDenied:
+		return ReasonDenied
+	case limit.ReasonRateSource, limit.ReasonRateUser, limit.ReasonRateListener, limit.ReasonRateGlobal:
+		return ReasonRateLimited
+	case limit.ReasonAuthBackoff, limit.ReasonAuthBackoffSource:
+		return ReasonAuthBackoff
+	default:
+		return ReasonTooMany
+	}
+}
+
+// wait lets a turn come.
+func (s *session) wait(ctx context.Context, d time.Duration) error {
+	if d > 0 && pause(ctx, d) != nil {
+		return s.shutdown()
+	}
+	return nil
+}
+
+// throttle returns what bounds the bytes of a direction, or nil when nothing does.
+func (s *session) throttle(dir limit.Direction) func(n int) time.Duration {
+	if !s.srv.guard.Metered() {
+		return nil
+	}
+	return s.mqtt.guarded(func(n int) time.Duration { return s.ticket.Took(time.Now(), dir, n) })
+}
+
+// addrOf returns the IP address of a client.
+func addrOf(a net.Addr) netip.Addr {
+	if tcp, ok := streamAddr(a).(*net.TCPAddr); ok {
+		return tcp.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
+}

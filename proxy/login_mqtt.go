@@ -1,0 +1,106 @@
+package proxy
+
+import (
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"imlb/proxy/identify"
+)
+
+// mqttLogin is what a session of MQTT has until its node has answered the CONNECT. Only
+// then it has logged in, or failed to.
+type mqttLogin struct {
+	connack identify.Connack
+
+	mu sync.Mutex // where two goroutines carry the session: for its ticket
+}
+
+// speaksMQTT tells whether the session's node will answer in MQTT.
+func (s *session) speaksMQTT() bool {
+	if p := s.terms.listener.Protocol; p == MQTT || p == MQTTS {
+		return true
+	}
+	if strings.HasPrefix(s.agreed(), "mqtt") {
+		return true
+	}
+	return identify.MQTTVersion(s.inner.seen) != 0
+}
+
+// taken says that a node has taken an opaque session. Where the node will say whether the
+// user may log in, that is waited for.
+func (s *session) taken() error {
+	if s.mqtt != nil {
+		return nil
+	}
+	return s.admitted()
+}
+
+// watch returns what has to see the node's first bytes before the client does, or nil
+// when nothing has to. It is called until more is false; the error is an *ending.
+func (s *session) watch() func(p []byte) (more bool, err error) {
+	if s.mqtt == nil {
+		return nil
+	}
+	return func(p []byte) (bool, error) {
+		answer := s.mqtt.connack.Read(p)
+		if answer == identify.MQTTPending {
+			return true, nil
+		}
+		err := s.answered(answer)
+		s.mqtt = nil
+		return false, err
+	}
+}
+
+// answered counts the login by its answer. A node that refuses it for a reason of its own has
+// said nothing of it.
+func (s *session) answered(a identify.MQTTAnswer) error {
+	s.mqtt.mu.Lock()
+	defer s.mqtt.mu.Unlock()
+	outcome := "refused"
+	switch a {
+	case identify.MQTTDenied:
+		outcome = "not-authorized"
+		s.rec.Failures++
+		s.ticket.AuthFailed(time.Now())
+	case identify.MQTTAccepted:
+		outcome = "success"
+		s.rec.LoggedIn = true
+	case identify.MQTTPending, identify.MQTTRefused, identify.MQTTNone:
+	}
+	if a != identify.MQTTNone { // or it is another protocol
+		s.srv.metrics.auth.WithLabelValues("mqtt", outcome).Inc()
+	}
+	if a != identify.MQTTAccepted && a != identify.MQTTNone {
+		return nil
+	}
+	e := asEnding(s.admitted())
+	if e == nil {
+		return nil
+	}
+	e.cause = errors.New("the user has enough sessions: " + s.rec.Limit.String())
+	return e
+}
+
+// guarded lets one goroutine at a time use the ticket while the login is under way.
+func (l *mqttLogin) guarded(took func(n int) time.Duration) func(n int) time.Duration {
+	if l == nil {
+		return took
+	}
+	return func(n int) time.Duration {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return took(n)
+	}
+}
+
+// closed is the reason of an opaque session of which one side has ended in order: that of a
+// login which has failed, if it has.
+func (s *session) closed(by Reason) Reason {
+	if s.rec.Failures > 0 && (by == ReasonClientClosed || by == ReasonNodeClosed || by == ReasonHalfOpen) {
+		return ReasonAuthFailed
+	}
+	return by
+}

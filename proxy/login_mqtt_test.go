@@ -1,0 +1,222 @@
+package proxy_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"imlb/proxy"
+	"imlb/proxy/limit"
+)
+
+// CONNACK packets of a node, by what they say.
+const (
+	connackOK     = "\x20\x02\x00\x00"
+	connackBad    = "\x20\x02\x00\x04" // bad user name or password
+	connackDenied = "\x20\x02\x00\x05" // not authorized
+	connackAway   = "\x20\x02\x00\x03" // server unavailable
+
+	connack5OK     = "\x20\x03\x00\x00\x00"
+	connack5Denied = "\x20\x06\x00\x87\x03\x1f\x00\x00" // with an empty reason
+	connack5Away   = "\x20\x03\x00\x88\x00"
+	mqttAuth       = "\xf0\x04\x18\x02\x15\x00" // a step of a login that takes several
+)
+
+// mqttWay is a way for MQTT to come to a front.
+type mqttWay struct {
+	listener proxy.Listener
+	dial     func(*front) *stream
+}
+
+// mqttWays are on loops, on loops in TLS, and on goroutines.
+func mqttWays() map[string]mqttWay {
+	webSocket := func(subprotocol string) func(f *front) *stream {
+		return func(f *front) *stream {
+			o := f.wsOptions(nil)
+			if subprotocol != "" {
+				o.Subprotocols = []string{subprotocol}
+			}
+			return f.dialWith("ws", "/mqtt", o).stream()
+		}
+	}
+	at := func(subprotocol string) proxy.WebSocket {
+		return proxy.WebSocket{Path: "/mqtt", Subprotocols: []string{subprotocol}}
+	}
+	return map[string]mqttWay{
+		"mqtt":              {proxy.Listener{Protocol: proxy.MQTT, Identify: byMQTT()}, (*front).dial},
+		"mqtts":             {proxy.Listener{Protocol: proxy.MQTTS, Identify: byMQTT()}, func(f *front) *stream { return f.dialSecure(f.clientTLS("mqtt")) }},
+		"tcp":               {proxy.Listener{Protocol: proxy.TCP, Identify: byMQTT()}, (*front).dial},
+		"ws":                {proxy.Listener{Protocol: proxy.WS, Identify: byMQTT(), WebSocket: at("")}, webSocket("")},
+		"ws, not looked at": {proxy.Listener{Protocol: proxy.WS, WebSocket: at("mqtt")}, webSocket("mqtt")},
+	}
+}
+
+// strict is a back-off that allows one failed login of a user from one place.
+func strict(o *proxy.Options) {
+	o.Rules.Backoff = limit.Backoff{Pair: limit.Steps{Free: 1, First: time.Hour, Max: time.Hour}, Window: time.Hour}
+}
+
+// tries lets a client of alice's connect, and has the node answer, in pieces of so many bytes. It
+// returns both ends after the client has got the answer.
+func (w mqttWay) tries(f *front, n *node, version byte, answer string, pieces int) (client *stream, atNode *leg) {
+	f.t.Helper()
+	client = w.dial(f)
+	connect := mqttConnect(version, "phone", "alice")
+	client.send(connect)
+	atNode = n.leg()
+	atNode.recv(connect)
+	for len(answer) > 0 {
+		piece := answer[:min(pieces, len(answer))]
+		atNode.send(piece)
+		client.recv(piece)
+		answer = answer[len(piece):]
+	}
+	return client, atNode
+}
+
+// fails is a login that the node refuses, as brokers do: by an answer and the end.
+func (w mqttWay) fails(f *front, n *node, version byte, answer string, pieces int) {
+	f.t.Helper()
+	client, atNode := w.tries(f, n, version, answer, pieces)
+	atNode.Close()
+	client.over()
+	client.Close()
+	if r := f.ended("auth-failed"); r["auth_failures"] != "1" || r["logged_in"] != "false" {
+		f.t.Errorf("logged %v", r)
+	}
+}
+
+// works is a login that the node accepts, after which the session goes on.
+func (w mqttWay) works(f *front, n *node, version byte, answer string, pieces int) {
+	f.t.Helper()
+	client, atNode := w.tries(f, n, version, answer, pieces)
+	long := strings.Repeat("x", 200<<10)
+	go func() { _, _ = atNode.Write([]byte(long)) }()
+	client.recv(long)
+	client.send("\xe0\x00")
+	atNode.recv("\xe0\x00")
+	client.Close()
+	atNode.over()
+	atNode.Close()
+	if r := f.ended("client-closed"); r["auth_failures"] != "0" || r["logged_in"] != "true" {
+		f.t.Errorf("logged %v", r)
+	}
+}
+
+// Logins of MQTT that the node refuses put off the next ones, as those of SASL do, until one
+// succeeds.
+func TestMQTTLogins(t *testing.T) {
+	t.Parallel()
+	for name, way := range mqttWays() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := startNode(t, "one")
+			f := startOpaque(t, witnessOf(n), way.listener, strict)
+			way.fails(f, n, 4, connackBad, 99)
+			way.works(f, n, 4, connackOK, 1)
+			way.fails(f, n, 5, connack5Denied, 1)
+			way.works(f, n, 5, mqttAuth+mqttAuth+connack5OK, 4)
+			way.fails(f, n, 5, mqttAuth+connack5Denied, 2)
+			way.fails(f, n, 3+1, connackDenied, 3)
+			client := way.dial(f)
+			client.send(mqttConnect(5, "phone", "alice"))
+			if way.listener.Identify.Chain != nil {
+				client.recv("\x20\x03\x00\x9f\x00")
+			}
+			client.over()
+			client.Close()
+			f.ended("auth-backoff")
+			n.idle()
+		})
+	}
+}
+
+// A node that refuses for a reason of its own says nothing of the login, and neither does
+// one that goes without an answer.
+func TestMQTTLoginsUndecided(t *testing.T) {
+	t.Parallel()
+	for name, way := range mqttWays() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := startNode(t, "one")
+			f := startOpaque(t, witnessOf(n), way.listener, strict)
+			for _, answer := range []string{connackAway, connack5Away, "", "\x20", "\x20\x02\x00", mqttAuth} {
+				client, atNode := way.tries(f, n, 4, answer, 99)
+				atNode.Close()
+				client.over()
+				client.Close()
+				if r := f.ended("node-closed"); r["auth_failures"] != "0" || r["logged_in"] != "false" {
+					t.Errorf("%q: logged %v", answer, r)
+				}
+			}
+			way.works(f, n, 4, connackOK, 99)
+		})
+	}
+}
+
+// A session of MQTT counts as one that is not logged in until the node has let it in; then
+// it counts for its user, who may have no more than allowed: the client does not hear of a
+// success that is none.
+func TestMQTTLoginsCount(t *testing.T) {
+	t.Parallel()
+	for name, way := range mqttWays() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := startNode(t, "one")
+			f := startOpaque(t, witnessOf(n), way.listener, func(o *proxy.Options) {
+				o.Rules.User.Concurrent = 1
+				o.Rules.User.Unauthenticated = 2
+				// Bytes are counted for the user while the login is under way, too.
+				o.Rules.User.In = limit.Bandwidth{PerSecond: 1 << 30, Burst: 1 << 30}
+				o.Rules.User.Out = o.Rules.User.In
+			})
+			first, atFirst := way.tries(f, n, 4, "", 99)
+			second, atSecond := way.tries(f, n, 4, "", 99)
+			third := way.dial(f)
+			third.send(mqttConnect(4, "phone", "alice"))
+			third.over()
+			third.Close()
+			if r := f.ended("too-many"); r["limit"] != "unauthenticated-user" {
+				t.Errorf("logged %v", r)
+			}
+			first.send("\xc0\x00")
+			atFirst.send(connackOK)
+			first.recv(connackOK)
+			atFirst.recv("\xc0\x00")
+			atSecond.send(connackOK)
+			if got := second.over(); got != "" {
+				t.Errorf("the second client has got %q", got)
+			}
+			atSecond.over()
+			atSecond.Close()
+			second.Close()
+			if r := f.ended("too-many"); r["limit"] != "concurrent-user" {
+				t.Errorf("logged %v", r)
+			}
+			first.Close()
+			atFirst.over()
+			atFirst.Close()
+			f.ended("client-closed")
+		})
+	}
+}
+
+// What is no MQTT passes, on a listener for it and on others, and counts as logged in.
+func TestMQTTNone(t *testing.T) {
+	t.Parallel()
+	for name, way := range mqttWays() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := startNode(t, "one")
+			f := startOpaque(t, witnessOf(n), way.listener, func(o *proxy.Options) { o.Rules.Global.Unauthenticated = 1 })
+			client, atNode := way.tries(f, n, 4, "\xd0\x00", 1)
+			next, atNext := way.tries(f, n, 4, "\x30\x03\x00\x01x", 99)
+			for _, s := range []*stream{client, next, atNode.stream, atNext.stream} {
+				s.Close()
+			}
+			for range 2 {
+				f.record()
+			}
+		})
+	}
+}

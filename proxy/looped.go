@@ -1,0 +1,331 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"imlb/proxy/loop"
+)
+
+// looped is an opaque session that is on a loop from accept on, which costs neither
+// a goroutine nor a change of owner. Its steps are those of session.serve and
+// session.opaque, for a connection that does not block: one that lacks bytes fails
+// with loop.ErrAgain, and is taken again when there are more. What would block,
+// like a node's name that has to be resolved, is done elsewhere meanwhile.
+//
+// Everything here is called on the loop, except for Abort and Drain.
+type looped struct {
+	*session
+	ctx  context.Context //nolint:containedctx // of a session, as others have it as an argument
+	conn *loop.Conn
+	step loopStep
+
+	tried  []string // nodes that refused
+	failed error    // why
+	done   bool     // the relay has taken over, or the session is over
+}
+
+// loopStep is what comes next.
+type loopStep uint8
+
+const (
+	stepLimit loopStep = iota
+	stepSource
+	stepTransport
+	stepSniff
+	stepConnect // and the relay, by the callbacks of the dial
+	stepWait    // for somebody to go on
+)
+
+// acceptsOnLoops tells whether the listener's socket is one for loops: what they accept
+// may have to leave them later.
+func (l Listener) acceptsOnLoops() bool { return loop.CanDetach && l.fitsLoop() }
+
+// fitsLoop tells whether sessions of the listener can be on a loop from the start.
+func (l Listener) fitsLoop() bool {
+	return l.Protocol == TCP || l.Protocol == MQTT || l.Protocol == TLS && !l.endsTLS()
+}
+
+// accepted serves a connection that a loop has accepted. Its listener may have been
+// changed since to a protocol that does not fit, and then the connection leaves.
+func (l *listener) accepted(ctx context.Context, conn *loop.Conn, from netip.AddrPort, over func()) {
+	t := l.terms.Load()
+	if !t.listener.fitsLoop() {
+		tcp, _, err := conn.Detach()
+		if err != nil {
+			l.srv.log.LogAttrs(ctx, slog.LevelWarn, "connection lost", slog.String("listener", l.name()), slog.Any("error", err))
+			_ = conn.Close()
+			over()
+			return
+		}
+		go l.srv.session(ctx, l, tcp, over)
+		return
+	}
+	s := l.srv.newSession(l, t, &wire{Conn: conn, half: conn}, over)
+	s.setEnds(net.TCPAddrFromAddrPort(from), nil)
+	s.facts.local = conn
+	ss := &looped{session: s, ctx: ctx, conn: conn}
+	conn.SetHandler(ss)
+	s.goOn(ctx, ss)
+}
+
+// Ready takes the steps that can be taken now.
+func (s *looped) Ready(*loop.Conn) {
+	if s.done || s.step == stepWait {
+		return
+	}
+	if end := guard(func() *ending { return asEnding(s.advance()) }); end != nil && !errors.Is(end, loop.ErrAgain) {
+		s.end(end)
+	}
+}
+
+// advance takes one step after the other until one has to wait.
+func (s *looped) advance() error {
+	for s.step != stepWait {
+		step := s.step
+		if err := s.take(step); err != nil {
+			return err
+		}
+		if s.step == step {
+			s.step++
+		}
+	}
+	return nil
+}
+
+// take takes one step.
+func (s *looped) take(step loopStep) error {
+	switch step {
+	case stepLimit:
+		return s.admit()
+	case stepSource:
+		wait, err := s.source(s.ctx)
+		return s.waitFor(wait, err, stepTransport)
+	case stepTransport:
+		return s.transport(s.ctx)
+	case stepSniff:
+		user, err := s.sniff(s.ctx)
+		if err != nil {
+			return err
+		}
+		wait, err := s.identified(user)
+		return s.waitFor(wait, err, stepConnect)
+	case stepConnect:
+		s.step = stepWait
+		_ = s.conn.SetReadDeadline(time.Time{})
+		s.pick()
+	case stepWait:
+	}
+	return nil
+}
+
+// admit waits for the session's turn.
+func (s *looped) admit() error {
+	wait, err := s.accept()
+	return s.waitFor(wait, err, stepSource)
+}
+
+// waitFor goes on with a step after a wait.
+func (s *looped) waitFor(wait time.Duration, err error, next loopStep) error {
+	if err != nil {
+		return err
+	}
+	if s.step = next; wait > 0 {
+		s.step = stepWait
+		s.conn.Loop().After(wait, func() { s.goOnWith(next) })
+	}
+	return nil
+}
+
+// goOnWith ends a wait.
+func (s *looped) goOnWith(step loopStep) {
+	if !s.done {
+		s.step = step
+		s.Ready(s.conn)
+	}
+}
+
+// pick asks for a node, and dials it.
+func (s *looped) pick() {
+	pool := s.pool()
+	if p, ok := pool.Picker.(TryPicker); ok {
+		if choice, ok, err := p.TryPick(s.rec.User, s.tried); ok {
+			s.picked(pool, choice, err)
+			return
+		}
+	}
+	go func() {
+		choice, err := pool.Picker.Pick(s.ctx, s.rec.User, s.tried)
+		s.post(func() { s.picked(pool, choice, err) }, choice.release)
+	}()
+}
+
+// post has f called on the loop, or lost when there is none any more.
+func (s *looped) post(f, lost func()) {
+	if !s.conn.Loop().Post(f) {
+		lost()
+	}
+}
+
+// picked dials the node that was chosen.
+func (s *looped) picked(pool Pool, choice Choice, err error) {
+	switch {
+	case s.done:
+		if err == nil {
+			choice.release()
+		}
+		return
+	case err != nil:
+		s.end(s.unplaced(s.ctx, errors.Join(err, s.failed), len(s.tried) > 0))
+		return
+	}
+	addr, err := netip.ParseAddrPort(choice.Node.Addr)
+	if err != nil || pool.TLS != nil {
+		s.facts.reached() // only here, on the loop
+		go s.dialElsewhere(pool, choice)
+		return
+	}
+	began := time.Now()
+	s.conn.Loop().Dial(addr, pool.DialTimeout, func(conn *loop.Conn, err error) {
+		s.dialled(pool, choice, conn, began, err)
+	})
+}
+
+// dialled begins the relay, or tries the next node.
+func (s *looped) dialled(pool Pool, choice Choice, conn *loop.Conn, began time.Time, err error) {
+	if err != nil {
+		s.refused(pool, choice, err)
+		return
+	}
+	if s.done {
+		_ = conn.Close()
+		choice.release()
+		return
+	}
+	w := &wire{Conn: conn, half: conn}
+	s.far = &nodeConn{wire: w, conn: w, choice: choice, spent: time.Since(began)}
+	header, err := s.facts.header(pool.Header, s.rec.ID, conn)
+	if err != nil {
+		s.end(&ending{reason: ReasonInternal, cause: fmt.Errorf("PROXY header: %w", err)})
+		return
+	}
+	s.served(s.far)
+	s.join(header)
+}
+
+// dialElsewhere dials a node in a way that blocks, and moves the connection here.
+func (s *looped) dialElsewhere(pool Pool, choice Choice) {
+	node, err := s.session.dial(s.ctx, pool, choice, func(*nodeConn) error { return nil })
+	if err != nil {
+		s.post(func() { s.refused(pool, choice, err) }, choice.release)
+		return
+	}
+	_ = node.conn.SetDeadline(time.Time{})
+	s.post(func() { s.arrived(node) }, node.close)
+}
+
+// arrived begins the relay with a node that was dialled elsewhere.
+func (s *looped) arrived(node *nodeConn) {
+	if s.done {
+		node.close()
+		return
+	}
+	s.far = node
+	s.served(node)
+	if _, err := node.wire.adopt(s.conn.Loop()); err != nil {
+		s.end(&ending{reason: ReasonInternal, cause: err})
+		return
+	}
+	s.join(nil)
+}
+
+// refused notes that a node did not take the session, and tries the next.
+func (s *looped) refused(pool Pool, choice Choice, err error) {
+	choice.release()
+	s.srv.report(choice, OutcomeRefused)
+	s.tried = append(s.tried, choice.Node.Name)
+	s.failed = errors.Join(s.failed, fmt.Errorf("dial %s: %w", choice.Node.Name, err))
+	switch {
+	case s.done:
+	case s.ctx.Err() != nil:
+		s.end(s.shutdown())
+	case len(s.tried) >= pool.DialAttempts:
+		s.end(s.unplaced(s.ctx, s.failed, true))
+	default:
+		s.pick()
+	}
+}
+
+// join begins the relay. The node gets the header first.
+func (s *looped) join(header []byte) {
+	s.rec.Node = s.far.name()
+	if err := s.taken(); err != nil {
+		s.end(asEnding(err))
+		return
+	}
+	s.done = true
+	s.placed.Store(true)
+	s.relayOn(s.ctx, header)
+}
+
+// end ends a session that has not come as far as the relay.
+func (s *looped) end(e *ending) {
+	if s.done {
+		return
+	}
+	s.done = true
+	if s.inner != nil {
+		s.closeOpaque(e)
+	} else {
+		_ = s.wire.Close()
+	}
+	s.joined = true
+	s.finish(s.ctx, e)
+}
+
+// Failed is told of a panic that a loop has recovered from.
+func (s *looped) Failed(_ *loop.Conn, err error) { s.end(&ending{reason: ReasonInternal, cause: err}) }
+
+// Abort cuts the session off.
+func (s *looped) Abort(err error) {
+	s.post(func() {
+		if !s.done {
+			_ = s.conn.Reset()
+			s.end(&ending{reason: ReasonShutdown, cause: err})
+		}
+	}, func() {})
+}
+
+// Drain ends the session, because the front stops.
+func (s *looped) Drain() {
+	s.post(func() { s.end(s.shutdown()) }, func() {})
+}
+
+// serveLooped accepts on the loops until ctx ends or the listener is retired, and
+// returns when all sessions have ended.
+func (l *listener) serveLooped(ctx context.Context) {
+	var sessions sync.WaitGroup
+	over := sessions.Done
+	accept := func(conn *loop.Conn, from netip.AddrPort) {
+		sessions.Add(1)
+		l.accepted(ctx, conn, from, over)
+	}
+	warn := func(err error, wait time.Duration) { l.warnAccept(ctx, err, wait) }
+	inner, err := l.srv.loops.Listen(l.tcp, accept, warn)
+	if err != nil {
+		l.srv.log.LogAttrs(ctx, slog.LevelError, "cannot accept", slog.String("listener", l.name()), slog.Any("error", err))
+		return
+	}
+	select {
+	case <-ctx.Done():
+	case <-l.retired:
+	}
+	_ = inner.Close() // the end of accepting, after which there is nothing to add
+	sessions.Wait()
+}

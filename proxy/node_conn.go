@@ -1,0 +1,156 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/pires/go-proxyproto"
+)
+
+// nodeConn is a connection to a node: TCP, what it begins with, and TLS if the
+// pool has it.
+type nodeConn struct {
+	wire   *wire      // TCP
+	conn   halfCloser // on top of it
+	choice Choice
+	spent  time.Duration // from the dial until the node served
+}
+
+// name is the node's.
+func (n *nodeConn) name() string { return n.choice.Node.Name }
+
+// close closes the connection and tells the picker that the session is gone from
+// the node.
+func (n *nodeConn) close() {
+	_ = n.conn.Close()
+	n.choice.release()
+}
+
+// dialNext connects the session to one of the user's nodes, as reach does.
+func (s *session) dialNext(ctx context.Context, user string, greet func(*nodeConn) error) (*nodeConn, error) {
+	node, err := s.reach(ctx, user, greet)
+	if err != nil {
+		return nil, err
+	}
+	s.served(node)
+	s.track(node.conn)
+	return node, nil
+}
+
+// reach connects to the user's nodes, best first, until one serves: greet makes sure
+// of that, by the deadline that the connection then has. An *ending of greet is final.
+// It changes nothing of the session. The error is an *ending.
+func (s *session) reach(ctx context.Context, user string, greet func(*nodeConn) error) (*nodeConn, error) {
+	var tried []string
+	var failed error
+	pool := s.pool()
+	for range pool.DialAttempts {
+		choice, err := pool.Picker.Pick(ctx, user, tried)
+		if err != nil {
+			return nil, s.unplaced(ctx, errors.Join(err, failed), len(tried) > 0)
+		}
+		node, err := s.dial(ctx, pool, choice, greet)
+		if err == nil {
+			return node, nil
+		}
+		choice.release()
+		var final *ending
+		switch {
+		case ctx.Err() != nil:
+			return nil, s.shutdown()
+		case errors.As(err, &final):
+			return nil, final
+		}
+		s.srv.report(choice, OutcomeRefused)
+		failed = errors.Join(failed, fmt.Errorf("dial %s: %w", choice.Node.Name, err))
+		tried = append(tried, choice.Node.Name)
+	}
+	return nil, s.unplaced(ctx, failed, true)
+}
+
+// dial connects to the chosen node. The caller has to release the choice when it
+// fails. It changes nothing of the session.
+func (s *session) dial(ctx context.Context, pool Pool, choice Choice, greet func(*nodeConn) error) (*nodeConn, error) {
+	began := time.Now()
+	limited, cancel := context.WithTimeout(ctx, pool.DialTimeout)
+	defer cancel()
+	conn, err := dialNode(limited, choice.Node.Addr)
+	if err != nil {
+		return nil, err
+	}
+	w := newWire(conn)
+	node := &nodeConn{wire: w, conn: w, choice: choice}
+	stop := context.AfterFunc(limited, func() { _ = conn.SetDeadline(past) })
+	defer stop()
+	err = s.begin(limited, node, pool)
+	if err == nil {
+		err = greet(node)
+	}
+	if err == nil && !stop() {
+		err = context.Cause(limited)
+	}
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	node.spent = time.Since(began)
+	return node, nil
+}
+
+// served notes that a node has taken the session.
+func (s *session) served(node *nodeConn) {
+	s.rec.Dial = node.spent
+	s.srv.metrics.dialTime.Observe(node.spent.Seconds())
+	s.srv.report(node.choice, OutcomeConnected)
+}
+
+// begin sends the PROXY header, and does TLS if the pool has it.
+func (s *session) begin(ctx context.Context, node *nodeConn, pool Pool, more ...proxyproto.TLV) error {
+	header, err := s.facts.header(pool.Header, s.rec.ID, node.conn, more...)
+	if err != nil {
+		return fmt.Errorf("PROXY header: %w", err)
+	}
+	if len(header) > 0 {
+		if _, err := node.conn.Write(header); err != nil {
+			return fmt.Errorf("PROXY header: %w", err)
+		}
+	}
+	if pool.TLS == nil {
+		return nil
+	}
+	conn := tls.Client(node.conn, nodeTLS(pool.TLS, node.choice.Node.Addr))
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return fmt.Errorf("TLS: %w", err)
+	}
+	node.conn = conn
+	return nil
+}
+
+// nodeTLS returns the configuration for a node.
+func nodeTLS(config *tls.Config, addr string) *tls.Config {
+	if config.ServerName != "" {
+		return config
+	}
+	config = config.Clone()
+	if host, _, err := net.SplitHostPort(addr); err == nil {
+		config.ServerName = host
+	}
+	return config
+}
+
+// dialNode makes a TCP connection to a node.
+func dialNode(ctx context.Context, addr string) (*net.TCPConn, error) {
+	dialer := net.Dialer{KeepAliveConfig: keepAlive()}
+	conn, err := dialer.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("%s is not a TCP address", addr), conn.Close())
+	}
+	return tcp, nil
+}

@@ -1,0 +1,235 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"imlb/proxy/identify"
+)
+
+// opaque carries a session of which the front reads no more than it needs to know
+// the user. It returns nil when the session goes on by itself, and its ending
+// otherwise.
+func (s *session) opaque(ctx context.Context) error {
+	user, err := s.sniff(ctx)
+	if err != nil {
+		return err
+	}
+	wait, err := s.identified(user)
+	if err == nil {
+		err = s.wait(ctx, wait)
+	}
+	if err != nil {
+		return err
+	}
+	s.far, err = s.dialNext(ctx, user, func(*nodeConn) error { return nil })
+	if err != nil {
+		return err
+	}
+	s.rec.Node = s.far.name()
+	if err := s.taken(); err != nil {
+		return err
+	}
+	return s.join(ctx)
+}
+
+// identified notes who the user is, and returns how long its turn has to be waited
+// for.
+func (s *session) identified(user string) (wait time.Duration, err error) {
+	s.rec.User = user
+	if s.speaksMQTT() {
+		s.mqtt, s.rec.MQTT = new(mqttLogin), true
+	}
+	s.rec.Identify = time.Since(s.rec.Started) - s.rec.Handshake
+	s.srv.metrics.setup.WithLabelValues("identify").Observe(s.rec.Identify.Seconds())
+	return s.claim(user)
+}
+
+// sniffing is how far the search for the user of an opaque session has come.
+type sniffing struct {
+	by       time.Time // when it has to be over
+	progress identify.Progress
+	final    bool // nothing more will come
+	late     bool // because of the time
+}
+
+// sniff finds out who the user is, from what is known of the connection and from
+// the first bytes. They stay to be read.
+func (s *session) sniff(ctx context.Context) (user string, err error) {
+	how := &s.terms.listener.Identify
+	if s.sniffing == nil {
+		s.sniffing = new(sniffing)
+		s.sniffing.by = time.Now().Add(how.Timeout)
+		if err := s.readBy(ctx, s.sniffing.by, ReasonIdentifyTimeout); err != nil {
+			return "", err
+		}
+	}
+	known := s.facts.known()
+	known.Agreed = s.agreed()
+	for {
+		seen := s.inner.seen[:min(len(s.inner.seen), how.MaxBytes)] // however many came at once
+		last := s.sniffing.final || len(seen) == how.MaxBytes
+		r := how.Chain.Identify(known, seen, last, &s.sniffing.progress)
+		switch {
+		case r.Verdict == identify.Found:
+			s.rec.IdentifiedBy = r.By
+			return r.Key, nil
+		case r.Verdict.None():
+			return "", &ending{reason: s.nobody(), cause: fmt.Errorf("%s: %s", r.By, r.Verdict)}
+		}
+		if err := s.inner.look(); err != nil {
+			// What is there has to do, unless the client is gone.
+			if s.sniffing.final = s.lastLook(ctx, err); !s.sniffing.final {
+				return "", s.clientError(ctx, err)
+			}
+		}
+	}
+}
+
+// agreed is what client and front have agreed to carry, by the subprotocol of a WebSocket
+// or by ALPN.
+func (s *session) agreed() string {
+	if ws, ok := s.inner.Conn.(*wsConn); ok {
+		return ws.ws.Subprotocol()
+	}
+	if s.facts.tls == nil {
+		return ""
+	}
+	return s.facts.tls.NegotiatedProtocol
+}
+
+// nobody is the reason of a session without a user.
+func (s *session) nobody() Reason {
+	if s.sniffing.late {
+		return ReasonIdentifyTimeout
+	}
+	return ReasonUnidentified
+}
+
+// lastLook tells whether the first bytes of a client are all that will come of them
+// while it waits for an answer: it has paused, or has ended its side.
+func (s *session) lastLook(ctx context.Context, err error) bool {
+	if isTimeout(err) {
+		s.sniffing.late = true
+		return ctx.Err() == nil
+	}
+	return s.wire.used.Load() && goneReason(err) == ReasonClientClosed
+}
+
+// known returns what there is to know a user by besides the bytes.
+func (f *facts) known() identify.Facts {
+	k := identify.Facts{ServerName: f.serverName, Request: f.request}
+	if tcp, ok := streamAddr(f.source).(*net.TCPAddr); ok {
+		k.Source = tcp.AddrPort().Addr()
+	}
+	for _, t := range f.received {
+		k.TLVs = append(k.TLVs, identify.TLV{Type: byte(t.Type), Value: t.Value})
+	}
+	if f.tls != nil && len(f.tls.PeerCertificates) > 0 {
+		k.Certificate = f.tls.PeerCertificates[0]
+	}
+	return k
+}
+
+// closeOpaque ends a session that did not come as far as the relay, in the words of
+// its protocol where that has some.
+func (s *session) closeOpaque(end *ending) {
+	if s.far != nil {
+		s.untrack(s.far.conn)
+		s.far.close()
+	}
+	s.rec.In.bytes = int64(len(s.inner.seen)) // all that came
+	s.tally(s.rec.In.bytes, 0)
+	_ = s.wire.SetWriteDeadline(time.Now().Add(lingerTime))
+	if answer := s.mqttRefusal(end); answer != nil {
+		s.refuseMQTT(answer)
+	}
+	s.partWebSocket(end)
+	_ = s.inner.Close()
+}
+
+// refusedMax is how much of what a client has sent too soon is read after its refusal.
+const refusedMax = 64 << 10
+
+// refuseMQTT answers the client's CONNECT. A client may have sent more already (MQTT 5
+// §3.1.4): if that were not read, the end of its connection would be a reset, which may
+// overtake the answer.
+func (s *session) refuseMQTT(answer []byte) {
+	if _, err := s.inner.Write(answer); err != nil {
+		return
+	}
+	if _, ok := s.inner.Conn.(*wsConn); ok {
+		return
+	}
+	if err := errors.Join(s.inner.CloseWrite(), s.wire.SetReadDeadline(time.Now().Add(lingerTime))); err == nil {
+		_, _ = io.CopyN(io.Discard, s.inner, refusedMax)
+	}
+}
+
+// partWebSocket tells the client of a WebSocket that still listens why it ends, and
+// waits a little for its answer.
+func (s *session) partWebSocket(end *ending) {
+	ws, ok := s.inner.Conn.(*wsConn)
+	if !ok || end.reason.clientGone() {
+		return
+	}
+	if err := ws.SetDeadline(time.Now().Add(lingerTime)); err == nil {
+		_ = ws.ws.Close(end.webSocketStatus(), end.reason.String())
+	}
+}
+
+// webSocketStatus is what a client is told whose session ends by other than itself or
+// its node (RFC 6455 §7.4, and the registry there).
+func (e *ending) webSocketStatus() websocket.StatusCode {
+	switch e.reason {
+	case ReasonShutdown:
+		return websocket.StatusServiceRestart
+	case ReasonNoNode, ReasonDialFailed, ReasonRateLimited, ReasonTooMany:
+		return websocket.StatusTryAgainLater
+	case ReasonUnidentified, ReasonIdentifyTimeout:
+		return websocket.StatusPolicyViolation
+	case ReasonIdle:
+		return websocket.StatusGoingAway
+	default:
+		return websocket.StatusInternalError
+	}
+}
+
+// mqttRefusal is the CONNACK of a client whose session does not come about because
+// of the nodes or of a limit, or nil if there is none to send. Server unavailable is all
+// that MQTT 3.1 and 3.1.1 have for that, as 3 (§3.2.2.3).
+func (s *session) mqttRefusal(end *ending) []byte {
+	code := end.mqttCode()
+	if code == 0 {
+		return nil
+	}
+	switch version := identify.MQTTVersion(s.inner.seen); {
+	case version == 0:
+		return nil
+	case version >= 5:
+		return []byte{0x20, 3, 0, code, 0}
+	default:
+		return []byte{0x20, 2, 0, 3}
+	}
+}
+
+// mqttCode is the reason code of MQTT 5 (§3.2.2.2) for a client that may try again later;
+// 0 for others.
+func (e *ending) mqttCode() byte {
+	switch e.reason {
+	case ReasonNoNode, ReasonDialFailed, ReasonShutdown:
+		return 0x88 // server unavailable
+	case ReasonTooMany:
+		return 0x97 // quota exceeded
+	case ReasonRateLimited, ReasonAuthBackoff:
+		return 0x9F // connection rate exceeded
+	default:
+		return 0
+	}
+}

@@ -1,0 +1,353 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// pump carries the bytes of an opaque session whose transport has no descriptor of
+// its own: a stream of a QUIC connection, or a WebSocket. Two goroutines work, one
+// for each direction, until both have ended. It behaves as a direct connection
+// would: the end of one side is passed on when all bytes before it have been, a side
+// that breaks breaks the other, and nothing is read that cannot be written.
+type pump struct {
+	client, node pumpEnd
+	limits       pumpLimits
+	late         func(client bool) *ending // what it means that a limit has struck after the end of one side
+
+	up, down atomic.Int64 // bytes read from the client, and from the node
+	active   atomic.Bool  // some came since the timer last ran
+	stopping atomic.Bool  // stop was called
+
+	stuck atomic.Int32 // directions that have read what is not written yet, or that pause
+
+	mu    sync.Mutex
+	cause *ending       // the first end that was seen
+	ended *pumpEnd      // the side of which that was in order; nil for none
+	both  bool          // and then the other's
+	timer *time.Timer   // of quiet; nil for none
+	quiet time.Duration // for how long no byte may come
+	done  bool          // both directions have ended
+}
+
+// pumpEnd is one side.
+type pumpEnd struct {
+	halfCloser
+	pause func(n int) time.Duration             // after n bytes were read from it; nil: none
+	gone  func(err error) *ending               // what an error in reading means, io.EOF too
+	slow  Reason                                // when it does not take what is written
+	watch func(p []byte) (more bool, err error) // sees what is first read from it; nil: nothing
+	part  func(*ending)                         // says good-bye before the end is closed; nil: nothing to say
+}
+
+// pumpLimits bound how long a pump waits; zero does not.
+type pumpLimits struct {
+	idle     time.Duration // without a byte either way
+	halfOpen time.Duration // without a byte after one side has ended
+	write    time.Duration // for what is written to be taken
+}
+
+// run carries until both directions have ended, or ctx has and the client has been
+// told so by the end of what is written to it. Both ends are closed then.
+func (p *pump) run(ctx context.Context) *ending {
+	p.watch(p.limits.idle)
+	stop := context.AfterFunc(ctx, func() { p.end(&ending{reason: ReasonShutdown}) })
+	defer stop()
+	up := make(chan struct{})
+	go func() {
+		defer close(up)
+		p.carry(ctx, &p.client, &p.node, &p.up)
+	}()
+	p.carry(ctx, &p.node, &p.client, &p.down)
+	<-up
+	cause := p.finish()
+	_ = p.node.Close()
+	if p.client.part != nil {
+		p.client.part(cause)
+	}
+	_ = p.client.Close()
+	return cause
+}
+
+// Bytes returns how many bytes have come from the client and from the node so far. It
+// may be called from any goroutine.
+func (p *pump) Bytes() (up, down int64) { return p.up.Load(), p.down.Load() }
+
+// finish ends the watch, and returns why the pump has ended.
+func (p *pump) finish() *ending {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.done = true
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+	return p.cause
+}
+
+// carry copies one direction to its end, and passes that on.
+func (p *pump) carry(ctx context.Context, from, to *pumpEnd, count *atomic.Int64) {
+	e := guard(func() *ending { return p.copy(ctx, from, to, count) })
+	switch {
+	case e == nil: // whoever stopped the pump has said why
+		return
+	case e.cause != nil:
+		p.end(e)
+		return
+	}
+	p.half(from, e)
+	if err := to.CloseWrite(); err != nil {
+		if e := p.writeError(to, err); e != nil {
+			p.end(e)
+		}
+	}
+}
+
+// copy copies until from ends, or returns nil when the pump was stopped.
+func (p *pump) copy(ctx context.Context, from, to *pumpEnd, count *atomic.Int64) *ending {
+	buf := newPumpBuffer()
+	defer buf.free()
+	for {
+		n, err := from.Read(buf.bytes())
+		if n > 0 {
+			count.Add(int64(n))
+			p.active.Store(true)
+			if e := from.see(buf.bytes()[:n]); e != nil {
+				return e
+			}
+			p.stuck.Add(1)
+			err := p.write(to, buf.bytes()[:n])
+			if err == nil && from.pause != nil {
+				_ = pause(ctx, from.pause(n)) // when ctx ends the deadlines have passed
+			}
+			p.stuck.Add(-1)
+			if errors.Is(err, errParted) {
+				p.drain(from)
+				return nil
+			} else if err != nil {
+				return p.writeError(to, err)
+			}
+			buf.fit(n)
+		}
+		switch {
+		case err == nil:
+		case isTimeout(err): // by stop: nothing else sets a deadline for reads
+			return nil
+		default:
+			return from.gone(err)
+		}
+	}
+}
+
+// see lets who watches the end see what was read from it.
+func (e *pumpEnd) see(p []byte) *ending {
+	if e.watch == nil {
+		return nil
+	}
+	more, err := e.watch(p)
+	if !more {
+		e.watch = nil
+	}
+	return asEnding(err)
+}
+
+// write writes all of b. The deadline is for that alone: what answers for to while it
+// is read, like a pong, comes later.
+func (p *pump) write(to *pumpEnd, b []byte) error {
+	if p.limits.write > 0 {
+		_ = to.SetWriteDeadline(time.Now().Add(p.limits.write)) // or it is closed, and Write says so
+	}
+	if p.stopping.Load() { // its deadline may have come before
+		return os.ErrDeadlineExceeded
+	}
+	if _, err := to.Write(b); err != nil {
+		return err
+	}
+	_ = to.SetWriteDeadline(time.Time{}) // who has got all may have closed it
+	return nil
+}
+
+// drain reads off what a side still says to one that has ended its WebSocket: if that
+// stayed unread, the side would get a reset, which may overtake what it was sent last.
+func (p *pump) drain(from *pumpEnd) {
+	_ = from.SetReadDeadline(time.Now().Add(lingerTime))
+	if p.stopping.Load() { // its deadline may have come before
+		return
+	}
+	_, _ = io.Copy(io.Discard, from)
+}
+
+// writeError makes an ending of an error in writing, or returns nil when the pump was
+// stopped. Who did not get all must not take what it got for all.
+func (p *pump) writeError(to *pumpEnd, err error) *ending {
+	switch {
+	case isTimeout(err) && p.stopping.Load():
+		breakOff(to.halfCloser)
+		return nil
+	case isTimeout(err):
+		return &ending{reason: to.slow, cause: err}
+	}
+	e := to.gone(err)
+	if e.cause == nil {
+		e.cause = err
+	}
+	return e
+}
+
+// end notes why the pump ends, unless that is known, and stops both directions.
+func (p *pump) end(e *ending) {
+	p.mu.Lock()
+	if p.cause == nil {
+		p.cause = e
+	}
+	p.mu.Unlock()
+	p.stop(e)
+}
+
+// half notes that a side has ended in order. The other may go on.
+func (p *pump) half(from *pumpEnd, e *ending) {
+	p.mu.Lock()
+	if p.cause == nil {
+		p.cause = e
+	}
+	p.ended, p.both = from, p.ended != nil
+	p.mu.Unlock()
+	p.active.Store(true) // the other has all the time from now on
+	if p.halfLimited() {
+		p.watch(p.limits.halfOpen)
+	}
+}
+
+// halfLimited tells whether a half-open session has another limit than one that is open.
+func (p *pump) halfLimited() bool {
+	return p.limits.halfOpen > 0 && (p.limits.idle <= 0 || p.limits.halfOpen < p.limits.idle)
+}
+
+// stop wakes both directions. A side that broke is passed on as a break, and so is one
+// that did not take what it was sent.
+func (p *pump) stop(e *ending) {
+	p.stopping.Store(true)
+	switch e.reason {
+	case ReasonShutdown, ReasonIdle, ReasonHalfOpen: // see idle
+	default:
+		breakOff(p.client.halfCloser)
+		breakOff(p.node.halfCloser)
+	}
+	_ = p.client.SetDeadline(past)
+	_ = p.node.SetDeadline(past)
+}
+
+// watch ends the pump after a time without a byte; zero is no time.
+func (p *pump) watch(quiet time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.quiet = quiet
+	switch {
+	case quiet <= 0 || p.done:
+	case p.timer == nil:
+		p.timer = time.AfterFunc(quiet, p.idle)
+	default:
+		p.timer.Reset(quiet)
+	}
+}
+
+// again returns for how long no byte may come.
+func (p *pump) again() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.quiet
+}
+
+// idle ends the pump if no byte came since it last looked. A side that has ended is cut
+// off while it waits for the other, so it must not take what it has got for all. Nothing
+// can come from a side that is not read.
+func (p *pump) idle() {
+	p.mu.Lock()
+	ended, both := p.ended, p.both || p.done
+	p.mu.Unlock()
+	switch {
+	case both:
+		return
+	case p.active.Swap(false), ended != nil && p.stuck.Load() > 0:
+		p.watch(p.again())
+		return
+	}
+	e := &ending{reason: ReasonIdle}
+	if ended != nil {
+		if p.halfLimited() {
+			e = p.late(ended == &p.client)
+		}
+		p.mu.Lock()
+		p.cause = e
+		p.mu.Unlock()
+		breakOff(ended.halfCloser)
+	}
+	p.end(e)
+}
+
+// breakOff ends a TCP connection with a reset. It does so at once: what is said on the
+// way to an end in order, like the close_notify of TLS, would be believed.
+func breakOff(conn net.Conn) {
+	switch c := conn.(type) {
+	case *net.TCPConn:
+		_ = c.SetLinger(0)
+		_ = c.Close()
+	case *quicConn: // of which Close alone would be an end in order
+		c.CancelWrite(quicCutOff)
+	case *wire:
+		breakOff(c.Conn)
+	case interface{ NetConn() net.Conn }: // *tls.Conn
+		breakOff(c.NetConn())
+	}
+}
+
+// pumpBuffer is what one direction reads into: small while little comes.
+type pumpBuffer struct {
+	small *[chunk]byte
+	large []byte
+}
+
+// pumpLarge is what a direction reads into that fills the small buffer.
+const pumpLarge = 32 << 10
+
+//nolint:gochecknoglobals // buffers are shared by all sessions of the process
+var largeBuffers = sync.Pool{New: func() any { return new([pumpLarge]byte) }}
+
+func newPumpBuffer() *pumpBuffer { return &pumpBuffer{small: getChunk()} }
+
+func (b *pumpBuffer) bytes() []byte {
+	if b.large != nil {
+		return b.large
+	}
+	return b.small[:]
+}
+
+// fit takes a larger buffer after a read that filled the small one, and gives it
+// back after one that would not have.
+func (b *pumpBuffer) fit(n int) {
+	switch {
+	case b.large == nil && n == chunk:
+		if l, ok := largeBuffers.Get().(*[pumpLarge]byte); ok {
+			b.large = l[:]
+		}
+	case b.large != nil && n < chunk:
+		b.freeLarge()
+	}
+}
+
+func (b *pumpBuffer) freeLarge() {
+	if b.large != nil {
+		largeBuffers.Put((*[pumpLarge]byte)(b.large))
+		b.large = nil
+	}
+}
+
+func (b *pumpBuffer) free() {
+	b.freeLarge()
+	chunks.Put(b.small)
+}
