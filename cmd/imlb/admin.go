@@ -20,8 +20,12 @@ type adminServer struct {
 	done   chan error
 }
 
-// startAdmin serves h at addr until stop is called.
+// startAdmin serves h at addr until stop is called. Without an address there is no
+// server, and nil is returned.
 func startAdmin(ctx context.Context, addr string, h http.Handler, log *slog.Logger) (*adminServer, error) {
+	if addr == "" {
+		return nil, nil
+	}
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {

@@ -43,9 +43,9 @@ type pairStamp struct {
 	certSize, keySize       int64
 }
 
-// loadCertificates reads the files that a document names.
-func loadCertificates(t configs.TLS, log *slog.Logger) (*certificates, error) {
-	c := &certificates{log: log, now: time.Now, read: readPair, stat: statPair}
+// loadCertificates reads the files that a document names, as read does.
+func loadCertificates(t configs.TLS, read func(configs.Certificate) (*tls.Certificate, error), log *slog.Logger) (*certificates, error) {
+	c := &certificates{log: log, now: time.Now, read: read, stat: statPair}
 	return c, c.replace(t)
 }
 

@@ -226,11 +226,11 @@ func TestCertificateFiles(t *testing.T) {
 		dir := t.TempDir()
 		name := filepath.Join(dir, "a")
 		files := configs.TLS{Certificates: []configs.Certificate{{CertFile: name + ".crt", KeyFile: name + ".key"}}}
-		if _, err := loadCertificates(files, slog.New(slog.DiscardHandler)); err == nil {
+		if _, err := loadCertificates(files, readPair, slog.New(slog.DiscardHandler)); err == nil {
 			t.Error("read files that are not there")
 		}
 		writePair(t, name, certificateFor(t, noon, "a", "old.example"))
-		c, err := loadCertificates(files, slog.New(slog.DiscardHandler))
+		c, err := loadCertificates(files, readPair, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -61,14 +61,22 @@ func (c *checkCmd) summary(kind configs.Kind, data []byte) (string, error) {
 		return fmt.Sprintf("node %s for %s", n.Name, n.Domain), err
 	}
 	p, err := c.proxy(data)
-	return fmt.Sprintf("front for %s: listeners %s; pools %s", strings.Join(p.Domains, ", "),
+	front := "front"
+	if len(p.Domains) > 0 {
+		front += " for " + strings.Join(p.Domains, ", ")
+	}
+	return fmt.Sprintf("%s: listeners %s; pools %s", front,
 		strings.Join(listenerNames(p), ", "), strings.Join(slices.Sorted(maps.Keys(p.Pools)), ", ")), err
 }
 
+// listenerNames names the listeners, with their protocols where the names do not.
 func listenerNames(p configs.Proxy) []string {
 	names := make([]string, len(p.Listeners))
 	for i, l := range p.Listeners {
 		names[i] = l.Name
+		if l.Name != string(l.Protocol) {
+			names[i] += fmt.Sprintf(" (%s)", l.Protocol)
+		}
 	}
 	return names
 }

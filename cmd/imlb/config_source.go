@@ -21,6 +21,7 @@ type sourceFlags struct {
 	Cluster   string `placeholder:"NAME" help:"With --consul: the cluster. Default: imlb."`
 	TokenFile string `placeholder:"FILE" type:"path" help:"With --consul: a file with the ACL token."`
 	Cache     string `placeholder:"DIR" type:"path" help:"With --consul: where the last good configuration is kept, for a start while Consul is down."`
+	Name      string `placeholder:"NAME" help:"With --consul: what this front is called, the same over restarts and unlike the others. Default: the host's name with the address of the admin listener."`
 	Zone      string `placeholder:"ZONE" help:"With --consul: where this front stands."`
 	Advertise string `placeholder:"HOST" help:"With --consul: the name or address under which others reach this machine, for the registration."`
 }
@@ -28,8 +29,8 @@ type sourceFlags struct {
 // watcher follows the document.
 func (f *sourceFlags) watcher(log *slog.Logger) (*configs.Watcher, error) {
 	if f.Consul == "" {
-		if f.Cluster+f.TokenFile+f.Cache+f.Zone+f.Advertise != "" {
-			return nil, errors.New("--cluster, --token-file, --cache, --zone and --advertise go with --consul; with --config, write them in the document")
+		if f.Cluster+f.TokenFile+f.Cache+f.Name+f.Zone+f.Advertise != "" {
+			return nil, errors.New("--cluster, --token-file, --cache, --name, --zone and --advertise go with --consul; with --config, write them in the document")
 		}
 		return configs.NewWatcher(configs.WatcherOptions{File: f.Config, Logger: log})
 	}
@@ -38,6 +39,7 @@ func (f *sourceFlags) watcher(log *slog.Logger) (*configs.Watcher, error) {
 			Cluster:  cmp.Or(f.Cluster, configs.Defaults[configs.Proxy]().Cluster),
 			Agent:    &configs.Consul{Address: f.Consul, TokenFile: f.TokenFile},
 			Host:     f.Advertise,
+			Name:     f.Name,
 			Zone:     f.Zone,
 			Dir:      ".",
 			CacheDir: f.Cache,
@@ -89,12 +91,12 @@ func configStatusOf(s configs.Status) configStatus {
 }
 
 // registerConfigMetrics publishes what became of a front's documents.
-func registerConfigMetrics(r prometheus.Registerer, w *configs.Watcher) {
+func registerConfigMetrics(r prometheus.Registerer, source documentSource) {
 	gauge := func(name, help string, value func(configs.Status) float64) {
-		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "imlb_config_" + name, Help: help}, func() float64 { return value(w.Status()) }))
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "imlb_config_" + name, Help: help}, func() float64 { return value(source.Status()) }))
 	}
 	counter := func(name, help string, value func(configs.Status) float64) {
-		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "imlb_config_" + name, Help: help}, func() float64 { return value(w.Status()) }))
+		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "imlb_config_" + name, Help: help}, func() float64 { return value(source.Status()) }))
 	}
 	gauge("version", "ModifyIndex of the document in force; 0 for a file.", func(s configs.Status) float64 { return float64(s.InForce.Version) })
 	gauge("good", "Whether the newest document is in force (1), or was refused (0).", func(s configs.Status) float64 { return oneIf(s.Latest.Accepted) })

@@ -21,6 +21,7 @@ import (
 	"imlb/health"
 	"imlb/proxy"
 	"imlb/proxy/admin"
+	"imlb/proxy/limit"
 )
 
 // certificateInterval lies between looks whether certificate files have changed.
@@ -30,8 +31,10 @@ const certificateInterval = time.Second
 // change it; all come from the watcher's goroutine, which owns the fields that are
 // not guarded.
 type front struct {
-	watcher  *configs.Watcher
+	source   documentSource
 	output   *logSwitch
+	read     func(configs.Certificate) (*tls.Certificate, error)
+	started  func(context.Context) // called when the first configuration has been applied; may be nil
 	log      *slog.Logger
 	registry *prometheus.Registry
 
@@ -46,10 +49,21 @@ type front struct {
 	served       chan error
 	failed       chan error // what the front cannot go on after
 
+	changing   sync.Mutex           // held while something is applied
+	used, seen map[string]fileStamp // files that doc names: as they were read, and at the last look
+
 	mu      sync.Mutex
 	doc     configs.Proxy
+	options proxy.Options // of doc
 	pools   map[string]*runningPool
-	refused error // why the newest good document could not be applied
+	sharing *sharing // of secrets
+	refused error    // why the newest good document could not be applied
+}
+
+// documentSource says what a front runs with, as a *configs.Watcher does.
+type documentSource interface {
+	Run(ctx context.Context, apply func(configs.Update) error) error
+	Status() configs.Status
 }
 
 // runningPool is a pool and its end.
@@ -58,9 +72,10 @@ type runningPool struct {
 	stop context.CancelFunc
 }
 
-func newFront(w *configs.Watcher, output *logSwitch) *front {
+func newFront(source documentSource, output *logSwitch) *front {
 	f := &front{
-		watcher:  w,
+		source:   source,
+		read:     readPair,
 		output:   output,
 		log:      slog.New(output),
 		registry: newRegistry(),
@@ -69,8 +84,10 @@ func newFront(w *configs.Watcher, output *logSwitch) *front {
 		failed:   make(chan error, 1),
 		leave:    func() {},
 	}
-	registerConfigMetrics(f.registry, w)
+	registerConfigMetrics(f.registry, source)
 	f.registry.MustRegister(poolCollector(f.livePools))
+	f.registry.MustRegister(limitCollector(func(now time.Time, top int) limit.Snapshot { return f.server.Limits(now, top) }))
+	registerSecretMetrics(f.registry, f.currentSharing)
 	f.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "imlb_config_applied",
 		Help: "Whether the newest good document could be applied (1); what could not be, as when a port is taken, is logged.",
@@ -92,7 +109,7 @@ func (f *front) run(ctx context.Context) error {
 		case <-following.Done():
 		}
 	})
-	err := f.watcher.Run(following, func(u configs.Update) error {
+	err := f.source.Run(following, func(u configs.Update) error {
 		if f.server != nil {
 			return f.change(ctx, u)
 		}
@@ -104,7 +121,7 @@ func (f *front) run(ctx context.Context) error {
 	})
 	stopFollowing(nil)
 	watching.Wait()
-	if cause := context.Cause(following); cause != nil && !errors.Is(cause, context.Canceled) {
+	if cause := context.Cause(following); cause != nil && !errors.Is(cause, context.Canceled) && !errors.Is(err, cause) {
 		err = errors.Join(err, cause)
 	}
 	return errors.Join(err, f.stop())
@@ -114,7 +131,7 @@ func (f *front) run(ctx context.Context) error {
 func (f *front) start(ctx context.Context, u configs.Update) error {
 	f.output.set(u.Proxy.Log)
 	var err error
-	if f.certificates, err = loadCertificates(u.Proxy.TLS, f.log); err != nil {
+	if f.certificates, err = loadCertificates(u.Proxy.TLS, f.read, f.log); err != nil {
 		return err
 	}
 	if err := f.registry.Register(f.certificates); err != nil {
@@ -124,21 +141,34 @@ func (f *front) start(ctx context.Context, u configs.Update) error {
 	if err != nil {
 		return err
 	}
-	server, err := proxy.New(f.options(u.Proxy, pools))
+	f.used = stampFiles(u.Proxy)
+	options, err := f.proxyOptions(u.Proxy, pools)
 	if err != nil {
 		return err
 	}
+	server, err := proxy.New(options)
+	if err != nil {
+		return err
+	}
+	shared, err := newSharing(ctx, u.Proxy, server.SetKeys, f.log)
+	if err != nil {
+		return err
+	}
+	f.share(ctx, shared)
 	if err := server.Listen(ctx); err != nil {
 		return err
 	}
 	f.server = server
-	f.adopt(u.Proxy, pools)
+	f.adopt(u.Proxy, options, pools)
 	if f.admin, err = startAdmin(ctx, u.Proxy.Admin.Address, f.adminHandler(), f.log); err != nil {
 		return err
 	}
 	f.serve(ctx, u)
 	f.leave = register(ctx, health.Registration{Name: frontName(u.Proxy)}, u.Proxy.Consul, f.log)
 	f.log.InfoContext(ctx, "serving", slog.Any("listeners", server.Addrs()), slog.Uint64("version", u.Version))
+	if f.started != nil {
+		f.started(ctx)
+	}
 	return nil
 }
 
@@ -151,7 +181,9 @@ func (f *front) serve(ctx context.Context, u configs.Update) {
 		p.setOverrides(u.Overrides)
 		f.watchPool(running, p)
 	}
+	f.sharing.run()
 	f.running.Go(func() { f.certificates.run(running, certificateInterval) })
+	f.running.Go(func() { f.followFiles(running, certificateInterval) })
 	f.running.Go(func() { f.served <- f.server.Serve(serving) })
 }
 
@@ -192,16 +224,18 @@ func (f *front) makePools(u configs.Update) (map[string]*runningPool, error) {
 }
 
 // adopt makes a configuration the one in force.
-func (f *front) adopt(doc configs.Proxy, pools map[string]*runningPool) {
+func (f *front) adopt(doc configs.Proxy, options proxy.Options, pools map[string]*runningPool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.doc, f.pools, f.refused = doc, pools, nil
+	f.doc, f.options, f.pools, f.refused = doc, options, pools, nil
 }
 
 // change goes over to another configuration. One that cannot be applied, although
 // it is valid, is refused as a whole, and what is in force stays. What operators say
 // of nodes counts in any case.
 func (f *front) change(ctx context.Context, u configs.Update) error {
+	f.changing.Lock()
+	defer f.changing.Unlock()
 	var err error
 	if !reflect.DeepEqual(u.Proxy, f.doc) {
 		if err = f.changeDocument(ctx, u); err != nil {
@@ -225,15 +259,24 @@ func (f *front) changeDocument(ctx context.Context, u configs.Update) (err error
 	if err := f.certificates.replace(u.Proxy.TLS); err != nil {
 		return err
 	}
+	var options proxy.Options
+	var shared *sharing // if it is not what it was
+	used := stampFiles(u.Proxy)
 	pools, err := f.makePools(u)
 	if err == nil {
+		options, err = f.proxyOptions(u.Proxy, pools)
+	}
+	if err == nil && secretsChanged(old, u.Proxy) {
+		shared, err = newSharing(ctx, u.Proxy, f.server.SetKeys, f.log)
+	}
+	if err == nil {
 		f.watchNew(ctx, pools, u.Overrides)
-		err = f.server.Apply(ctx, f.options(u.Proxy, pools))
+		err = f.server.Apply(ctx, options)
 	}
 	if err == nil && old.Admin != u.Proxy.Admin {
 		err = f.moveAdmin(ctx, u.Proxy.Admin.Address)
 		if err != nil {
-			err = errors.Join(err, f.server.Apply(ctx, f.options(old, f.pools)))
+			err = errors.Join(err, f.server.Apply(ctx, f.options))
 		}
 	}
 	if err != nil {
@@ -241,7 +284,12 @@ func (f *front) changeDocument(ctx context.Context, u configs.Update) (err error
 		return errors.Join(err, f.certificates.replace(old.TLS))
 	}
 	gone := f.pools
-	f.adopt(u.Proxy, pools)
+	f.used = used
+	f.adopt(u.Proxy, options, pools)
+	if shared != nil {
+		f.share(ctx, shared)
+		shared.run()
+	}
 	f.changePools(ctx, u.Proxy, gone)
 	stopMissing(gone, pools) // their sessions go on
 	f.output.set(u.Proxy.Log)
@@ -338,75 +386,20 @@ func (f *front) stop() error {
 		defer cancel()
 		errs = append(errs, f.server.Shutdown(stopping))
 	}
+	if s := f.currentSharing(); s != nil {
+		s.end()
+	}
 	if f.admin != nil {
 		errs = append(errs, f.admin.stop())
 	}
 	return errors.Join(errs...)
 }
 
-// options translates a document for package proxy.
-func (f *front) options(doc configs.Proxy, pools map[string]*runningPool) proxy.Options {
-	o := proxy.Options{
-		Listeners:  listeners(doc),
-		Pools:      make(map[string]proxy.Pool, len(pools)),
-		Domains:    doc.Domains,
-		TLS:        &tls.Config{GetCertificate: f.certificates.get, MinVersion: tls.VersionTLS12},
-		Mechanisms: mechanismNames(doc.SASL.Mechanisms),
-		Limits: proxy.Limits{
-			MaxStanza:    int(doc.Limits.MaxStanza),
-			MaxPreAuth:   int(doc.Limits.MaxStanzaBeforeLogin),
-			AuthAttempts: doc.Limits.LoginAttempts,
-		},
-		Timeouts: proxy.Timeouts{
-			Handshake: doc.Timeouts.Handshake,
-			Identify:  doc.Timeouts.Identify,
-			Write:     doc.Timeouts.Write,
-			Idle:      doc.Timeouts.Idle,
-			Shutdown:  doc.Timeouts.Shutdown,
-		},
-		Logger:     f.log,
-		Registerer: f.registry,
-	}
-	for name, p := range pools {
-		c := doc.Pools[name]
-		o.Pools[name] = proxy.Pool{Picker: p.pool, DialTimeout: c.DialTimeout, DialAttempts: c.DialAttempts}
-	}
-	return o
-}
-
-func listeners(doc configs.Proxy) []proxy.Listener {
-	out := make([]proxy.Listener, len(doc.Listeners))
-	for i, l := range doc.Listeners {
-		out[i] = proxy.Listener{
-			Name:     l.Name,
-			Protocol: protocolOf(l.Protocol),
-			Address:  l.Address,
-			Pool:     l.Pool,
-			Rate:     proxy.Rate{PerSecond: l.Rate.PerSecond, Burst: l.Rate.Burst, MaxWait: l.Rate.MaxWait},
-		}
-		if l.ProxyProtocol != nil {
-			out[i].TrustedProxies = l.ProxyProtocol.Trusted
-		}
-	}
-	return out
-}
-
-func protocolOf(p configs.Protocol) proxy.Protocol {
-	switch p {
-	case configs.XMPP:
-		return proxy.XMPP
-	case configs.XMPPS:
-		return proxy.XMPPS
-	case configs.HTTPS:
-		return proxy.HTTPS
-	case configs.QUIC:
-		return proxy.QUIC
-	}
-	return 0 // proxy.New refuses it; the document's validation did before
-}
-
-// frontName tells this front from others in Consul.
+// frontName tells this front from others, in Consul and among those that share secrets.
 func frontName(doc configs.Proxy) string {
+	if doc.Name != "" {
+		return doc.Name
+	}
 	host, err := os.Hostname()
 	if err != nil {
 		host = "front"
@@ -475,6 +468,9 @@ type frontStatus struct {
 	// NotApplied is why the newest good document is not in force.
 	NotApplied string       `json:"not_applied,omitempty"`
 	Pools      []poolStatus `json:"pools"`
+	// Limits are what is counted for them, with the sources that have the most connections.
+	Limits  limit.Snapshot `json:"limits"`
+	Secrets secretsStatus  `json:"secrets"`
 }
 
 func (f *front) status(now time.Time) frontStatus {
@@ -482,7 +478,8 @@ func (f *front) status(now time.Time) frontStatus {
 	cluster := f.doc.Cluster
 	f.mu.Unlock()
 	st := frontStatus{
-		Cluster: cluster, Version: version(), Front: f.server.Status(), Config: configStatusOf(f.watcher.Status()),
+		Cluster: cluster, Version: version(), Front: f.server.Status(), Config: configStatusOf(f.source.Status()),
+		Limits: f.server.Limits(now, topSources), Secrets: f.currentSharing().status(),
 	}
 	if err := f.refusal(); err != nil {
 		st.NotApplied = err.Error()

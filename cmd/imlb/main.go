@@ -38,6 +38,7 @@ type commands struct {
 	Disable disableCmd `cmd:"" help:"Take a node out of service."`
 	Enable  enableCmd  `cmd:"" help:"Take a node back into service."`
 	Place   placeCmd   `cmd:"" help:"Print which node each user lives on, given a list of nodes."`
+	Bench   benchCmd   `cmd:"" help:"Put load on a chat server and tell what it does and costs."`
 	Health  healthCmd  `cmd:"" help:"Ask a running front or node whether it is ready; for container health checks."`
 	Version versionCmd `cmd:"" help:"Print the version of this program."`
 }

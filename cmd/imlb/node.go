@@ -43,6 +43,7 @@ func (c *nodeCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer startTidying(ctx)()
 	return runNode(ctx, doc)
 }
 
@@ -72,11 +73,16 @@ func runNode(ctx context.Context, doc configs.Node) (err error) {
 	}
 	defer signals.Close()
 
-	node, err = newNode(doc, db, signals, log)
+	checks, err := newLoginChecks(doc)
 	if err != nil {
 		return err
 	}
-	return serveNode(ctx, doc, node, log)
+	defer func() { err = errors.Join(err, checks.close()) }()
+	node, err = newNode(doc, db, signals, checks, log)
+	if err != nil {
+		return err
+	}
+	return serveNode(ctx, doc, node, signals, log)
 }
 
 func busOptions(doc configs.Node, log *slog.Logger) (bus.Options, error) {
@@ -98,7 +104,7 @@ func busOptions(doc configs.Node, log *slog.Logger) (bus.Options, error) {
 	return o, nil
 }
 
-func newNode(doc configs.Node, db store.Store, signals backend.Bus, log *slog.Logger) (*backend.Node, error) {
+func newNode(doc configs.Node, db store.Store, signals backend.Bus, checks loginChecks, log *slog.Logger) (*backend.Node, error) {
 	secret, err := configs.ReadSecret(doc.SASL.SecretFile)
 	if err != nil {
 		return nil, fmt.Errorf("secret of SASL: %w", err)
@@ -112,18 +118,38 @@ func newNode(doc configs.Node, db store.Store, signals backend.Bus, log *slog.Lo
 		TrustedFronts:   doc.TrustedFronts,
 		Mechanisms:      mechanismNames(doc.SASL.Mechanisms),
 		ScramIterations: doc.SASL.Iterations,
+		Passwords:       checks.passwords,
+		Tokens:          checks.tokens,
+		Backoff:         loginBackoff(doc.SASL.Backoff),
+		TokenLifetime:   doc.SASL.TokenLifetime,
 		Limits: backend.Limits{
 			Stanza:      xmpp.Limits{MaxBytes: int(doc.Limits.MaxStanza)},
 			MaxSessions: doc.Limits.MaxSessions,
+			PerUser:     doc.Limits.MaxSessionsPerUser,
+			Unacked:     doc.Limits.MaxUnacknowledged,
+			Directed:    doc.Limits.MaxDirected,
 			QueueBytes:  int(doc.Limits.MaxQueue),
+			Waiting:     doc.Limits.MaxWaiting,
 			RosterItems: doc.Limits.MaxContacts,
 			AuthTries:   doc.Limits.LoginAttempts,
+			Rates:       clientRates(doc.Limits),
+
+			Blocked:      doc.Limits.MaxBlocked,
+			PrivateBytes: int(doc.Limits.MaxPrivate),
+			VCardBytes:   int(doc.Limits.MaxVCard),
 		},
+		Contacts:     backend.Contacts(doc.Contacts),
+		Registration: backend.Registration(doc.Registration),
 		Timeouts: backend.Timeouts{
 			Handshake: doc.Timeouts.Login,
 			Write:     doc.Timeouts.Write,
 			Lease:     doc.Timeouts.Lease,
+			Resume:    resumeTime(doc.Timeouts.Resume),
 			Shutdown:  doc.Timeouts.Shutdown,
+		},
+		Retention: backend.Retention{
+			Age:     time.Duration(doc.Archive.KeepDays) * 24 * time.Hour,
+			Entries: doc.Archive.KeepEntries,
 		},
 		Weight:     doc.Weight,
 		Capacity:   doc.Limits.MaxSessions,
@@ -133,7 +159,17 @@ func newNode(doc configs.Node, db store.Store, signals backend.Bus, log *slog.Lo
 	if secret != "" {
 		o.Secret = []byte(secret)
 	}
+	o.TokensMakeAccounts = doc.SASL.OAuth != nil && doc.SASL.OAuth.CreateAccounts
 	return backend.New(o)
+}
+
+// resumeTime returns how long sessions may be resumed as the node takes it, for which
+// zero would be the default.
+func resumeTime(d time.Duration) time.Duration {
+	if d == 0 {
+		return -1
+	}
+	return d
 }
 
 // newRegistry holds a process's metrics, with those of Go and the process.
@@ -143,17 +179,9 @@ func newRegistry() *prometheus.Registry {
 	return r
 }
 
-func mechanismNames(mechanisms []configs.Mechanism) []string {
-	names := make([]string, len(mechanisms))
-	for i, m := range mechanisms {
-		names[i] = string(m)
-	}
-	return names
-}
-
 // serveNode listens, registers and serves until ctx ends. The stop order is:
 // leave Consul, so that fronts stop sending users; end the sessions; close.
-func serveNode(ctx context.Context, doc configs.Node, node *backend.Node, log *slog.Logger) (err error) {
+func serveNode(ctx context.Context, doc configs.Node, node *backend.Node, signals *bus.Bus, log *slog.Logger) (err error) {
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", doc.Listen)
 	if err != nil {
@@ -166,7 +194,17 @@ func serveNode(ctx context.Context, doc configs.Node, node *backend.Node, log *s
 	}
 	defer func() { err = errors.Join(err, admin.stop()) }()
 
-	leave := register(ctx, nodeRegistration(doc), doc.Consul, log)
+	unfollow, err := followRoutes(ctx, doc, signals, log)
+	if err != nil {
+		_ = ln.Close()
+		return err
+	}
+	defer unfollow()
+	registration := nodeRegistration(doc, node)
+	if meetsByConsul(doc) {
+		registration.Meta = map[string]string{busMeta: busAddress(doc, signals)}
+	}
+	leave := register(ctx, registration, doc.Consul, log)
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServing()
 	context.AfterFunc(ctx, func() {

@@ -29,6 +29,7 @@ type pool struct {
 	addrs    map[string]string // of the nodes that may serve sessions, by name
 	known    int               // nodes that placement has heard of; −1 before it has
 	fit      int               // of them, nodes that get new users
+	waiting  int               // of them, nodes that were not checked yet
 }
 
 func newPool(name string, doc configs.Proxy, log *slog.Logger) (*pool, error) {
@@ -136,14 +137,18 @@ func (p *pool) update(s health.Snapshot) {
 	}
 	members := make([]balancer.Member, len(s.Nodes))
 	addrs := make(map[string]string, len(s.Nodes))
-	fit := 0
+	fit, waiting := 0, 0
 	for i, n := range s.Nodes {
 		members[i] = member(n)
 		if !members[i].Down {
 			addrs[n.Name] = n.Addr
 		}
-		if n.Standing == health.Fit {
+		switch n.Standing {
+		case health.Fit:
 			fit++
+		case health.Unchecked:
+			waiting++
+		case health.Draining, health.Unfit, health.Gone:
 		}
 	}
 	p.mu.Lock()
@@ -151,7 +156,7 @@ func (p *pool) update(s health.Snapshot) {
 	p.mu.Unlock()
 	p.balancer.SetMembers(members)
 	p.mu.Lock()
-	p.known, p.fit = len(s.Nodes), fit // only now: who sees that it is ready may log in at once
+	p.known, p.fit, p.waiting = len(s.Nodes), fit, waiting // only now: who sees that it is ready may log in at once
 	p.mu.Unlock()
 }
 
@@ -169,6 +174,44 @@ func member(n health.Node) balancer.Member {
 	}
 }
 
+// TryPick implements proxy.TryPicker: it is Pick as long as there is room.
+func (p *pool) TryPick(user string, tried []string) (c proxy.Choice, ok bool, err error) {
+	lease, err := p.balancer.Acquire(user, isAmong(tried))
+	if err != nil && p.configured().park > 0 {
+		return c, false, nil
+	}
+	p.picks.count(lease, err)
+	if err != nil {
+		return c, true, fmt.Errorf("%w: %w", proxy.ErrNoNode, err)
+	}
+	c, ok = p.choice(lease)
+	return c, ok, nil
+}
+
+// isAmong tells whether a node is in a list.
+func isAmong(nodes []string) func(string) bool {
+	if len(nodes) == 0 {
+		return nil
+	}
+	return func(node string) bool { return slices.Contains(nodes, node) }
+}
+
+// choice makes a choice of a place on a node, or gives that back if the node has
+// left.
+func (p *pool) choice(lease *balancer.Lease) (proxy.Choice, bool) {
+	node := lease.Node()
+	addr, ok := p.addr(node)
+	if !ok {
+		lease.Release()
+		return proxy.Choice{}, false
+	}
+	return proxy.Choice{
+		Node:    proxy.Node{Name: node, Addr: addr},
+		Report:  func(o proxy.Outcome) { p.report(node, o) },
+		Release: lease.Release,
+	}, true
+}
+
 // Pick implements proxy.Picker. When no node has room it waits for some, for as long as
 // the document says.
 func (p *pool) Pick(ctx context.Context, user string, tried []string) (proxy.Choice, error) {
@@ -182,30 +225,21 @@ func (p *pool) Pick(ctx context.Context, user string, tried []string) (proxy.Cho
 		if err != nil {
 			return proxy.Choice{}, fmt.Errorf("%w: %w", proxy.ErrNoNode, err)
 		}
-		node := lease.Node()
-		addr, ok := p.addr(node)
-		if !ok {
-			lease.Release()
-			tried = append(slices.Clone(tried), node)
-			continue
+		if c, ok := p.choice(lease); ok {
+			return c, nil
 		}
-		return proxy.Choice{
-			Node:    proxy.Node{Name: node, Addr: addr},
-			Report:  func(o proxy.Outcome) { p.report(node, o) },
-			Release: lease.Release,
-		}, nil
+		tried = append(slices.Clone(tried), lease.Node())
 	}
 }
 
 // acquire asks the balancer for a place, and counts what it says.
 func (p *pool) acquire(ctx context.Context, user string, tried []string, wait bool) (*balancer.Lease, error) {
-	isTried := func(node string) bool { return slices.Contains(tried, node) }
 	var lease *balancer.Lease
 	var err error
 	if wait {
-		lease, err = p.balancer.AcquireWait(ctx, user, isTried)
+		lease, err = p.balancer.AcquireWait(ctx, user, isAmong(tried))
 	} else {
-		lease, err = p.balancer.Acquire(user, isTried)
+		lease, err = p.balancer.Acquire(user, isAmong(tried))
 	}
 	p.picks.count(lease, err)
 	return lease, err
@@ -241,4 +275,11 @@ func (p *pool) ready() error {
 		return fmt.Errorf("none of its %d nodes is fit", p.known)
 	}
 	return nil
+}
+
+// checked tells whether something is known of each node.
+func (p *pool) checked() bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.known >= 0 && p.waiting == 0
 }

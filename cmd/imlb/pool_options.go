@@ -2,10 +2,8 @@ package main
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -182,18 +180,9 @@ func checkTLS(c configs.Check) (*tls.Config, error) {
 		MinVersion: tls.VersionTLS12, ServerName: c.ServerName, NextProtos: c.ALPN,
 		InsecureSkipVerify: !verify, //nolint:gosec // the operator says so
 	}
-	if c.CAFile == "" {
-		return config, nil
-	}
-	pem, err := os.ReadFile(c.CAFile)
-	if err != nil {
-		return nil, fmt.Errorf("read certificate authorities: %w", err)
-	}
-	config.RootCAs = x509.NewCertPool()
-	if !config.RootCAs.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("read certificate authorities: %s holds no PEM certificate", c.CAFile)
-	}
-	return config, nil
+	var err error
+	config.RootCAs, err = authorities(c.CAFile)
+	return config, err
 }
 
 func checkSteps(list []configs.CheckStep) ([]health.Step, error) {
@@ -204,7 +193,7 @@ func checkSteps(list []configs.CheckStep) ([]health.Step, error) {
 			continue
 		}
 		var err error
-		steps[i].Pattern, err = regexp.Compile(s.Pattern)
+		steps[i].Pattern, err = regexp.Compile(string(s.Pattern))
 		if err != nil {
 			return nil, fmt.Errorf("step %d: %w", i+1, err)
 		}

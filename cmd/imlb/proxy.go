@@ -13,6 +13,7 @@ import (
 // proxyCmd is `imlb proxy`.
 type proxyCmd struct {
 	sourceFlags
+	quickFlags
 	StopWithStdin bool `hidden:"" help:"Stop when standard input closes."`
 }
 
@@ -21,7 +22,14 @@ func (proxyCmd) Help() string {
 	return `Runs a front until SIGINT or SIGTERM: it accepts clients, reads who the user is, and carries the session to the user's node. Its document
 is a file, or the one that the cluster's fronts share in Consul; a change of it is validated as a whole and applied as a difference, without a restart
 and without touching sessions that it does not concern. SIGHUP makes it look at the document, and at the files that this names, at once. On a
-stop it tells each client so and waits for it to leave, up to timeouts.shutdown. A second signal ends it at once.`
+stop it tells each client so and waits for it to leave, up to timeouts.shutdown. A second signal ends it at once.
+
+Quick mode needs no document, for trying it and for scripts. It prints what listens where, and then "ready":
+
+    imlb proxy --listen tcp://127.0.0.1:7000 --to 127.0.0.1:7001,127.0.0.1:7002
+
+It looks after the nodes by a connection to each, every second, which sends nothing; --check none does without. With --key pattern a client that sends
+nothing waits for --key-wait (30s) until its address decides. A quic listener takes XMPP alone unless --alpn names something else.`
 }
 
 // Run serves until ctx ends.
@@ -30,6 +38,10 @@ func (c *proxyCmd) Run(ctx context.Context) error {
 		var cancel context.CancelFunc
 		ctx, cancel = withStdin(ctx)
 		defer cancel()
+	}
+	defer startTidying(ctx)()
+	if len(c.Listen) > 0 {
+		return c.quickFlags.run(ctx)
 	}
 	// Until there is a document, what it would say by default.
 	log := newLogSwitch(os.Stderr, configs.Defaults[configs.Proxy]().Log)

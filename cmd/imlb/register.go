@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"sync"
 
+	"imlb/backend"
 	"imlb/configs"
 	"imlb/health"
 )
@@ -19,8 +20,14 @@ func consulAgent(c *configs.Consul) health.ConsulAgent {
 	return agent
 }
 
-func nodeRegistration(doc configs.Node) health.Registration {
-	return health.Registration{Name: doc.Name, Weight: doc.Weight, Zone: doc.Zone, Capacity: doc.Limits.MaxSessions}
+func nodeRegistration(doc configs.Node, node *backend.Node) health.Registration {
+	return health.Registration{
+		Name: doc.Name, Weight: doc.Weight, Zone: doc.Zone, Capacity: doc.Limits.MaxSessions,
+		Load: func() (l health.Load) {
+			l.Sessions, l.Draining = node.Load()
+			return l
+		},
+	}
 }
 
 // register keeps this process registered in Consul until leave is called, which

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
+	"time"
 
 	"imlb/backend"
 	"imlb/backend/store"
@@ -25,8 +27,15 @@ type userCmd struct {
 
 	Add    userAddCmd    `cmd:"" help:"Make an account."`
 	Passwd userPasswdCmd `cmd:"" help:"Give an account another password."`
-	List   userListCmd   `cmd:"" help:"List the accounts, one address on a line."`
+	List   userListCmd   `cmd:"" help:"List the accounts, one on a line."`
 	Delete userDeleteCmd `cmd:"" help:"Delete an account with its contacts and messages."`
+	Export userExportCmd `cmd:"" help:"Write all that is stored of a user."`
+	Import userImportCmd `cmd:"" help:"Bring in users that were exported, here or from another server."`
+
+	Suspend userSuspendCmd `cmd:"" help:"Keep an account from being used."`
+	Resume  userResumeCmd  `cmd:"" help:"Let a suspended account be used again."`
+	Role    userRoleCmd    `cmd:"" help:"Say what an account may do beside chatting."`
+	Show    userShowCmd    `cmd:"" help:"Show an account's role, state, last login and sessions."`
 }
 
 // Help is the long text of `imlb user --help`.
@@ -44,7 +53,7 @@ type directory struct {
 }
 
 // open opens the database that the command line names.
-func (c *userCmd) open(ctx context.Context) (*directory, error) {
+func (c *userCmd) open(ctx context.Context, o store.Options) (*directory, error) {
 	d := &directory{domain: c.Domain, iterations: backend.DefaultScramIterations}
 	database := c.Database
 	switch {
@@ -59,7 +68,10 @@ func (c *userCmd) open(ctx context.Context) (*directory, error) {
 	case c.Database == "" || c.Domain == "":
 		return nil, errors.New("name a node's document with --config, or the database with --database and --domain")
 	}
-	db, err := store.Open(ctx, database, store.Options{})
+	db, err := store.Open(ctx, database, o)
+	if errors.Is(err, fs.ErrNotExist) && o.Existing {
+		return nil, fmt.Errorf("open the database: %s is not there; is the path right? A node, imlb user add and imlb user import make a new one", database)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open the database: %w", err)
 	}
@@ -67,9 +79,20 @@ func (c *userCmd) open(ctx context.Context) (*directory, error) {
 	return d, nil
 }
 
-// with opens the database, calls do and closes the database.
-func (c *userCmd) with(ctx context.Context, do func(*directory) error) (err error) {
-	d, err := c.open(ctx)
+// with opens the database, calls do and closes the database. One that is not there is an
+// error: whoever has mistyped its path would look into an empty one.
+func (c *userCmd) with(ctx context.Context, do func(*directory) error) error {
+	return c.withStore(ctx, store.Options{Existing: true}, do)
+}
+
+// withNew is with for what accounts may begin with: the database is made if it is not
+// there.
+func (c *userCmd) withNew(ctx context.Context, do func(*directory) error) error {
+	return c.withStore(ctx, store.Options{}, do)
+}
+
+func (c *userCmd) withStore(ctx context.Context, o store.Options, do func(*directory) error) (err error) {
+	d, err := c.open(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -149,7 +172,7 @@ type userAddCmd struct {
 
 // Run makes the account.
 func (c *userAddCmd) Run(ctx context.Context, parent *userCmd) error {
-	return parent.with(ctx, func(d *directory) error {
+	return parent.withNew(ctx, func(d *directory) error {
 		user, err := d.address(c.Name)
 		if err != nil {
 			return err
@@ -158,7 +181,11 @@ func (c *userAddCmd) Run(ctx context.Context, parent *userCmd) error {
 		if err != nil {
 			return err
 		}
-		if _, err := d.CreateAccount(ctx, user, creds); err != nil {
+		_, err = d.CreateAccount(ctx, user, creds)
+		if errors.Is(err, store.ErrExists) {
+			return fmt.Errorf("add %s: there is such a user already; imlb user passwd gives it another password", user)
+		}
+		if err != nil {
 			return fmt.Errorf("add %s: %w", user, err)
 		}
 		return tell(user, "added", made)
@@ -190,21 +217,31 @@ func (c *userPasswdCmd) Run(ctx context.Context, parent *userCmd) error {
 }
 
 // userListCmd is `imlb user list`.
-type userListCmd struct{}
+type userListCmd struct {
+	State string `enum:"any,active,suspended,online" default:"any" help:"Only accounts that are active, suspended, or online: with a session."`
+}
+
+// Help is the long text of `imlb user list --help`.
+func (userListCmd) Help() string {
+	return `Each line has the address, the role and the state, with tabs between them.`
+}
 
 // Run prints the accounts in the order of their addresses.
-func (userListCmd) Run(ctx context.Context, parent *userCmd) error {
+func (c *userListCmd) Run(ctx context.Context, parent *userCmd) error {
 	const page = 1000
 	return parent.with(ctx, func(d *directory) error {
 		out := bufio.NewWriter(os.Stdout)
 		for after := ""; ; {
-			accounts, err := d.ListAccounts(ctx, after, page)
+			accounts, err := d.FindAccounts(ctx, c.filter(), after, page)
 			if err != nil {
 				return fmt.Errorf("list the accounts: %w", err)
 			}
+			now := time.Now()
 			for _, a := range accounts {
-				fmt.Fprintln(out, a.User)
 				after = a.User
+				if c.State != "active" || !a.State.SuspendedAt(now) {
+					fmt.Fprintf(out, "%s\t%s\t%s\n", a.User, a.Role, stateText(a.State, now))
+				}
 			}
 			if len(accounts) < page {
 				return out.Flush()
@@ -213,21 +250,13 @@ func (userListCmd) Run(ctx context.Context, parent *userCmd) error {
 	})
 }
 
-// userDeleteCmd is `imlb user delete`.
-type userDeleteCmd struct {
-	Name string `arg:"" help:"The user: alice or alice@example.com."`
-}
-
-// Run deletes the account.
-func (c *userDeleteCmd) Run(ctx context.Context, parent *userCmd) error {
-	return parent.with(ctx, func(d *directory) error {
-		user, err := d.address(c.Name)
-		if err != nil {
-			return err
-		}
-		if err := d.DeleteAccount(ctx, user); err != nil {
-			return fmt.Errorf("delete %s: %w", user, err)
-		}
-		return tell(user, "deleted", "")
-	})
+func (c *userListCmd) filter() store.AccountFilter {
+	switch c.State {
+	case "suspended":
+		return store.SuspendedAccounts
+	case "online":
+		return store.OnlineAccounts
+	default:
+		return store.EveryAccount
+	}
 }

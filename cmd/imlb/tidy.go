@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"runtime/debug"
+	"runtime/metrics"
+	"sync"
+	"time"
+)
+
+// After a burst, such as everybody's return, a process of Go holds about twice the memory
+// that it needs: garbage that is collected when as much again has come, which in a quiet
+// process takes two minutes, and free pages that are given back slowly, and not all. So
+// what is left of a burst is given back once it is over.
+const (
+	tidyInterval = time.Second
+	tidyQuiet    = 3       // intervals in a row in which little was allocated
+	tidyLittle   = 1 << 20 // bytes in an interval, or a part of what is in use:
+	tidyPart     = 64
+	tidyWorth    = 4 << 20 // bytes to be had at least, and a quarter of what is in use
+)
+
+// startTidying gives memory back after bursts until stop is called, which waits for its end.
+func startTidying(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { keepTidy(ctx) })
+	return func() {
+		cancel()
+		running.Wait()
+	}
+}
+
+func keepTidy(ctx context.Context) {
+	ticker := time.NewTicker(tidyInterval)
+	defer ticker.Stop()
+	var t tidier
+	for {
+		select {
+		case <-ticker.C:
+			if t.due(readMemoryUse()) {
+				debug.FreeOSMemory() // which collects garbage first
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// memoryUse is what is known of the heap, in bytes.
+type memoryUse struct {
+	allocated uint64 // ever
+	live      uint64 // of objects that the last collection has found in use
+	objects   uint64 // of these and what was allocated since
+	free      uint64 // of pages that hold nothing and were not given back
+}
+
+func readMemoryUse() memoryUse {
+	samples := []metrics.Sample{
+		{Name: "/gc/heap/allocs:bytes"},
+		{Name: "/gc/heap/live:bytes"},
+		{Name: "/memory/classes/heap/objects:bytes"},
+		{Name: "/memory/classes/heap/free:bytes"},
+	}
+	metrics.Read(samples)
+	value := func(i int) uint64 {
+		if samples[i].Value.Kind() != metrics.KindUint64 { // another Go does not have it
+			return 0
+		}
+		return samples[i].Value.Uint64()
+	}
+	return memoryUse{allocated: value(0), live: value(1), objects: value(2), free: value(3)}
+}
+
+// tidier tells when there is something to give back and time to do it.
+type tidier struct {
+	allocated uint64 // by the last interval
+	quiet     int    // intervals in a row
+}
+
+// due is asked once in an interval.
+func (t *tidier) due(m memoryUse) bool {
+	grown := m.allocated - t.allocated
+	t.allocated = m.allocated
+	if grown > max(tidyLittle, m.live/tidyPart) {
+		t.quiet = 0
+		return false
+	}
+	if t.quiet++; t.quiet < tidyQuiet {
+		return false
+	}
+	garbage := m.objects - min(m.live, m.objects)
+	return garbage+m.free > max(tidyWorth, m.live/4)
+}
