@@ -78,10 +78,16 @@ func testGoSendxmpp(t *testing.T, d *dev) {
 // xmppJS starts a client of xmpp.js.
 func xmppJS(t *testing.T, d *dev, service string, a account, more ...string) (*process, *events) {
 	t.Helper()
+	return runXMPPJS(t, d, "xmppjs.mjs", service, a, more...)
+}
+
+// runXMPPJS starts a script that uses xmpp.js.
+func runXMPPJS(t *testing.T, d *dev, script, service string, a account, more ...string) (*process, *events) {
+	t.Helper()
 	node, lib := need.Command(t, "node"), need.Node(t, "xmppjs")
 	// Older versions of Node have WebSocket behind a flag.
-	args := []string{"--experimental-websocket", "clients/xmppjs.mjs", service, d.Domain, a.name, a.password}
-	p := start(t, "xmppjs.mjs", node, append(args, more...),
+	args := []string{"--experimental-websocket", "clients/" + script, service, d.Domain, a.name, a.password}
+	p := start(t, script, node, append(args, more...),
 		withEnv("NODE_EXTRA_CA_CERTS="+d.CA, "IMLB_XMPPJS="+lib))
 	e := newEvents(t, a.name)
 	followed := make(chan struct{})
@@ -123,6 +129,50 @@ func testXMPPJSDirectTLS(t *testing.T, d *dev) {
 
 func testXMPPJSWebSocket(t *testing.T, d *dev) {
 	talkWithXMPPJS(t, d, "wss://"+strings.Replace(d.Front.HTTPS, "127.0.0.1", d.Domain, 1)+"/xmpp-websocket")
+}
+
+func testXMPPJSFastDirectTLS(t *testing.T, d *dev) {
+	comeBackWithXMPPJS(t, d, "xmpps://"+strings.Replace(d.Front.XMPPS, "127.0.0.1", d.Domain, 1))
+}
+
+func testXMPPJSFastWebSocket(t *testing.T, d *dev) {
+	comeBackWithXMPPJS(t, d, "wss://"+strings.Replace(d.Front.HTTPS, "127.0.0.1", d.Domain, 1)+"/xmpp-websocket")
+}
+
+// comeBackWithXMPPJS: xmpp.js logs in by SASL2 with a password, and then with the token that
+// this has brought; it has the same address each time. When its connection is lost it
+// resumes its session in the same way.
+func comeBackWithXMPPJS(t *testing.T, d *dev, service string) {
+	t.Helper()
+	alice := d.account(t)
+	p, js := runXMPPJS(t, d, "xmppjs_fast.mjs", service, alice)
+	if got := js.await("token", nil); got.Mechanism != "HT-SHA-256-NONE" {
+		t.Errorf("got a token for %q", got.Mechanism)
+	}
+	first := js.await("online", nil)
+	if !strings.HasPrefix(first.JID, alice.jid+"/again/") {
+		t.Errorf("xmpp.js is %s", first.JID)
+	}
+	for range 2 {
+		if again := js.await("online", nil); again.JID != first.JID {
+			t.Errorf("xmpp.js is %s, and was %s", again.JID, first.JID)
+		}
+	}
+	if again := js.await("resumed", nil); again.JID != first.JID {
+		t.Errorf("xmpp.js is %s when it is resumed, and was %s", again.JID, first.JID)
+	}
+	_ = p.stdin.Close()
+	p.awaitExit()
+	ofAlice := func(r record) bool { return r.text("user") == alice.jid }
+	d.awaitRecord(t, "with a token of "+alice.jid, func(r record) bool { return ofAlice(r) && r.text("mechanism") == "HT-SHA-256-NONE" })
+	records := d.records(t, ofAlice)
+	counts := make(map[string]int)
+	for _, r := range records {
+		counts[r.text("mechanism")]++
+	}
+	if len(js.history("token")) != 1 || counts["SCRAM-SHA-1"]+counts["PLAIN"] != 1 || counts["HT-SHA-256-NONE"] < 1 {
+		t.Errorf("logins %v, tokens %v", counts, js.history("token"))
+	}
 }
 
 // talkWithXMPPJS: xmpp.js sends to a client in plain Go, which answers.

@@ -35,7 +35,7 @@ func startConsul(t *testing.T) *consul {
 		"-bind=127.0.0.1", "-client=127.0.0.1", "-log-level=warn",
 		"-http-port=" + port(0), "-server-port=" + port(1), "-serf-lan-port=" + port(2), "-serf-wan-port=" + port(3),
 		"-dns-port=-1", "-grpc-port=-1", "-grpc-tls-port=-1",
-		"-hcl=performance { raft_multiplier = 1 }", // elects itself in one second, not in six
+		"-hcl=disable_update_check = true", "-hcl=performance { raft_multiplier = 1 }", // elects itself in one second, not in six
 	}}
 	c.start()
 	return c
@@ -105,6 +105,30 @@ func (c *consul) awaitPassing(service string, want []string) {
 	})
 }
 
+// awaitLoads waits until every instance of a service, and the answer to its check, says
+// how many sessions it has and whether it drains.
+func (c *consul) awaitLoads(service string) {
+	c.t.Helper()
+	eventually(c.t, "the loads of "+service, func(ctx context.Context) (bool, string) {
+		_, body, err := get(ctx, c.addr, "/v1/health/service/"+service)
+		var entries []struct {
+			Service struct{ Meta map[string]string }
+			Checks  []struct{ Output string }
+		}
+		if err == nil {
+			err = json.Unmarshal([]byte(body), &entries)
+		}
+		said := len(entries) > 0
+		for _, e := range entries {
+			answers := slices.ContainsFunc(e.Checks, func(check struct{ Output string }) bool {
+				return strings.Contains(check.Output, "sessions=") && strings.Contains(check.Output, "draining=false")
+			})
+			said = said && answers && e.Service.Meta["sessions"] != "" && e.Service.Meta["drain"] == "false"
+		}
+		return err == nil && said, fmt.Sprint(body, err)
+	})
+}
+
 // living lists the addresses of the nodes that have not been killed.
 func (d *dev) living() []string {
 	d.mu.Lock()
@@ -129,6 +153,8 @@ func TestConsul(t *testing.T) {
 	front := nodes + "-front"
 	c.awaitPassing(nodes, d.living())
 	c.awaitPassing(front, []string{d.Front.XMPP})
+
+	c.awaitLoads(nodes)
 
 	alice, bob := apart(t, d)
 	home := placement(t, d, alice)

@@ -284,9 +284,9 @@ func testBadDocument(t *testing.T, s *changing) {
 	talk := converse(t, f, f.at(0), d.account(t), d.account(t))
 	newcomer := d.account(t)
 
-	bad := f.text(frontDocument{pools: []string{d.found()}, more: "limits: {login_attempts: many}\nplacment: {epsilon: 1}\nsasl: {mechanisms: [ROT13]}\n"})
+	bad := f.text(frontDocument{pools: []string{d.found()}, more: "limits: {login_attempts: many}\nplacment: {epsilon: 1}\nsasl: {mechanisms: ['ROT 13']}\n"})
 	s.c.put("/v1/kv/imlb/"+devCluster+"/config", bad)
-	mistakes := []string{"login_attempts", "placment", "ROT13"}
+	mistakes := []string{"login_attempts", "placment", "ROT 13"}
 	s.wantRefusedDocument(t, mistakes)
 	if st := statusOf(t, f.admin()); st.Config.Version != good || len(st.Front.Listeners) != 2 {
 		t.Errorf("with a bad document there, version %d and %d listeners are in force; want %d and 2", st.Config.Version, len(st.Front.Listeners), good)

@@ -14,6 +14,8 @@ func TestFront(t *testing.T) {
 		{"GoSendxmpp", testGoSendxmpp},
 		{"XMPPJSDirectTLS", testXMPPJSDirectTLS},
 		{"XMPPJSWebSocket", testXMPPJSWebSocket},
+		{"XMPPJSFastDirectTLS", testXMPPJSFastDirectTLS},
+		{"XMPPJSFastWebSocket", testXMPPJSFastWebSocket},
 		{"WebSocketFraming", testWebSocketFraming},
 		{"WebSocketErrors", testWebSocketErrors},
 		{"HostMeta", testHostMeta},

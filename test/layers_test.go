@@ -21,19 +21,25 @@ import (
 // joins the packages in the middle, which do not know each other.
 var layers = map[string][]string{ //nolint:gochecknoglobals // The table of docs/architecture.md.
 	"imlb/cmd/imlb": {
-		"imlb/proxy", "imlb/proxy/admin", "imlb/health", "imlb/balancer", "imlb/configs",
-		"imlb/backend", "imlb/backend/xmpp", "imlb/backend/store", "imlb/backend/bus",
+		"imlb/proxy", "imlb/proxy/admin", "imlb/proxy/identify", "imlb/proxy/limit", "imlb/proxy/secrets", "imlb/health", "imlb/balancer", "imlb/configs",
+		"imlb/backend", "imlb/backend/chatload", "imlb/backend/xmpp", "imlb/backend/store", "imlb/backend/bus", "imlb/backend/login",
 	},
-	"imlb/proxy":                   {"imlb/backend/xmpp"},
+	"imlb/proxy":                   {"imlb/backend/xmpp", "imlb/proxy/identify", "imlb/proxy/limit", "imlb/proxy/loop", "imlb/proxy/secrets"},
+	"imlb/proxy/identify":          {},
+	"imlb/proxy/limit":             {},
+	"imlb/proxy/loop":              {},
+	"imlb/proxy/secrets":           {},
 	"imlb/proxy/admin":             {"imlb/backend/xmpp"},
 	"imlb/health":                  {},
 	"imlb/balancer":                {},
 	"imlb/configs":                 {},
 	"imlb/backend":                 {"imlb/backend/xmpp", "imlb/backend/store", "imlb/backend/bus"},
+	"imlb/backend/chatload":        {"imlb/backend/xmpp"},
 	"imlb/backend/xmpp":            {},
 	"imlb/backend/store":           {"imlb/backend/xmpp"},
 	"imlb/backend/store/storetest": {"imlb/backend/xmpp", "imlb/backend/store"},
 	"imlb/backend/bus":             {"imlb/backend/xmpp"},
+	"imlb/backend/login":           {},
 }
 
 // helpers may be imported by every test, besides what its package imports.

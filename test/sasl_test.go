@@ -18,7 +18,7 @@ func testMechanisms(t *testing.T, d *dev) {
 	for _, m := range features.child(nsSASL, "mechanisms").Children {
 		offered = append(offered, m.Text)
 	}
-	for _, m := range []string{"PLAIN", "SCRAM-SHA-1", "SCRAM-SHA-256"} {
+	for _, m := range []string{"PLAIN", "SCRAM-SHA-1", "SCRAM-SHA-256", "SCRAM-SHA-512"} {
 		if !slices.Contains(offered, m) {
 			t.Errorf("%s is not offered: %v", m, offered)
 			continue

@@ -258,12 +258,20 @@ func plainPayload(a account) string {
 // scram runs a SCRAM exchange and returns the last answer of the server.
 func (s *stream) scram(mechanism string, a account, password string) element {
 	s.t.Helper()
-	hash := map[string]scram.HashGeneratorFcn{"SCRAM-SHA-1": scram.SHA1, "SCRAM-SHA-256": scram.SHA256}[mechanism]
+	return s.scramBound(mechanism, a, password, (*scram.Client).NewConversation)
+}
+
+// scramBound is scram for a conversation that may bind to the TLS connection.
+func (s *stream) scramBound(mechanism string, a account, password string, begin func(*scram.Client) *scram.ClientConversation) element {
+	s.t.Helper()
+	hash := map[string]scram.HashGeneratorFcn{
+		"SCRAM-SHA-1": scram.SHA1, "SCRAM-SHA-256": scram.SHA256, "SCRAM-SHA-512": scram.SHA512,
+	}[strings.TrimSuffix(mechanism, "-PLUS")]
 	client, err := hash.NewClient(a.name, password, "")
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	talk := client.NewConversation()
+	talk := begin(client)
 	first, err := talk.Step("")
 	if err != nil {
 		s.t.Fatal(err)

@@ -1,0 +1,111 @@
+package test
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"imlb/backend/store/storetest"
+	"imlb/test/need"
+)
+
+// herdSize is how many sessions there are while something is killed.
+const herdSize = 1000
+
+// TestHerdSQLite kills one of three nodes under a thousand sessions that talk.
+func TestHerdSQLite(t *testing.T) {
+	skipSlow(t)
+	d, h := startHerd(t, "sqlite:"+filepath.Join(t.TempDir(), "herd.db"))
+	killNode(t, d, h)
+	h.settle()
+	h.quit()
+	h.running.Wait()
+	h.check()
+}
+
+// TestHerdPostgres does so on PostgreSQL, and then kills that.
+func TestHerdPostgres(t *testing.T) {
+	skipSlow(t)
+	p, err := storetest.StartPostgres(t.Context())
+	if err != nil {
+		need.Missing(t, "postgresql")
+	}
+	t.Cleanup(func() { _ = p.Stop() })
+	url, err := p.NewDatabase(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, h := startHerd(t, url)
+	killNode(t, d, h)
+	h.talkOn(2)
+	p.Kill()
+	if err := p.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	h.talkOn(2)
+	h.settle()
+	h.quit()
+	h.running.Wait()
+	h.check()
+}
+
+// skipSlow leaves a test out where clients and servers are too slow for a herd.
+func skipSlow(t *testing.T) {
+	t.Helper()
+	if raceDetector {
+		t.Skip("it runs without the race detector, which is too slow for so many")
+	}
+}
+
+func startHerd(t *testing.T, url string) (*dev, *herd) {
+	t.Helper()
+	herdAccounts(t, url, herdSize)
+	d := startDev(t, devOptions{users: 1, args: []string{"--nodes", "3", "--database", url}})
+	h := newHerd(t, d, herdSize, 2*time.Second)
+	eventually(t, "all are online", func(context.Context) (bool, string) {
+		n := h.online.Load()
+		return n >= herdSize, fmt.Sprintf("%d are; %v", n, h.trouble.Load())
+	})
+	h.talkOn(2)
+	return d, h
+}
+
+// killNode kills the node that has most, and waits until all its sessions have been
+// resumed on others.
+func killNode(t *testing.T, d *dev, h *herd) {
+	t.Helper()
+	victim := d.busiest(t)
+	hosted := d.sessionsOn(t, victim)
+	before := h.resumed.Load()
+	d.end(t, victim, syscall.SIGKILL)
+	eventually(t, "resumptions after the end of "+victim, func(context.Context) (bool, string) {
+		n := h.resumed.Load() - before
+		return n >= int64(hosted), fmt.Sprintf("%d of %d; %v", n, hosted, h.trouble.Load())
+	})
+	if n := h.over.Load(); n > 0 {
+		t.Errorf("%d sessions were not resumed", n)
+	}
+	h.talkOn(2)
+}
+
+// talkOn waits until everybody has heard n more messages.
+func (h *herd) talkOn(n int) {
+	h.t.Helper()
+	want := make([]int, len(h.members))
+	for i, m := range h.members {
+		_, _, heard := m.counts()
+		want[i] = heard + n
+	}
+	eventually(h.t, "the talk goes on", func(context.Context) (bool, string) {
+		waiting := 0
+		for i, m := range h.members {
+			if _, _, heard := m.counts(); heard < want[i] {
+				waiting++
+			}
+		}
+		return waiting == 0, fmt.Sprintf("%d of %d have not heard anything", waiting, len(h.members))
+	})
+}

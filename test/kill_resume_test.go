@@ -1,0 +1,137 @@
+package test
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"syscall"
+	"testing"
+)
+
+const nsSM = "urn:xmpp:sm:3"
+
+// TestKillResumed kills the node of a client that resumes its session at the next one. It
+// gets what it has not counted, and nothing that it has, although nothing of either was
+// acknowledged: only the front knows which messages its count stands for.
+func TestKillResumed(t *testing.T) {
+	t.Parallel()
+	d := startDev(t, devOptions{users: 16, args: []string{"--nodes", "3"}})
+	alice, bob := apart(t, d)
+	a, id := d.resumable(t, alice)
+	b := d.dialTLS(t)
+	b.session(d.Domain, "PLAIN", bob)
+	b.says(alice, 0, 10)
+	a.hears(0, 10)
+	for i := range 3 {
+		a.write("<message to='%s' type='chat'><body>from alice %d</body></message>", bob.jid, i)
+	}
+	a.write("<r xmlns='%s'/>", nsSM)
+	a.readUntil("what was handled", func(e element) bool { return e.is(nsSM, "a") && e.attr("h") == "3" })
+
+	d.end(t, placement(t, d, alice), syscall.SIGKILL)
+	a.readUntil("the stream's error", func(e element) bool { return e.is(nsStreams, "error") })
+	next := d.resumes(t, alice, id, 7, 3) // the old connection is still there
+	next.hears(7, 10)
+	b.says(alice, 10, 12)
+	next.hears(10, 12)
+	b.close()
+
+	d.end(t, d.busiest(t), syscall.SIGKILL)
+	next.readUntil("the stream's error", func(e element) bool { return e.is(nsStreams, "error") })
+	last := d.resumes(t, alice, id, 12, 3)
+	b = d.dialTLS(t)
+	b.session(d.Domain, "PLAIN", bob)
+	b.says(alice, 12, 13)
+	last.hears(12, 13)
+	last.write("<a xmlns='%s' h='13'/>", nsSM)
+	last.close()
+	b.close()
+	wantNothingStored(t, d, alice)
+}
+
+// TestKillResumedUnderTraffic does the same in the middle of a stream of messages, of which
+// each arrives once, in order.
+func TestKillResumedUnderTraffic(t *testing.T) {
+	t.Parallel()
+	const count = 1000
+	d := startDev(t, devOptions{users: 16, args: []string{"--nodes", "2"}})
+	alice, bob := apart(t, d)
+	home := placement(t, d, alice)
+	a, id := d.resumable(t, alice)
+	b := d.dialTLS(t)
+	b.session(d.Domain, "PLAIN", bob)
+	b.says(alice, 0, count)
+	a.hears(0, count/10)
+	d.end(t, home, syscall.SIGKILL)
+	heard := count / 10
+	a.readUntil("the stream's error", func(e element) bool {
+		if e.XMLName.Local != "message" {
+			return e.is(nsStreams, "error")
+		}
+		if want := fmt.Sprint("number ", heard); e.body() != want {
+			t.Errorf("received %q, want %q", e.body(), want)
+		}
+		heard++
+		return false
+	})
+	next := d.resumes(t, alice, id, heard, 0)
+	if heard < count {
+		next.hears(heard, count)
+	}
+	t.Logf("the node was killed after %d of %d messages", heard, count)
+	b.says(alice, count, count+1)
+	next.hears(count, count+1)
+	b.close()
+}
+
+// resumable is a session of a user who is there, and its id.
+func (d *dev) resumable(t *testing.T, a account) (s *stream, id string) {
+	t.Helper()
+	s = d.dialTLS(t)
+	s.session(d.Domain, "PLAIN", a)
+	s.write("<presence/>")
+	s.readUntil("own presence", func(e element) bool { return e.XMLName.Local == "presence" })
+	s.write("<enable xmlns='%s' resume='true'/>", nsSM)
+	return s, s.readUntil("the answer to <enable/>", func(e element) bool { return e.is(nsSM, "enabled") }).attr("id")
+}
+
+// resumes goes on with a session of which the client has counted h stanzas, and the server
+// has to have handled some.
+func (d *dev) resumes(t *testing.T, a account, id string, h, handled int) *stream {
+	t.Helper()
+	s := d.dialTLS(t)
+	s.open(d.Domain)
+	if got := s.plain(a, a.password); !got.is(nsSASL, "success") {
+		t.Fatalf("login: %+v", got)
+	}
+	s.open(d.Domain)
+	s.write("<resume xmlns='%s' previd='%s' h='%d'/>", nsSM, id, h)
+	got := s.read()
+	if !got.is(nsSM, "resumed") || got.attr("previd") != id || got.attr("h") != strconv.Itoa(handled) {
+		t.Fatalf("the answer to <resume/> is %+v, want <resumed/> with h='%d'", got, handled)
+	}
+	return s
+}
+
+// says sends messages that are called by numbers.
+func (s *stream) says(to account, from, end int) {
+	s.t.Helper()
+	for i := from; i < end; i++ {
+		s.write("<message to='%s' type='chat'><body>number %d</body></message>", to.jid, i)
+	}
+}
+
+// hears reads the messages of these numbers, and no others, up to the last of them.
+func (s *stream) hears(from, end int) {
+	s.t.Helper()
+	var want, got []string
+	for i := from; i < end; i++ {
+		want = append(want, fmt.Sprintf("number %d", i))
+	}
+	for len(got) == 0 || got[len(got)-1] != want[len(want)-1] {
+		got = append(got, s.message().body())
+	}
+	if !slices.Equal(got, want) {
+		s.t.Fatalf("received %q, want %q", got, want)
+	}
+}
