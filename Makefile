@@ -35,12 +35,11 @@ tools: ## servers and clients that the tests drive, got once
 test: ## everything, from unit tests to whole programs with real clients
 	$(GO) run ./test/tools/setup go-sendxmpp python3-slixmpp postgresql nodejs npm xmppjs consul mosquitto mosquitto-clients ejabberd prosody prosody-modules haproxy nginx-core libnginx-mod-stream
 	$(GO) vet ./...
-	( status=0; \
-	  $(GO) test -json -race -timeout 10m $(UNITS) || status=1; \
-	  $(GO) test -json -timeout 10m $(CEILINGS) || status=1; \
-	  $(GO) test -json -timeout 10m -run '^TestHerd' ./test || status=1; \
-	  $(GO) test -json -race -timeout 15m ./test || status=1; \
-	  exit $$status ) | $(GO) run ./test/tools/report
+	$(GO) run ./test/tools/suite \
+	  -race -timeout=10m $(UNITS) -- \
+	  -timeout=10m $(CEILINGS) -- \
+	  -timeout=10m -run=^TestHerd ./test -- \
+	  -race -timeout=15m ./test
 
 portable: ## the loops as they are where there is no epoll, with the same tests
 	$(GO) test -race -timeout 10m -tags imlb_portable ./proxy/loop
