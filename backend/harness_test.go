@@ -485,7 +485,8 @@ func (cl *client) gone() {
 	}
 }
 
-// close ends the client's stream properly.
+// close ends the client's stream properly. The node closes the connection when nothing is
+// left of the session.
 func (cl *client) close() {
 	cl.t.Helper()
 	cl.write("</stream:stream>")
@@ -498,6 +499,7 @@ func (cl *client) close() {
 			break
 		}
 	}
+	cl.gone()
 	_ = cl.conn.Close()
 }
 

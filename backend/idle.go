@@ -17,7 +17,7 @@ import (
 // said something.
 func (s *session) watch(wait time.Duration) {
 	_ = s.conn.SetReadDeadline(time.Now().Add(wait))
-	if s.in.owes() { // nudge may have set one before
+	if s.in.owes() || s.dismissed.Load() { // nudge may have set one before
 		_ = s.conn.SetReadDeadline(time.Now())
 	}
 	if s.ended() { // finish may have set a shorter one before
@@ -25,7 +25,7 @@ func (s *session) watch(wait time.Duration) {
 	}
 }
 
-// nudge has the reading goroutine look whether it owes the client a count.
+// nudge has the reading goroutine look whether it owes the client a count, or has to end.
 func (s *session) nudge() {
 	_ = s.conn.SetReadDeadline(time.Now())
 	s.node.quiet.rouse(s)

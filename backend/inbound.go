@@ -119,6 +119,13 @@ func (in *inbound) settled() (handled uint32, durable bool) {
 	return in.handled, in.durable == in.handled
 }
 
+// final is settled for a client that is told for the last time; on tells whether it counts.
+func (in *inbound) final() (handled uint32, durable, on bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.handled, in.durable == in.handled, in.on
+}
+
 // saved notes that the store has a count.
 func (in *inbound) saved(handled uint32) {
 	in.mu.Lock()

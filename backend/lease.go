@@ -153,22 +153,28 @@ func (n *Node) endLostSessions(ctx context.Context) {
 		lookup, cancel := n.storeContext(ctx)
 		now, err := n.store.Session(lookup, s.id)
 		cancel()
-		if errors.Is(err, store.ErrNotFound) || err == nil && now.Epoch != s.epoch {
-			s.endFenced(ctx)
+		if gone := errors.Is(err, store.ErrNotFound); gone || err == nil && now.Epoch != s.epoch {
+			s.endLost(ctx, gone)
 		}
 	}
 }
 
-// endFenced ends a session that is not this node's any more. Either a newer one has its
-// place, or it was ended while the node's lease had lapsed, and then its client should come
-// back, which many do not after a conflict.
+// endFenced ends a session that turned out to be not this node's any more.
 func (s *session) endFenced(ctx context.Context) {
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
 	_, err := s.node.store.Session(query, s.id)
-	if errors.Is(err, store.ErrNotFound) {
-		var others []store.Session
-		others, err = s.node.store.SessionsOf(query, s.account.Owner)
+	s.endLost(ctx, errors.Is(err, store.ErrNotFound))
+}
+
+// endLost ends a session that another node has taken over, or whose record is gone. Then
+// either a newer session has its place, or it was ended while the node's lease had lapsed:
+// its client should come back, which many do not after a conflict.
+func (s *session) endLost(ctx context.Context, gone bool) {
+	if gone {
+		query, cancel := s.node.storeContext(ctx)
+		defer cancel()
+		others, err := s.node.store.SessionsOf(query, s.account.Owner)
 		taken := slices.ContainsFunc(others, func(o store.Session) bool { return o.Resource == s.jid.Resource() })
 		if err == nil && !taken {
 			s.end(ReasonLapsed, &xmpp.StreamError{Condition: xmpp.InternalServerError})

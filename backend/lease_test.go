@@ -98,6 +98,7 @@ func TestStoreFails(t *testing.T) {
 	alice.expect("^<enabled ")
 	broken.noAppend.Store(true)
 	alice.write("<message to='bob@example.com'><body>x</body></message>" + smAsk)
+	alice.expect("^<a [^>]*h='0'/>")
 	alice.end("internal-server-error")
 }
 

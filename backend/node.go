@@ -180,10 +180,7 @@ func (n *Node) shutdown(ctx context.Context) {
 func (n *Node) Drain(ctx context.Context) error {
 	n.draining.Store(true)
 	sessions := n.allSessions()
-	for _, s := range sessions {
-		s.end(ReasonShutdown, &xmpp.StreamError{Condition: xmpp.SystemShutdown})
-		s.giveUp() // if it waits for its client
-	}
+	n.dismiss(ctx, sessions)
 	for _, s := range sessions {
 		select {
 		case <-s.gone:
@@ -192,6 +189,29 @@ func (n *Node) Drain(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// dismiss ends sessions. Those whose messages are on their way into the store have half of
+// the time that there is for that.
+func (n *Node) dismiss(ctx context.Context, sessions []*session) {
+	patient, cancel := context.WithTimeout(ctx, n.opts.Timeouts.Shutdown/2)
+	defer cancel()
+	var busy []*session
+	for _, s := range sessions {
+		if !s.dismiss() {
+			busy = append(busy, s)
+		}
+	}
+	for _, s := range busy {
+		select {
+		case <-s.done:
+		case <-patient.Done():
+			s.shutDown()
+		}
+	}
+	for _, s := range sessions {
+		s.giveUp() // if it waits for its client
+	}
 }
 
 // abort closes all connections at once.

@@ -164,6 +164,49 @@ func TestDrain(t *testing.T) {
 	late.end("system-shutdown")
 }
 
+// slowStore takes no message before it is let.
+type slowStore struct {
+	store.Store
+
+	asked chan struct{} // has a word for each batch that came
+	let   chan struct{} // closed for all that wait
+}
+
+func (s *slowStore) AppendBatch(ctx context.Context, batch []store.Append) ([]store.Appended, error) {
+	s.asked <- struct{}{}
+	<-s.let
+	return s.Store.AppendBatch(ctx, batch)
+}
+
+// A client whose messages are on their way into the store is told that the node stops when
+// they are there, and that they are: what it says elsewhere then comes after them.
+func TestDrainWaitsForTheStore(t *testing.T) {
+	slow := &slowStore{asked: make(chan struct{}, 10), let: make(chan struct{})}
+	c := newCluster(t, 1, func(o *backend.Options) { slow.Store, o.Store = o.Store, slow })
+	alice, carol := c.online(0, "alice", "phone"), c.online(0, "carol", "pad")
+	alice.write(smEnable)
+	alice.expect("^<enabled ")
+	alice.write("<message to='bob@example.com'><body>1</body></message>")
+	<-slow.asked
+	drained := make(chan error, 1)
+	go func() { drained <- c.nodes[0].Drain(t.Context()) }()
+	carol.end("system-shutdown") // who has said nothing
+	carol.write("</stream:stream>")
+	alice.write("<message to='bob@example.com'><body>2</body></message>") // too late
+	close(slow.let)
+	if a := alice.expect("^<a "); a != "<a xmlns='urn:xmpp:sm:3' h='1'/>" {
+		t.Errorf("was told %s", a)
+	}
+	alice.end("system-shutdown")
+	if head, _ := c.head("bob"); head != 1 {
+		t.Errorf("%d messages are stored", head)
+	}
+	alice.write("</stream:stream>")
+	if err := <-drained; err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Serve leaves nothing behind: no session, no lease, no undelivered number.
 func TestStop(t *testing.T) {
 	c := newCluster(t, 1, func(o *backend.Options) { o.Timeouts.Flush = time.Hour })

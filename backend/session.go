@@ -80,6 +80,8 @@ type session struct {
 	cause   error
 	kept    bool // the session may be resumed
 
+	dismissed atomic.Bool // it has to end once what its client has said is stored
+
 	yieldOnce sync.Once
 	yield     chan struct{} // closed by giveUp
 	evicted   atomic.Bool   // it has to end, although it may have been resumed
@@ -193,6 +195,9 @@ func (s *session) read(ctx context.Context) (asleep bool) {
 	defer s.survive(ctx)
 	s.watch(s.restAfter())
 	for s.step(ctx) {
+		if s.dismissed.Load() && !s.ended() {
+			s.takeLeave()
+		}
 		if s.tired && s.sleep() {
 			return true
 		}
@@ -200,6 +205,32 @@ func (s *session) read(ctx context.Context) (asleep bool) {
 	s.stream.release()
 	s.endBy(io.EOF) // has no effect when the end has a reason already
 	return false
+}
+
+// dismiss ends the session because the node stops. A client that was told so while its
+// messages are on their way into the store could log in elsewhere, and what it says there
+// would overtake them; so they come first. It returns false when that was begun, and done
+// when it is over.
+func (s *session) dismiss() (now bool) {
+	if !s.in.busy() {
+		s.shutDown()
+		return true
+	}
+	s.dismissed.Store(true)
+	s.nudge()
+	return false
+}
+
+// takeLeave ends a session that was dismissed. The reading goroutine calls it, which takes
+// no more in meanwhile.
+func (s *session) takeLeave() {
+	s.tired = false
+	s.in.wait(0, s.done)
+	s.shutDown()
+}
+
+func (s *session) shutDown() {
+	s.end(ReasonShutdown, &xmpp.StreamError{Condition: xmpp.SystemShutdown})
 }
 
 // step reads and handles one token. After the end of the session it only takes
@@ -236,7 +267,7 @@ func (s *session) step(ctx context.Context) bool {
 // one is given, and closes the stream. Only the first call counts.
 func (s *session) end(reason Reason, farewell *xmpp.StreamError) {
 	var cause error
-	var last []byte
+	last := s.lastCount()
 	if farewell != nil {
 		cause = farewell
 		last = farewell.Append(last)

@@ -128,7 +128,7 @@ func (d *dormitory) lay(s *session, until time.Time) bool {
 	err := raw.Control(func(fd uintptr) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		if s.ended() || s.in.owes() { // whoever has brought that about rouses it afterwards
+		if s.ended() || s.in.owes() || s.dismissed.Load() { // whoever has brought that about rouses it afterwards
 			return
 		}
 		s.bed = int32(fd) //nolint:gosec // G115: a descriptor

@@ -174,6 +174,16 @@ func tooHigh(h, sent uint32) *xmpp.StreamError {
 	}
 }
 
+// lastCount is what the client is told before the stream ends: the count of the stanzas that
+// are handled (XEP-0198 §4), if it may rely on that.
+func (s *session) lastCount() []byte {
+	h, durable, on := s.in.final()
+	if !on || !durable && s.holdTime.Load() > 0 {
+		return nil
+	}
+	return smAnswer(h)
+}
+
 // lastWords takes the acknowledgement of a client whose session has ended.
 func (s *session) lastWords(raw []byte) {
 	e, err := xmpp.ParseElement(raw)

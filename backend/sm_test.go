@@ -35,6 +35,7 @@ func TestAcknowledgements(t *testing.T) {
 	alice.write("<a xmlns='urn:xmpp:sm:3' h='2'/>")
 	alice.sync()
 	alice.write("<a xmlns='urn:xmpp:sm:3' h='17'/>") // of three
+	alice.expect("^<a [^>]*h='4'/>")
 	alice.expect("^<stream:error><undefined-condition [^>]*/><text [^>]*>h is 17, but only 3 stanzas were sent</text>" +
 		"<handled-count-too-high xmlns='urn:xmpp:sm:3' h='17' send-count='3'/></stream:error>$")
 	alice.end("")
@@ -105,6 +106,7 @@ func TestLastWords(t *testing.T) {
 	bob.expect("^<r ")
 	drained := make(chan error, 1)
 	go func() { drained <- c.nodes[1].Drain(t.Context()) }()
+	bob.expect("^<a ")
 	bob.end("system-shutdown")
 	bob.write("<a xmlns='urn:xmpp:sm:3' h='2'/></stream:stream>")
 	if err := <-drained; err != nil {
