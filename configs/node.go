@@ -139,7 +139,8 @@ type NodeLimits struct {
 	// MaxStanza is the largest stanza; RFC 6120 §13.12 asks for at least 10,000 bytes. It
 	// travels between nodes in one message of NATS, which has a mebibyte for all.
 	MaxStanza Size `yaml:"max_stanza" default:"256KiB" min:"10000" max:"960KiB"`
-	// MaxQueue is how much may wait for one client to read.
+	// MaxQueue is how much may wait for one client to read. Stored messages, which can be
+	// got again, have half as much on top.
 	MaxQueue Size `yaml:"max_queue" default:"1MiB" min:"64KiB" max:"1GiB"`
 	// MaxWaiting is how many messages may wait for a user to receive them. What is sent
 	// to a user for whom more wait is refused. It counts what the user has sent as well
