@@ -37,6 +37,7 @@ test: ## everything, from unit tests to whole programs with real clients
 	$(GO) vet ./...
 	$(GO) run ./test/tools/suite \
 	  -race -timeout=10m $(UNITS) -- \
+	  -race -timeout=10m -tags=imlb_portable ./proxy/loop -- \
 	  -timeout=10m $(CEILINGS) -- \
 	  -timeout=10m -run=^TestHerd ./test -- \
 	  -race -timeout=15m ./test
