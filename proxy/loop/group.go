@@ -17,7 +17,7 @@ const scratchSize = 64 << 10
 // yieldAfter is how long a loop that has no pause keeps its processor from other
 // goroutines. To yield wakes another processor if there is an idle one, which is
 // felt when it happens every millisecond.
-const yieldAfter = int64(5 * time.Millisecond)
+const yieldAfter = int64(9 * time.Millisecond)
 
 // How long accepting pauses when there are no descriptors: longer each time.
 const (
@@ -44,6 +44,8 @@ type Group struct {
 	loops  []*Loop
 	start  time.Time
 	chunks sync.Pool     // of *chunk
+	procs  int32         // that Go had when the group was started
+	held   atomic.Int32  // of them, by loops that doze
 	done   chan struct{} // closed by Close
 	once   sync.Once
 	ended  sync.WaitGroup
@@ -57,7 +59,7 @@ func New(opts Options) (*Group, error) {
 	if opts.Loops <= 0 {
 		opts.Loops = runtime.GOMAXPROCS(0)
 	}
-	g := &Group{opts: opts, start: time.Now(), done: make(chan struct{}), listeners: map[*Listener]bool{}}
+	g := &Group{opts: opts, start: time.Now(), procs: int32(min(runtime.GOMAXPROCS(0), 1<<10)), done: make(chan struct{}), listeners: map[*Listener]bool{}}
 	for range opts.Loops {
 		l, err := newLoop(g)
 		if err != nil {
@@ -118,6 +120,18 @@ func (g *Group) Close() error {
 	g.ended.Wait()
 	return nil
 }
+
+// hold asks for a processor that a loop may keep while it dozes: all but one may be.
+// release gives it back after hold returned true.
+func (g *Group) hold() bool {
+	if g.held.Add(1) < g.procs {
+		return true
+	}
+	g.held.Add(-1)
+	return false
+}
+
+func (g *Group) release() { g.held.Add(-1) }
 
 // open notes a listener, so that Close finds it. It returns false after Close.
 func (g *Group) open(ln *Listener) bool {

@@ -1,0 +1,77 @@
+//go:build linux && !386 && !s390x && !imlb_portable
+
+package loop
+
+import (
+	"testing"
+	"time"
+)
+
+// A loop dozes after several short waits in a row, and no more after a long one.
+func TestGauge(t *testing.T) {
+	t.Parallel()
+	var p poller
+	now := int64(time.Hour)
+	p.gauge(now)
+	for i := range dozeAfter {
+		if p.brisk != i {
+			t.Fatalf("%d short waits, want %d", p.brisk, i)
+		}
+		now += int64(dozeTime) - 1
+		p.gauge(now)
+	}
+	if p.brisk != dozeAfter {
+		t.Fatalf("%d short waits, want %d", p.brisk, dozeAfter)
+	}
+	p.gauge(now + int64(dozeTime))
+	if p.brisk != 0 {
+		t.Fatalf("%d short waits after a long one", p.brisk)
+	}
+}
+
+// One processor is left to other goroutines, however many loops doze.
+func TestHold(t *testing.T) {
+	t.Parallel()
+	g := &Group{procs: 3}
+	if !g.hold() || !g.hold() || g.hold() {
+		t.Fatal("not all but one")
+	}
+	g.release()
+	if !g.hold() {
+		t.Fatal("what was given back cannot be had")
+	}
+	if one := (&Group{procs: 1}); one.hold() {
+		t.Fatal("the only one can be had")
+	}
+}
+
+// Posts in quick succession make a loop doze and take its bell down; after a pause, which a
+// timer ends, it is up again, and rings.
+func TestDoze(t *testing.T) {
+	t.Parallel()
+	g, err := New(Options{Loops: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close() //nolint:errcheck // always nil
+	l := g.loops[0]
+	hung := func() bool {
+		answer := make(chan bool, 1)
+		l.Post(func() { answer <- l.poll.hung })
+		return <-answer
+	}
+	if g.procs > 1 {
+		for end := time.Now().Add(10 * time.Second); hung(); {
+			if time.Now().After(end) {
+				t.Fatal("never dozes for long")
+			}
+		}
+	}
+	fired := make(chan struct{})
+	l.Post(func() { l.After(4*dozeTime, func() { close(fired) }) })
+	<-fired
+	if !hung() {
+		t.Error("the bell is down after a pause")
+	}
+	hung()
+}
