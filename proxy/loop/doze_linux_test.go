@@ -33,8 +33,10 @@ func TestGauge(t *testing.T) {
 func TestHold(t *testing.T) {
 	t.Parallel()
 	g := &Group{procs: 3}
-	if !g.hold() || !g.hold() || g.hold() {
-		t.Fatal("not all but one")
+	for i, want := range []bool{true, true, false} {
+		if got := g.hold(); got != want {
+			t.Fatalf("hold %d is %t", i+1, got)
+		}
 	}
 	g.release()
 	if !g.hold() {

@@ -44,8 +44,8 @@ type Group struct {
 	loops  []*Loop
 	start  time.Time
 	chunks sync.Pool     // of *chunk
-	procs  int32         // that Go had when the group was started
-	held   atomic.Int32  // of them, by loops that doze
+	procs  int64         // that Go had when the group was started
+	held   atomic.Int64  // of them, by loops that doze
 	done   chan struct{} // closed by Close
 	once   sync.Once
 	ended  sync.WaitGroup
@@ -59,7 +59,7 @@ func New(opts Options) (*Group, error) {
 	if opts.Loops <= 0 {
 		opts.Loops = runtime.GOMAXPROCS(0)
 	}
-	g := &Group{opts: opts, start: time.Now(), procs: int32(min(runtime.GOMAXPROCS(0), 1<<10)), done: make(chan struct{}), listeners: map[*Listener]bool{}}
+	g := &Group{opts: opts, start: time.Now(), procs: int64(runtime.GOMAXPROCS(0)), done: make(chan struct{}), listeners: map[*Listener]bool{}}
 	for range opts.Loops {
 		l, err := newLoop(g)
 		if err != nil {

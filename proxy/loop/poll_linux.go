@@ -166,7 +166,7 @@ func (p *poller) wait(l *Loop, d time.Duration) {
 		return
 	}
 	if p.hang() != nil { // memory is short: there will be another turn soon
-		p.pollFor(limited(d))
+		_ = p.pollFor(limited(d)) // nothing, or events
 		l.yield()
 		return
 	}
