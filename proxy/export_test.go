@@ -74,7 +74,7 @@ func OfferOf(features []byte, wanted ...string) string {
 		return ""
 	}
 	f := readFeatures(e)
-	o := f.offer(wanted, func(m string) bool { return !bindsChannel(m) || f.front })
+	o := f.offer(wanted, func(m string) bool { return !bindsChannel(m) || f.front }, 16<<10)
 	return string(o.raw)
 }
 

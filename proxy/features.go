@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -20,6 +21,7 @@ type features struct {
 	bindings   []byte         // <sasl-channel-binding/> (XEP-0440), as the node wrote it; nil for none
 	sasl2      *sasl2Features // nil for none
 	register   bool           // the node makes accounts (XEP-0077)
+	limits     bool           // the node tells what it takes (XEP-0478)
 	starttls   bool           // the node would do STARTTLS, or wants it
 	front      bool           // the node reads what the front tells it of its clients
 	settles    bool           // the node takes settles: see settle.go
@@ -54,6 +56,8 @@ func readFeatures(e xmpp.Element) *features {
 			f.sasl2 = readSASL2Features(child)
 		case child.Is(xmpp.NSRegisterFeature, "register"):
 			f.register = true
+		case child.Is(xmpp.NSLimits, "limits"):
+			f.limits = true
 		case child.Is(xmpp.NSTLS, "starttls"):
 			f.starttls = true
 		case child.Space() == xmpp.NSFront:
@@ -132,8 +136,9 @@ func (o *offer) knows(mechanism string) bool {
 
 // offer returns what to offer of a node's features: those mechanisms that are usable,
 // and wanted if wanted is not empty, in whose order they then are. Tokens are what an
-// earlier login has brought, so that they are never unwanted.
-func (f *features) offer(wanted []string, usable func(string) bool) offer {
+// earlier login has brought, so that they are never unwanted. A client of nodes that tell
+// what they take (XEP-0478) is told maxBytes, which is what the front takes of it.
+func (f *features) offer(wanted []string, usable func(string) bool, maxBytes int) offer {
 	o := offer{mechanisms: choose(f.mechanisms, wanted, usable)}
 	o.register = f.register && usable("PLAIN") // it shows a password as well
 	if f.sasl2 != nil {
@@ -141,6 +146,10 @@ func (f *features) offer(wanted []string, usable func(string) bool) offer {
 		o.fast = choose(f.sasl2.fast, nil, usable)
 	}
 	o.raw = f.append([]byte("<stream:features>"), &o)
+	if f.limits {
+		o.raw = append(o.raw, "<limits xmlns='"+xmpp.NSLimits+"'><max-bytes>"...)
+		o.raw = append(strconv.AppendInt(o.raw, int64(maxBytes), 10), "</max-bytes></limits>"...)
+	}
 	o.raw = append(o.raw, "</stream:features>"...)
 	return o
 }

@@ -116,6 +116,10 @@ func TestOffer(t *testing.T) {
 			"prefixes from outside", "<stream:features xmlns:x='urn:x'>" + sasl2("<mechanism>PLAIN</mechanism><inline><x:y/><z xmlns='urn:z'/></inline><x:more/>") + tail, nil,
 			head + sasl2("<mechanism>PLAIN</mechanism><inline><z xmlns='urn:z'/></inline>") + tail,
 		},
+		{
+			"limits, which are the front's", head + sasl("PLAIN") + "<limits xmlns='urn:xmpp:stream-limits:0'><max-bytes>10000</max-bytes><idle-seconds>25</idle-seconds></limits>" + tail, nil,
+			head + sasl("PLAIN") + "<limits xmlns='urn:xmpp:stream-limits:0'><max-bytes>16384</max-bytes></limits>" + tail,
+		},
 		{"too long", head + sasl("PLAIN") + "<a xmlns='" + strings.Repeat("x", 20<<10) + "'/>" + tail, nil, head + tail},
 	} {
 		if got := proxy.OfferOf([]byte(tt.node), tt.wanted...); got != tt.want {

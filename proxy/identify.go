@@ -37,7 +37,7 @@ func (s *session) greet(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.offer = f.offer(wanted, s.usable(f))
+	s.offer = f.offer(wanted, s.usable(f), s.terms.Limits.MaxPreAuth)
 	return s.openStream(ctx, h, s.offer.raw)
 }
 
