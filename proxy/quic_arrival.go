@@ -179,6 +179,13 @@ func (a *arrival) handshook() {
 	}
 }
 
+// underWay is how many handshakes are.
+func (s *arrivals) underWay() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.handshakes
+}
+
 // admit asks the limits. Of an address that may be forged only the lists are asked.
 func (a *arrival) admit() *ending {
 	if a.proven {

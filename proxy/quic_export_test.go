@@ -1,6 +1,14 @@
 package proxy
 
-import "github.com/quic-go/quic-go"
+import (
+	"time"
+
+	"github.com/quic-go/quic-go"
+)
+
+// SetRekeyHold sets how long handshakes under way are waited for, at most, before a change
+// of the token key.
+func (s *Server) SetRekeyHold(most time.Duration) { s.udp.hold = most }
 
 // ConnIDs makes connection ids, and tells what a socket does with packets.
 type ConnIDs struct{ conn *udpConn }

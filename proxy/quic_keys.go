@@ -4,14 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"imlb/proxy/secrets"
 )
 
-// rekeyHold is how long no QUIC handshake begins before a change of the token key,
-// so that those under way can end.
-const rekeyHold = 500 * time.Millisecond
+// Before a change of the token key no QUIC handshake begins until those under way have
+// ended. That is asked again and again: one that was let in may still be on its way to
+// quic-go, and the busier the machine, the longer.
+const (
+	rekeyLook  = 20 * time.Millisecond
+	rekeyLooks = 25              // that have to find none, one after the other
+	rekeyHold  = 2 * time.Second // at most: those of clients that are gone take longer to end
+)
 
 // SetKeys makes the front work with keys that it shares with others, from Listen on
 // or later. Without it session tickets have keys of this process that crypto/tls
@@ -21,10 +27,10 @@ const rekeyHold = 500 * time.Millisecond
 //     with all of them.
 //   - A new token key is put into use without touching a connection. quic-go takes it
 //     with a new listener only, on the same transport. Since closing the old one
-//     refuses handshakes under way, first no new one is let in for half a second:
-//     their first packets are dropped, and come again. Tokens made with the key
-//     before count as none: their owners have to answer a Retry again, when there
-//     is need of one.
+//     refuses handshakes under way, first no new one is let in until those have
+//     ended, for half a second and up to two: their first packets are dropped, and
+//     come again. Tokens made with the key before count as none: their owners have
+//     to answer a Retry again, when there is need of one.
 //   - The reset and connection id keys stay those that a socket was opened with: the
 //     peers of its connections were told of them. They do not rotate, so a difference
 //     is an operator's doing, and counts from the next start on.
@@ -59,7 +65,7 @@ func (s *Server) rekey(ctx context.Context) error {
 	if len(open) == 0 {
 		return nil
 	}
-	_ = pause(ctx, rekeyHold) // in a hurry some handshakes are refused
+	awaitHandshakes(ctx, open, s.udp.hold)
 	var errs []error
 	for _, q := range open {
 		if err := q.rekey(); err != nil {
@@ -67,4 +73,19 @@ func (s *Server) rekey(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// awaitHandshakes waits until no handshakes are under way on listeners on which none
+// begin. When there are some after that time, or at the end of ctx, they will be refused.
+func awaitHandshakes(ctx context.Context, open []*quicListener, most time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	for none := 0; none < rekeyLooks; none++ {
+		if pause(ctx, rekeyLook) != nil {
+			return
+		}
+		if slices.ContainsFunc(open, func(q *quicListener) bool { return q.arrivals.underWay() > 0 }) {
+			none = -1
+		}
+	}
 }

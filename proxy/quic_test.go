@@ -452,12 +452,14 @@ func TestQUICTokens(t *testing.T) {
 	visit("two fronts that have gone on", b, false)
 }
 
-// New keys disturb no connection, and let all clients in that come meanwhile.
+// New keys disturb no connection, and let all clients in that come meanwhile, however
+// long it takes them.
 func TestQUICRekey(t *testing.T) {
 	t.Parallel()
 	keys, next := ring(t)
 	n, pick := onlyNode(t)
-	f := startFront(t, pick, nil)
+	f := startFront(t, pick, func(o *proxy.Options) { o.Timeouts.Handshake = patience })
+	f.SetRekeyHold(patience)
 	client := f.openQUIC(f.dialQUIC())
 	leg := login(client, n, "alice")
 	stop, failed := make(chan struct{}), make(chan error, 4)
@@ -484,6 +486,64 @@ func TestQUICRekey(t *testing.T) {
 	f.ended("node-lost")
 }
 
+// A handshake that is slow is waited for. One that does not go on is not.
+func TestQUICRekeySlow(t *testing.T) {
+	t.Parallel()
+	keys, next := ring(t)
+	f := startFront(t, &picker{}, func(o *proxy.Options) { o.Timeouts.Handshake = patience })
+	f.SetRekeyHold(patience)
+	slow := f.dialSlowly(time.Second)
+	if err := f.SetKeys(t.Context(), keys); err != nil {
+		t.Fatal(err)
+	}
+	if err := slow(); err != nil {
+		t.Errorf("a slow client was turned away: %v", err)
+	}
+	f.ended("no-stream")
+
+	f.SetRekeyHold(time.Second)
+	stopped := f.dialSlowly(patience)
+	if err := f.SetKeys(t.Context(), next); err != nil {
+		t.Fatal(err)
+	}
+	f.ended("too-many") // as quic-go has it
+	_ = stopped()
+}
+
+// dialSlowly begins to open a connection, for which the client takes so long, or until end
+// is called. The handshake is under way then.
+func (f *front) dialSlowly(takes time.Duration) (end func() error) {
+	f.t.Helper()
+	begun, stop, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	config := f.clientTLS("xmpp-client")
+	config.VerifyConnection = func(tls.ConnectionState) error {
+		close(begun)
+		select {
+		case <-stop:
+		case <-time.After(takes):
+		}
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	go func() {
+		defer cancel()
+		conn, err := quic.DialAddr(ctx, f.addr("quic"), config, &quic.Config{HandshakeIdleTimeout: patience})
+		if err == nil {
+			err = conn.CloseWithError(0, "")
+		}
+		ended <- err
+	}()
+	select {
+	case <-begun:
+	case <-ctx.Done():
+		f.t.Fatal("no handshake")
+	}
+	return func() error {
+		close(stop)
+		return <-ended
+	}
+}
+
 // keepDialling opens connections until stop is closed, or one fails.
 func (f *front) keepDialling(stop <-chan struct{}) error {
 	for {
@@ -493,7 +553,7 @@ func (f *front) keepDialling(stop <-chan struct{}) error {
 		default:
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		conn, err := quic.DialAddr(ctx, f.addr("quic"), f.clientTLS("xmpp-client"), nil)
+		conn, err := quic.DialAddr(ctx, f.addr("quic"), f.clientTLS("xmpp-client"), &quic.Config{HandshakeIdleTimeout: patience})
 		cancel()
 		if err != nil {
 			return err

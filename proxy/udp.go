@@ -7,6 +7,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/quic-go/quic-go"
 
@@ -33,6 +34,7 @@ type udpSocket struct {
 type udpSockets struct {
 	generation uint32                       // of this process, in connection ids
 	keys       atomic.Pointer[secrets.Keys] // of QUIC; never nil
+	hold       time.Duration                // rekeyHold
 
 	mu   sync.Mutex
 	open map[string]*udpSocket // by name
@@ -40,7 +42,7 @@ type udpSockets struct {
 
 // newUDPSockets has keys that nobody else knows.
 func newUDPSockets() *udpSockets {
-	t := &udpSockets{open: make(map[string]*udpSocket)}
+	t := &udpSockets{open: make(map[string]*udpSocket), hold: rekeyHold}
 	var generation [4]byte
 	var keys secrets.Keys
 	for _, b := range [][]byte{generation[:], keys.Token[:], keys.Reset[:], keys.ConnectionID[:]} {

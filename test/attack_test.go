@@ -450,7 +450,7 @@ func (a *attack) withoutStreams(t *testing.T, listener string, all, most int) {
 			dials <- struct{}{}
 			ctx, cancel := context.WithTimeout(context.Background(), patience)
 			defer cancel()
-			conn, err := a.dialQUIC(ctx, listener)
+			conn, err := a.dialQUIC(ctx, listener, "echo")
 			<-dials
 			if isRefusal(err) {
 				return
@@ -568,7 +568,7 @@ func (a *attack) open(ctx context.Context, listener string) (io.ReadWriteCloser,
 		}
 		return websocket.NetConn(ctx, ws, websocket.MessageBinary), nil
 	case "quic":
-		conn, err := a.dialQUIC(ctx, "quic")
+		conn, err := a.dialQUIC(ctx, "quic", "echo")
 		if err != nil {
 			return nil, err
 		}

@@ -2,6 +2,7 @@ package test
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"net"
 	"os"
@@ -16,13 +17,36 @@ import (
 	"imlb/backend/store"
 )
 
-// TestRevivedNode: a node that stood still for longer than its lease, and whose
-// sessions others have taken over meanwhile, does no harm when it goes on. What it
-// had read and not stored it does not store, its clients' new sessions and what their
-// contacts see of them stay, and its own sessions end.
+// TestRevivedNode revives a node on SQLite. It may not stand still in a transaction, for
+// whose end all others would wait.
 func TestRevivedNode(t *testing.T) {
 	t.Parallel()
-	f := startFreezer(t)
+	f := startFreezer(t, "sqlite:"+filepath.Join(t.TempDir(), "frozen.db"))
+	f.fit = func(node string) bool { return !locks(t, f.nodes[node].pid()) }
+	f.outlive(t)
+}
+
+// TestRevivedNodePostgres revives one on PostgreSQL, which ends a transaction that stands
+// still so that others can go on.
+func TestRevivedNodePostgres(t *testing.T) {
+	t.Parallel()
+	p := startPostgres(t)
+	for name, want := range map[string]bool{"between transactions": false, "in a transaction": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := startFreezer(t, newDatabase(t, p))
+			f.fit = func(node string) bool { return f.transacts(node) == want }
+			f.outlive(t)
+		})
+	}
+}
+
+// outlive: a node that stood still for longer than its lease, and whose sessions others
+// have taken over meanwhile, does no harm when it goes on. What it had read and not stored
+// it does not store, its clients' new sessions and what their contacts see of them stay,
+// and its own sessions end.
+func (f *freezer) outlive(t *testing.T) {
+	t.Helper()
 	home, here, bob := f.apart()
 	alice, dave, erin := here[0], here[1], here[2]
 	f.follows(bob, alice)
@@ -50,10 +74,12 @@ func TestRevivedNode(t *testing.T) {
 
 	const atOnce, inVain = 40, 60
 	said, heard := 3, 3
-	f.freeze(home, func() { // in the middle of what Alice says
+	f.freeze(home, func(try int) { // in the middle of what Alice says, and later each time
 		a.says(bob, said, said+atOnce)
-		b.hearsOf(alice, heard, heard+1)
-		said, heard = said+atOnce, heard+1
+		said += atOnce
+		next := said - max(atOnce-1-4*try, 0)
+		b.hearsOf(alice, heard, next)
+		heard = next
 	})
 	a.says(bob, said, said+inVain)
 	a.write("<r xmlns='%s'/>", nsSM)
@@ -118,6 +144,7 @@ type freezer struct {
 	url   string
 	nodes map[string]*process
 	front *process
+	fit   func(node string) bool // tells whether a node that stands still may stay so
 }
 
 // freezerLease is short, so that a test need not wait, and long enough for a busy
@@ -126,12 +153,12 @@ const freezerLease = 2 * time.Second
 
 // startFreezer starts three nodes with a short lease and a front that looks after them
 // often, on the accounts of a cluster that was there before.
-func startFreezer(t *testing.T) *freezer {
+func startFreezer(t *testing.T, url string) *freezer {
 	t.Helper()
 	dir := t.TempDir()
 	f := &freezer{
-		dev: startDev(t, devOptions{dir: dir, users: 16, args: []string{"--nodes", "1"}}),
-		t:   t, url: "sqlite:" + filepath.Join(dir, "imlb.db"), nodes: make(map[string]*process),
+		dev: startDev(t, devOptions{dir: dir, users: 16, args: []string{"--nodes", "1", "--database", url}}),
+		t:   t, url: url, nodes: make(map[string]*process),
 	}
 	f.stop()
 	base := []int{freeBasePort(t), freeBasePort(t), freeBasePort(t), freeBasePort(t)}
@@ -148,7 +175,7 @@ database: {url: %q}
 bus: {cluster: {listen: %q, routes: [%q, %q]}}
 timeouts: {lease: %v}
 admin: {address: %q}
-`, n.Name, n.Addr, f.url, at(i, 2), at((i+1)%3, 2), at((i+2)%3, 2), freezerLease, n.Admin))
+`, n.Name, n.Addr, named(url, n.Name), at(i, 2), at((i+1)%3, 2), at((i+2)%3, 2), freezerLease, n.Admin))
 		f.nodes[n.Name] = start(t, "imlb node "+n.Name, program(t), []string{"node", "--config", doc})
 		f.Nodes = append(f.Nodes, n)
 		listed = append(listed, fmt.Sprintf("{name: %s, address: %q, admin: %q}", n.Name, n.Addr, n.Admin))
@@ -177,6 +204,14 @@ admin: {address: "`+at(3, 1)+`"}
 		f.awaitStanding(n.Name, true)
 	}
 	return f
+}
+
+// named lets PostgreSQL know a node.
+func named(url, node string) string {
+	if strings.HasPrefix(url, "postgres:") {
+		return url + "?application_name=" + node
+	}
+	return url
 }
 
 // apart finds a node on which three users live, and one who lives on another.
@@ -231,21 +266,20 @@ func (f *freezer) follows(a, other account) {
 	grants.close()
 }
 
-// freeze makes a node stand still after a burst. It may not do so in a transaction, for
-// whose end all others would wait.
-func (f *freezer) freeze(name string, burst func()) {
+// freeze makes a node stand still after a burst, where it may.
+func (f *freezer) freeze(name string, burst func(try int)) {
 	f.t.Helper()
 	p := f.nodes[name]
-	for range 50 {
-		burst()
+	for try := range 50 {
+		burst(try)
 		p.signal(syscall.SIGSTOP)
 		eventually(f.t, name+" to stand still", func(context.Context) (bool, string) { return stopped(f.t, p.pid()) })
-		if !locks(f.t, p.pid()) {
+		if f.fit(name) {
 			return
 		}
 		p.signal(syscall.SIGCONT)
 	}
-	f.t.Fatalf("%s stands still in a transaction whenever it does", name)
+	f.t.Fatalf("%s stands still where it may not whenever it does", name)
 }
 
 // stopped tells whether all threads of a process stand still. One that waits for a disk
@@ -283,6 +317,26 @@ func locks(t *testing.T, pid int) bool {
 		}
 	}
 	return false
+}
+
+// transacts tells whether a node that stands still has a transaction open in PostgreSQL,
+// once that is done with what the node has sent, as far as it can.
+func (f *freezer) transacts(node string) (open bool) {
+	f.t.Helper()
+	db, err := sql.Open("pgx", f.url)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer db.Close()
+	eventually(f.t, "the end of what "+node+" has sent", func(ctx context.Context) (bool, string) {
+		var busy bool
+		err := db.QueryRowContext(ctx, `
+			SELECT count(*) FILTER (WHERE state = 'active' AND wait_event_type IS DISTINCT FROM 'Lock') > 0,
+				count(*) FILTER (WHERE state <> 'idle') > 0
+			FROM pg_stat_activity WHERE application_name = $1`, node).Scan(&busy, &open)
+		return err == nil && !busy, fmt.Sprint("it is busy; ", err)
+	})
+	return open
 }
 
 func (f *freezer) open() *store.DB {

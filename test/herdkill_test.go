@@ -2,6 +2,7 @@ package test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"syscall"
@@ -29,16 +30,8 @@ func TestHerdSQLite(t *testing.T) {
 // TestHerdPostgres does so on PostgreSQL, and then kills that.
 func TestHerdPostgres(t *testing.T) {
 	skipSlow(t)
-	p, err := storetest.StartPostgres(t.Context())
-	if err != nil {
-		need.Missing(t, "postgresql")
-	}
-	t.Cleanup(func() { _ = p.Stop() })
-	url, err := p.NewDatabase(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, h := startHerd(t, url)
+	p := startPostgres(t)
+	d, h := startHerd(t, newDatabase(t, p))
 	killNode(t, d, h)
 	h.talkOn(2)
 	p.Kill()
@@ -50,6 +43,30 @@ func TestHerdPostgres(t *testing.T) {
 	h.quit()
 	h.running.Wait()
 	h.check()
+}
+
+// startPostgres runs a server until the end of the test.
+func startPostgres(t *testing.T) *storetest.Postgres {
+	t.Helper()
+	p, err := storetest.StartPostgres(t.Context())
+	if errors.Is(err, storetest.ErrNoPostgres) {
+		need.Missing(t, "postgresql")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Stop() })
+	return p
+}
+
+// newDatabase returns the URL of an empty database.
+func newDatabase(t *testing.T, p *storetest.Postgres) string {
+	t.Helper()
+	url, err := p.NewDatabase(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return url
 }
 
 // skipSlow leaves a test out where clients and servers are too slow for a herd.

@@ -61,7 +61,7 @@ listeners:
   - {name: tls, protocol: tls, address: "127.0.0.1:0", pool: nodes, rate: {per_second: 0},
      routes: [{server_names: [passed.test], pool: nodes, passthrough: true}]}
   - {name: ws, protocol: ws, address: "127.0.0.1:0", pool: nodes, rate: {per_second: 0}, websocket: {path: /ws, subprotocols: [mqtt, none]}}
-  - {name: wss, protocol: wss, address: "127.0.0.1:0", pool: nodes, rate: {per_second: 0}, websocket: {path: /ws, subprotocols: [mqtt, none]}}
+  - {name: wss, protocol: wss, address: "127.0.0.1:0", pool: nodes, rate: {per_second: 0}, websocket: {path: /ws, subprotocols: [xmpp, mqtt, none]}}
   - {name: wsbymqtt, protocol: ws, address: "127.0.0.1:0", pool: nodes, rate: {per_second: 0}, websocket: {path: /ws, subprotocols: [mqtt]},
      identify: {by: [{type: mqtt}]}}
   - {name: xmpp, protocol: xmpp, address: "127.0.0.1:0", pool: nodes, rate: {per_second: 0}}
@@ -223,7 +223,7 @@ func obey(ctx context.Context, conn net.Conn, config *tls.Config) {
 		_, _ = conn.Write([]byte{0x20, 2, 0, 0})
 		_, _ = io.Copy(io.Discard, conn)
 	case '<': // the header of a stream of XMPP
-		_ = obeyXMPP(&replayed{Conn: conn, first: buf[:n:n]})
+		_ = obeyXMPP(conn, buf[:n:n])
 		_, _ = io.Copy(io.Discard, conn)
 	case 0x16: // ClientHello
 		secure := tls.Server(&replayed{Conn: conn, first: buf[:n:n]}, config)
@@ -240,30 +240,50 @@ const nodeStream = "<?xml version='1.0'?><stream:stream from='" + endedName + "'
 const nodeBound = "<?xml version='1.0'?><stream:stream from='" + endedName + "' id='m' version='1.0' xmlns='jabber:client' xmlns:stream='" + nsStreams + "'>" +
 	"<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></stream:features>"
 
-// obeyXMPP takes every login, and sends a message for each that comes. The front asks
-// some nodes only what they offer.
-func obeyXMPP(conn net.Conn) error {
-	if _, err := io.WriteString(conn, nodeStream); err != nil {
+// streamFooter is the end of a stream of XMPP.
+const streamFooter = "</stream:stream>"
+
+// obeyXMPP takes every login, and sends back what messages say. The front asks some nodes
+// only what they offer.
+func obeyXMPP(conn net.Conn, first []byte) error {
+	stream := &replayed{Conn: conn, first: first}
+	if _, err := io.WriteString(stream, nodeStream); err != nil {
 		return err
 	}
 	for _, step := range []struct{ await, answer string }{
 		{"</auth>", "<success xmlns='" + nsSASL + "'/>"},
 		{"<stream:stream", nodeBound},
-		{"</message>", nodeMessage},
-		{"</stream:stream>", "</stream:stream>"},
 	} {
-		if err := skipTo(conn, step.await); err != nil {
+		if err := skipTo(stream, step.await); err != nil {
 			return err
 		}
-		if _, err := io.WriteString(conn, step.answer); err != nil {
+		if _, err := io.WriteString(stream, step.answer); err != nil {
 			return err
 		}
 	}
-	return nil
+	return answerXMPP(conn, stream)
 }
 
-// nodeMessage is what a node answers.
-const nodeMessage = "<message from='" + endedName + "'><body>pong</body></message>"
+// answerXMPP sends messages back up to the end of a stream, or to one for which it resets
+// the connection.
+func answerXMPP(conn net.Conn, stream io.ReadWriter) error {
+	for {
+		got, err := readTo(stream, "</message>", streamFooter)
+		_, said, ok := strings.Cut(got, "<body>")
+		switch {
+		case err != nil:
+			return err
+		case !ok:
+			_, err := io.WriteString(stream, streamFooter)
+			return err
+		case said == "reset</body></message>":
+			return reset(conn)
+		}
+		if _, err := io.WriteString(stream, "<message from='"+endedName+"'><body>"+said); err != nil {
+			return err
+		}
+	}
+}
 
 // small makes the kernel hold little of what is not read: thousands of connections
 // together would reach what it has for all, and then nobody on the machine is served.
@@ -339,13 +359,26 @@ func (g *gate) dialTLS(ctx context.Context, listener, name string, alpn ...strin
 // dialWS connects to a listener with a WebSocket, as one that speaks the subprotocol,
 // or none.
 func (g *gate) dialWS(ctx context.Context, listener string, subprotocols ...string) (*websocket.Conn, error) {
+	conn, err := g.dial(ctx, listener)
+	if err != nil {
+		return nil, err
+	}
+	ws, err := g.upgrade(ctx, conn, listener, subprotocols...)
+	if err != nil {
+		_ = conn.Close()
+	}
+	return ws, err
+}
+
+// upgrade makes a connection to a listener a WebSocket.
+func (g *gate) upgrade(ctx context.Context, conn net.Conn, listener string, subprotocols ...string) (*websocket.Conn, error) {
 	scheme := "ws"
 	if listener == "wss" {
 		scheme = "wss"
 	}
 	transport := &http.Transport{
 		TLSClientConfig: g.tls(endedName), DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return g.dial(ctx, listener) },
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil },
 	}
 	ws, resp, err := websocket.Dial(ctx, fmt.Sprintf("%s://%s/ws", scheme, g.addrs[listener]),
 		&websocket.DialOptions{HTTPClient: &http.Client{Transport: transport}, Subprotocols: subprotocols})
@@ -355,9 +388,9 @@ func (g *gate) dialWS(ctx context.Context, listener string, subprotocols ...stri
 	return ws, err
 }
 
-// dialQUIC opens a connection of opaque streams.
-func (g *gate) dialQUIC(ctx context.Context, listener string) (*quic.Conn, error) {
-	return quic.DialAddr(ctx, g.addrs[listener], g.tls(endedName, "echo"), &quic.Config{HandshakeIdleTimeout: patience, MaxIdleTimeout: patience})
+// dialQUIC opens a connection to a listener for streams of that protocol.
+func (g *gate) dialQUIC(ctx context.Context, listener, alpn string) (*quic.Conn, error) {
+	return quic.DialAddr(ctx, g.addrs[listener], g.tls(endedName, alpn), &quic.Config{HandshakeIdleTimeout: patience, MaxIdleTimeout: patience})
 }
 
 // exchange sends a text and reads it back.
@@ -533,7 +566,7 @@ func (g *gate) echoWS(ctx context.Context, listener string) error {
 // echoQUIC has something come back on each of some streams of one connection, and the
 // end.
 func (g *gate) echoQUIC(ctx context.Context, streams int) error {
-	conn, err := g.dialQUIC(ctx, "quic")
+	conn, err := g.dialQUIC(ctx, "quic", "echo")
 	if err != nil {
 		return err
 	}
@@ -579,16 +612,26 @@ func openXMPP(conn io.ReadWriter, until string) error {
 
 // skipTo reads up to a text.
 func skipTo(r io.Reader, text string) error {
+	_, err := readTo(r, text)
+	return err
+}
+
+// readTo reads up to one of some texts, and returns what it has read.
+func readTo(r io.Reader, texts ...string) (string, error) {
 	var got []byte
 	buf := make([]byte, 2048)
-	for !bytes.Contains(got, []byte(text)) {
+	for {
 		n, err := r.Read(buf)
 		got = append(got, buf[:n]...)
+		for _, text := range texts {
+			if bytes.Contains(got, []byte(text)) {
+				return string(got), nil
+			}
+		}
 		if err != nil {
-			return fmt.Errorf("after %.200q: %w", got, err)
+			return "", fmt.Errorf("after %.200q: %w", got, err)
 		}
 	}
-	return nil
 }
 
 // startTLS opens a stream and takes it as far as TLS may begin.

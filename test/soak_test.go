@@ -2,13 +2,10 @@ package test
 
 import (
 	"context"
-	"crypto/tls"
-	"encoding/base64"
 	"fmt"
 	"io"
 	"maps"
 	"math/rand/v2"
-	"net"
 	"os"
 	"slices"
 	"strconv"
@@ -61,7 +58,7 @@ func soakKinds() []soakKind {
 		return func(ctx context.Context, g *gate) error { return g.polite()[name](ctx) }
 	}
 	kinds := []soakKind{
-		{"half-closed by the client", 280, "tcp", 1, closed, politely("tcp")},
+		{"half-closed by the client", 265, "tcp", 1, closed, politely("tcp")},
 		{"closed by the client", 150, "tcp", 1, closed, soakClosed},
 		{"closed by the node", 80, "tcp", 1, []string{"node-closed"}, soakNodeCloses},
 		{"reset by the client", 100, "tcp", 1, []string{"client-reset"}, soakReset},
@@ -80,12 +77,9 @@ func soakKinds() []soakKind {
 		{"http that is no WebSocket", 4, "ws", 1, []string{"http"}, soakHTTP},
 		{"xmpp up to TLS", 6, "xmpp", 1, []string{"client-closed", "client-reset", "tls-failed"}, soakSTARTTLS},
 		{"garbage in TLS", 4, "xmpps", 1, []string{"protocol-error", "client-reset"}, soakInTLS},
-		{"xmpps, half-closed", 4, "xmpps", 1, closed, func(ctx context.Context, g *gate) error { return soakSession(ctx, g, "xmpps", leave) }},
-		{"xmpps, reset", 2, "xmpps", 1, []string{"client-reset"}, func(ctx context.Context, g *gate) error { return soakSession(ctx, g, "xmpps", resetTLS) }},
-		{"starttls, half-closed", 4, "xmpp", 1, closed, func(ctx context.Context, g *gate) error { return soakSession(ctx, g, "xmpp", leave) }},
-		{"starttls, reset", 2, "xmpp", 1, []string{"client-reset"}, func(ctx context.Context, g *gate) error { return soakSession(ctx, g, "xmpp", resetTLS) }},
 		{"quic", 5, "quic", 3, closed, func(ctx context.Context, g *gate) error { return g.echoQUIC(ctx, 3) }},
 	}
+	kinds = append(kinds, soakXMPPKinds()...)
 	for name, share := range map[string]int{"mqtt": 30, "behind": 20, "tls": 10, "xmpp": 6, "xmpps": 6, "ws": 8} {
 		kinds = append(kinds, soakKind{"scan of " + name, share, name, 1, []string{"probe"},
 			func(ctx context.Context, g *gate) error { return soakScan(ctx, g, name) }})
@@ -385,60 +379,8 @@ func soakInTLS(ctx context.Context, g *gate) error {
 	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\n\r\n"); err != nil {
 		return err
 	}
-	return skipTo(conn, "</stream:stream>")
+	return skipTo(conn, streamFooter)
 }
-
-// soakSession logs in, sends a message and gets one, and ends the session.
-func soakSession(ctx context.Context, g *gate, listener string, end func(*tls.Conn) error) error {
-	var conn *tls.Conn
-	var err error
-	if listener == "xmpp" {
-		var plain *net.TCPConn
-		if plain, err = g.startTLS(ctx); err == nil {
-			conn = tls.Client(plain, g.tls(endedName))
-		}
-	} else {
-		conn, err = g.dialTLS(ctx, listener, endedName)
-	}
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	if err := openXMPP(conn, "</stream:features>"); err != nil {
-		return err
-	}
-	auth := base64.StdEncoding.EncodeToString([]byte("\x00alice\x00secret"))
-	if _, err := io.WriteString(conn, "<auth xmlns='"+nsSASL+"' mechanism='PLAIN'>"+auth+"</auth>"); err != nil {
-		return err
-	}
-	if err := skipTo(conn, "<success xmlns='"+nsSASL+"'/>"); err != nil {
-		return err
-	}
-	if err := openXMPP(conn, "</stream:features>"); err != nil {
-		return err
-	}
-	if _, err := io.WriteString(conn, "<message to='"+endedName+"'><body>ping</body></message>"); err != nil {
-		return err
-	}
-	if err := skipTo(conn, nodeMessage); err != nil {
-		return err
-	}
-	return end(conn)
-}
-
-// leave ends the stream and its half of the connection, and waits for the other.
-func leave(conn *tls.Conn) error {
-	if _, err := io.WriteString(conn, "</stream:stream>"); err != nil {
-		return err
-	}
-	if err := conn.CloseWrite(); err != nil {
-		return err
-	}
-	return skipTo(conn, "</stream:stream>")
-}
-
-// resetTLS cuts the connection off.
-func resetTLS(conn *tls.Conn) error { return reset(conn) }
 
 // soakScan closes without a word.
 func soakScan(ctx context.Context, g *gate, listener string) error {

@@ -124,8 +124,9 @@ const (
 	// to answer whether it is still there.
 	connectTimeout = 5 * time.Second
 	// idleTransaction is after how long the server ends a transaction whose
-	// client has vanished, so that its locks are let go.
-	idleTransaction = 10 * time.Second
+	// client has vanished, so that its locks are let go. It is less than
+	// Options.BusyTimeout is by default, so that who waits for them gets them.
+	idleTransaction = 3 * time.Second
 )
 
 // openPostgres opens two pools of connections, so that those who write never
