@@ -111,17 +111,18 @@ func (l layout) fill(ctx context.Context, task Task, f Fill) (newest []string, e
 		return nil, err
 	}
 	file := filepath.Join(task.Dir, l.file)
-	if err := l.write(ctx, file, func(tx *sql.Tx) error {
+	err = writeQuickly(ctx, file, func(tx *sql.Tx) error {
 		newest, err = l.replace(ctx, tx, f, task.Users)
 		return err
-	}); err != nil {
+	})
+	if err != nil {
 		return nil, fmt.Errorf("fill %s: %w", file, err)
 	}
 	return newest, syncFile(file)
 }
 
-// write opens the database so that much is written quickly, and leaves it as it was.
-func (l layout) write(ctx context.Context, file string, do func(tx *sql.Tx) error) (err error) {
+// writeQuickly opens a database so that much is written quickly, and leaves it as it was.
+func writeQuickly(ctx context.Context, file string, do func(tx *sql.Tx) error) (err error) {
 	db, err := sql.Open("sqlite", file)
 	if err != nil {
 		return err

@@ -3,7 +3,6 @@
 package servers_test
 
 import (
-	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -46,14 +45,17 @@ var archives = map[string]struct {
 func fillable(t *testing.T, name string) servers.Server {
 	t.Helper()
 	var all []servers.Server
+	var needs string
 	var err error
 	switch name {
 	case "imlb":
 		program := filepath.Join(t.TempDir(), "imlb")
 		all, err = servers.IMLB(program), rounds.Build(t.Context(), program)
 	case "ejabberd-sqlite":
+		needs = "erlang-p1-sqlite3"
 		all, _, err = servers.Ejabberds(t.Context())
 	case "prosody-sqlite":
+		needs = "lua-dbi-sqlite3"
 		all, _, err = servers.Prosodies(t.Context())
 	}
 	if err != nil && !errors.Is(err, servers.ErrMissing) {
@@ -61,7 +63,7 @@ func fillable(t *testing.T, name string) servers.Server {
 	}
 	i := slices.IndexFunc(all, func(s servers.Server) bool { return s.Name == name && s.Fill != nil })
 	if i < 0 {
-		need.Missing(t, name)
+		need.Missing(t, needs)
 	}
 	return all[i]
 }
@@ -166,7 +168,7 @@ func kinds(t *testing.T, db *sql.DB, table string) string {
 	t.Helper()
 	var columns string
 	const all = `SELECT group_concat('typeof("' || name || '")', '||') FROM pragma_table_info($1)`
-	if err := db.QueryRowContext(context.WithoutCancel(t.Context()), all, table).Scan(&columns); err != nil || strings.Count(columns, "typeof") < 8 {
+	if err := db.QueryRowContext(t.Context(), all, table).Scan(&columns); err != nil || strings.Count(columns, "typeof") < 8 {
 		t.Fatal(columns, err)
 	}
 	return fmt.Sprintf(`SELECT count(DISTINCT %s) - 1 FROM %s`, columns, table)
