@@ -1,8 +1,10 @@
 package chatload
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -74,6 +76,10 @@ type reader struct {
 	want    int // entries on each; 0: as many as were on the first
 	number  int
 	timeout time.Duration
+
+	results [][]byte // of the last page
+	newest  []string // the ids of its messages
+	changed int      // pages that were not like the one before
 }
 
 func (r *reader) measure(o Options) (*Result, error) {
@@ -82,6 +88,8 @@ func (r *reader) measure(o Options) (*Result, error) {
 			return nil, err
 		}
 	}
+	r.look()
+	r.changed = 0
 	before, err := readUsage(o.PIDs)
 	if err != nil {
 		return nil, err
@@ -96,6 +104,7 @@ func (r *reader) measure(o Options) (*Result, error) {
 			return nil, err
 		}
 		latency.Record(time.Since(asked))
+		r.look()
 		entries += int64(n)
 	}
 	took := time.Since(began)
@@ -103,13 +112,14 @@ func (r *reader) measure(o Options) (*Result, error) {
 	return &Result{
 		Workload: Archive, Sessions: 1, Seconds: took.Seconds(), Latency: newLatency(&latency),
 		CPU:     after.since(before).counts(float64(o.Queries)),
-		Archive: &ArchiveCounts{Queries: o.Queries, Page: o.Page, Entries: entries},
+		Archive: &ArchiveCounts{Queries: o.Queries, Page: o.Page, Entries: entries, Newest: r.newest, Changed: r.changed},
 	}, err
 }
 
 // read asks for the last page (XEP-0313 §5.4, XEP-0059 §2.5) and returns how many entries came.
 func (r *reader) read() (n int, err error) {
 	r.number++
+	r.results = r.results[:0]
 	id := "page" + strconv.Itoa(r.number)
 	r.by(r.timeout)
 	query := "<iq type='set' id='" + id + "'><query xmlns='" + xmpp.NSMAM + "' queryid='" + id + "'><set xmlns='" + xmpp.NSRSM +
@@ -127,6 +137,7 @@ func (r *reader) read() (n int, err error) {
 			if result, ok := e.Child(xmpp.NSMAM, "result"); ok {
 				if of, _ := result.Attr("queryid"); of == id {
 					n++
+					r.results = append(r.results, bytes.Clone(e.Raw()))
 				}
 			}
 		case "iq":
@@ -138,6 +149,34 @@ func (r *reader) read() (n int, err error) {
 			}
 		}
 	}
+}
+
+// look notes what messages are on the page. It is not part of what is measured.
+func (r *reader) look() {
+	ids := make([]string, len(r.results))
+	for i, raw := range r.results {
+		ids[i] = archivedID(raw)
+	}
+	if !slices.Equal(ids, r.newest) {
+		r.newest = ids
+		r.changed++
+	}
+}
+
+// archivedID returns the id of the message in a result, empty if there is none.
+func archivedID(raw []byte) string {
+	e, err := xmpp.ParseElement(raw)
+	if err != nil {
+		return ""
+	}
+	for _, name := range [][2]string{{xmpp.NSMAM, "result"}, {xmpp.NSForward, "forwarded"}, {xmpp.NSClient, "message"}} {
+		var ok bool
+		if e, ok = e.Child(name[0], name[1]); !ok {
+			return ""
+		}
+	}
+	id, _ := e.Attr("id")
+	return id
 }
 
 // reply answers what the server asks meanwhile.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -120,6 +121,25 @@ func TestArchive(t *testing.T) {
 		r := run(t, o)
 		if a := r.Archive; !r.OK() || a.Filled != 700 || a.Entries != 30*50 || r.Latency.Count != 30 || written != 700 {
 			t.Errorf("%+v, %d written", a, written)
+		}
+		if a := r.Archive; a.Changed != 0 || len(a.Newest) != 50 || a.Newest[0] != "0" || a.Newest[49] != "49" {
+			t.Errorf("%+v", a)
+		}
+	})
+	t.Run("Changed", func(t *testing.T) { // by one message on the last of the pages that count
+		t.Parallel()
+		entries := 0
+		o := newFake(t, func(f *fake) {
+			f.entry = func(i int) string {
+				if entries++; entries > (20+29)*50 {
+					i++
+				}
+				return strconv.Itoa(i)
+			}
+		}).options(1)
+		o.Workload, o.Queries = chatload.Archive, 30
+		if a := run(t, o).Archive; a.Changed != 1 || a.Newest[49] != "50" {
+			t.Errorf("%+v", a)
 		}
 	})
 	t.Run("Short", func(t *testing.T) { // the server keeps some of it to itself

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -38,6 +39,7 @@ type fake struct {
 	route     func(f *fake, from, to, raw string) // instead of delivery
 	ack       func(n uint32) uint32               // what is acknowledged instead of n
 	page      func(asked int) int                 // how many entries a page has
+	entry     func(i int) string                  // the id of the message in an entry of a page
 	greet     func(c *fakeConn)                   // before a login is answered
 	mechs     []string                            // default: all
 
@@ -324,9 +326,13 @@ func (c *fakeConn) archive(id string) {
 	if c.f.page != nil {
 		n = c.f.page(n)
 	}
-	for range n {
-		c.say("<message><result xmlns='%s' queryid='%s' id='1'><forwarded xmlns='%s'><message xmlns='jabber:client'><body>x</body></message></forwarded></result></message>",
-			xmpp.NSMAM, id, xmpp.NSForward)
+	name := c.f.entry
+	if name == nil {
+		name = strconv.Itoa
+	}
+	for i := range n {
+		c.say("<message><result xmlns='%s' queryid='%s' id='1'><forwarded xmlns='%s'><message xmlns='jabber:client' id='%s'><body>x</body></message></forwarded></result></message>",
+			xmpp.NSMAM, id, xmpp.NSForward, name(i))
 	}
 	c.say("<iq type='result' id='%s'><fin xmlns='%s'/></iq>", id, xmpp.NSMAM)
 }

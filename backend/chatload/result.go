@@ -77,6 +77,10 @@ type ArchiveCounts struct {
 	Queries int   `json:"queries"`
 	Page    int   `json:"page"`
 	Entries int64 `json:"entries"` // that came
+	// Newest are the ids of the messages on the last page that was read, as they came.
+	// Changed is how many pages were not like the one before.
+	Newest  []string `json:"newest"`
+	Changed int      `json:"changed"`
 }
 
 // CPUCounts are processor time while it counted, user's and system's.

@@ -198,9 +198,13 @@ func (c *comparison) family(name string) string {
 func (c *comparison) serve(ctx context.Context, round int, s servers.Server) {
 	var others []plan
 	for _, p := range c.plans {
-		if p.fresh {
+		switch {
+		case p.filled && s.Fill == nil: // there is no way to
+		case p.filled:
+			c.filled(ctx, round, s, p)
+		case p.fresh:
 			c.together(ctx, round, s, []plan{p})
-		} else {
+		default:
 			others = append(others, p)
 		}
 	}
@@ -213,23 +217,87 @@ func (c *comparison) serve(ctx context.Context, round int, s servers.Server) {
 func (c *comparison) together(ctx context.Context, round int, s servers.Server, plans []plan) {
 	r, err := c.start(ctx, s)
 	for _, p := range plans {
-		sample := report.Sample{Round: round, Workload: p.Name, Peer: s.Name}
+		var result *chatload.Result
 		failed := err
 		if err == nil {
-			var result *chatload.Result
-			if result, failed = c.load(ctx, p, r, c.rates(s)); failed == nil {
-				sample.Metrics = p.metrics(result)
-			}
+			result, failed = c.load(ctx, p, r, c.rates(s))
 		}
-		if ctx.Err() != nil {
-			break // it was broken off, and is nobody's failure
-		}
-		if failed != nil {
-			sample.Error = failed.Error()
-		}
-		c.report.Samples = append(c.report.Samples, sample)
-		fmt.Fprintf(os.Stderr, "round %d/%d   %-18s %-22s %s\n", round+1, c.Rounds, s.Name, p.Name, summary(p, sample))
+		c.note(ctx, round, s, p, result, failed)
 	}
+	c.stop(ctx, round, s, r)
+}
+
+// filled makes a measurement of a server whose archives are filled. They are large, so
+// they are deleted at once.
+func (c *comparison) filled(ctx context.Context, round int, s servers.Server, p plan) {
+	task, err := c.task(s)
+	defer os.RemoveAll(task.Dir)
+	var newest []string
+	if err == nil {
+		newest, err = c.fillArchives(ctx, s, task)
+	}
+	var r *servers.Running
+	if err == nil {
+		r, err = s.Start(ctx, task)
+	}
+	var result *chatload.Result
+	if err == nil {
+		result, err = c.load(ctx, p, r, rates{})
+	}
+	if err == nil {
+		err = isNewest(result.Archive, newest)
+	}
+	c.note(ctx, round, s, p, result, err)
+	c.stop(ctx, round, s, r)
+}
+
+// fillArchives has the server store some messages by itself, and then fills its archives
+// while it is stopped. It returns what is then on the last page.
+func (c *comparison) fillArchives(ctx context.Context, s servers.Server, task servers.Task) ([]string, error) {
+	r, err := s.Start(ctx, task)
+	if err != nil {
+		return nil, err
+	}
+	_, err = c.load(ctx, samplePlan(c.options), r, rates{})
+	if err := errors.Join(err, r.Stop()); err != nil {
+		return nil, fmt.Errorf("before the archives are filled: %w", err)
+	}
+	began := time.Now()
+	newest, err := s.Fill(ctx, task, c.fill())
+	if err == nil {
+		fmt.Fprintf(os.Stderr, "filled      %-18s %d entries in %.0f s\n", s.Name, c.FillTotal, time.Since(began).Seconds())
+	}
+	return newest, err
+}
+
+// isNewest tells when pages had anything but the newest messages, in order.
+func isNewest(a *chatload.ArchiveCounts, newest []string) error {
+	if a.Changed > 0 {
+		return fmt.Errorf("%d pages were not like the one before", a.Changed)
+	}
+	if !slices.Equal(a.Newest, newest) {
+		return fmt.Errorf("the last page has messages %q instead of %q", a.Newest, newest)
+	}
+	return nil
+}
+
+// note puts a measurement into the report.
+func (c *comparison) note(ctx context.Context, round int, s servers.Server, p plan, result *chatload.Result, failed error) {
+	if ctx.Err() != nil {
+		return // it was broken off, and is nobody's failure
+	}
+	sample := report.Sample{Round: round, Workload: p.Name, Peer: s.Name}
+	if failed == nil {
+		sample.Metrics = p.metrics(result)
+	} else {
+		sample.Error = failed.Error()
+	}
+	c.report.Samples = append(c.report.Samples, sample)
+	fmt.Fprintf(os.Stderr, "round %d/%d   %-18s %-22s %s\n", round+1, c.Rounds, s.Name, p.Name, summary(p, sample))
+}
+
+// stop stops a server, if it was started, which has to have run until now.
+func (c *comparison) stop(ctx context.Context, round int, s servers.Server, r *servers.Running) {
 	if r == nil {
 		return
 	}
@@ -252,11 +320,17 @@ func summary(p plan, s report.Sample) string {
 
 // start starts a server in a new directory.
 func (c *comparison) start(ctx context.Context, s servers.Server) (*servers.Running, error) {
-	dir, err := os.MkdirTemp(c.dir, s.Name+"-")
+	task, err := c.task(s)
 	if err != nil {
 		return nil, err
 	}
-	return s.Start(ctx, servers.Task{Dir: dir, Users: c.accounts(), Certs: c.certs})
+	return s.Start(ctx, task)
+}
+
+// task is what a server is started for in a new directory.
+func (c *comparison) task(s servers.Server) (servers.Task, error) {
+	dir, err := os.MkdirTemp(c.dir, s.Name+"-")
+	return servers.Task{Dir: dir, Users: c.accounts(), Certs: c.certs}, err
 }
 
 // load puts one load on a server.

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"imlb/test/bench/chat/servers"
 )
 
 func main() {
@@ -71,6 +73,8 @@ type options struct {
 	Idle       int // sessions
 	Preload    int // messages in the archive
 	Queries    int // of the archive
+	Fill       int // entries of the archive that is read, put into the database
+	FillTotal  int // entries of all archives then
 
 	Command string // for the report
 }
@@ -97,9 +101,14 @@ func parse(args []string) (o options, format string, err error) {
 	f.IntVar(&o.Connecting, "connecting", 8, "logins at a time")
 	f.IntVar(&o.Idle, "idle", 4000, "idle sessions")
 	f.IntVar(&o.Preload, "preload", 3000, "messages that a user's archive is filled with; try 1000000")
+	f.IntVar(&o.Fill, "fill", 0, "entries of that archive, which then are put into the database of those servers that have it in SQLite, instead of --preload; try 1000000")
+	f.IntVar(&o.FillTotal, "fill-total", 0, "entries of all users' archives then; try 10000000 (default: twice as many as --fill)")
 	f.IntVar(&o.Queries, "queries", 200, "pages of the archive to read")
 	if err := f.Parse(args); err != nil {
 		return o, "", err
+	}
+	if o.FillTotal == 0 {
+		o.FillTotal = 2 * o.Fill
 	}
 	o.Command = strings.Join(append([]string{"go run ./test/bench/chat"}, args...), " ")
 	if f.NArg() > 0 {
@@ -116,9 +125,13 @@ func (o options) check() error {
 		return errors.New("every number of sessions, users and queries has to be at least 1")
 	case o.Sessions%2 != 0:
 		return errors.New("sessions write to each other in pairs: an even number is needed")
+	case o.Fill != 0 || o.FillTotal != 0:
+		return o.fill().Check(o.accounts())
 	}
 	return nil
 }
+
+func (o options) fill() servers.Fill { return servers.Fill{User: o.Fill, Total: o.FillTotal} }
 
 // accounts is how many users a server needs.
 func (o options) accounts() int { return max(o.Sessions, o.Users, o.Idle, 10) }

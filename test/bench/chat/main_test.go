@@ -19,7 +19,10 @@ func TestParse(t *testing.T) {
 	if err != nil || format != "json" || o.Servers != "imlb*" || o.Rounds != 5 || o.Preload != 1_000_000 || o.accounts() != 100 {
 		t.Errorf("%+v, %q, %v", o, format, err)
 	}
-	for _, args := range [][]string{{"paced"}, {"--rounds", "0"}, {"--sessions", "3"}, {"--users", "0"}, {"--duration", "0s"}} {
+	if o, _, err := parse([]string{"--fill", "1000"}); err != nil || o.FillTotal != 2000 {
+		t.Errorf("%+v, %v", o, err)
+	}
+	for _, args := range [][]string{{"paced"}, {"--fill", "1000", "--fill-total", "1999"}, {"--fill-total", "10"}, {"--fill", "-1"}, {"--rounds", "0"}, {"--sessions", "3"}, {"--users", "0"}, {"--duration", "0s"}} {
 		if _, _, err := parse(args); err == nil {
 			t.Errorf("%q: no error", args)
 		}
@@ -50,6 +53,14 @@ func TestPlans(t *testing.T) {
 	o, _, err := parse(nil)
 	if err != nil {
 		t.Fatal(err)
+	}
+	filled := o
+	filled.Fill, filled.FillTotal = 10, 20
+	for o, want := range map[options]bool{o: false, filled: true} {
+		all := plans(o)
+		if got := all[len(all)-1]; got.filled != want || slices.Contains(got.args(rates{}), "3000") == want {
+			t.Errorf("with --fill %d: %+v, %q", o.Fill, got.Workload, got.args(rates{}))
+		}
 	}
 	result := &chatload.Result{
 		Latency: &chatload.Latency{P50: 1000, P99: 2000, P999: 3000}, Messages: &chatload.MessageCounts{PerSecond: 5},
@@ -144,5 +155,36 @@ func TestCompare(t *testing.T) {
 	}
 	if len(r.Failures()) > 0 || len(r.Samples) != 4 || len(r.Peers) != 1 {
 		t.Errorf("%+v", r)
+	}
+}
+
+// TestCompareFilled measures a server whose archives are filled in its database.
+func TestCompareFilled(t *testing.T) {
+	t.Parallel()
+	o, _, err := parse([]string{"--servers", "imlb", "--workloads", "archive", "--rounds", "1", "--sessions", "4", "--idle", "10", "--users", "4",
+		"--fill", "500", "--fill-total", "3000", "--queries", "5"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := compare(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Failures()) > 0 || len(r.Samples) != 1 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestNotNewest: a page that has not the newest messages in order fails the measurement.
+func TestNotNewest(t *testing.T) {
+	t.Parallel()
+	newest := []string{"1", "2", "3"}
+	if err := isNewest(&chatload.ArchiveCounts{Newest: newest}, newest); err != nil {
+		t.Error(err)
+	}
+	for _, a := range []chatload.ArchiveCounts{{Newest: []string{"1", "3", "2"}}, {Newest: newest[:2]}, {Newest: newest, Changed: 1}} {
+		if isNewest(&a, newest) == nil {
+			t.Errorf("%+v: no error", a)
+		}
 	}
 }

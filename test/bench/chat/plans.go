@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"imlb/backend/chatload"
+	"imlb/test/bench/chat/servers"
 	"imlb/test/bench/report"
 )
 
@@ -19,6 +20,7 @@ type plan struct {
 	metrics func(*chatload.Result) map[string]float64
 	paced   bool   // it needs to be known what the server can
 	fresh   bool   // it needs a server that has done nothing yet
+	filled  bool   // it needs a server whose archives are filled in the database
 	login   string // the mechanism whose domain is wanted
 }
 
@@ -45,7 +47,11 @@ func plans(o options) []plan {
 	for _, m := range []string{"SCRAM-SHA-1", "SCRAM-SHA-256", "PLAIN"} {
 		all = append(all, loginPlan(o, "logins-"+strings.ToLower(m), m, false))
 	}
-	return append(all, loginPlan(o, "logins-resumed", "SCRAM-SHA-1", true), archivePlan(o))
+	archive := archivePlan(o)
+	if o.Fill > 0 {
+		archive = filledPlan(o)
+	}
+	return append(all, loginPlan(o, "logins-resumed", "SCRAM-SHA-1", true), archive)
 }
 
 func idlePlan(o options) plan {
@@ -146,14 +152,34 @@ func loginPlan(o options, name, mechanism string, resumed bool) plan {
 	}
 }
 
+// archivePlan reads an archive that the client has filled before.
 func archivePlan(o options) plan {
+	what := fmt.Sprintf("the last 50 messages of an archive of %d (and of what came before) are read, %d times.", o.Preload, o.Queries)
+	return pagesPlan(o, what, o.Preload)
+}
+
+// filledPlan reads an archive that was filled in the database.
+func filledPlan(o options) plan {
+	what := fmt.Sprintf("the last %d messages of an archive of %d are read, %d times; all archives together have %d entries.", servers.NewestLength, o.Fill, o.Queries, o.FillTotal)
+	p := pagesPlan(o, what, 0)
+	p.filled = true
+	return p
+}
+
+// samplePlan has the client store what the others are copied from.
+func samplePlan(o options) plan {
+	o.Queries = 5
+	return pagesPlan(o, "", servers.NewestLength)
+}
+
+func pagesPlan(o options, what string, preload int) plan {
 	return plan{
 		Workload: report.Workload{
-			Name: "archive", What: fmt.Sprintf("the last 50 messages of an archive of %d (and of what came before) are read, %d times.", o.Preload, o.Queries),
+			Name: "archive", What: what,
 			Metrics: append([]report.Metric{{Key: "cpu", Title: "CPU ms per page", OfRivals: notMore}}, latency(notMore)...),
 		},
 		args: func(rates) []string {
-			return []string{"--workload", "archive", "--users", "10", "--preload", itoa(o.Preload), "--queries", itoa(o.Queries), "--window", "32", "--size", itoa(o.Size)}
+			return []string{"--workload", "archive", "--users", "10", "--preload", itoa(preload), "--queries", itoa(o.Queries), "--window", "32", "--size", itoa(o.Size)}
 		},
 		metrics: func(r *chatload.Result) map[string]float64 {
 			m := latencies(r)

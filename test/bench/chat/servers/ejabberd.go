@@ -32,6 +32,7 @@ func Ejabberds(ctx context.Context) (found []Server, missing []string, err error
 			Name: "ejabberd-sqlite", Family: Ejabberd, Version: version,
 			Settings: "mod_mam in SQLite (as it advises), SQLite's defaults: each entry synced to disk; backlog 128",
 			Start:    ejabberd{libs: libs, sqlite: true}.start,
+			Fill:     ejabberdLayout().fill,
 		})
 	} else {
 		missing = append(missing, "erlang-p1-sqlite3")
@@ -99,7 +100,7 @@ func (e ejabberd) config(task Task, addr string) string {
 	archive, sql := "{default: always}", ""
 	if e.sqlite {
 		archive = "{default: always, db_type: sql}"
-		sql = fmt.Sprintf("sql_type: sqlite\nsql_database: %q\n", filepath.Join(task.Dir, "ejabberd.sqlite"))
+		sql = fmt.Sprintf("sql_type: sqlite\nsql_database: %q\n", filepath.Join(task.Dir, ejabberdDatabase))
 	}
 	return fmt.Sprintf(`
 hosts: [%s, %s]

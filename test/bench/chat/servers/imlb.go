@@ -24,9 +24,10 @@ func IMLB(path string) []Server {
 			Name: "imlb", Family: Ours,
 			Settings: "a front and a node; SQLite, synced to disk before it acknowledges and delivers",
 			Start: func(ctx context.Context, task Task) (*Running, error) {
-				c := cluster{path: path, task: task, database: "sqlite:" + filepath.Join(task.Dir, "imlb.db")}
+				c := cluster{path: path, task: task, database: "sqlite:" + filepath.Join(task.Dir, imlbDatabase)}
 				return c.start(ctx, 1, &Running{})
 			},
+			Fill: imlbLayout().fill,
 		},
 		{
 			Name: "imlb-3-postgres", Family: Ours,
@@ -94,7 +95,8 @@ func (c *cluster) launch(ctx context.Context, nodes int, r *Running) error {
 	return c.run(ctx, r, "proxy", "front", admin, c.frontDocument(r.Addr, admin))
 }
 
-// accounts makes the users, who have one password and so the same keys.
+// accounts makes the users that are not there yet, who have one password and so the same
+// keys.
 func (c *cluster) accounts(ctx context.Context) (err error) {
 	db, err := store.Open(ctx, c.database, store.Options{})
 	if err != nil {
@@ -106,7 +108,7 @@ func (c *cluster) accounts(ctx context.Context) (err error) {
 		return err
 	}
 	for i := range c.task.Users {
-		if _, err := db.CreateAccount(ctx, userName(i+1)+"@"+Domain, keys); err != nil {
+		if _, err := db.CreateAccount(ctx, userName(i+1)+"@"+Domain, keys); err != nil && !errors.Is(err, store.ErrExists) {
 			return err
 		}
 	}

@@ -33,6 +33,7 @@ func Prosodies(ctx context.Context) (found []Server, missing []string, err error
 			Name: "prosody-sqlite", Family: Prosody, Version: version,
 			Settings: "mod_mam in SQLite (as it advises), SQLite's defaults: each entry synced to disk",
 			Start:    prosody{sqlite: true}.start,
+			Fill:     prosodyLayout().fill,
 		})
 	} else {
 		missing = append(missing, "lua-dbi-sqlite3")
@@ -81,7 +82,7 @@ func accepts(addr string) func(context.Context) error {
 func (p prosody) config(task Task, addr string) string {
 	storage := ""
 	if p.sqlite {
-		storage = fmt.Sprintf("storage = { archive = \"sql\" }\nsql = { driver = \"SQLite3\", database = %q }\n", filepath.Join(task.Dir, "prosody.sqlite"))
+		storage = fmt.Sprintf("storage = { archive = \"sql\" }\nsql = { driver = \"SQLite3\", database = %q }\n", filepath.Join(task.Dir, prosodyDatabase))
 	}
 	return fmt.Sprintf(`
 run_as_root = true

@@ -50,7 +50,12 @@ type Server struct {
 	Family   string
 	Version  string
 	Settings string // with what it promises about messages
-	Start    func(ctx context.Context, task Task) (*Running, error)
+	// Start starts it anew, or goes on with what it has left in its directory.
+	Start func(ctx context.Context, task Task) (*Running, error)
+	// Fill replaces what is in all archives while the server is stopped. It has to have
+	// stored messages from others to the first user. The newest of what this user then has
+	// is returned by the messages' ids, in order. Nil: there is no way.
+	Fill func(ctx context.Context, task Task, f Fill) (newest []string, err error)
 }
 
 // Task is what a server is started for.
