@@ -3,6 +3,9 @@
 package loop
 
 import (
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -44,6 +47,29 @@ func TestHold(t *testing.T) {
 	}
 	if one := (&Group{procs: 1}); one.hold() {
 		t.Fatal("the only one can be had")
+	}
+}
+
+// Goroutines that wait for a processor are seen.
+func TestCrowded(t *testing.T) {
+	t.Parallel()
+	var p poller
+	p.waiting[0].Name = runnable
+	var stop atomic.Bool
+	var busy sync.WaitGroup
+	for range 2 * runtime.GOMAXPROCS(0) {
+		busy.Go(func() {
+			for !stop.Load() {
+				runtime.Gosched()
+			}
+		})
+	}
+	defer busy.Wait()
+	defer stop.Store(true)
+	for end := time.Now().Add(10 * time.Second); !p.crowded(); {
+		if time.Now().After(end) {
+			t.Fatal("are not seen")
+		}
 	}
 }
 

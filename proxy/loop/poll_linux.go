@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime/metrics"
 	"syscall"
 	"time"
 	"unsafe"
@@ -48,6 +49,7 @@ type poller struct {
 	parks     int   // how often the loop has slept, as far as is known
 	slept     int64 // when it last began to, on the loop's clock
 	brisk     int   // how often in a row something came soon
+	waiting   [1]metrics.Sample
 	young     young // connections without keepalives yet
 }
 
@@ -66,6 +68,7 @@ func (p *poller) open(*Loop) (err error) {
 		return os.NewSyscallError("epoll_create1", err)
 	}
 	p.look = p.lookOrPark
+	p.waiting[0].Name = runnable
 	// Nonblocking is what makes package os hand the descriptor to Go's poller.
 	err = os.NewSyscallError("fcntl", unix.SetNonblock(p.bell, true))
 	p.file = os.NewFile(uintptr(p.bell), "epoll") //nolint:gosec // G115: a descriptor
@@ -189,6 +192,9 @@ func (p *poller) wait(l *Loop, d time.Duration) {
 	}
 }
 
+// runnable is the metric of how many goroutines wait for a processor.
+const runnable = "/sched/goroutines/runnable:goroutines"
+
 const (
 	// dozeTime is how long a loop dozes at most, and within what it expects the next event.
 	dozeTime = 5 * time.Millisecond
@@ -215,13 +221,13 @@ func (p *poller) gauge(now int64) {
 // doze waits in a system call of which the scheduler knows nothing, and tells whether the
 // wait is over. Where the next event comes soon, this is one call instead of six, and no
 // change of thread. The processor is kept from other goroutines meanwhile, so it is for a
-// moment only, and [Group.hold] leaves them one. Signals, as those of the garbage
-// collector, end it.
+// moment only, when none wants one, and [Group.hold] leaves one to those that come. Signals,
+// as those of the garbage collector, end it.
 //
 // A loop that does so for long takes the bell down, for which putting it up has to be paid
 // again: by as many waits as the kernel has connections to look at then.
 func (p *poller) doze(l *Loop, d time.Duration) (over bool) {
-	if !l.group.hold() {
+	if p.crowded() || !l.group.hold() {
 		return false
 	}
 	defer l.group.release()
@@ -239,6 +245,12 @@ func (p *poller) doze(l *Loop, d time.Duration) (over bool) {
 		p.brisk = 0
 		return limit == d
 	}
+}
+
+// crowded tells whether goroutines wait for a processor. To ask takes less than 0.1 µs.
+func (p *poller) crowded() bool {
+	metrics.Read(p.waiting[:])
+	return p.waiting[0].Value.Kind() != metrics.KindUint64 || p.waiting[0].Value.Uint64() > 0
 }
 
 // pollFor is poll with a limit to how long it blocks.
