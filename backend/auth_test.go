@@ -18,14 +18,34 @@ func auth(mechanism, initial string) string {
 	return "<auth xmlns='" + nsSASL + "' mechanism='" + mechanism + "'>" + initial + "</auth>"
 }
 
-// TestAuthAnswers holds the answers of RFC 6120 §6.5. Each case is what the client
-// writes and a pattern of what comes next; "" writes nothing more.
+// dialogue is what a client writes before it has logged in, and patterns of what comes next.
+type dialogue struct {
+	name     string
+	insecure bool
+	steps    []string // write, expect, write, expect …
+}
+
+// answers has a client of its own hold each dialogue.
+func answers(t *testing.T, dialogues []dialogue) {
+	t.Helper()
+	c := newCluster(t, 1, nil)
+	for _, d := range dialogues {
+		t.Run(d.name, func(t *testing.T) {
+			cl := c.dial(0, leg{insecure: d.insecure})
+			cl.t = t
+			cl.open()
+			for i := 0; i < len(d.steps); i += 2 {
+				cl.write(d.steps[i])
+				cl.expect(d.steps[i+1])
+			}
+			_ = cl.conn.Close()
+		})
+	}
+}
+
+// TestAuthAnswers holds the answers of RFC 6120 §6.5.
 func TestAuthAnswers(t *testing.T) {
-	tests := []struct {
-		name     string
-		insecure bool
-		steps    []string // write, expect, write, expect …
-	}{
+	answers(t, []dialogue{
 		{name: "plain", steps: []string{auth("PLAIN", b64("\x00alice\x00pencil")), "^<success "}},
 		{name: "plain as oneself", steps: []string{auth("PLAIN", b64("alice@example.com\x00alice\x00pencil")), "^<success "}},
 		{name: "plain, any case", steps: []string{auth("PLAIN", b64("\x00ALICE\x00pencil")), "^<success "}},
@@ -58,20 +78,7 @@ func TestAuthAnswers(t *testing.T) {
 			auth("PLAIN", b64("\x00alice\x00pen")), "<not-authorized/>",
 			auth("PLAIN", b64("\x00bob\x00pencil")), "^<success ",
 		}},
-	}
-	c := newCluster(t, 1, nil)
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			cl := c.dial(0, leg{insecure: tt.insecure})
-			cl.t = t
-			cl.open()
-			for i := 0; i < len(tt.steps); i += 2 {
-				cl.write(tt.steps[i])
-				cl.expect(tt.steps[i+1])
-			}
-			_ = cl.conn.Close()
-		})
-	}
+	})
 }
 
 func TestMechanismsOffered(t *testing.T) {

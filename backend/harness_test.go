@@ -320,8 +320,8 @@ func proxyHeader(tb testing.TB, conn net.Conn, l leg) []byte {
 	return raw
 }
 
-// login connects a client and binds a resource.
-func (c *cluster) login(node int, name, resource string) *client {
+// returns connects a client that has logged in and not bound a resource.
+func (c *cluster) returns(node int, name string) *client {
 	c.t.Helper()
 	cl := c.dial(node, leg{})
 	cl.open()
@@ -330,6 +330,14 @@ func (c *cluster) login(node int, name, resource string) *client {
 	cl.expect("^<success ")
 	cl.scanner.Reset()
 	cl.open()
+	cl.jid = name
+	return cl
+}
+
+// login connects a client and binds a resource.
+func (c *cluster) login(node int, name, resource string) *client {
+	c.t.Helper()
+	cl := c.returns(node, name)
 	cl.write("<iq type='set' id='bind-1'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>" + resource + "</resource></bind></iq>")
 	reply := cl.expect("^<iq type='result' id='bind-1'")
 	cl.jid = between(reply, "<jid>", "</jid>")

@@ -94,8 +94,7 @@ func TestStoreFails(t *testing.T) {
 	broken := &brokenStore{}
 	c := newCluster(t, 1, func(o *backend.Options) { broken.Store, o.Store = o.Store, broken })
 	alice := c.online(0, "alice", "phone")
-	alice.write(smEnable)
-	alice.expect("^<enabled ")
+	alice.counts()
 	broken.noAppend.Store(true)
 	alice.write("<message to='bob@example.com'><body>x</body></message>" + smAsk)
 	alice.expect("^<a [^>]*h='0'/>")

@@ -100,11 +100,7 @@ func TestSettle(t *testing.T) {
 // The word of a front counts for a user who is here already.
 func TestSettleWhileThere(t *testing.T) {
 	c := newCluster(t, 1, nil)
-	alice, bob := c.online(0, "alice", "phone"), c.login(0, "bob", "desk")
-	bob.write(smEnable)
-	bob.expect("^<enabled ")
-	bob.write("<presence/>")
-	bob.expect("^<presence ")
+	alice, bob := c.online(0, "alice", "phone"), c.counted(0, "bob", "desk")
 	alice.write("<message to='bob@example.com' type='chat'><body>1</body></message>")
 	bob.expect("<body>1</body>")
 	c.dial(0, leg{settle: "bob@example.com\x001"}).gone()

@@ -324,8 +324,7 @@ func TestSlowClientIsEnded(t *testing.T) {
 func TestDeletedRecipient(t *testing.T) {
 	c := newCluster(t, 1, nil)
 	alice := c.online(0, "alice", "phone")
-	alice.write(smEnable)
-	alice.expect("^<enabled ")
+	alice.counts()
 	alice.write("<message to='bob@example.com' type='chat'><body>1</body></message>")
 	alice.sync()
 	if err := c.store.DeleteAccount(t.Context(), "bob@example.com"); err != nil {

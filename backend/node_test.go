@@ -71,24 +71,30 @@ func TestServerMakesAResource(t *testing.T) {
 	cl.close()
 }
 
+// orphan leaves a session of a user on a node that is dead, whose lease has some time to go.
+func (c *cluster) orphan(name, resource string, lease time.Duration) {
+	c.t.Helper()
+	a, err := c.store.Account(c.t.Context(), name+"@"+domain)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if err := c.store.RenewLease(c.t.Context(), "dead", "1", time.Now().Add(lease)); err != nil {
+		c.t.Fatal(err)
+	}
+	_, err = c.store.CreateSession(c.t.Context(), store.Session{
+		ID: "orphan", Owner: a.Owner, User: a.User, Resource: resource, Node: "dead", Epoch: 1, Created: time.Now(),
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+}
+
 // A node that dies is cleaned up after by another, and its users' contacts see it.
 func TestReap(t *testing.T) {
 	c := newCluster(t, 1, func(o *backend.Options) { o.Timeouts.Lease = 300 * time.Millisecond })
 	c.befriend("alice", "bob")
 	bob := c.online(0, "bob", "desk")
-	a, err := c.store.Account(t.Context(), "alice@example.com")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.store.RenewLease(t.Context(), "dead", "1", time.Now().Add(50*time.Millisecond)); err != nil {
-		t.Fatal(err)
-	}
-	_, err = c.store.CreateSession(t.Context(), store.Session{
-		ID: "orphan", Owner: a.Owner, User: a.User, Resource: "phone", Node: "dead", Epoch: 1, Created: time.Now(),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c.orphan("alice", "phone", 50*time.Millisecond)
 	bob.expect("^<presence type='unavailable' .*from='alice@example.com/phone'")
 	if n := len(c.sessions("alice")); n != 0 {
 		t.Errorf("alice has %d sessions", n)
@@ -99,19 +105,7 @@ func TestReap(t *testing.T) {
 func TestResourceOnDeadNode(t *testing.T) {
 	c := newCluster(t, 1, nil)
 	alice := c.online(0, "alice", "phone")
-	b, err := c.store.Account(t.Context(), "bob@example.com")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.store.RenewLease(t.Context(), "dead", "1", time.Now().Add(time.Hour)); err != nil {
-		t.Fatal(err)
-	}
-	_, err = c.store.CreateSession(t.Context(), store.Session{
-		ID: "orphan", Owner: b.Owner, User: b.User, Resource: "old", Node: "dead", Epoch: 1, Created: time.Now(),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c.orphan("bob", "old", time.Hour)
 	alice.write("<message to='bob@example.com/old' type='chat'><body>1</body></message>")
 	alice.sync()
 	bob := c.login(0, "bob", "new")
@@ -184,8 +178,7 @@ func TestDrainWaitsForTheStore(t *testing.T) {
 	slow := &slowStore{asked: make(chan struct{}, 10), let: make(chan struct{})}
 	c := newCluster(t, 1, func(o *backend.Options) { slow.Store, o.Store = o.Store, slow })
 	alice, carol := c.online(0, "alice", "phone"), c.online(0, "carol", "pad")
-	alice.write(smEnable)
-	alice.expect("^<enabled ")
+	alice.counts()
 	alice.write("<message to='bob@example.com'><body>1</body></message>")
 	<-slow.asked
 	drained := make(chan error, 1)

@@ -2,7 +2,6 @@ package backend_test
 
 import (
 	"context"
-	"encoding/base64"
 	"fmt"
 	"strings"
 	"testing"
@@ -20,20 +19,6 @@ func (cl *client) resumable() string {
 	cl.t.Helper()
 	cl.write(smResumable)
 	return between(cl.expect("^<enabled xmlns='urn:xmpp:sm:3' id='[^']+' resume='true' max='300'/>"), "id='", "'")
-}
-
-// returns connects a client that has logged in and not bound a resource.
-func (c *cluster) returns(node int, name string) *client {
-	c.t.Helper()
-	cl := c.dial(node, leg{})
-	cl.open()
-	cl.write("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>" +
-		base64.StdEncoding.EncodeToString([]byte("\x00"+name+"\x00"+password)) + "</auth>")
-	cl.expect("^<success ")
-	cl.scanner.Reset()
-	cl.open()
-	cl.jid = name
-	return cl
 }
 
 func (cl *client) resume(id string, h int) {

@@ -93,7 +93,7 @@ func (n *Node) trim(ctx context.Context, r store.Retention) {
 			return // what is left goes in the next round
 		}
 		from = next
-		if !rest(ctx, time.Since(begun)) {
+		if !pause(ctx, time.Since(begun)) {
 			return
 		}
 	}
@@ -103,16 +103,4 @@ func (n *Node) trimStep(ctx context.Context, r store.Retention, from store.Owner
 	query, cancel := n.storeContext(ctx)
 	defer cancel()
 	return n.store.Trim(query, r, from, trimStep)
-}
-
-// rest waits; it returns false when ctx ends before.
-func rest(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -70,15 +70,11 @@ func TestSASL2Offered(t *testing.T) {
 	}
 }
 
-// TestSASL2Answers holds the answers of XEP-0388 §2, in the steps of TestAuthAnswers.
+// TestSASL2Answers holds the answers of XEP-0388 §2.
 func TestSASL2Answers(t *testing.T) {
 	const success = "^<success xmlns='urn:xmpp:sasl:2'><authorization-identifier>alice@example.com</authorization-identifier></success>$"
 	unfinished := "<authenticate xmlns='" + nsSASL2 + "' mechanism='PLAIN'/>"
-	tests := []struct {
-		name     string
-		insecure bool
-		steps    []string
-	}{
+	answers(t, []dialogue{
 		{name: "plain", steps: []string{authenticate("PLAIN", aliceSecret, phone), success}},
 		{name: "as oneself", steps: []string{authenticate("PLAIN", "Alice@example.com"+aliceSecret), success}},
 		{name: "asked for", steps: []string{
@@ -113,20 +109,7 @@ func TestSASL2Answers(t *testing.T) {
 			unfinished, "^<challenge xmlns='urn:xmpp:sasl:2'/>$",
 			"<response xmlns='" + nsSASL + "'>" + b64(aliceSecret) + "</response>", "^<stream:error><not-authorized ",
 		}},
-	}
-	c := newCluster(t, 1, nil)
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			cl := c.dial(0, leg{insecure: tt.insecure})
-			cl.t = t
-			cl.open()
-			for i := 0; i < len(tt.steps); i += 2 {
-				cl.write(tt.steps[i])
-				cl.expect(tt.steps[i+1])
-			}
-			_ = cl.conn.Close()
-		})
-	}
+	})
 }
 
 // Whom the stream's header names and whom the client wants to be are one (XEP-0388 §2.3).

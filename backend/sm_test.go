@@ -46,8 +46,7 @@ func TestAcknowledgements(t *testing.T) {
 func TestAnswerWaitsForTheStore(t *testing.T) {
 	c := newCluster(t, 1, nil)
 	alice := c.online(0, "alice", "phone")
-	alice.write(smEnable)
-	alice.expect("^<enabled ")
+	alice.counts()
 	const many = 500
 	for i := range many {
 		alice.write(fmt.Sprintf("<message to='bob@example.com'><body>%d</body></message>%s", i, smAsk))
@@ -68,16 +67,29 @@ func TestAnswerWaitsForTheStore(t *testing.T) {
 	}
 }
 
+// counts has the client enable XEP-0198, without resumption.
+func (cl *client) counts() {
+	cl.t.Helper()
+	cl.write(smEnable)
+	cl.expect("^<enabled ")
+}
+
+// counted connects a client that has enabled XEP-0198 before it is online.
+func (c *cluster) counted(node int, name, resource string) *client {
+	c.t.Helper()
+	cl := c.login(node, name, resource)
+	cl.counts()
+	cl.write("<presence/>")
+	cl.expect("^<presence ")
+	return cl
+}
+
 // A message that was written but not acknowledged is delivered at the next login; one
 // that was acknowledged is not.
 func TestUnacknowledgedIsDeliveredAgain(t *testing.T) {
 	c := newCluster(t, 2, nil)
 	alice := c.online(0, "alice", "phone")
-	bob := c.login(1, "bob", "desk")
-	bob.write(smEnable)
-	bob.expect("^<enabled ")
-	bob.write("<presence/>")
-	bob.expect("^<presence ")
+	bob := c.counted(1, "bob", "desk")
 	alice.write("<message to='bob@example.com' type='chat'><body>1</body></message>")
 	bob.expect("<body>1</body>")
 	bob.expect("^<r ")
@@ -96,11 +108,7 @@ func TestUnacknowledgedIsDeliveredAgain(t *testing.T) {
 func TestLastWords(t *testing.T) {
 	c := newCluster(t, 2, nil)
 	alice := c.online(0, "alice", "phone")
-	bob := c.login(1, "bob", "desk")
-	bob.write(smEnable)
-	bob.expect("^<enabled ")
-	bob.write("<presence/>")
-	bob.expect("^<presence ")
+	bob := c.counted(1, "bob", "desk")
 	alice.write("<message to='bob@example.com' type='chat'><body>1</body></message>")
 	bob.expect("<body>1</body>")
 	bob.expect("^<r ")
@@ -121,11 +129,7 @@ func TestLastWords(t *testing.T) {
 func TestTooManyUnacknowledged(t *testing.T) {
 	c := newCluster(t, 1, func(o *backend.Options) { o.Limits.Unacked = 10 })
 	alice := c.online(0, "alice", "phone")
-	bob := c.login(0, "bob", "desk")
-	bob.write(smEnable)
-	bob.expect("^<enabled ")
-	bob.write("<presence/>")
-	bob.expect("^<presence ")
+	bob := c.counted(0, "bob", "desk")
 	for range 12 {
 		alice.write("<message to='bob@example.com' type='chat'><body>x</body></message>")
 	}

@@ -88,8 +88,7 @@ func TestStoreAway(t *testing.T) {
 	status := healthOf(t, c.nodes[0])
 
 	alice := c.online(0, "alice", "phone")
-	alice.write(smEnable)
-	alice.expect("^<enabled ")
+	alice.counts()
 	away.full.Store(true)
 	for i := range messages {
 		alice.write(fmt.Sprintf("<message to='bob@example.com' type='chat'><body>%d</body></message>", i))
@@ -141,8 +140,7 @@ func newAwayCluster(t *testing.T, nodes int, tune func(*backend.Options)) (*clus
 func TestStoreAwayLookups(t *testing.T) {
 	c, away := newAwayCluster(t, 1, nil)
 	alice := c.online(0, "alice", "phone")
-	alice.write(smEnable)
-	alice.expect("^<enabled ")
+	alice.counts()
 	for i, to := range []string{"bob", "carol", "carol@example.com/gone"} { // of carol all but her sessions is known by then
 		away.away.Store(true)
 		before := away.lookups.Load()

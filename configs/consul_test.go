@@ -1,20 +1,15 @@
 package configs_test
 
 import (
-	"context"
 	"encoding/base64"
 	"encoding/json"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
-
-	"imlb/test/need"
 )
 
 // fakeConsul is the part of an agent that a watcher reads from.
@@ -126,59 +121,6 @@ func (c *fakeConsul) answer(w http.ResponseWriter, key string, recurse bool) {
 		return
 	}
 	_ = json.NewEncoder(w).Encode(pairs)
-}
-
-// realConsul runs an agent with a store of its own, and returns its address.
-func realConsul(t *testing.T) string {
-	t.Helper()
-	bin := need.Tool(t, "consul")
-	ctx, cancel := context.WithCancel(context.Background())
-	ports := freePorts(t, 4)
-	addr := "127.0.0.1:" + ports[0]
-	agent := exec.CommandContext(ctx, bin, "agent", "-dev", "-node=test", "-bind=127.0.0.1", "-client=127.0.0.1", "-log-level=err",
-		"-http-port="+ports[0], "-server-port="+ports[1], "-serf-lan-port="+ports[2], "-serf-wan-port="+ports[3],
-		"-dns-port=-1", "-grpc-port=-1", "-grpc-tls-port=-1")
-	if err := agent.Start(); err != nil {
-		cancel()
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cancel()
-		_ = agent.Wait() // killed
-	})
-	awaitLeader(t, addr)
-	return addr
-}
-
-func freePorts(t *testing.T, n int) []string {
-	t.Helper()
-	ports := make([]string, n)
-	for i := range ports {
-		l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close() // when all are known, so that they differ
-		_, ports[i], _ = net.SplitHostPort(l.Addr().String())
-	}
-	return ports
-}
-
-func awaitLeader(t *testing.T, addr string) {
-	t.Helper()
-	eventually(t, "a leader of Consul", func() bool {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addr+"/v1/status/leader", http.NoBody)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return false
-		}
-		defer resp.Body.Close()
-		var leader string
-		return json.NewDecoder(resp.Body).Decode(&leader) == nil && leader != ""
-	})
 }
 
 // eventually asks again and again until it holds, or fails after half a minute.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"imlb/configs"
+	"imlb/test/consul"
 )
 
 func note(comment string) configs.Note {
@@ -17,7 +18,7 @@ func note(comment string) configs.Note {
 // TestKV writes to a real agent and reads back.
 func TestKV(t *testing.T) {
 	t.Parallel()
-	agent := configs.Consul{Address: realConsul(t)}
+	agent := configs.Consul{Address: consul.Start(t).Addr}
 	kv, err := configs.NewKV(agent, "kv")
 	if err != nil {
 		t.Fatal(err)

@@ -24,8 +24,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-// consul is a fake agent: the parts of its HTTP API that this package uses.
-type consul struct {
+// fakeConsul is an agent: the parts of its HTTP API that this package uses.
+type fakeConsul struct {
 	*httptest.Server
 
 	mu       sync.Mutex
@@ -37,9 +37,9 @@ type consul struct {
 	services map[string]api.AgentServiceRegistration
 }
 
-func newConsul(t *testing.T) *consul {
+func newConsul(t *testing.T) *fakeConsul {
 	t.Helper()
-	c := &consul{changed: make(chan struct{}), index: 10, services: make(map[string]api.AgentServiceRegistration)}
+	c := &fakeConsul{changed: make(chan struct{}), index: 10, services: make(map[string]api.AgentServiceRegistration)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/health/service/{name}", c.health)
 	mux.HandleFunc("PUT /v1/agent/service/register", c.register)
@@ -56,14 +56,14 @@ func newConsul(t *testing.T) *consul {
 	return c
 }
 
-func (c *consul) isDown() bool {
+func (c *fakeConsul) isDown() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.down
 }
 
 // set changes what the agent has; waiting queries see it.
-func (c *consul) set(change func()) {
+func (c *fakeConsul) set(change func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	change()
@@ -71,7 +71,7 @@ func (c *consul) set(change func()) {
 	c.changed = make(chan struct{})
 }
 
-func (c *consul) health(w http.ResponseWriter, r *http.Request) {
+func (c *fakeConsul) health(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	c.mu.Lock()
 	c.asked = append(c.asked, query.Get("index"))
@@ -102,7 +102,7 @@ func (c *consul) health(w http.ResponseWriter, r *http.Request) {
 	json.NewEncoder(w).Encode(c.entries)
 }
 
-func (c *consul) register(w http.ResponseWriter, r *http.Request) {
+func (c *fakeConsul) register(w http.ResponseWriter, r *http.Request) {
 	var s api.AgentServiceRegistration
 	if err := json.NewDecoder(r.Body).Decode(&s); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
@@ -111,11 +111,11 @@ func (c *consul) register(w http.ResponseWriter, r *http.Request) {
 	c.set(func() { c.services[s.ID] = s })
 }
 
-func (c *consul) deregister(_ http.ResponseWriter, r *http.Request) {
+func (c *fakeConsul) deregister(_ http.ResponseWriter, r *http.Request) {
 	c.set(func() { delete(c.services, r.PathValue("id")) })
 }
 
-func (c *consul) service(w http.ResponseWriter, r *http.Request) {
+func (c *fakeConsul) service(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	s, ok := c.services[r.PathValue("id")]
 	c.mu.Unlock()
@@ -127,7 +127,7 @@ func (c *consul) service(w http.ResponseWriter, r *http.Request) {
 }
 
 // until waits until what the agent has fulfils a condition.
-func (c *consul) until(t *testing.T, what string, holds func() bool) {
+func (c *fakeConsul) until(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	deadline := time.After(10 * time.Second)
 	for {
@@ -146,7 +146,7 @@ func (c *consul) until(t *testing.T, what string, holds func() bool) {
 }
 
 // wantAsked fails unless queries came in with these indexes first.
-func (c *consul) wantAsked(t *testing.T, want ...string) {
+func (c *fakeConsul) wantAsked(t *testing.T, want ...string) {
 	t.Helper()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -170,7 +170,7 @@ func instance(name, status string, meta ...string) *api.ServiceEntry {
 }
 
 // source runs a Consul source against the agent and returns what it publishes.
-func source(t *testing.T, agent *consul, o health.ConsulOptions) (*health.Consul, <-chan []health.Endpoint) {
+func source(t *testing.T, agent *fakeConsul, o health.ConsulOptions) (*health.Consul, <-chan []health.Endpoint) {
 	t.Helper()
 	o.Agent.Address = agent.URL
 	o.Service = "chat"

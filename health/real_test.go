@@ -4,11 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -18,17 +16,12 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"imlb/health"
-	"imlb/test/need"
+	"imlb/test/consul"
 )
 
-// realConsul is an agent, in server mode, so that it can be restarted with its state.
+// realConsul is an agent, and a client of it.
 type realConsul struct {
-	t      *testing.T
-	addr   string // of its HTTP API
-	dir    string
-	bin    string
-	ports  []string
-	cmd    *exec.Cmd
+	*consul.Agent
 	client *api.Client
 }
 
@@ -37,66 +30,14 @@ func startRealConsul(t *testing.T) *realConsul {
 	if testing.Short() {
 		t.Skip("a real agent takes seconds to start")
 	}
-	c := &realConsul{t: t, bin: need.Tool(t, "consul"), dir: filepath.Join(t.TempDir(), "data"), ports: freePorts(t, 4)}
-	c.addr = "127.0.0.1:" + c.ports[0]
+	agent := consul.Start(t)
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
-	var err error
-	if c.client, err = api.NewClient(&api.Config{Address: c.addr, Transport: transport}); err != nil {
+	client, err := api.NewClient(&api.Config{Address: agent.Addr, Transport: transport})
+	if err != nil {
 		t.Fatal(err)
 	}
-	c.start()
-	t.Cleanup(c.kill)
-	return c
-}
-
-// freePorts returns ports that nobody used a moment ago.
-func freePorts(t *testing.T, n int) []string {
-	t.Helper()
-	var ports []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		_, port, _ := net.SplitHostPort(l.Addr().String())
-		ports = append(ports, port)
-	}
-	return ports
-}
-
-// start runs the agent, for the first time or again, until it leads itself.
-func (c *realConsul) start() {
-	c.t.Helper()
-	c.cmd = exec.Command(c.bin, "agent", "-server", "-bootstrap-expect=1", "-node=test", "-data-dir="+c.dir,
-		"-bind=127.0.0.1", "-client=127.0.0.1", "-log-level=warn",
-		"-http-port="+c.ports[0], "-server-port="+c.ports[1], "-serf-lan-port="+c.ports[2], "-serf-wan-port="+c.ports[3],
-		"-dns-port=-1", "-grpc-port=-1", "-grpc-tls-port=-1", "-hcl=performance { raft_multiplier = 1 }")
-	if err := c.cmd.Start(); err != nil {
-		c.t.Fatal(err)
-	}
-	deadline := time.After(time.Minute)
-	for {
-		if leader, err := c.client.Status().Leader(); err == nil && leader != "" {
-			return
-		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-deadline:
-			c.t.Fatal("the agent finds no leader")
-		}
-	}
-}
-
-// kill ends the agent without warning.
-func (c *realConsul) kill() {
-	if c.cmd == nil {
-		return
-	}
-	c.cmd.Process.Kill()
-	c.cmd.Wait()
-	c.cmd = nil
+	return &realConsul{agent, client}
 }
 
 // realNode answers sessions, /readyz and /status on one port.
@@ -136,7 +77,7 @@ func (n *realNode) register(t *testing.T, c *realConsul, name string) {
 	done := make(chan error)
 	addr := n.Listener.Addr().String()
 	go func() {
-		done <- health.Register(ctx, health.ConsulAgent{Address: c.addr}, health.Registration{
+		done <- health.Register(ctx, health.ConsulAgent{Address: c.Addr}, health.Registration{
 			Service: "chat", Name: name, Addr: addr, Admin: addr, CheckInterval: time.Second, Verify: 200 * time.Millisecond,
 		}, slog.New(slog.DiscardHandler))
 	}()
@@ -152,7 +93,7 @@ func (n *realNode) register(t *testing.T, c *realConsul, name string) {
 // nodes that it ever named since the last time.
 func watchReal(t *testing.T, c *realConsul, o health.ConsulOptions) (m *health.Monitor, fewest func() int) {
 	t.Helper()
-	o.Agent.Address, o.Service = c.addr, "chat"
+	o.Agent.Address, o.Service = c.Addr, "chat"
 	source, err := health.NewConsul(o)
 	if err != nil {
 		t.Fatal(err)
@@ -211,17 +152,15 @@ func TestRealConsulRestarts(t *testing.T) {
 	before := m.Snapshot().Totals.Transitions
 
 	for _, keepState := range []bool{true, false} {
-		c.kill()
+		c.Kill()
 		eventually(t, "the loss is noticed", func() bool { return m.Snapshot().Source.Failing != nil })
 		if got := standings(m); got != all {
 			t.Errorf("without consul: %s", got)
 		}
 		if !keepState {
-			if err := os.RemoveAll(c.dir); err != nil {
-				t.Fatal(err)
-			}
+			c.Forget()
 		}
-		c.start()
+		c.Start()
 		eventually(t, "the source recovers", func() bool { return m.Snapshot().Source.Failing == nil })
 		eventually(t, "the nodes are registered again", func() bool {
 			entries, _, err := c.client.Health().Service("chat", "", true, nil)
@@ -253,13 +192,13 @@ func TestRealConsulDown(t *testing.T) {
 			return err == nil
 		})
 	})
-	c.kill()
+	c.Kill()
 	m, _ := watchReal(t, c, health.ConsulOptions{Cache: cache, MaxBackoff: 500 * time.Millisecond})
 	eventually(t, "a is fit", func() bool { return standings(m) == "a=fit" })
 	if s := m.Snapshot().Source; !s.Cached || s.Staleness(time.Now()) <= 0 {
 		t.Errorf("source: %+v", s)
 	}
-	c.start()
+	c.Start()
 	eventually(t, "the source recovers", func() bool { return !m.Snapshot().Source.Cached })
 }
 
@@ -289,7 +228,7 @@ func TestRealDrain(t *testing.T) {
 // through.
 func TestRealConsulBurst(t *testing.T) {
 	c := startRealConsul(t)
-	s, err := health.NewConsul(health.ConsulOptions{Agent: health.ConsulAgent{Address: c.addr}, Service: "chat", Rate: 4, Burst: 8})
+	s, err := health.NewConsul(health.ConsulOptions{Agent: health.ConsulAgent{Address: c.Addr}, Service: "chat", Rate: 4, Burst: 8})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -146,10 +146,7 @@ func TestApplyAroundLiveSessions(t *testing.T) {
 			client := newPeer(t, conn)
 			leg := login(client, other, "carol")
 			talk(t, client, leg, i)
-			client.close()
-			leg.eof()
-			leg.close()
-			f.ended("client-closed")
+			f.leaves(client, leg)
 		} else {
 			refusesTCP(t, addr)
 		}
@@ -164,10 +161,7 @@ func TestApplyAroundLiveSessions(t *testing.T) {
 	}
 	for i, p := range pairs {
 		talk(t, p.client, p.leg, i)
-		p.client.close()
-		p.leg.eof()
-		p.leg.close()
-		f.ended("client-closed")
+		f.leaves(p.client, p.leg)
 	}
 	if _, err := ws.token(); err != nil {
 		t.Errorf("the WebSocket broke: %v", err)
@@ -218,10 +212,7 @@ func TestApplyRefused(t *testing.T) {
 	talk(t, client, leg, 1)
 	f.dialTCP("xmpp").close() // the listener that was to be removed
 	f.ended("probe")
-	client.close()
-	leg.eof()
-	leg.close()
-	f.ended("client-closed")
+	f.leaves(client, leg)
 }
 
 // A listener takes a new name, protocol and pool without its port being closed,
@@ -253,10 +244,7 @@ func TestApplySameSocket(t *testing.T) {
 	f.apply(opts)
 	client = f.dialTLS()
 	leg := login(client, n, "alice")
-	client.close()
-	leg.eof()
-	leg.close()
-	f.ended("client-closed")
+	f.leaves(client, leg)
 }
 
 // A socket is kept, too, between a protocol that is carried by loops from the start
@@ -283,10 +271,7 @@ func TestApplyBetweenOpaqueAndXMPP(t *testing.T) {
 	f.apply(opts)
 	client := f.dialTLS()
 	leg := login(client, n, "alice")
-	client.close()
-	leg.eof()
-	leg.close()
-	f.ended("client-closed")
+	f.leaves(client, leg)
 	opts.Listeners[0].Protocol, opts.Listeners[0].Name = proxy.TCP, "x"
 	f.apply(opts)
 	opaque()
@@ -327,13 +312,8 @@ func TestApplyToNewSessions(t *testing.T) {
 		client.expect(frontHeader + plainOffer)
 		client.send(plain("alice", "secret"))
 		leg := two.accept().offer()
-		leg.expect(plain("alice", "secret"))
-		leg.send(saslSuccess)
-		client.expect(saslSuccess)
-		client.close()
-		leg.eof()
-		leg.close()
-		f.ended("client-closed")
+		leg.letsIn(client, plain("alice", "secret"))
+		f.leaves(client, leg)
 	}
 }
 
@@ -362,14 +342,9 @@ func TestApplyRemoves(t *testing.T) {
 	talk(t, stream, streamLeg, 1)
 	late.send(plain("carol", "secret"))
 	lateLeg := n.accept().offer()
-	lateLeg.expect(plain("carol", "secret"))
-	lateLeg.send(saslSuccess)
-	late.expect(saslSuccess)
+	lateLeg.letsIn(late, plain("carol", "secret"))
 	for _, p := range []struct{ client, leg *peer }{{client, leg}, {stream, streamLeg}, {late, lateLeg}} {
-		p.client.close()
-		p.leg.eof()
-		p.leg.close()
-		f.ended("client-closed")
+		f.leaves(p.client, p.leg)
 	}
 }
 
@@ -395,19 +370,13 @@ func TestApplyQUICComesBack(t *testing.T) {
 	}
 	second := f.openQUIC(f.dialQUIC())
 	secondLeg := login(second, n, "bob")
-	client.close()
-	leg.eof()
-	leg.close()
-	f.ended("client-closed")
+	f.leaves(client, leg)
 	talk(t, second, secondLeg, 1)
 	if err := quic.CloseWithError(0, ""); err != nil {
 		t.Fatal(err)
 	}
 	talk(t, second, secondLeg, 2)
-	second.close()
-	secondLeg.eof()
-	secondLeg.close()
-	f.ended("client-closed")
+	f.leaves(second, secondLeg)
 }
 
 // rateOf is a limit on the connections of a listener in a second.
@@ -470,10 +439,7 @@ func TestApplyKeepsTickets(t *testing.T) {
 		}
 		client := newPeer(t, conn)
 		leg := login(client, n, "alice") // reads the ticket, too
-		client.close()
-		leg.eof()
-		leg.close()
-		f.ended("client-closed")
+		f.leaves(client, leg)
 		cert, ca := certificate(t)
 		for _, c := range opts.TLS.Certificates {
 			ca.AddCert(parsed(t, c))

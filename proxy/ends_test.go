@@ -58,13 +58,8 @@ func TestNodeLost(t *testing.T) {
 	}
 
 	atTwo := two.accept().offer()
-	atTwo.expect(plain("alice", "secret"))
-	atTwo.send(saslSuccess)
-	again.expect(saslSuccess)
-	again.close()
-	atTwo.eof()
-	atTwo.close()
-	f.ended("client-closed")
+	atTwo.letsIn(again, plain("alice", "secret"))
+	f.leaves(again, atTwo)
 	if pick.live != 0 {
 		t.Errorf("%d choices were not released", pick.live)
 	}
@@ -113,10 +108,7 @@ func TestForgedEntry(t *testing.T) {
 		leg.send(m)
 		client.expect(m)
 	}
-	client.close()
-	leg.eof()
-	leg.close()
-	if r := f.ended("client-closed"); r["last_entry"] != "" {
+	if r := f.leaves(client, leg); r["last_entry"] != "" {
 		t.Errorf("entry %s was believed", r["last_entry"])
 	}
 }
@@ -221,16 +213,21 @@ func TestClientReset(t *testing.T) {
 	f.ended("client-reset")
 }
 
+// flood writes stanzas until nobody takes them any more, or there would have been enough.
+func (p *peer) flood() {
+	message := "<message><body>" + strings.Repeat("x", 60000) + "</body></message>"
+	for range 1000 {
+		if _, err := p.conn.Write([]byte(message)); err != nil {
+			return
+		}
+	}
+}
+
 // A client that does not read holds up its node, up to a point.
 func TestSlowClient(t *testing.T) {
 	t.Parallel()
 	f, _, leg := loggedIn(t, func(o *proxy.Options) { o.Timeouts.Write = 100 * time.Millisecond })
-	message := "<message><body>" + strings.Repeat("x", 60000) + "</body></message>"
-	for range 1000 {
-		if _, err := leg.conn.Write([]byte(message)); err != nil {
-			break
-		}
-	}
+	leg.flood()
 	f.ended("slow-client")
 }
 
@@ -238,12 +235,7 @@ func TestSlowClient(t *testing.T) {
 func TestSlowNode(t *testing.T) {
 	t.Parallel()
 	f, client, _ := loggedIn(t, func(o *proxy.Options) { o.Timeouts.Write = 100 * time.Millisecond })
-	message := "<message><body>" + strings.Repeat("x", 60000) + "</body></message>"
-	for range 1000 {
-		if _, err := client.conn.Write([]byte(message)); err != nil {
-			break
-		}
-	}
+	client.flood()
 	client.expect(streamError("system-shutdown") + streamEnd)
 	client.close()
 	f.ended("slow-node")

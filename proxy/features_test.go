@@ -179,19 +179,14 @@ func TestFirstClientsAsk(t *testing.T) {
 		t.Errorf("the front asked again, with %s", h)
 	}
 	leg.send(of(fresh, nodeHeader) + plainOffer)
-	leg.expect(plain("alice", "secret"))
-	leg.send(saslSuccess)
-	later.expect(saslSuccess)
+	leg.letsIn(later, plain("alice", "secret"))
 	changed := f.asks(fresh)
 	changed.expect(of(fresh, frontHeader) + plainOffer)
 
 	for _, client := range append(clients, changed) {
 		leave(f, client)
 	}
-	later.close()
-	leg.eof()
-	leg.close()
-	f.ended("client-closed")
+	f.leaves(later, leg)
 	if pick.live != 0 {
 		t.Errorf("%d choices were not released", pick.live)
 	}
@@ -393,9 +388,7 @@ func TestNoSettleForStrangers(t *testing.T) {
 	leg := n.accept()
 	leg.open()
 	leg.send(nodeHeader + plainOffer)
-	leg.expect(plain("alice", "secret"))
-	leg.send(saslSuccess)
-	client.expect(saslSuccess)
+	leg.letsIn(client, plain("alice", "secret"))
 	client.scan.Reset()
 	leg.scan.Reset()
 	client.send(streamOpen)

@@ -134,6 +134,15 @@ func (f *front) ended(reason string) map[string]string {
 	return r
 }
 
+// leaves has a client close its connection, which ends its session in order.
+func (f *front) leaves(client, leg *peer) map[string]string {
+	f.t.Helper()
+	client.close()
+	leg.eof()
+	leg.close()
+	return f.ended("client-closed")
+}
+
 // recorder is a slog.Handler that keeps session lines.
 type recorder struct{ records chan map[string]string }
 
@@ -296,6 +305,14 @@ func (p *peer) offer() *peer {
 	p.open()
 	p.send(nodeHeader + nodeOffer)
 	return p
+}
+
+// letsIn has a node hear how a client logs in, and say yes.
+func (p *peer) letsIn(client *peer, auth string) {
+	p.t.Helper()
+	p.expect(auth)
+	p.send(saslSuccess)
+	client.expect(saslSuccess)
 }
 
 // peer is a test's end of a byte stream: a client on TCP, TLS or QUIC, or a node.
@@ -539,9 +556,7 @@ func login(client *peer, n *node, user string) *peer {
 	client.expect(frontHeader + frontOffer)
 	client.send(plain(user, "secret"))
 	leg := n.accept().offer()
-	leg.expect(plain(user, "secret"))
-	leg.send(saslSuccess)
-	client.expect(saslSuccess)
+	leg.letsIn(client, plain(user, "secret"))
 	client.scan.Reset()
 	leg.scan.Reset()
 	client.send(streamOpen)

@@ -57,10 +57,7 @@ func TestProxyHeaderIn(t *testing.T) {
 		if leg.proxy.SourceAddr.String() != source.String() || leg.proxy.DestinationAddr.String() != destination.String() {
 			t.Errorf("the node was told %v, %v", leg.proxy.SourceAddr, leg.proxy.DestinationAddr)
 		}
-		secured.close()
-		leg.eof()
-		leg.close()
-		if r := f.ended("client-closed"); r["source"] != source.String() || r["via"] != via {
+		if r := f.leaves(secured, leg); r["source"] != source.String() || r["via"] != via {
 			t.Errorf("logged %v", r)
 		}
 	}
@@ -178,10 +175,7 @@ func TestLoginsCount(t *testing.T) {
 	if r := f.ended("too-many"); r["user"] != "" && r["node"] != "" {
 		t.Errorf("a node was asked: %v", r)
 	}
-	first.close()
-	leg.eof()
-	leg.close()
-	f.ended("client-closed")
+	f.leaves(first, leg)
 	first = f.dialTLS()
 	leg = login(first, n, "alice")
 	for _, p := range []*peer{first, bob} {

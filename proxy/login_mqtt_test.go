@@ -103,55 +103,57 @@ func (w mqttWay) works(f *front, n *node, version byte, answer string, pieces in
 	}
 }
 
-// Logins of MQTT that the node refuses put off the next ones, as those of SASL do, until one
-// succeeds.
-func TestMQTTLogins(t *testing.T) {
-	t.Parallel()
+// inAllWays runs a test on each of them, with a front and a node of its own.
+func inAllWays(t *testing.T, change func(*proxy.Options), test func(t *testing.T, way mqttWay, f *front, n *node)) {
+	t.Helper()
 	for name, way := range mqttWays() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			n := startNode(t, "one")
-			f := startOpaque(t, witnessOf(n), way.listener, strict)
-			way.fails(f, n, 4, connackBad, 99)
-			way.works(f, n, 4, connackOK, 1)
-			way.fails(f, n, 5, connack5Denied, 1)
-			way.works(f, n, 5, mqttAuth+mqttAuth+connack5OK, 4)
-			way.fails(f, n, 5, mqttAuth+connack5Denied, 2)
-			way.fails(f, n, 3+1, connackDenied, 3)
-			client := way.dial(f)
-			client.send(mqttConnect(5, "phone", "alice"))
-			if way.listener.Identify.Chain != nil {
-				client.recv("\x20\x03\x00\x9f\x00")
-			}
-			client.over()
-			client.Close()
-			f.ended("auth-backoff")
-			n.idle()
+			test(t, way, startOpaque(t, witnessOf(n), way.listener, change), n)
 		})
 	}
+}
+
+// Logins of MQTT that the node refuses put off the next ones, as those of SASL do, until one
+// succeeds.
+func TestMQTTLogins(t *testing.T) {
+	t.Parallel()
+	inAllWays(t, strict, func(t *testing.T, way mqttWay, f *front, n *node) {
+		way.fails(f, n, 4, connackBad, 99)
+		way.works(f, n, 4, connackOK, 1)
+		way.fails(f, n, 5, connack5Denied, 1)
+		way.works(f, n, 5, mqttAuth+mqttAuth+connack5OK, 4)
+		way.fails(f, n, 5, mqttAuth+connack5Denied, 2)
+		way.fails(f, n, 3+1, connackDenied, 3)
+		client := way.dial(f)
+		client.send(mqttConnect(5, "phone", "alice"))
+		if way.listener.Identify.Chain != nil {
+			client.recv("\x20\x03\x00\x9f\x00")
+		}
+		client.over()
+		client.Close()
+		f.ended("auth-backoff")
+		n.idle()
+	})
 }
 
 // A node that refuses for a reason of its own says nothing of the login, and neither does
 // one that goes without an answer.
 func TestMQTTLoginsUndecided(t *testing.T) {
 	t.Parallel()
-	for name, way := range mqttWays() {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			n := startNode(t, "one")
-			f := startOpaque(t, witnessOf(n), way.listener, strict)
-			for _, answer := range []string{connackAway, connack5Away, "", "\x20", "\x20\x02\x00", mqttAuth} {
-				client, atNode := way.tries(f, n, 4, answer, 99)
-				atNode.Close()
-				client.over()
-				client.Close()
-				if r := f.ended("node-closed"); r["auth_failures"] != "0" || r["logged_in"] != "false" {
-					t.Errorf("%q: logged %v", answer, r)
-				}
+	inAllWays(t, strict, func(t *testing.T, way mqttWay, f *front, n *node) {
+		for _, answer := range []string{connackAway, connack5Away, "", "\x20", "\x20\x02\x00", mqttAuth} {
+			client, atNode := way.tries(f, n, 4, answer, 99)
+			atNode.Close()
+			client.over()
+			client.Close()
+			if r := f.ended("node-closed"); r["auth_failures"] != "0" || r["logged_in"] != "false" {
+				t.Errorf("%q: logged %v", answer, r)
 			}
-			way.works(f, n, 4, connackOK, 99)
-		})
-	}
+		}
+		way.works(f, n, 4, connackOK, 99)
+	})
 }
 
 // A session of MQTT counts as one that is not logged in until the node has let it in; then
@@ -159,64 +161,55 @@ func TestMQTTLoginsUndecided(t *testing.T) {
 // success that is none.
 func TestMQTTLoginsCount(t *testing.T) {
 	t.Parallel()
-	for name, way := range mqttWays() {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			n := startNode(t, "one")
-			f := startOpaque(t, witnessOf(n), way.listener, func(o *proxy.Options) {
-				o.Rules.User.Concurrent = 1
-				o.Rules.User.Unauthenticated = 2
-				// Bytes are counted for the user while the login is under way, too.
-				o.Rules.User.In = limit.Bandwidth{PerSecond: 1 << 30, Burst: 1 << 30}
-				o.Rules.User.Out = o.Rules.User.In
-			})
-			first, atFirst := way.tries(f, n, 4, "", 99)
-			second, atSecond := way.tries(f, n, 4, "", 99)
-			third := way.dial(f)
-			third.send(mqttConnect(4, "phone", "alice"))
-			third.over()
-			third.Close()
-			if r := f.ended("too-many"); r["limit"] != "unauthenticated-user" {
-				t.Errorf("logged %v", r)
-			}
-			first.send("\xc0\x00")
-			atFirst.send(connackOK)
-			first.recv(connackOK)
-			atFirst.recv("\xc0\x00")
-			atSecond.send(connackOK)
-			if got := second.over(); got != "" {
-				t.Errorf("the second client has got %q", got)
-			}
-			atSecond.over()
-			atSecond.Close()
-			second.Close()
-			if r := f.ended("too-many"); r["limit"] != "concurrent-user" {
-				t.Errorf("logged %v", r)
-			}
-			first.Close()
-			atFirst.over()
-			atFirst.Close()
-			f.ended("client-closed")
-		})
+	change := func(o *proxy.Options) {
+		o.Rules.User.Concurrent = 1
+		o.Rules.User.Unauthenticated = 2
+		// Bytes are counted for the user while the login is under way, too.
+		o.Rules.User.In = limit.Bandwidth{PerSecond: 1 << 30, Burst: 1 << 30}
+		o.Rules.User.Out = o.Rules.User.In
 	}
+	inAllWays(t, change, func(t *testing.T, way mqttWay, f *front, n *node) {
+		first, atFirst := way.tries(f, n, 4, "", 99)
+		second, atSecond := way.tries(f, n, 4, "", 99)
+		third := way.dial(f)
+		third.send(mqttConnect(4, "phone", "alice"))
+		third.over()
+		third.Close()
+		if r := f.ended("too-many"); r["limit"] != "unauthenticated-user" {
+			t.Errorf("logged %v", r)
+		}
+		first.send("\xc0\x00")
+		atFirst.send(connackOK)
+		first.recv(connackOK)
+		atFirst.recv("\xc0\x00")
+		atSecond.send(connackOK)
+		if got := second.over(); got != "" {
+			t.Errorf("the second client has got %q", got)
+		}
+		atSecond.over()
+		atSecond.Close()
+		second.Close()
+		if r := f.ended("too-many"); r["limit"] != "concurrent-user" {
+			t.Errorf("logged %v", r)
+		}
+		first.Close()
+		atFirst.over()
+		atFirst.Close()
+		f.ended("client-closed")
+	})
 }
 
 // What is no MQTT passes, on a listener for it and on others, and counts as logged in.
 func TestMQTTNone(t *testing.T) {
 	t.Parallel()
-	for name, way := range mqttWays() {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			n := startNode(t, "one")
-			f := startOpaque(t, witnessOf(n), way.listener, func(o *proxy.Options) { o.Rules.Global.Unauthenticated = 1 })
-			client, atNode := way.tries(f, n, 4, "\xd0\x00", 1)
-			next, atNext := way.tries(f, n, 4, "\x30\x03\x00\x01x", 99)
-			for _, s := range []*stream{client, next, atNode.stream, atNext.stream} {
-				s.Close()
-			}
-			for range 2 {
-				f.record()
-			}
-		})
-	}
+	inAllWays(t, func(o *proxy.Options) { o.Rules.Global.Unauthenticated = 1 }, func(t *testing.T, way mqttWay, f *front, n *node) {
+		client, atNode := way.tries(f, n, 4, "\xd0\x00", 1)
+		next, atNext := way.tries(f, n, 4, "\x30\x03\x00\x01x", 99)
+		for _, s := range []*stream{client, next, atNode.stream, atNext.stream} {
+			s.Close()
+		}
+		for range 2 {
+			f.record()
+		}
+	})
 }

@@ -44,10 +44,7 @@ func TestChallenges(t *testing.T) {
 	}
 	leg.send(saslSuccess)
 	client.expect(saslSuccess)
-	client.close()
-	leg.eof()
-	leg.close()
-	if r := f.ended("client-closed"); r["mechanism"] != "SCRAM-SHA-1" || r["user"] != "alice@example.com" {
+	if r := f.leaves(client, leg); r["mechanism"] != "SCRAM-SHA-1" || r["user"] != "alice@example.com" {
 		t.Errorf("logged %v", r)
 	}
 }
@@ -62,13 +59,8 @@ func TestNoInitialResponse(t *testing.T) {
 	client.expect("<challenge xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>")
 	client.send("<response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>AGFsaWNlAHNlY3JldA==</response>")
 	leg := n.accept().offer()
-	leg.expect(plain("alice", "secret"))
-	leg.send(saslSuccess)
-	client.expect(saslSuccess)
-	client.close()
-	leg.eof()
-	leg.close()
-	f.ended("client-closed")
+	leg.letsIn(client, plain("alice", "secret"))
+	f.leaves(client, leg)
 }
 
 // A second login of the same user uses the same leg; another user may live on
@@ -95,13 +87,8 @@ func TestAnotherUser(t *testing.T) {
 	client.send(plain("bob", "secret"))
 	atOne.eof()
 	atTwo := two.accept().offer()
-	atTwo.expect(plain("bob", "secret"))
-	atTwo.send(saslSuccess)
-	client.expect(saslSuccess)
-	client.close()
-	atTwo.eof()
-	atTwo.close()
-	if r := f.ended("client-closed"); r["node"] != "two" || r["auth_failures"] != "2" || r["user"] != "bob@example.com" {
+	atTwo.letsIn(client, plain("bob", "secret"))
+	if r := f.leaves(client, atTwo); r["node"] != "two" || r["auth_failures"] != "2" || r["user"] != "bob@example.com" {
 		t.Errorf("logged %v", r)
 	}
 	if pick.live != 0 {
@@ -127,13 +114,8 @@ func TestNextNode(t *testing.T) {
 	refuses.open()
 	refuses.send(nodeHeader + streamError("system-shutdown") + streamEnd)
 	leg := good.accept().offer()
-	leg.expect(plain("alice", "secret"))
-	leg.send(saslSuccess)
-	client.expect(saslSuccess)
-	client.close()
-	leg.eof()
-	leg.close()
-	f.ended("client-closed")
+	leg.letsIn(client, plain("alice", "secret"))
+	f.leaves(client, leg)
 	want := []string{"dead: refused", "draining: refused", "good: connected"}
 	if !reflect.DeepEqual(pick.outcomes, want) {
 		t.Errorf("reported %v, want %v", pick.outcomes, want)
@@ -183,13 +165,8 @@ func TestLegLeftBehind(t *testing.T) {
 			leave(leg)
 			client.send(plain("alice", "secret"))
 			leg = n.accept().offer()
-			leg.expect(plain("alice", "secret"))
-			leg.send(saslSuccess)
-			client.expect(saslSuccess)
-			client.close()
-			leg.eof()
-			leg.close()
-			f.ended("client-closed")
+			leg.letsIn(client, plain("alice", "secret"))
+			f.leaves(client, leg)
 			if pick.live != 0 {
 				t.Errorf("%d choices were not released", pick.live)
 			}

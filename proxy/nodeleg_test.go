@@ -181,10 +181,7 @@ func TestNodeLegHeader(t *testing.T) {
 				name != wantName || cipher != tls.CipherSuiteName(state.CipherSuite) {
 				t.Errorf("SSL TLV %+v %s %s", ssl, name, cipher)
 			}
-			client.Close()
-			leg.end()
-			leg.Close()
-			r := f.ended("client-closed")
+			r := f.hangsUp(client, leg)
 			if id := string(leg.tlv(0x05)); id != r["id"] || id == "" {
 				t.Errorf("unique id %q, and %q in the log", id, r["id"])
 			}
@@ -287,47 +284,39 @@ func TestNodeLegCertificates(t *testing.T) {
 		if got := leg.tlv(0xE3); !bytes.Equal(got, want[:]) {
 			t.Errorf("%s: the node was told %x, want %x", name, got, want)
 		}
-		client.Close()
-		leg.end()
-		leg.Close()
-		f.ended("client-closed")
+		f.hangsUp(client, leg)
 	}
 }
 
 // A pool chooses what its nodes understand.
 func TestNodeLegForms(t *testing.T) {
 	t.Parallel()
-	t.Run("version 1", func(t *testing.T) {
+	header := func(t *testing.T, h proxy.Header) (client, atNode *stream) {
 		n := startNode(t, "one")
 		f := startOpaque(t, witnessOf(n), proxy.Listener{Protocol: proxy.TCP}, func(o *proxy.Options) {
 			p := o.Pools["nodes"]
-			p.Header = proxy.HeaderV1
+			p.Header = h
 			o.Pools["nodes"] = p
 		})
-		client := f.dial()
-		leg := n.take()
+		client = f.dial()
+		return client, n.take()
+	}
+	passes := func(client, atNode *stream) {
+		client.send("hello")
+		atNode.recv("hello")
+		client.Close()
+		atNode.end()
+	}
+	t.Run("version 1", func(t *testing.T) {
+		client, atNode := header(t, proxy.HeaderV1)
 		source, destination := client.LocalAddr().(*net.TCPAddr), client.RemoteAddr().(*net.TCPAddr)
 		_, sourcePort, _ := net.SplitHostPort(source.String())
 		_, destinationPort, _ := net.SplitHostPort(destination.String())
-		leg.recv("PROXY TCP4 127.0.0.1 127.0.0.1 " + sourcePort + " " + destinationPort + "\r\n")
-		client.send("hello")
-		leg.recv("hello")
-		client.Close()
-		leg.end()
+		atNode.recv("PROXY TCP4 127.0.0.1 127.0.0.1 " + sourcePort + " " + destinationPort + "\r\n")
+		passes(client, atNode)
 	})
 	t.Run("none", func(t *testing.T) {
-		n := startNode(t, "one")
-		f := startOpaque(t, witnessOf(n), proxy.Listener{Protocol: proxy.TCP}, func(o *proxy.Options) {
-			p := o.Pools["nodes"]
-			p.Header = proxy.HeaderNone
-			o.Pools["nodes"] = p
-		})
-		client := f.dial()
-		leg := n.take()
-		client.send("hello")
-		leg.recv("hello")
-		client.Close()
-		leg.end()
+		passes(header(t, proxy.HeaderNone))
 	})
 }
 

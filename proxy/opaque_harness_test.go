@@ -163,6 +163,15 @@ func (s *stream) end() {
 	}
 }
 
+// hangsUp has a client close its connection, which ends its session in order.
+func (f *front) hangsUp(client *stream, leg *leg) map[string]string {
+	f.t.Helper()
+	client.Close()
+	leg.end()
+	leg.Close()
+	return f.ended("client-closed")
+}
+
 // broken reads to the reset.
 func (s *stream) broken() {
 	s.t.Helper()

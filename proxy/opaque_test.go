@@ -17,9 +17,12 @@ import (
 	"imlb/proxy"
 )
 
+// starter starts a front and a session on it.
+type starter func(t *testing.T, change func(*proxy.Options)) (*front, *stream, *leg)
+
 // carried are the ways in which a session of plain bytes can come to the front and go
 // on to its node.
-func carried(t *testing.T, run func(t *testing.T, start func(t *testing.T, change func(*proxy.Options)) (*front, *stream, *leg))) {
+func carried(t *testing.T, run func(t *testing.T, start starter)) {
 	for _, protocol := range []proxy.Protocol{proxy.TCP, proxy.TLS} {
 		t.Run(protocol.String(), func(t *testing.T) {
 			t.Parallel()
@@ -45,7 +48,7 @@ func (f *front) client(protocol proxy.Protocol) *stream {
 // What is sent arrives as it was sent, both ways, whoever speaks first.
 func TestOpaque(t *testing.T) {
 	t.Parallel()
-	carried(t, func(t *testing.T, start func(*testing.T, func(*proxy.Options)) (*front, *stream, *leg)) {
+	carried(t, func(t *testing.T, start starter) {
 		f, client, leg := start(t, nil)
 		leg.send("220 ready\r\n")
 		client.recv("220 ready\r\n")
@@ -90,10 +93,7 @@ func TestOpaqueSource(t *testing.T) {
 	for info := range f.SessionsOf("one") {
 		on = append(on, info.User+" "+info.ID)
 	}
-	client.Close()
-	leg.end()
-	leg.Close()
-	r := f.ended("client-closed")
+	r := f.hangsUp(client, leg)
 	if got := pick.users(); !slices.Equal(got, []string{"127.0.0.1/32"}) {
 		t.Errorf("picked for %q", got)
 	}
@@ -106,7 +106,7 @@ func TestOpaqueSource(t *testing.T) {
 // A node that ends its side still hears its client.
 func TestOpaqueNodeHalfCloses(t *testing.T) {
 	t.Parallel()
-	carried(t, func(t *testing.T, start func(*testing.T, func(*proxy.Options)) (*front, *stream, *leg)) {
+	carried(t, func(t *testing.T, start starter) {
 		f, client, leg := start(t, nil)
 		leg.send("last")
 		leg.closeWrite()
@@ -123,7 +123,7 @@ func TestOpaqueNodeHalfCloses(t *testing.T) {
 // A side that breaks is seen to break by the other, as if there were no front.
 func TestOpaqueReset(t *testing.T) {
 	t.Parallel()
-	carried(t, func(t *testing.T, start func(*testing.T, func(*proxy.Options)) (*front, *stream, *leg)) {
+	carried(t, func(t *testing.T, start starter) {
 		t.Run("client", func(t *testing.T) {
 			f, client, leg := start(t, nil)
 			client.send("a")
@@ -325,7 +325,7 @@ func TestOpaqueSlow(t *testing.T) {
 func TestOpaqueIdle(t *testing.T) {
 	t.Parallel()
 	const idle = 400 * time.Millisecond
-	carried(t, func(t *testing.T, start func(*testing.T, func(*proxy.Options)) (*front, *stream, *leg)) {
+	carried(t, func(t *testing.T, start starter) {
 		f, client, leg := start(t, func(o *proxy.Options) { o.Timeouts.Idle = idle })
 		began := time.Now()
 		tick := time.NewTicker(idle / 16)
@@ -355,7 +355,7 @@ func TestOpaqueHalfOpen(t *testing.T) {
 	for name, idle := range map[string]time.Duration{"without idle timeout": 0, "with a long one": time.Hour} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			carried(t, func(t *testing.T, start func(*testing.T, func(*proxy.Options)) (*front, *stream, *leg)) {
+			carried(t, func(t *testing.T, start starter) {
 				f, client, leg := start(t, func(o *proxy.Options) {
 					o.Timeouts.Idle, o.Timeouts.HalfOpen = idle, linger
 				})
@@ -381,7 +381,7 @@ func TestOpaqueHalfOpen(t *testing.T) {
 // A node that has ended its side waits for its client as long, and is cut off as well.
 func TestOpaqueNodeHalfOpen(t *testing.T) {
 	t.Parallel()
-	carried(t, func(t *testing.T, start func(*testing.T, func(*proxy.Options)) (*front, *stream, *leg)) {
+	carried(t, func(t *testing.T, start starter) {
 		f, client, leg := start(t, func(o *proxy.Options) { o.Timeouts.HalfOpen = 200 * time.Millisecond })
 		leg.closeWrite()
 		client.end()
@@ -395,7 +395,7 @@ func TestOpaqueNodeHalfOpen(t *testing.T) {
 // An idle session of which one side has ended does not end in order for that side.
 func TestOpaqueHalfOpenIdle(t *testing.T) {
 	t.Parallel()
-	carried(t, func(t *testing.T, start func(*testing.T, func(*proxy.Options)) (*front, *stream, *leg)) {
+	carried(t, func(t *testing.T, start starter) {
 		f, client, leg := start(t, func(o *proxy.Options) { o.Timeouts.Idle = 300 * time.Millisecond })
 		client.closeWrite()
 		leg.end()
@@ -480,10 +480,7 @@ func TestOpaqueNextNode(t *testing.T) {
 	leg.recv("LOGIN alice\r\nand more")
 	client.send("!")
 	leg.recv("!")
-	client.Close()
-	leg.end()
-	leg.Close()
-	if r := f.ended("client-closed"); r["node"] != "serves" || r["user"] != "alice" {
+	if r := f.hangsUp(client, leg); r["node"] != "serves" || r["user"] != "alice" {
 		t.Errorf("logged %v", r)
 	}
 	if got := pick.users(); !slices.Equal(got, []string{"alice", "alice"}) {
@@ -549,10 +546,7 @@ func TestOpaqueDialTimeout(t *testing.T) {
 	leg := serves.secure(cert)
 	leg.send("hello")
 	client.recv("hello")
-	client.Close()
-	leg.end()
-	leg.Close()
-	if r := f.ended("client-closed"); r["node"] != "serves" {
+	if r := f.hangsUp(client, leg); r["node"] != "serves" {
 		t.Errorf("logged %v", r)
 	}
 }
@@ -560,7 +554,7 @@ func TestOpaqueDialTimeout(t *testing.T) {
 // The front's end is told to both sides by the end of what is written to them.
 func TestOpaqueShutdown(t *testing.T) {
 	t.Parallel()
-	carried(t, func(t *testing.T, start func(*testing.T, func(*proxy.Options)) (*front, *stream, *leg)) {
+	carried(t, func(t *testing.T, start starter) {
 		f, client, leg := start(t, func(o *proxy.Options) { o.Timeouts.Shutdown = time.Second })
 		client.send("a")
 		leg.recv("a")
@@ -619,10 +613,7 @@ func TestOpaqueIPv6(t *testing.T) {
 	checkSum(t, leg.raw)
 	client.send("x")
 	leg.recv("x")
-	client.Close()
-	leg.end()
-	leg.Close()
-	f.ended("client-closed")
+	f.hangsUp(client, leg)
 	if got := pick.users(); !slices.Equal(got, []string{"::/64"}) {
 		t.Errorf("picked for %q", got)
 	}

@@ -296,10 +296,7 @@ func TestDirectTLSBesideSTARTTLS(t *testing.T) {
 		leg := login(client, n, "alice")
 		leg.send("<presence/>")
 		client.expect("<presence/>")
-		client.close()
-		leg.eof()
-		leg.close()
-		if r := f.ended("client-closed"); r["transport"] != transport {
+		if r := f.leaves(client, leg); r["transport"] != transport {
 			t.Errorf("logged the transport %q, want %q", r["transport"], transport)
 		}
 	}

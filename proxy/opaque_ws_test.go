@@ -163,16 +163,21 @@ func leaveWS(client, node *peer) {
 	client.close()
 }
 
+// bareWS starts a front and a session on it, on a WebSocket without a subprotocol.
+func bareWS(t *testing.T, change func(*proxy.Options)) (*front, *wsClient, *leg) {
+	t.Helper()
+	n := startNode(t, "one")
+	f := startOpaque(t, witnessOf(n), proxy.Listener{
+		Protocol: proxy.WS, WebSocket: proxy.WebSocket{Subprotocols: []string{""}},
+	}, change)
+	return f, f.dialOpaqueWS(""), n.leg()
+}
+
 // Messages have no meaning but their bytes: text or binary, in pieces or in one, of any
 // length.
 func TestWSMessages(t *testing.T) {
 	t.Parallel()
-	n := startNode(t, "one")
-	f := startOpaque(t, witnessOf(n), proxy.Listener{
-		Protocol: proxy.WS, WebSocket: proxy.WebSocket{Subprotocols: []string{""}},
-	}, nil)
-	ws := f.dialOpaqueWS("")
-	leg := n.leg()
+	f, ws, leg := bareWS(t, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	write := func(kind websocket.MessageType, msg string) {
@@ -232,12 +237,7 @@ func (f *front) closedInOrder(ws *wsClient, leg *leg) {
 // A client that pings is answered, however long ago the node has said something.
 func TestWSPing(t *testing.T) {
 	t.Parallel()
-	n := startNode(t, "one")
-	f := startOpaque(t, witnessOf(n), proxy.Listener{
-		Protocol: proxy.WS, WebSocket: proxy.WebSocket{Subprotocols: []string{""}},
-	}, func(o *proxy.Options) { o.Timeouts.Write = 50 * time.Millisecond })
-	ws := f.dialOpaqueWS("")
-	leg := n.leg()
+	_, ws, leg := bareWS(t, func(o *proxy.Options) { o.Timeouts.Write = 50 * time.Millisecond })
 	leg.send("hello")
 	if _, msg, err := ws.next(); msg != "hello" {
 		t.Fatalf("got %q, %v", msg, err)
@@ -289,10 +289,7 @@ func TestWSCompression(t *testing.T) {
 		leg.recv(long)
 		leg.send(long)
 		client.recv(long)
-		client.Close()
-		leg.end()
-		leg.Close()
-		f.ended("client-closed")
+		f.hangsUp(client, leg)
 
 		xmpp := &peer{t: t, ws: dial("xmpp").Conn}
 		node := loginWS(xmpp, n)

@@ -212,10 +212,7 @@ func TestQUICPlace(t *testing.T) {
 	atBob := login(bob, n, "bob")
 	counts("two sessions on one connection", 2, 0)
 	leave := func(client, leg *peer) {
-		client.close()
-		leg.eof()
-		leg.close()
-		f.ended("client-closed")
+		f.leaves(client, leg)
 	}
 	leave(alice, leg)
 	counts("one session", 1, 0)

@@ -154,8 +154,5 @@ func TestSpaceBetweenStreams(t *testing.T) {
 	leg.expect(streamOpen + "\n<presence/>")
 	leg.send(" " + nodeHeader + nodeBind + " ")
 	client.expect(nodeHeader + nodeBind + " ")
-	client.close()
-	leg.eof()
-	leg.close()
-	f.ended("client-closed")
+	f.leaves(client, leg)
 }

@@ -56,9 +56,7 @@ func (p *peer) arrive() {
 func (p *peer) served(n *node) *peer {
 	p.t.Helper()
 	leg := n.accept().offer()
-	leg.expect(plain("alice", "secret"))
-	leg.send(saslSuccess)
-	p.expect(saslSuccess)
+	leg.letsIn(p, plain("alice", "secret"))
 	leg.scan.Reset()
 	if p.ws != nil {
 		p.send(wsOpen)

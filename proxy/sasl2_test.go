@@ -120,13 +120,8 @@ func TestSASL2Failure(t *testing.T) {
 	client.send("<abort" + sasl2NS + "/>")
 	client.expect(failure2("aborted"))
 	client.send(plain("alice", "secret"))
-	leg.expect(plain("alice", "secret"))
-	leg.send(saslSuccess)
-	client.expect(saslSuccess)
-	client.close()
-	leg.eof()
-	leg.close()
-	if r := f.ended("client-closed"); r["auth_failures"] != "4" || r["logged_in"] != "true" {
+	leg.letsIn(client, plain("alice", "secret"))
+	if r := f.leaves(client, leg); r["auth_failures"] != "4" || r["logged_in"] != "true" {
 		t.Errorf("logged %v", r)
 	}
 }
@@ -194,10 +189,7 @@ func TestSASL2WebSocket(t *testing.T) {
 	long := "<message xmlns='jabber:client'><body>" + strings.Repeat("x", 20<<10) + "</body></message>"
 	client.send(long)
 	leg.expect(long)
-	client.close()
-	leg.eof()
-	leg.close()
-	f.ended("client-closed")
+	f.leaves(client, leg)
 }
 
 // Neither side may answer in the other way, nor with what is no answer.

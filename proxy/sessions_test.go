@@ -35,17 +35,11 @@ func TestSessions(t *testing.T) {
 		s.Source != bob.conn.LocalAddr().String() || s.Since.IsZero() {
 		t.Errorf("session of two: %+v", s)
 	}
-	bob.close()
-	atTwo.eof()
-	atTwo.close()
-	if r := f.ended("client-closed"); r["id"] != s.ID {
+	if r := f.leaves(bob, atTwo); r["id"] != s.ID {
 		t.Errorf("session %s was logged as %s", s.ID, r["id"])
 	}
 	if left := slices.Collect(f.SessionsOf("two")); len(left) != 0 {
 		t.Errorf("sessions of two: %v", left)
 	}
-	alice.close()
-	atOne.eof()
-	atOne.close()
-	f.ended("client-closed")
+	f.leaves(alice, atOne)
 }

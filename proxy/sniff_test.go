@@ -365,10 +365,7 @@ func TestSniffBehindProxy(t *testing.T) {
 			if got := leg.header.SourceAddr.String(); got != want {
 				t.Errorf("the node was told of %s, want %s", got, want)
 			}
-			client.Close()
-			leg.end()
-			leg.Close()
-			r := f.ended("client-closed")
+			r := f.hangsUp(client, leg)
 			if got := pick.users(); !slices.Equal(got, []string{test.user}) || r["source"] != want {
 				t.Errorf("picked for %q, want %s; logged %v", got, test.user, r)
 			}
@@ -510,10 +507,7 @@ func TestSniffForgedHeader(t *testing.T) {
 	if got := leg.header.SourceAddr.String(); got != client.LocalAddr().String() {
 		t.Errorf("the node was told of %s", got)
 	}
-	client.Close()
-	leg.end()
-	leg.Close()
-	f.ended("client-closed")
+	f.hangsUp(client, leg)
 }
 
 // A WebSocket's request says more than an address.

@@ -228,10 +228,7 @@ func TestStartTLSInjection(t *testing.T) {
 	client.expect("<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>")
 	secured := f.secure(client)
 	leg := login(secured, n, "alice")
-	secured.close()
-	leg.eof()
-	leg.close()
-	if r := f.ended("client-closed"); r["user"] != "alice@example.com" {
+	if r := f.leaves(secured, leg); r["user"] != "alice@example.com" {
 		t.Errorf("logged in as %q", r["user"])
 	}
 }

@@ -32,9 +32,7 @@ func loginWS(client *peer, n *node) *peer {
 	client.expect(wsHeader + wsElement(frontOffer))
 	client.send(plain("alice", "secret"))
 	leg := n.accept().offer()
-	leg.expect(plain("alice", "secret"))
-	leg.send(saslSuccess)
-	client.expect(saslSuccess)
+	leg.letsIn(client, plain("alice", "secret"))
 	leg.scan.Reset()
 	client.send(wsOpen)
 	if h := leg.open(); !strings.Contains(h, " to='example.com'") {
@@ -91,10 +89,7 @@ func TestWebSocketEnds(t *testing.T) {
 		f := startFront(t, pick, nil)
 		client := f.dialWS()
 		leg := loginWS(client, n)
-		client.close()
-		leg.eof()
-		leg.close()
-		f.ended("client-closed")
+		f.leaves(client, leg)
 	})
 	for name, bad := range map[string]struct{ send, condition string }{
 		"not XML":      {"hello", "bad-format"},

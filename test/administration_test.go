@@ -1,8 +1,6 @@
 package test
 
 import (
-	"net"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -17,33 +15,8 @@ func TestAdministration(t *testing.T) {
 	alice := d.account(t)
 	d.stop()
 
-	base := freeBasePort(t)
-	at := func(i int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(base+i)) }
-	node := document(t, dir, "own-node.yaml", `
-name: only
-domain: localhost
-listen: `+at(0)+`
-database: {url: "sqlite:`+filepath.Join(dir, "imlb.db")+`"}
-registration: {open: true, password_change: true}
-admin: {address: "`+at(1)+`"}
-`)
-	front := document(t, dir, "own-front.yaml", `
-domains: [localhost]
-listeners:
-  - {protocol: xmpp, address: "`+at(2)+`"}
-  - {protocol: xmpps, address: "`+at(3)+`"}
-pools:
-  chat:
-    nodes: [{name: only, address: "`+at(0)+`", admin: "`+at(1)+`"}]
-tls:
-  certificates: [{cert_file: "`+devFile(t, dir, "cert")+`", key_file: "`+devFile(t, dir, "key")+`"}]
-admin: {address: "`+at(4)+`"}
-`)
-	n := start(t, "imlb node", program(t), []string{"node", "--config", node})
-	awaitReadyz(t, n, at(1))
-	p := start(t, "imlb proxy", program(t), []string{"proxy", "--config", front})
-	awaitReadyz(t, p, at(4))
-	d.Front.XMPP, d.Front.XMPPS = at(2), at(3)
+	own := newDaemons(t, dir, particulars{node: "registration: {open: true, password_change: true}\n"})
+	own.start(t, d)
 
 	carol := account{name: "carol", password: "correct horse", jid: "carol@localhost"}
 	s := d.dialTLS(t)
@@ -60,7 +33,7 @@ admin: {address: "`+at(4)+`"}
 
 	user := func(args ...string) string {
 		t.Helper()
-		out, code := runs(t, "", program(t), append([]string{"user", "--config", node}, args...))
+		out, code := runs(t, "", program(t), append([]string{"user", "--config", own.node}, args...))
 		if code != 0 {
 			t.Fatalf("imlb user %v: exit code %d\n%s", args, code, out)
 		}
@@ -95,7 +68,7 @@ admin: {address: "`+at(4)+`"}
 	needSlixmpp(t)
 	out, code := runs(t, "", python, []string{
 		"clients/admin.py", "-j", alice.jid, "-p", alice.password, "--new", "dave@localhost",
-		"--host", "127.0.0.1", "--port", strconv.Itoa(base + 2), "--ca", d.CA,
+		"--host", "127.0.0.1", "--port", strconv.Itoa(own.base + 2), "--ca", d.CA,
 	})
 	if code != 0 || !strings.Contains(out, "\nok\n") {
 		t.Errorf("admin.py ended with %d:\n%s", code, out)

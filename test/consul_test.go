@@ -4,55 +4,41 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
-	"imlb/test/need"
+	"imlb/test/consul"
 )
 
-// consul is a real agent, in server mode, so that it can be restarted with its state.
-type consul struct {
+// consulAgent is a real agent that runs as a process of the test's.
+type consulAgent struct {
 	*process
-	t    *testing.T
-	bin  string
-	args []string
-	addr string // of its HTTP API
+	t     *testing.T
+	agent *consul.Agent
+	addr  string // of its HTTP API
 }
 
 // startConsul runs an agent on loopback ports and waits until it leads itself.
-func startConsul(t *testing.T) *consul {
+func startConsul(t *testing.T) *consulAgent {
 	t.Helper()
-	bin := need.Tool(t, "consul")
-	base := freeBasePort(t)
-	port := func(i int) string { return strconv.Itoa(base + i) }
-	c := &consul{t: t, bin: bin, addr: "127.0.0.1:" + port(0), args: []string{
-		"agent", "-server", "-bootstrap-expect=1", "-node=test", "-data-dir=" + filepath.Join(t.TempDir(), "consul"),
-		"-bind=127.0.0.1", "-client=127.0.0.1", "-log-level=warn",
-		"-http-port=" + port(0), "-server-port=" + port(1), "-serf-lan-port=" + port(2), "-serf-wan-port=" + port(3),
-		"-dns-port=-1", "-grpc-port=-1", "-grpc-tls-port=-1",
-		"-hcl=disable_update_check = true", "-hcl=performance { raft_multiplier = 1 }", // elects itself in one second, not in six
-	}}
+	agent := consul.New(t)
+	c := &consulAgent{t: t, agent: agent, addr: agent.Addr}
 	c.start()
 	return c
 }
 
 // start runs the agent, for the first time or again.
-func (c *consul) start() {
+func (c *consulAgent) start() {
 	c.t.Helper()
-	c.process = start(c.t, "consul", c.bin, c.args)
+	c.process = start(c.t, "consul", c.agent.Path, c.agent.Args)
 	eventually(c.t, "a leader of Consul", func(ctx context.Context) (bool, string) {
-		status, body, err := get(ctx, c.addr, "/v1/status/leader")
-		return err == nil && status == http.StatusOK && len(strings.Trim(body, "\"\n")) > 0, fmt.Sprint(status, body, err)
+		return c.agent.Leads(ctx), c.out.text()
 	})
 }
 
 // kill ends the agent without warning.
-func (c *consul) kill() {
+func (c *consulAgent) kill() {
 	c.t.Helper()
 	if err := killGroup(c.pid()); err != nil {
 		c.t.Fatal(err)
@@ -60,20 +46,8 @@ func (c *consul) kill() {
 	c.awaitExit()
 }
 
-// forget removes the agent's state; it must not be running.
-func (c *consul) forget() {
-	c.t.Helper()
-	for _, a := range c.args {
-		if dir, ok := strings.CutPrefix(a, "-data-dir="); ok {
-			if err := os.RemoveAll(dir); err != nil {
-				c.t.Fatal(err)
-			}
-		}
-	}
-}
-
 // passing lists the addresses of the instances of a service whose checks pass.
-func (c *consul) passing(ctx context.Context, service string) ([]string, error) {
+func (c *consulAgent) passing(ctx context.Context, service string) ([]string, error) {
 	_, body, err := get(ctx, c.addr, "/v1/health/service/"+service+"?passing")
 	if err != nil {
 		return nil, err
@@ -96,7 +70,7 @@ func (c *consul) passing(ctx context.Context, service string) ([]string, error) 
 }
 
 // awaitPassing waits until exactly these instances of a service pass.
-func (c *consul) awaitPassing(service string, want []string) {
+func (c *consulAgent) awaitPassing(service string, want []string) {
 	c.t.Helper()
 	slices.Sort(want)
 	eventually(c.t, "the passing instances of "+service, func(ctx context.Context) (bool, string) {
@@ -107,7 +81,7 @@ func (c *consul) awaitPassing(service string, want []string) {
 
 // awaitLoads waits until every instance of a service, and the answer to its check, says
 // how many sessions it has and whether it drains.
-func (c *consul) awaitLoads(service string) {
+func (c *consulAgent) awaitLoads(service string) {
 	c.t.Helper()
 	eventually(c.t, "the loads of "+service, func(ctx context.Context) (bool, string) {
 		_, body, err := get(ctx, c.addr, "/v1/health/service/"+service)
@@ -183,7 +157,7 @@ func TestConsul(t *testing.T) {
 	s.sync(d)
 
 	c.kill()
-	c.forget()
+	c.agent.Forget()
 	c.start() // an agent that knows nothing: everybody registers again
 	c.awaitPassing(nodes, d.living())
 	c.awaitPassing(front, []string{d.Front.XMPP})

@@ -22,7 +22,7 @@ const atOnce = 4 * time.Second
 // document in Consul, another by a file, as that of `imlb dev` does.
 type changing struct {
 	t      *testing.T
-	c      *consul
+	c      *consulAgent
 	d      *dev
 	f      *front   // by the document in Consul
 	admins []string // of all fronts

@@ -29,7 +29,7 @@ func TestControlConsul(t *testing.T) {
 
 	steps := []struct {
 		name string
-		run  func(*testing.T, *consul, *dev, *front)
+		run  func(*testing.T, *consulAgent, *dev, *front)
 	}{
 		{"Burst", testBurst},
 		{"AgentRestart", testAgentRestart},
@@ -43,7 +43,7 @@ func TestControlConsul(t *testing.T) {
 }
 
 // consulQueries passes requests on to the agent and counts those for a service.
-func consulQueries(t *testing.T, c *consul, service string) (addr string, count *atomic.Int64) {
+func consulQueries(t *testing.T, c *consulAgent, service string) (addr string, count *atomic.Int64) {
 	t.Helper()
 	count = new(atomic.Int64)
 	agent := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: c.addr})
@@ -60,7 +60,7 @@ func consulQueries(t *testing.T, c *consul, service string) (addr string, count 
 
 // testBurst: 500 instances come and go at once. The front asks Consul at its own
 // pace, knows in the end who is left, and sessions notice nothing.
-func testBurst(t *testing.T, c *consul, d *dev, f *front) {
+func testBurst(t *testing.T, c *consulAgent, d *dev, f *front) {
 	const instances, left, at = 500, 3, 4 // at: instances that are there at a time
 	agent, queries := consulQueries(t, c, d.service())
 	g := newFront(t, d)
@@ -114,20 +114,20 @@ func testBurst(t *testing.T, c *consul, d *dev, f *front) {
 func ghost(i int) string { return fmt.Sprint("ghost-", i) }
 
 // register makes Consul list a ghost, which passes no check of its own.
-func (c *consul) register(service string, i int) {
+func (c *consulAgent) register(service string, i int) {
 	c.t.Helper()
 	c.put("/v1/agent/service/register", fmt.Sprintf(
 		`{"ID": %[1]q, "Name": %[2]q, "Address": "127.0.0.1", "Port": 1, "Meta": {"name": %[1]q, "admin": "127.0.0.1:1"}}`, ghost(i), service))
 }
 
-func (c *consul) deregister(i int) {
+func (c *consulAgent) deregister(i int) {
 	c.t.Helper()
 	c.put("/v1/agent/service/deregister/"+ghost(i), "")
 }
 
 // testAgentRestart: the agent is killed and comes back while users talk and log
 // in. The pool stays as it was, and a node that registers afterwards is found.
-func testAgentRestart(t *testing.T, c *consul, d *dev, f *front) {
+func testAgentRestart(t *testing.T, c *consulAgent, d *dev, f *front) {
 	talk := converse(t, f, f.at(0), d.account(t), d.account(t))
 	enter := logins(t, f, f.at(0), []account{d.account(t), d.account(t), d.account(t)})
 	look := neverEmpty(t, f.admin())
@@ -164,7 +164,7 @@ func testAgentRestart(t *testing.T, c *consul, d *dev, f *front) {
 
 // testColdStart: a front that starts while Consul is down goes by the document and
 // the nodes that it kept.
-func testColdStart(t *testing.T, c *consul, d *dev, f *front) {
+func testColdStart(t *testing.T, c *consulAgent, d *dev, f *front) {
 	before := statusOf(t, f.admin())
 	f.signal(syscall.SIGTERM)
 	if code := f.awaitExit(); code != 0 {

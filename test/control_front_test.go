@@ -281,13 +281,13 @@ func imlb(t *testing.T, args ...string) string {
 }
 
 // imlb runs a command about the configuration in this agent.
-func (c *consul) imlb(args ...string) string {
+func (c *consulAgent) imlb(args ...string) string {
 	c.t.Helper()
 	return imlb(c.t, append(args, "--consul", c.addr, "--cluster", devCluster)...)
 }
 
 // push makes a text the document of the cluster's fronts and returns its version.
-func (c *consul) push(dir, text string) uint64 {
+func (c *consulAgent) push(dir, text string) uint64 {
 	c.t.Helper()
 	file := document(c.t, dir, "shared.yaml", text)
 	var result struct {
@@ -302,7 +302,7 @@ func (c *consul) push(dir, text string) uint64 {
 }
 
 // put sends something to the agent's API.
-func (c *consul) put(path, body string) {
+func (c *consulAgent) put(path, body string) {
 	c.t.Helper()
 	if err := put(within(c.t, patience), c.addr, path, body); err != nil {
 		c.t.Fatal(err)

@@ -25,46 +25,22 @@ func TestDaemons(t *testing.T) {
 	alice, bob := d.account(t), d.account(t)
 	d.stop()
 
-	base := freeBasePort(t)
-	at := func(i int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(base+i)) }
-	node := document(t, dir, "own-node.yaml", `
-name: only
-domain: localhost
-listen: `+at(0)+`
-database: {url: "sqlite:`+filepath.Join(dir, "imlb.db")+`"}
-admin: {address: "`+at(1)+`"}
-log: {format: json}
-`)
-	front := document(t, dir, "own-front.yaml", `
-domains: [localhost]
-listeners:
-  - {protocol: xmpp, address: "`+at(2)+`"}
-  - {protocol: xmpps, address: "`+at(3)+`"}
-pools:
-  chat:
-    nodes: [{name: only, address: "`+at(0)+`", admin: "`+at(1)+`"}]
-tls:
-  certificates: [{cert_file: "`+devFile(t, dir, "cert")+`", key_file: "`+devFile(t, dir, "key")+`"}]
-timeouts: {handshake: 300ms, identify: 1s}
-admin: {address: "`+at(4)+`"}
-log: {format: json}
-`)
-	for _, doc := range []string{node, front} {
+	own := newDaemons(t, dir, particulars{
+		node:  "log: {format: json}\n",
+		front: "timeouts: {handshake: 300ms, identify: 1s}\nlog: {format: json}\n",
+	})
+	for _, doc := range []string{own.node, own.front} {
 		if out, code := runs(t, "", program(t), []string{"check", "--config", doc}); code != 0 {
 			t.Fatalf("imlb check --config %s: exit code %d\n%s", doc, code, out)
 		}
 	}
-	n := start(t, "imlb node", program(t), []string{"node", "--config", node})
-	awaitReadyz(t, n, at(1))
-	p := start(t, "imlb proxy", program(t), []string{"proxy", "--config", front})
-	awaitReadyz(t, p, at(4))
-	for _, addr := range []string{at(1), at(4)} {
+	n, p := own.start(t, d)
+	for _, addr := range []string{own.at(1), own.at(4)} {
 		if out, code := runs(t, "", program(t), []string{"health", "--url", "http://" + addr + "/readyz"}); code != 0 {
 			t.Errorf("imlb health: exit code %d\n%s", code, out)
 		}
 	}
 
-	d.Front.XMPP, d.Front.XMPPS = at(2), at(3)
 	a, b := d.dialTLS(t), d.dialTLS(t)
 	a.session(d.Domain, "SCRAM-SHA-256", alice)
 	b.session(d.Domain, "PLAIN", bob)
@@ -85,10 +61,10 @@ log: {format: json}
 		t.Errorf("imlb node: exit code %d after SIGTERM", code)
 	}
 	eventually(t, "a front without nodes that is not ready", func(ctx context.Context) (bool, string) {
-		status, body, err := get(ctx, at(4), "/readyz")
+		status, body, err := get(ctx, own.at(4), "/readyz")
 		return err == nil && status == http.StatusServiceUnavailable, fmt.Sprint(status, body, err)
 	})
-	if out, code := runs(t, "", program(t), []string{"health", "--url", "http://" + at(4) + "/readyz"}); code == 0 {
+	if out, code := runs(t, "", program(t), []string{"health", "--url", "http://" + own.at(4) + "/readyz"}); code == 0 {
 		t.Errorf("imlb health of a front without nodes: exit code 0\n%s", out)
 	}
 	s := d.dialTLS(t)
@@ -130,6 +106,60 @@ func wantTimeouts(t *testing.T, d *dev, front *process) {
 			t.Errorf("%s: %s; want reason %s", tt.name, line, tt.reason)
 		}
 	}
+}
+
+// daemons are a node and a front with documents of their own, on the accounts and the
+// certificate of an earlier `imlb dev`.
+type daemons struct {
+	base        int    // the first of their ports
+	node, front string // documents
+}
+
+// particulars are what the documents of a test's daemons have more than others.
+type particulars struct {
+	node, front string // lines
+	xmpps       string // keys of the listener for direct TLS, after a comma
+}
+
+// newDaemons writes the documents.
+func newDaemons(t *testing.T, dir string, more particulars) *daemons {
+	t.Helper()
+	d := &daemons{base: freeBasePort(t)}
+	d.node = document(t, dir, "own-node.yaml", `
+name: only
+domain: localhost
+listen: `+d.at(0)+`
+database: {url: "sqlite:`+filepath.Join(dir, "imlb.db")+`"}
+admin: {address: "`+d.at(1)+`"}
+`+more.node)
+	d.front = document(t, dir, "own-front.yaml", `
+domains: [localhost]
+listeners:
+  - {protocol: xmpp, address: "`+d.at(2)+`"}
+  - {protocol: xmpps, address: "`+d.at(3)+`"`+more.xmpps+`}
+pools:
+  chat:
+    nodes: [{name: only, address: "`+d.at(0)+`", admin: "`+d.at(1)+`"}]
+tls:
+  certificates: [{cert_file: "`+devFile(t, dir, "cert")+`", key_file: "`+devFile(t, dir, "key")+`"}]
+admin: {address: "`+d.at(4)+`"}
+`+more.front)
+	return d
+}
+
+// at returns an address: of the node, its admin interface, the front for STARTTLS and for
+// direct TLS, and its admin interface.
+func (d *daemons) at(i int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(d.base+i)) }
+
+// start runs both, and has the clients of a cluster connect to this front.
+func (d *daemons) start(t *testing.T, clients *dev) (node, front *process) {
+	t.Helper()
+	node = start(t, "imlb node", program(t), []string{"node", "--config", d.node})
+	awaitReadyz(t, node, d.at(1))
+	front = start(t, "imlb proxy", program(t), []string{"proxy", "--config", d.front})
+	awaitReadyz(t, front, d.at(4))
+	clients.Front.XMPP, clients.Front.XMPPS = d.at(2), d.at(3)
+	return node, front
 }
 
 // document writes a configuration document and returns its path.

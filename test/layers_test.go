@@ -43,7 +43,7 @@ var layers = map[string][]string{ //nolint:gochecknoglobals // The table of docs
 }
 
 // helpers may be imported by every test, besides what its package imports.
-var helpers = []string{"imlb/backend/store/storetest", "imlb/test/need"} //nolint:gochecknoglobals // Beside the table.
+var helpers = []string{"imlb/backend/store/storetest", "imlb/test/consul", "imlb/test/need"} //nolint:gochecknoglobals // Beside the table.
 
 // pure packages decide and never do.
 var pure = map[string][]string{ //nolint:gochecknoglobals // Beside the table.

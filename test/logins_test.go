@@ -13,11 +13,8 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -46,31 +43,11 @@ func startLogins(t *testing.T, sasl string) *loginNode {
 	l := &loginNode{dev: d, t: t}
 	ca := l.authority(dir, "alice")
 	keys := l.keys(dir)
-	base := freeBasePort(t)
-	at := func(i int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(base+i)) }
-	node := document(t, dir, "own-node.yaml", `
-name: only
-domain: localhost
-listen: `+at(0)+`
-database: {url: "sqlite:`+filepath.Join(dir, "imlb.db")+`"}
-sasl: `+strings.ReplaceAll(sasl, "KEYS", keys)+`
-admin: {address: "`+at(1)+`"}
-`)
-	front := document(t, dir, "own-front.yaml", `
-domains: [localhost]
-listeners:
-  - {protocol: xmpp, address: "`+at(2)+`"}
-  - {protocol: xmpps, address: "`+at(3)+`", client_auth: optional, client_ca_file: "`+ca+`"}
-pools:
-  chat:
-    nodes: [{name: only, address: "`+at(0)+`", admin: "`+at(1)+`"}]
-tls:
-  certificates: [{cert_file: "`+devFile(t, dir, "cert")+`", key_file: "`+devFile(t, dir, "key")+`"}]
-admin: {address: "`+at(4)+`"}
-`)
-	awaitReadyz(t, start(t, "imlb node", program(t), []string{"node", "--config", node}), at(1))
-	awaitReadyz(t, start(t, "imlb proxy", program(t), []string{"proxy", "--config", front}), at(4))
-	d.Front.XMPP, d.Front.XMPPS = at(2), at(3)
+	own := newDaemons(t, dir, particulars{
+		node:  "sasl: " + strings.ReplaceAll(sasl, "KEYS", keys) + "\n",
+		xmpps: `, client_auth: optional, client_ca_file: "` + ca + `"`,
+	})
+	own.start(t, d)
 	return l
 }
 

@@ -2,10 +2,12 @@ package test
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"os"
 	"slices"
 	"strconv"
@@ -59,24 +61,24 @@ func soakKinds() []soakKind {
 	}
 	kinds := []soakKind{
 		{"half-closed by the client", 265, "tcp", 1, closed, politely("tcp")},
-		{"closed by the client", 150, "tcp", 1, closed, soakClosed},
-		{"closed by the node", 80, "tcp", 1, []string{"node-closed"}, soakNodeCloses},
-		{"reset by the client", 100, "tcp", 1, []string{"client-reset"}, soakReset},
-		{"reset by the node", 100, "tcp", 1, []string{"node-lost"}, soakNodeResets},
+		{"closed by the client", 150, "tcp", 1, closed, overTCP("tcp", soakClosed)},
+		{"closed by the node", 80, "tcp", 1, []string{"node-closed"}, overTCP("tcp", soakNodeCloses)},
+		{"reset by the client", 100, "tcp", 1, []string{"client-reset"}, overTCP("tcp", soakReset[*net.TCPConn])},
+		{"reset by the node", 100, "tcp", 1, []string{"node-lost"}, overTCP("tcp", soakNodeResets)},
 		{"named in the first line", 40, "named", 1, closed, politely("named")},
 		{"behind a proxy", 30, "behind", 1, []string{"client-closed", "client-reset"}, politely("behind")},
 		{"mqtt", 50, "mqtt", 1, closed, politely("mqtt")},
 		{"mqtt without a broker", 10, "nowhere", 1, []string{"dial-failed", "no-node"}, politely("nowhere")},
 		{"mqtts", 5, "mqtts", 1, closed, politely("mqtts")},
 		{"tls", 20, "tls", 1, closed, politely("tls")},
-		{"tls, reset", 5, "tls", 1, []string{"client-reset"}, soakResetTLS},
+		{"tls, reset", 5, "tls", 1, []string{"client-reset"}, overTLS("tls", soakReset[*tls.Conn])},
 		{"tls passed through", 5, "tls", 1, []string{"client-closed", "node-closed"}, politely("passed")}, // there are two ends in it
 		{"ws", 8, "ws", 1, closed, politely("ws")},
 		{"ws, cut off", 4, "ws", 1, []string{"client-closed", "client-reset"}, soakCutWS},
 		{"wss", 4, "wss", 1, closed, politely("wss")},
-		{"http that is no WebSocket", 4, "ws", 1, []string{"http"}, soakHTTP},
+		{"http that is no WebSocket", 4, "ws", 1, []string{"http"}, overTCP("ws", soakHTTP)},
 		{"xmpp up to TLS", 6, "xmpp", 1, []string{"client-closed", "client-reset", "tls-failed"}, soakSTARTTLS},
-		{"garbage in TLS", 4, "xmpps", 1, []string{"protocol-error", "client-reset"}, soakInTLS},
+		{"garbage in TLS", 4, "xmpps", 1, []string{"protocol-error", "client-reset"}, overTLS("xmpps", soakInTLS)},
 		{"quic", 5, "quic", 3, closed, func(ctx context.Context, g *gate) error { return g.echoQUIC(ctx, 3) }},
 	}
 	kinds = append(kinds, soakXMPPKinds()...)
@@ -88,8 +90,7 @@ func soakKinds() []soakKind {
 		"mqtt": {"unidentified"}, "behind": {"proxy-header"}, "tls": {"tls-failed"},
 		"xmpp": {"protocol-error", "client-reset"}, "xmpps": {"tls-failed"}, "ws": {"http"},
 	} {
-		kinds = append(kinds, soakKind{"garbage at " + name, 1, name, 1, reasons,
-			func(ctx context.Context, g *gate) error { return soakGarbage(ctx, g, name) }})
+		kinds = append(kinds, soakKind{"garbage at " + name, 1, name, 1, reasons, overTCP(name, soakGarbage)})
 	}
 	slices.SortFunc(kinds, func(a, b soakKind) int { return strings.Compare(a.name, b.name) })
 	return kinds
@@ -271,46 +272,44 @@ func (s *soak) wantCounted(t *testing.T) {
 	}
 }
 
-// soakClosed closes after the echo, the other side knowing of nothing.
-func soakClosed(ctx context.Context, g *gate) error {
-	conn, err := g.dial(ctx, "tcp")
-	if err != nil {
-		return err
+// over makes a connection, has do use it, and closes it.
+func over[C net.Conn](dial func(context.Context, *gate) (C, error), do func(C) error) func(context.Context, *gate) error {
+	return func(ctx context.Context, g *gate) error {
+		conn, err := dial(ctx, g)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		return do(conn)
 	}
-	defer conn.Close()
-	return exchange(conn, "echo")
 }
 
-func soakNodeCloses(ctx context.Context, g *gate) error {
-	conn, err := g.dial(ctx, "tcp")
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
+func overTCP(listener string, do func(*net.TCPConn) error) func(context.Context, *gate) error {
+	return over(func(ctx context.Context, g *gate) (*net.TCPConn, error) { return g.dial(ctx, listener) }, do)
+}
+
+func overTLS(listener string, do func(*tls.Conn) error) func(context.Context, *gate) error {
+	return over(func(ctx context.Context, g *gate) (*tls.Conn, error) { return g.dialTLS(ctx, listener, endedName) }, do)
+}
+
+// soakClosed leaves after the echo, the other side knowing of nothing.
+func soakClosed(conn *net.TCPConn) error { return exchange(conn, "echo") }
+
+func soakNodeCloses(conn *net.TCPConn) error {
 	if _, err := conn.Write([]byte{wantClose}); err != nil {
 		return err
 	}
 	return expectEnd(conn)
 }
 
-func soakReset(ctx context.Context, g *gate) error {
-	conn, err := g.dial(ctx, "tcp")
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
+func soakReset[C net.Conn](conn C) error {
 	if err := exchange(conn, "echo"); err != nil {
 		return err
 	}
 	return reset(conn)
 }
 
-func soakNodeResets(ctx context.Context, g *gate) error {
-	conn, err := g.dial(ctx, "tcp")
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
+func soakNodeResets(conn *net.TCPConn) error {
 	if _, err := conn.Write([]byte{wantReset}); err != nil {
 		return err
 	}
@@ -318,18 +317,6 @@ func soakNodeResets(ctx context.Context, g *gate) error {
 		return fmt.Errorf("want a reset, got %w", err)
 	}
 	return nil
-}
-
-func soakResetTLS(ctx context.Context, g *gate) error {
-	conn, err := g.dialTLS(ctx, "tls", endedName)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	if err := exchange(conn, "echo"); err != nil {
-		return err
-	}
-	return reset(conn)
 }
 
 // soakCutWS leaves a WebSocket without a word.
@@ -349,12 +336,7 @@ func soakCutWS(ctx context.Context, g *gate) error {
 	return err
 }
 
-func soakHTTP(ctx context.Context, g *gate) error {
-	conn, err := g.dial(ctx, "ws")
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
+func soakHTTP(conn *net.TCPConn) error {
 	if _, err := io.WriteString(conn, "GET /none HTTP/1.1\r\nHost: ended.test\r\nConnection: close\r\n\r\n"); err != nil {
 		return err
 	}
@@ -370,12 +352,7 @@ func soakSTARTTLS(ctx context.Context, g *gate) error {
 	return conn.Close()
 }
 
-func soakInTLS(ctx context.Context, g *gate) error {
-	conn, err := g.dialTLS(ctx, "xmpps", endedName)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
+func soakInTLS(conn *tls.Conn) error {
 	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\n\r\n"); err != nil {
 		return err
 	}
@@ -392,17 +369,12 @@ func soakScan(ctx context.Context, g *gate, listener string) error {
 }
 
 // soakGarbage sends what is nothing, and waits for the end of it.
-func soakGarbage(ctx context.Context, g *gate, listener string) error {
-	conn, err := g.dial(ctx, listener)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
+func soakGarbage(conn *net.TCPConn) error {
 	if _, err := io.WriteString(conn, strings.Repeat("\x00\xff garbage \r\n", 20)); err != nil {
 		return err
 	}
 	_ = conn.CloseWrite()
-	_, err = io.Copy(io.Discard, conn)
+	_, err := io.Copy(io.Discard, conn)
 	if isReset(err) {
 		return nil
 	}

@@ -140,31 +140,6 @@ func TestAckWrap(t *testing.T) {
 	}
 }
 
-func TestHistogram(t *testing.T) {
-	t.Parallel()
-	var h Histogram
-	if h.Quantile(.5) != 0 {
-		t.Error("an empty histogram has a median")
-	}
-	rapid.Check(t, func(t *rapid.T) {
-		var h Histogram
-		values := rapid.SliceOfN(rapid.Int64Range(0, int64(time.Hour)), 1, 50).Draw(t, "values")
-		for _, v := range values {
-			h.Record(time.Duration(v))
-		}
-		slices.Sort(values)
-		for _, q := range []float64{0, .5, .99, .999, 1} {
-			want := values[max(0, int(q*float64(len(values))+0.999999)-1)]
-			if got := int64(h.Quantile(q)); got < want || got > want+want/100+1 {
-				t.Fatalf("quantile %g of %v is %d", q, values, got)
-			}
-		}
-		if int64(h.Max()) != values[len(values)-1] {
-			t.Fatalf("the longest of %v is %d", values, h.Max())
-		}
-	})
-}
-
 // TestDue: the messages of a second are spread over its ticks.
 func TestDue(t *testing.T) {
 	t.Parallel()

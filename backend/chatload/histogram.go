@@ -24,7 +24,12 @@ func (h *Histogram) Record(d time.Duration) {
 	d = max(d, 0)
 	h.buckets[bucket(uint64(d))].Add(1) //nolint:gosec // not negative
 	h.total.Add(1)
-	for most := h.most.Load(); int64(d) > most && !h.most.CompareAndSwap(most, int64(d)); {
+	h.reach(int64(d))
+}
+
+// reach makes the longest at least so long.
+func (h *Histogram) reach(d int64) {
+	for most := h.most.Load(); d > most && !h.most.CompareAndSwap(most, d); {
 		most = h.most.Load()
 	}
 }
@@ -34,6 +39,17 @@ func (h *Histogram) Count() uint64 { return h.total.Load() }
 
 // Max returns the longest duration.
 func (h *Histogram) Max() time.Duration { return time.Duration(h.most.Load()) }
+
+// Add adds what another histogram has counted and nobody records in meanwhile.
+func (h *Histogram) Add(o *Histogram) {
+	for i := range o.buckets {
+		if n := o.buckets[i].Load(); n > 0 {
+			h.buckets[i].Add(n)
+		}
+	}
+	h.total.Add(o.total.Load())
+	h.reach(o.most.Load())
+}
 
 // Quantile returns the duration that a share q, from 0 to 1, of all do not exceed: the
 // upper end of its bucket, but no more than the longest. It is 0 when there are none.

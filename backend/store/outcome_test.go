@@ -21,16 +21,22 @@ const (
 	cutAfter  = "cut before the server's answer is heard"
 )
 
+// openOverWire opens a database behind a wire, with an account that has so many sessions.
+func openOverWire(t *testing.T, sessions int) (*store.DB, *wire, store.OwnerID) {
+	t.Helper()
+	url := postgres(t)
+	wire := newWire(t, hostOf(url))
+	db := open(t, strings.Replace(url, hostOf(url), wire.addr(), 1)+"?sslmode=disable", store.Options{})
+	t.Cleanup(func() { db.Close() }) // before the wire is waited for
+	return db, wire, account(t, db, sessions)
+}
+
 // TestLostCommit loses the connection where nobody on this side can know whether the
 // transaction was committed. Whatever it was, the message is stored once, and
 // the answer is right.
 func TestLostCommit(t *testing.T) {
 	t.Parallel()
-	url := postgres(t)
-	wire := newWire(t, hostOf(url))
-	db := open(t, strings.Replace(url, hostOf(url), wire.addr(), 1)+"?sslmode=disable", store.Options{})
-	defer db.Close()
-	owner := account(t, db, 1)
+	db, wire, owner := openOverWire(t, 1)
 	writer := store.NewWriter(t.Context(), db, store.WriterOptions{Patience: time.Minute})
 	for i, body := range []string{"first", cutAfter, "between", cutBefore, cutAfter, "last"} {
 		answer := make(chan store.Appended, 1)
@@ -61,11 +67,7 @@ func TestLostCommit(t *testing.T) {
 // A batch without entries is looked for by its handled count.
 func TestLostCommitOfCounts(t *testing.T) {
 	t.Parallel()
-	url := postgres(t)
-	wire := newWire(t, hostOf(url))
-	db := open(t, strings.Replace(url, hostOf(url), wire.addr(), 1)+"?sslmode=disable", store.Options{})
-	defer db.Close()
-	owner := account(t, db, 1)
+	db, wire, owner := openOverWire(t, 1)
 	for n := uint32(1); n <= 3; n++ {
 		batch := []store.Append{{Session: "0", Epoch: 1, Handled: n}}
 		if n == 2 {
@@ -87,11 +89,7 @@ func TestLostCommitOfCounts(t *testing.T) {
 // When nothing can be learnt, that is what is said, and nothing is tried again.
 func TestOutcomeUnknown(t *testing.T) {
 	t.Parallel()
-	url := postgres(t)
-	wire := newWire(t, hostOf(url))
-	db := open(t, strings.Replace(url, hostOf(url), wire.addr(), 1)+"?sslmode=disable", store.Options{})
-	defer db.Close()
-	owner := account(t, db, 0)
+	db, wire, owner := openOverWire(t, 0)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	wire.cut = cancel

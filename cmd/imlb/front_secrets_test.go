@@ -5,12 +5,9 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -20,7 +17,7 @@ import (
 
 	"imlb/configs"
 	"imlb/proxy/secrets"
-	"imlb/test/need"
+	"imlb/test/consul"
 )
 
 // sharers writes the document of a front that ends TLS, with further keys.
@@ -172,70 +169,14 @@ func TestWhatChangesSecrets(t *testing.T) {
 	}
 }
 
-// startAgent runs a Consul agent at an address.
-func startAgent(t *testing.T, bin, addr string) {
-	t.Helper()
-	_, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	first, err := strconv.Atoi(port)
-	if err != nil {
-		t.Fatal(err)
-	}
-	agent := exec.CommandContext(t.Context(), bin, "agent", "-server", "-bootstrap-expect=1", "-node=test", "-data-dir="+t.TempDir(), //nolint:gosec // a test's
-		"-bind=127.0.0.1", "-client=127.0.0.1", "-log-level=warn", "-dns-port=-1", "-grpc-port=-1", "-grpc-tls-port=-1", "-http-port="+port,
-		fmt.Sprintf("-server-port=%d", first+1), fmt.Sprintf("-serf-lan-port=%d", first+2), fmt.Sprintf("-serf-wan-port=%d", first+3),
-		"-hcl=performance { raft_multiplier = 1 }", "-hcl=disable_update_check = true")
-	agent.WaitDelay = patience
-	if err := agent.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = agent.Process.Kill()
-		_ = agent.Wait()
-	})
-	until(t, "a leader of Consul", func() bool {
-		resp, err := http.Get("http://" + addr + "/v1/status/leader") //nolint:noctx // a test's
-		if err != nil {
-			return false
-		}
-		defer resp.Body.Close()
-		var leader [64]byte
-		n, _ := resp.Body.Read(leader[:])
-		return resp.StatusCode == http.StatusOK && n > len(`""`)+1
-	})
-}
-
-// fourPorts returns an address whose port and the next three nobody has.
-func fourPorts(t *testing.T) string {
-	t.Helper()
-	for port := 24100; port < 31000; port += 4 {
-		free := true
-		for i := range 4 {
-			ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", port+i))
-			if err != nil {
-				free = false
-				break
-			}
-			_ = ln.Close()
-		}
-		if free {
-			return fmt.Sprintf("127.0.0.1:%d", port)
-		}
-	}
-	t.Fatal("no free ports")
-	return ""
-}
-
 // timesOf match the times of secrets in what lies in Consul.
 var timesOf = regexp.MustCompile(`(?m)^\d{4}-\S+Z`)
 
 // A front starts without its agent, on secrets of its own, and goes over to the shared
 // ones when the agent comes. What one front makes anew reaches the other.
 func TestFrontsShareInConsul(t *testing.T) {
-	bin, agent := need.Tool(t, "consul"), fourPorts(t)
-	doc := sharers(t)("cluster: c\nsecrets: {consul: true}\nconsul: {address: '" + agent + "'}")
+	agent := consul.New(t)
+	doc := sharers(t)("cluster: c\nsecrets: {consul: true}\nconsul: {address: '" + agent.Addr + "'}")
 	began := time.Now()
 	a := startTested(t, doc)
 	if took := time.Since(began); took > loadTimeout+5*time.Second {
@@ -248,7 +189,7 @@ func TestFrontsShareInConsul(t *testing.T) {
 	cache := tls.NewLRUClientSessionCache(4)
 	resumes(t, a, cache)
 
-	startAgent(t, bin, agent)
+	agent.Start()
 	until(t, "the front shares its secrets", func() bool { s := a.sharing.status(); return s.Shared && s.Error == "" })
 	b := startTested(t, doc)
 	if s := b.sharing.status(); !s.Shared || !b.sharing.keeper.Keys().Equal(own) {

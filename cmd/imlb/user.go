@@ -164,6 +164,22 @@ func tell(user, done, made string) error {
 	return err
 }
 
+// give has set give a user the keys of a password, and tells what was done.
+func (p password) give(d *directory, name, done string, set func(user string, creds []store.Credential) error) error {
+	user, err := d.address(name)
+	if err != nil {
+		return err
+	}
+	made, creds, err := p.credentials(d.iterations)
+	if err != nil {
+		return err
+	}
+	if err := set(user, creds); err != nil {
+		return err
+	}
+	return tell(user, done, made)
+}
+
 // userAddCmd is `imlb user add`.
 type userAddCmd struct {
 	Name string `arg:"" help:"The user: alice or alice@example.com."`
@@ -173,22 +189,16 @@ type userAddCmd struct {
 // Run makes the account.
 func (c *userAddCmd) Run(ctx context.Context, parent *userCmd) error {
 	return parent.withNew(ctx, func(d *directory) error {
-		user, err := d.address(c.Name)
-		if err != nil {
-			return err
-		}
-		made, creds, err := c.credentials(d.iterations)
-		if err != nil {
-			return err
-		}
-		_, err = d.CreateAccount(ctx, user, creds)
-		if errors.Is(err, store.ErrExists) {
-			return fmt.Errorf("add %s: there is such a user already; imlb user passwd gives it another password", user)
-		}
-		if err != nil {
-			return fmt.Errorf("add %s: %w", user, err)
-		}
-		return tell(user, "added", made)
+		return c.give(d, c.Name, "added", func(user string, creds []store.Credential) error {
+			_, err := d.CreateAccount(ctx, user, creds)
+			if errors.Is(err, store.ErrExists) {
+				return fmt.Errorf("add %s: there is such a user already; imlb user passwd gives it another password", user)
+			}
+			if err != nil {
+				return fmt.Errorf("add %s: %w", user, err)
+			}
+			return nil
+		})
 	})
 }
 
@@ -201,18 +211,12 @@ type userPasswdCmd struct {
 // Run replaces the account's keys.
 func (c *userPasswdCmd) Run(ctx context.Context, parent *userCmd) error {
 	return parent.with(ctx, func(d *directory) error {
-		user, err := d.address(c.Name)
-		if err != nil {
-			return err
-		}
-		made, creds, err := c.credentials(d.iterations)
-		if err != nil {
-			return err
-		}
-		if err := d.SetCredentials(ctx, user, creds); err != nil {
-			return fmt.Errorf("change the password of %s: %w", user, err)
-		}
-		return tell(user, "changed", made)
+		return c.give(d, c.Name, "changed", func(user string, creds []store.Credential) error {
+			if err := d.SetCredentials(ctx, user, creds); err != nil {
+				return fmt.Errorf("change the password of %s: %w", user, err)
+			}
+			return nil
+		})
 	})
 }
 

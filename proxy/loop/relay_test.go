@@ -73,19 +73,30 @@ func TestRelayHalfClose(t *testing.T) {
 	})
 }
 
+// resetBy resets a side, and returns how the session ended: by that.
+func (s *session) resetBy(t testing.TB, side loop.Side) loop.Ending {
+	t.Helper()
+	own, _ := s.sides(side)
+	own.SetLinger(0)
+	own.Close()
+	e := s.end(t)
+	if e.Cause != loop.Reset || e.Side != side {
+		t.Errorf("ending %+v, want a reset by the %s", e, side)
+	}
+	return e
+}
+
 func TestRelayPassesResetOn(t *testing.T) {
 	bothSides(t, func(t *testing.T, side loop.Side) {
 		s := newSession(t, nil)
 		own, other := s.sides(side)
 		mustWrite(t, own, []byte("last words"))
 		wantRead(t, other, []byte("last words"))
-		own.SetLinger(0)
-		own.Close()
+		if e := s.resetBy(t, side); !errors.Is(e.Err, syscall.ECONNRESET) {
+			t.Errorf("ending %+v, want the error of a reset", e)
+		}
 		if _, err := other.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("the other side read %v, want a reset", err)
-		}
-		if e := s.end(t); e.Cause != loop.Reset || e.Side != side || !errors.Is(e.Err, syscall.ECONNRESET) {
-			t.Errorf("ending %+v, want a reset by the %s", e, side)
 		}
 	})
 }
@@ -94,13 +105,9 @@ func TestRelayPassesResetOn(t *testing.T) {
 func TestRelayResetWhilePending(t *testing.T) {
 	bothSides(t, func(t *testing.T, side loop.Side) {
 		s := newSession(t, nil)
-		own, other := s.sides(side)
+		_, other := s.sides(side)
 		fill(t, other)
-		own.SetLinger(0)
-		own.Close()
-		if e := s.end(t); e.Cause != loop.Reset || e.Side != side {
-			t.Errorf("ending %+v, want a reset by the %s", e, side)
-		}
+		s.resetBy(t, side)
 		if _, err := io.Copy(io.Discard, other); !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("the other side read %v, want a reset", err)
 		}
@@ -117,11 +124,7 @@ func TestRelayResetWhileBlocked(t *testing.T) {
 		s := newSession(t, nil)
 		own, _ := s.sides(side)
 		fill(t, own)
-		own.SetLinger(0)
-		own.Close()
-		if e := s.end(t); e.Cause != loop.Reset || e.Side != side {
-			t.Errorf("ending %+v, want a reset by the %s", e, side)
-		}
+		s.resetBy(t, side)
 	})
 }
 

@@ -1,34 +1,15 @@
 package secrets_test
 
 import (
-	"net"
 	"net/http"
-	"os/exec"
-	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/consul/api"
 
 	"imlb/proxy/secrets"
-	"imlb/test/need"
+	"imlb/test/consul"
 )
-
-// freePorts returns ports that nobody used a moment ago.
-func freePorts(t *testing.T, n int) []string {
-	t.Helper()
-	var ports []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		_, port, _ := net.SplitHostPort(l.Addr().String())
-		ports = append(ports, port)
-	}
-	return ports
-}
 
 // startConsul runs a real agent until the test ends.
 func startConsul(t *testing.T) *api.Client {
@@ -36,28 +17,13 @@ func startConsul(t *testing.T) *api.Client {
 	if testing.Short() {
 		t.Skip("a real agent takes seconds to start")
 	}
-	ports := freePorts(t, 4)
-	cmd := exec.Command(need.Tool(t, "consul"), "agent", "-server", "-bootstrap-expect=1", "-node=test",
-		"-data-dir="+filepath.Join(t.TempDir(), "data"), "-bind=127.0.0.1", "-client=127.0.0.1", "-log-level=warn",
-		"-http-port="+ports[0], "-server-port="+ports[1], "-serf-lan-port="+ports[2], "-serf-wan-port="+ports[3],
-		"-dns-port=-1", "-grpc-port=-1", "-grpc-tls-port=-1", "-hcl=performance { raft_multiplier = 1 }")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
+	agent := consul.Start(t)
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
-	client, err := api.NewClient(&api.Config{Address: "127.0.0.1:" + ports[0], Transport: transport})
+	client, err := api.NewClient(&api.Config{Address: agent.Addr, Transport: transport})
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() bool {
-		leader, err := client.Status().Leader()
-		return err == nil && leader != ""
-	})
 	return client
 }
 

@@ -9,11 +9,11 @@ the commands of the server (XEP-0050, XEP-0133), looks at the users, announces s
 ends the new user's session. Prints "ok" when all was as it should be.
 """
 
-import argparse
 import asyncio
-import pathlib
 
 import slixmpp
+
+from scene import run
 
 ADMIN = "http://jabber.org/protocol/admin"
 COMMANDS = "http://jabber.org/protocol/commands"
@@ -107,15 +107,7 @@ async def main(opts):
     gone = admin.disconnected
     admin.disconnect()
     await gone
-    print("ok", flush=True)
 
 
 if __name__ == "__main__":
-    args = argparse.ArgumentParser(description="An administrator at work.")
-    args.add_argument("-j", "--jid", required=True)
-    args.add_argument("-p", "--password", required=True)
-    args.add_argument("--new", required=True)
-    args.add_argument("--host", default="127.0.0.1")
-    args.add_argument("--port", default=5222, type=int)
-    args.add_argument("--ca", type=pathlib.Path, help="PEM file of the CA to trust")
-    asyncio.get_event_loop().run_until_complete(asyncio.wait_for(main(args.parse_args()), 30))
+    run(__doc__, main, others=("--new",))

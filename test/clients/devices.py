@@ -9,11 +9,11 @@ then finds them in the archive (XEP-0313), forwards in pages and backwards. Prin
 "ok" when all was as it should be.
 """
 
-import argparse
 import asyncio
-import pathlib
 
 import slixmpp
+
+from scene import run
 
 COUNT = 7
 
@@ -74,15 +74,7 @@ async def main(opts):
     for device in phone, tab:
         device.disconnect()
         await device.disconnected
-    print("ok", flush=True)
 
 
 if __name__ == "__main__":
-    args = argparse.ArgumentParser(description="Two devices of one user.")
-    args.add_argument("-j", "--jid", required=True)
-    args.add_argument("-p", "--password", required=True)
-    args.add_argument("--peer", required=True)
-    args.add_argument("--host", default="127.0.0.1")
-    args.add_argument("--port", default=5222, type=int)
-    args.add_argument("--ca", type=pathlib.Path, help="PEM file of the CA to trust")
-    asyncio.get_event_loop().run_until_complete(asyncio.wait_for(main(args.parse_args()), 30))
+    run(__doc__, main, others=("--peer",))

@@ -151,13 +151,13 @@ async def fails(awaitable, condition):
     raise AssertionError(f"not refused with {condition}: {answer}")
 
 
-def run(doc, main):
-    """Runs a scene."""
+def run(doc, main, others=("--peer", "--peer-password")):
+    """Runs a scene, with options that name the others who take part."""
     args = argparse.ArgumentParser(description=doc.partition("\n")[0])
     args.add_argument("-j", "--jid", required=True)
     args.add_argument("-p", "--password", required=True)
-    args.add_argument("--peer", required=True)
-    args.add_argument("--peer-password", required=True)
+    for other in others:
+        args.add_argument(other, required=True)
     args.add_argument("--host", default="127.0.0.1")
     args.add_argument("--port", default=5222, type=int)
     args.add_argument("--ca", type=pathlib.Path, help="PEM file of the CA to trust")

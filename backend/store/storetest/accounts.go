@@ -39,11 +39,7 @@ func createAccount(t suite, s store.Store) {
 	found, err := s.Account(t.Context(), "alice@example.com")
 	t.check(err)
 	t.equal("account", found, a)
-	items, version, err := s.Roster(t.Context(), a.Owner)
-	t.check(err)
-	if len(items) != 0 || version != 0 {
-		t.Errorf("a new roster has %d items and version %d", len(items), version)
-	}
+	t.roster(s, a.Owner, 0)
 	head, delivered, err := s.Head(t.Context(), a.Owner)
 	t.check(err)
 	t.equal("head and delivered", [2]uint64{head, delivered}, [2]uint64{})

@@ -21,6 +21,18 @@ func add(item *store.RosterItem) bool {
 	return true
 }
 
+// roster checks what a roster holds.
+func (t suite) roster(s store.Store, owner store.OwnerID, version uint64, want ...store.RosterItem) {
+	t.Helper()
+	items, got, err := s.Roster(t.Context(), owner)
+	t.check(err)
+	t.equal("number of items", len(items), len(want))
+	if len(want) > 0 {
+		t.equal("items", items, want)
+	}
+	t.equal("version", got, version)
+}
+
 func rosterAdd(t suite, s store.Store) {
 	a := t.newAccount(s, "alice@example.com")
 	item, version, err := s.UpdateRoster(t.Context(), a.Owner, "bob@example.com", func(item *store.RosterItem) bool {
@@ -31,10 +43,7 @@ func rosterAdd(t suite, s store.Store) {
 	want := store.RosterItem{Contact: "bob@example.com", InRoster: true, Version: 1}
 	t.equal("item", item, want)
 	t.equal("version", version, uint64(1))
-	items, version, err := s.Roster(t.Context(), a.Owner)
-	t.check(err)
-	t.equal("items", items, []store.RosterItem{want})
-	t.equal("version", version, uint64(1))
+	t.roster(s, a.Owner, 1, want)
 }
 
 func rosterFields(t suite, s store.Store) {
@@ -56,9 +65,7 @@ func rosterFields(t suite, s store.Store) {
 	full.Groups = []string{"", "\"work\"", "friends"}
 	t.equal("item", item, full)
 	item.PendingIn[0], item.Groups[0] = 'x', "x"
-	items, _, err := s.Roster(t.Context(), a.Owner)
-	t.check(err)
-	t.equal("items", items, []store.RosterItem{full})
+	t.roster(s, a.Owner, 1, full)
 	_, _, err = s.UpdateRoster(t.Context(), a.Owner, "bob@example.com", func(item *store.RosterItem) bool {
 		t.equal("item before", *item, full)
 		return false
@@ -78,10 +85,7 @@ func rosterNoChange(t suite, s store.Store) {
 	want := store.RosterItem{Contact: "bob@example.com", InRoster: true, Version: 1}
 	t.equal("item", item, want)
 	t.equal("version", version, uint64(1))
-	items, version, err := s.Roster(t.Context(), a.Owner)
-	t.check(err)
-	t.equal("items", items, []store.RosterItem{want})
-	t.equal("version", version, uint64(1))
+	t.roster(s, a.Owner, 1, want)
 }
 
 func rosterRemove(t suite, s store.Store) {
@@ -100,10 +104,7 @@ func rosterRemove(t suite, s store.Store) {
 	_, version, err = s.UpdateRoster(t.Context(), a.Owner, "bob@example.com", remove)
 	t.check(err)
 	t.equal("version", version, uint64(2))
-	items, version, err := s.Roster(t.Context(), a.Owner)
-	t.check(err)
-	t.equal("items", len(items), 0)
-	t.equal("version", version, uint64(2))
+	t.roster(s, a.Owner, 2)
 }
 
 func rosterKeep(t suite, s store.Store) {

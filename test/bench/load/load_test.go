@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
-	"time"
 
 	"imlb/test/bench/load"
 )
@@ -78,56 +77,5 @@ func TestTextPattern(t *testing.T) {
 		if b < 'a' || b > 'z' {
 			t.Fatalf("%q in a text", b)
 		}
-	}
-}
-
-func TestHistogram(t *testing.T) {
-	t.Parallel()
-	var h load.Histogram
-	if h.Quantile(0.5) != 0 || h.Count() != 0 {
-		t.Error("an empty histogram has something")
-	}
-	var all []time.Duration
-	for range 50_000 {
-		d := time.Duration(1) << rand.IntN(36)
-		d += time.Duration(rand.Int64N(int64(d)))
-		all = append(all, d)
-		h.Record(d)
-	}
-	slices.Sort(all)
-	for _, q := range []float64{0.001, 0.5, 0.9, 0.99, 0.999, 1} {
-		want := all[int(q*float64(len(all))+0.999999)-1]
-		if got := h.Quantile(q); got < want || float64(got) > float64(want)*1.01+1 {
-			t.Errorf("quantile %v is %v, in a sorted list %v", q, got, want)
-		}
-	}
-}
-
-func TestHistogramEnds(t *testing.T) {
-	t.Parallel()
-	for _, d := range []time.Duration{0, 1, 127, 128, 255, 256, 257, 1<<63 - 1} {
-		var h load.Histogram
-		h.Record(d)
-		if got := h.Quantile(1); got < d || float64(got) > float64(d)*1.01 {
-			t.Errorf("%d came back as %d", d, got)
-		}
-	}
-	var h load.Histogram
-	h.Record(-time.Second)
-	if got := h.Quantile(1); got != 0 {
-		t.Errorf("a negative duration came back as %v", got)
-	}
-}
-
-func TestHistogramAdd(t *testing.T) {
-	t.Parallel()
-	var a, b load.Histogram
-	for range 99 {
-		a.Record(time.Millisecond)
-	}
-	b.Record(time.Second)
-	a.Add(&b)
-	if a.Count() != 100 || a.Quantile(0.99) > 2*time.Millisecond || a.Quantile(1) < time.Second {
-		t.Errorf("%d, %v, %v", a.Count(), a.Quantile(0.99), a.Quantile(1))
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"imlb/backend/chatload"
 	"imlb/test/bench/proc"
 )
 
@@ -98,7 +99,7 @@ func pause(ctx context.Context, d time.Duration) error {
 type tally struct {
 	units   uint64 // of work
 	bytes   uint64
-	latency Histogram
+	latency chatload.Histogram
 }
 
 func (t *tally) add(o *tally) {

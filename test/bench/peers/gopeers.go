@@ -61,7 +61,7 @@ func startReady(ctx context.Context, name string, task Task, env []string, path 
 	if err != nil {
 		return nil, err
 	}
-	if err := p.wait(ctx, line.came); err != nil {
+	if err := p.Await(ctx, startTime, line.came); err != nil {
 		_ = p.Stop()
 		return nil, err
 	}

@@ -83,7 +83,7 @@ func (h haproxy) start(ctx context.Context, task Task) (*Running, error) {
 		return nil, err
 	}
 	r := &Running{Addr: addr, PIDs: []int{p.PID()}, process: p}
-	if err := p.wait(ctx, serves(addr)); err != nil {
+	if err := p.Await(ctx, startTime, Accepts(addr.String())); err != nil {
 		_ = p.Stop()
 		return nil, err
 	}

@@ -95,10 +95,10 @@ func (n nginx) start(ctx context.Context, task Task) (*Running, error) {
 }
 
 func (n nginx) ready(ctx context.Context, r *Running) error {
-	if err := r.process.wait(ctx, serves(r.Addr)); err != nil {
+	if err := r.process.Await(ctx, startTime, Accepts(r.Addr.String())); err != nil {
 		return err
 	}
-	if err := r.process.wait(ctx, r.process.workers(n.workers)); err != nil {
+	if err := r.process.Await(ctx, startTime, r.process.workers(n.workers)); err != nil {
 		return err
 	}
 	workers, err := proc.Children(r.process.PID())

@@ -116,10 +116,10 @@ func (p *Process) Stop() error {
 	return nil
 }
 
-// wait asks again and again until the answer is nil, the process has ended or it
+// Await asks again and again until the answer is nil, the process has ended or it
 // takes too long.
-func (p *Process) wait(ctx context.Context, ask func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, startTime)
+func (p *Process) Await(ctx context.Context, most time.Duration, ask func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
@@ -138,11 +138,10 @@ func (p *Process) wait(ctx context.Context, ask func(context.Context) error) err
 	}
 }
 
-// serves asks whether somebody accepts connections.
-func serves(addr netip.AddrPort) func(context.Context) error {
+// Accepts asks whether somebody accepts connections.
+func Accepts(addr string) func(context.Context) error {
 	return func(ctx context.Context) error {
-		var dialer net.Dialer
-		conn, err := dialer.DialContext(ctx, "tcp4", addr.String())
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp4", addr)
 		if err != nil {
 			return err
 		}

@@ -90,8 +90,8 @@ func (e ejabberd) start(ctx context.Context, task Task) (*Running, error) {
 	}
 	r := &Running{Addr: addrs[0], Domains: map[string]string{"SCRAM-SHA-256": sha256Domain}}
 	r.add(p)
-	if err := await(ctx, p, said.came); err != nil {
-		return nil, errors.Join(fmt.Errorf("ejabberd: %w", err), r.Stop())
+	if err := p.Await(ctx, startTime, said.came); err != nil {
+		return nil, errors.Join(err, r.Stop())
 	}
 	return r, nil
 }

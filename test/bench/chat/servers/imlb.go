@@ -126,10 +126,7 @@ func (c *cluster) run(ctx context.Context, r *Running, command, name, admin, doc
 		return err
 	}
 	r.add(p)
-	if err := await(ctx, p, ready(admin)); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	return nil
+	return p.Await(ctx, startTime, ready(admin))
 }
 
 // ready asks a process whether it is.

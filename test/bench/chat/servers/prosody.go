@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"os/exec"
 	"path/filepath"
 
@@ -62,21 +61,10 @@ func (p prosody) start(ctx context.Context, task Task) (*Running, error) {
 	}
 	r := &Running{Addr: addrs[0], Domains: map[string]string{"SCRAM-SHA-256": sha256Domain}}
 	r.add(process)
-	if err := await(ctx, process, accepts(addrs[0])); err != nil {
-		return nil, errors.Join(fmt.Errorf("prosody: %w", err), r.Stop())
+	if err := process.Await(ctx, startTime, peers.Accepts(addrs[0])); err != nil {
+		return nil, errors.Join(err, r.Stop())
 	}
 	return r, nil
-}
-
-// accepts asks whether somebody accepts connections.
-func accepts(addr string) func(context.Context) error {
-	return func(ctx context.Context) error {
-		conn, err := new(net.Dialer).DialContext(ctx, "tcp4", addr)
-		if err != nil {
-			return err
-		}
-		return conn.Close()
-	}
 }
 
 func (p prosody) config(task Task, addr string) string {

@@ -105,28 +105,6 @@ var ErrMissing = peers.ErrMissing
 // startTime is until a server has to serve.
 const startTime = 90 * time.Second
 
-// await asks again and again until the answer is nil, a process has ended or it takes
-// too long.
-func await(ctx context.Context, p *peers.Process, ask func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, startTime)
-	defer cancel()
-	ticker := time.NewTicker(20 * time.Millisecond)
-	defer ticker.Stop()
-	for {
-		err := ask(ctx)
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ticker.C:
-		case <-p.Done():
-			return errors.Join(fmt.Errorf("it has ended: %w", err), p.Err())
-		case <-ctx.Done():
-			return fmt.Errorf("it does not serve: %w\n%s", err, p.Said())
-		}
-	}
-}
-
 // word is a writer that waits for a word.
 type word struct {
 	text string
