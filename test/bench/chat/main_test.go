@@ -111,6 +111,10 @@ func TestRates(t *testing.T) {
 			t.Errorf("%s: %+v", tt.server.Name, got)
 		}
 	}
+	cmp.Rate, cmp.more = 0, map[string]float64{"a": 900, "c": 600}
+	if got := cmp.rates(ours); got != (rates{half: 500, theirs: 300, same: 150}) {
+		t.Errorf("after a round: %+v", got)
+	}
 	alone := &comparison{servers: []servers.Server{ours}, most: map[string]float64{"a": 1000}}
 	if got := alone.rates(ours); got != (rates{half: 500, theirs: 500, same: 500}) {
 		t.Errorf("alone: %+v", got)

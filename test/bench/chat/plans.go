@@ -19,6 +19,7 @@ type plan struct {
 	args    func(rates) []string
 	metrics func(*chatload.Result) map[string]float64
 	paced   bool   // it needs to be known what the server can
+	maximum bool   // it tells what the server can
 	fresh   bool   // it needs a server that has done nothing yet
 	filled  bool   // it needs a server whose archives are filled in the database
 	login   string // the mechanism whose domain is wanted
@@ -103,6 +104,7 @@ func maximumPlan(o options) plan {
 				{Key: "percpu", Title: "messages per CPU second", Higher: true, OfRivals: fiveTimes},
 			},
 		},
+		maximum: true,
 		args: func(rates) []string {
 			return []string{"--workload", "messages", "--users", itoa(o.Sessions), "--window", itoa(o.Window), "--size", itoa(o.Size)}
 		},
