@@ -249,6 +249,17 @@ func placements(t *testing.T, admin string, users []string) map[string]string {
 	return all
 }
 
+// placementsWithout waits until none of the users would live on a node, and returns where
+// they would: the standing of a node is seen before the placement that follows from it.
+func placementsWithout(t *testing.T, admin string, users []string, node string) (all map[string]string) {
+	t.Helper()
+	eventually(t, "the placement without "+node, func(context.Context) (bool, string) {
+		all = placements(t, admin, users)
+		return !slices.Contains(slices.Collect(maps.Values(all)), node), fmt.Sprint(all)
+	})
+	return all
+}
+
 // strangers are users who never log in.
 func strangers(n int) []string {
 	users := make([]string, n)
