@@ -56,8 +56,8 @@ func TestKillResumedUnderTraffic(t *testing.T) {
 	const count = 1000
 	d := startDev(t, devOptions{users: 16, args: []string{"--nodes", "2"}})
 	alice, bob := apart(t, d)
-	home := placement(t, d, alice)
 	a, id := d.resumable(t, alice)
+	home := placement(t, d, alice)
 	b := d.dialTLS(t)
 	b.session(d.Domain, "PLAIN", bob)
 	b.says(alice, 0, count)

@@ -188,9 +188,9 @@ func TestKillMidStanza(t *testing.T) {
 	t.Parallel()
 	d := startDev(t, devOptions{users: 30})
 	alice, bob := apart(t, d)
-	home := placement(t, d, bob)
 	receiver, sender := d.dialTLS(t), d.dialTLS(t)
 	receiver.session(d.Domain, "PLAIN", bob)
+	home := placement(t, d, bob)
 	receiver.write("<presence/>")
 	sender.session(d.Domain, "PLAIN", alice)
 	sender.sync(d)
@@ -230,7 +230,6 @@ func TestKillTransports(t *testing.T) {
 	t.Parallel()
 	d := startDev(t, devOptions{users: 30})
 	alice, bob := apart(t, d)
-	home := placement(t, d, bob)
 	direct, quic, web := d.dialTLS(t), quicStream(t, d.dialQUIC(t)), d.dialWebSocket(t)
 	for _, s := range []*stream{direct, quic} {
 		s.session(d.Domain, "SCRAM-SHA-256", bob)
@@ -238,6 +237,7 @@ func TestKillTransports(t *testing.T) {
 		s.sync(d)
 	}
 	web.session(d.Domain, bob)
+	home := placement(t, d, bob)
 	sender := d.dialTLS(t)
 	sender.session(d.Domain, "PLAIN", alice)
 	sender.write("<message to='%s' type='chat'><body>to all</body></message>", bob.jid)

@@ -9,7 +9,9 @@ import (
 	"testing"
 )
 
-// placement logs a user in and out and returns the node that served it.
+// placement logs a user in and out and returns the node that served it. That is where the
+// user's sessions are. One who has none may be placed elsewhere the next time, because
+// nodes tell of sessions that have ended already.
 func placement(t *testing.T, d *dev, a account) string {
 	t.Helper()
 	s := d.dialTLS(t)
