@@ -198,7 +198,9 @@ func (n *Node) dismiss(ctx context.Context, sessions []*session) {
 	defer cancel()
 	var busy []*session
 	for _, s := range sessions {
-		if !s.dismiss() {
+		if s.dismiss() {
+			s.giveUp() // if it waits for its client
+		} else {
 			busy = append(busy, s)
 		}
 	}
@@ -208,9 +210,7 @@ func (n *Node) dismiss(ctx context.Context, sessions []*session) {
 		case <-patient.Done():
 			s.shutDown()
 		}
-	}
-	for _, s := range sessions {
-		s.giveUp() // if it waits for its client
+		s.giveUp()
 	}
 }
 

@@ -209,8 +209,8 @@ func (s *session) read(ctx context.Context) (asleep bool) {
 
 // dismiss ends the session because the node stops. A client that was told so while its
 // messages are on their way into the store could log in elsewhere, and what it says there
-// would overtake them; so they come first. It returns false when that was begun, and done
-// when it is over.
+// would overtake them; so they come first. It tells whether the session has ended now; else
+// done is closed when it has.
 func (s *session) dismiss() (now bool) {
 	if !s.in.busy() {
 		s.shutDown()
