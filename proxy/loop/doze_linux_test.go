@@ -101,5 +101,5 @@ func TestDoze(t *testing.T) {
 	if !hung() {
 		t.Error("the bell is down after a pause")
 	}
-	hung()
+	hung() // is not answered if the bell does not ring
 }

@@ -152,7 +152,7 @@ func (p *poller) wake() {
 // wait gets the events of the next turn. It waits for one if there is none, for
 // ever if d is negative.
 //
-// It does so in Go's own poller, which takes the bell for one more descriptor, and
+// Unless the next event will come soon (see doze), it does so in Go's own poller, which takes the bell for one more descriptor, and
 // not in a system call: the thread and the processor are free for other goroutines at
 // once, and the runtime need not watch over the call. The bell is off while the loop
 // is awake: it would wake a thread of the runtime for each event, for nothing.
