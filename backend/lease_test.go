@@ -124,6 +124,7 @@ func TestPanic(t *testing.T) {
 	broken := &brokenStore{}
 	c := newCluster(t, 1, func(o *backend.Options) { broken.Store, o.Store = o.Store, broken })
 	alice, bob := c.login(0, "alice", "phone"), c.online(0, "bob", "desk")
+	bob.sync() // his presence goes to his contacts after him
 	broken.panics.Store(true)
 	alice.write(getRoster)
 	alice.gone()
