@@ -39,6 +39,17 @@ func TestTidier(t *testing.T) {
 	}
 }
 
+func TestMemoryUseWithout(t *testing.T) {
+	t.Parallel()
+	before, after := memoryUse{objects: 20}, memoryUse{live: 18, objects: 20}
+	if got, want := before.without(16), (memoryUse{objects: 4}); got != want {
+		t.Errorf("before the first collection: %+v, want %+v", got, want)
+	}
+	if got, want := after.without(16), (memoryUse{live: 2, objects: 4}); got != want {
+		t.Errorf("after it: %+v, want %+v", got, want)
+	}
+}
+
 func TestReadMemoryUse(t *testing.T) {
 	t.Parallel()
 	if m := readMemoryUse(); m.allocated == 0 || m.objects == 0 {
