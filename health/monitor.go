@@ -315,12 +315,15 @@ func (m *Monitor) check(ctx context.Context, w *watched, e Endpoint) (wait time.
 // Report tells what the data path met at a node. It waits for nothing but other
 // users of the monitor.
 func (m *Monitor) Report(node string, o Outcome) {
+	if o == Served && m.servedAsBefore(node) {
+		return
+	}
 	m.update(func(u *update) {
 		w := m.nodes[node]
 		if w == nil {
 			return
 		}
-		m.weigh(u, w, o)
+		m.weigh(u.now, w, o)
 		w.reported(u.now, o)
 		m.settle(u, w)
 		if o != Served {
@@ -329,20 +332,39 @@ func (m *Monitor) Report(node string, o Outcome) {
 	})
 }
 
+// servedAsBefore notes that a node took a session if no more follows from it, and tells
+// whether that is so. It spares the data path, which reports that of each session, most
+// of what a change costs.
+func (m *Monitor) servedAsBefore(node string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w := m.nodes[node]
+	if w == nil {
+		return true
+	}
+	if !w.refused.IsZero() {
+		return false
+	}
+	now := time.Now()
+	m.weigh(now, w, Served)
+	w.reported(now, Served)
+	return true
+}
+
 // weigh ejects a node when a session was one too many that failed. Failures at a
 // node that is down are no news.
-func (m *Monitor) weigh(u *update, w *watched, o Outcome) {
+func (m *Monitor) weigh(now time.Time, w *watched, o Outcome) {
 	rules := m.options.Outliers
 	switch {
 	case w.machine.state != Up:
 	case o == Served:
-		w.outlier.served(u.now, rules)
+		w.outlier.served(now, rules)
 	default:
-		cause := w.outlier.failure(u.now, rules)
+		cause := w.outlier.failure(now, rules)
 		switch {
 		case cause == "":
 		case m.census.mayKeepOut(m.options.MaxEjected):
-			w.outlier.eject(u.now, rules, cause)
+			w.outlier.eject(now, rules, cause)
 			m.totals.Ejections++
 		default:
 			m.totals.Spared++
