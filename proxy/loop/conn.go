@@ -51,7 +51,9 @@ type Conn struct {
 	broken     bool // the kernel reported an error
 	late       bool // deadline has passed
 	queued     bool // in Loop.queue
-	connecting bool // handler is a *dialing
+	connecting bool // handler is a Dialer
+	undelayed  bool // TCP_NODELAY is set
+	sent       bool // something was sent
 	noWrite    bool // CloseWrite was called
 	finSent    bool // and done
 	closing    bool // Close was called, output is pending
@@ -66,7 +68,7 @@ func (l *Loop) newConn(s socket) (*Conn, error) {
 	if l.stopping {
 		return nil, errors.Join(net.ErrClosed, s.close(true))
 	}
-	c := &Conn{sock: s, readable: true, writable: true}
+	c := &Conn{sock: s, readable: true, writable: true, undelayed: true}
 	l.add(c)
 	if err := l.poll.add(l, c); err != nil {
 		l.remove(c)
@@ -190,6 +192,10 @@ func (c *Conn) writeError() error {
 
 // send gives p to the kernel and returns how much it took.
 func (c *Conn) send(p []byte) (int, error) {
+	if !c.undelayed && c.sent {
+		c.undelay()
+	}
+	c.sent = true
 	n, err := c.sock.write(p)
 	if err != nil {
 		if !errors.Is(err, errAgain) {
@@ -201,6 +207,14 @@ func (c *Conn) send(p []byte) (int, error) {
 		c.writable = false
 	}
 	return n, nil
+}
+
+// undelay has the kernel send at once what is written while something before it is on its
+// way. What is written first always goes at once, and to many connections that were dialled
+// nothing more is written: they are spared a system call.
+func (c *Conn) undelay() {
+	c.undelayed = true
+	_ = c.sock.noDelay() // of a broken one, which will tell
 }
 
 // broke notes the error of a write. There is no use for what is pending.
@@ -450,13 +464,23 @@ func (c *Conn) call() {
 	}
 }
 
-// dialing is the handler of a connection that is being made.
-type dialing struct {
-	done func(*Conn, error)
+// Dialer is who has a connection made. It is the connection's handler meanwhile, to which
+// there is nothing to say: Ready is not called.
+type Dialer interface {
+	Handler
+	// Dialled is called with the connection, which has no handler then, or with what went
+	// wrong: os.ErrDeadlineExceeded after the timeout.
+	Dialled(c *Conn, err error)
 }
 
-// Ready is not called: a connection that is being made has nothing to read.
-func (*dialing) Ready(*Conn) {}
+// DialFunc makes a Dialer of a function.
+type DialFunc func(c *Conn, err error)
+
+// Ready does nothing.
+func (DialFunc) Ready(*Conn) {}
+
+// Dialled calls the function.
+func (f DialFunc) Dialled(c *Conn, err error) { f(c, err) }
 
 // connected ends the making of a connection, well or not.
 func (c *Conn) connected() {
@@ -472,7 +496,7 @@ func (c *Conn) connected() {
 	case !c.writable:
 		return // not yet
 	}
-	d, ok := c.handler.(*dialing)
+	d, ok := c.handler.(Dialer)
 	if !ok {
 		return
 	}
@@ -480,9 +504,9 @@ func (c *Conn) connected() {
 	c.loop.current = c
 	if err != nil {
 		_ = c.destroy(true)
-		d.done(nil, opError("dial", err))
+		d.Dialled(nil, opError("dial", err))
 	} else {
-		d.done(c, nil)
+		d.Dialled(c, nil)
 	}
 	c.loop.current = nil
 }

@@ -278,12 +278,12 @@ func TestDial(t *testing.T) {
 		ch := make(chan result, 1)
 		inside := true
 		on(t, l, func() {
-			l.Dial(addr, timeout, func(c *loop.Conn, err error) {
+			l.Dial(addr, timeout, loop.DialFunc(func(c *loop.Conn, err error) {
 				if inside {
 					t.Error("done runs inside Dial")
 				}
 				ch <- result{c, err}
-			})
+			}))
 			inside = false
 		})
 		return receive(t, ch)
@@ -423,7 +423,7 @@ func TestGroupClose(t *testing.T) {
 	})
 	dialled := make(chan error, 10)
 	g.Loops()[1].Post(func() {
-		g.Loops()[1].Dial(full(t), time.Hour, func(_ *loop.Conn, err error) { dialled <- err })
+		g.Loops()[1].Dial(full(t), time.Hour, loop.DialFunc(func(_ *loop.Conn, err error) { dialled <- err }))
 	})
 	on(t, g.Loops()[1], func() {})
 	together(func() { g.Close() }, func() { g.Close() })
@@ -474,7 +474,7 @@ func TestIdentifyThenRelay(t *testing.T) {
 				return
 			}
 			c.SetHandler(handler{ready: func(*loop.Conn) {}})
-			c.Loop().Dial(node.Addr().(*net.TCPAddr).AddrPort(), patience, func(nc *loop.Conn, err error) {
+			c.Loop().Dial(node.Addr().(*net.TCPAddr).AddrPort(), patience, loop.DialFunc(func(nc *loop.Conn, err error) {
 				if err != nil {
 					t.Error(err)
 					return
@@ -483,7 +483,7 @@ func TestIdentifyThenRelay(t *testing.T) {
 					Client: loop.End{Conn: c}, Node: loop.End{Conn: nc}, Initial: append([]byte("PROXY\n"), seen...),
 					Done: func(_ *loop.Relay, e loop.Ending) { ended <- e },
 				})
-			})
+			}))
 		}})
 	}, nil)
 	if err != nil {

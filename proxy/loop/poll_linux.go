@@ -352,15 +352,14 @@ func (l *Loop) Adopt(c *net.TCPConn) (*Conn, error) {
 	return l.newConn(socket{int32(fd)}) //nolint:gosec // G115: a descriptor
 }
 
-// Dial connects to addr and calls done with the connection, or with what went
-// wrong: os.ErrDeadlineExceeded after the timeout, if that is not 0.
-func (l *Loop) Dial(addr netip.AddrPort, timeout time.Duration, done func(*Conn, error)) {
+// Dial connects to addr, within the timeout if that is not 0, and tells d, later.
+func (l *Loop) Dial(addr netip.AddrPort, timeout time.Duration, d Dialer) {
 	c, err := l.dial(addr)
 	if err != nil {
-		l.posts = append(l.posts, func() { done(nil, opError("dial", err)) })
+		l.posts = append(l.posts, func() { d.Dialled(nil, opError("dial", err)) })
 		return
 	}
-	c.connecting, c.handler = true, &dialing{done}
+	c.connecting, c.handler = true, d
 	if timeout > 0 {
 		c.deadline = l.clock() + int64(timeout)
 		c.arm()
@@ -376,7 +375,7 @@ func (l *Loop) dial(addr netip.AddrPort) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.readable, c.writable = false, false
+	c.readable, c.writable, c.undelayed = false, false, false
 	l.poll.young.add(l, c)
 	return c, nil
 }

@@ -93,6 +93,9 @@ func newSocket(conn *net.TCPConn) socket {
 	return socket{&flow{conn: conn, more: make(chan struct{}, 1), kick: make(chan struct{}, 1), gone: make(chan struct{})}}
 }
 
+// noDelay does nothing: connections of the net package are so from the beginning.
+func (socket) noDelay() error { return nil }
+
 // receive reads ahead by one buffer.
 func (f *flow) receive(report func(int)) {
 	buf := make([]byte, scratchSize)
@@ -268,20 +271,19 @@ func (l *Loop) Adopt(c *net.TCPConn) (*Conn, error) {
 	return l.newConn(newSocket(c))
 }
 
-// Dial connects to addr and calls done with the connection, or with what went
-// wrong: os.ErrDeadlineExceeded after the timeout, if that is not 0.
-func (l *Loop) Dial(addr netip.AddrPort, timeout time.Duration, done func(*Conn, error)) {
+// Dial connects to addr, within the timeout if that is not 0, and tells d, later.
+func (l *Loop) Dial(addr netip.AddrPort, timeout time.Duration, d Dialer) {
 	l.awaited++
 	l.group.ended.Go(func() {
-		d := net.Dialer{Timeout: timeout, KeepAlive: -1}
-		conn, err := d.DialContext(lifetime{l.group}, "tcp", addr.String())
+		dialer := net.Dialer{Timeout: timeout, KeepAlive: -1}
+		conn, err := dialer.DialContext(lifetime{l.group}, "tcp", addr.String())
 		tcp, _ := conn.(*net.TCPConn)
-		l.Post(func() { l.dialled(tcp, err, done) })
+		l.Post(func() { l.dialled(tcp, err, d) })
 	})
 }
 
 // dialled hands the result of a dial over.
-func (l *Loop) dialled(tcp *net.TCPConn, err error, done func(*Conn, error)) {
+func (l *Loop) dialled(tcp *net.TCPConn, err error, d Dialer) {
 	l.awaited--
 	var timeout net.Error
 	switch {
@@ -293,12 +295,12 @@ func (l *Loop) dialled(tcp *net.TCPConn, err error, done func(*Conn, error)) {
 		var c *Conn
 		if c, err = l.Adopt(tcp); err == nil {
 			l.current = c
-			done(c, nil)
+			d.Dialled(c, nil)
 			l.current = nil
 			return
 		}
 	}
-	done(nil, err)
+	d.Dialled(nil, err)
 }
 
 // lifetime is a context that ends with the group.

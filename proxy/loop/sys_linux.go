@@ -63,6 +63,9 @@ func (s socket) write(p []byte) (int, error) {
 	}
 }
 
+// noDelay has everything sent at once.
+func (s socket) noDelay() error { return noDelay(int(s.fd)) }
+
 // shutdown ends the sending direction.
 func (s socket) shutdown() error {
 	_, _, errno := syscall.RawSyscall(syscall.SYS_SHUTDOWN, s.raw(), syscall.SHUT_WR, 0)
@@ -147,16 +150,10 @@ func connect(addr netip.AddrPort) (socket, error) {
 	if errno != 0 {
 		return socket{-1}, os.NewSyscallError("socket", errno)
 	}
-	s := socket{int32(fd)} //nolint:gosec // G115: a descriptor
-	err := noDelay(int(s.fd))
-	if err == nil {
-		_, _, errno = syscall.RawSyscall(syscall.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&sa)), size) //nolint:gosec // G103: the kernel's interface
-		if errno != 0 && errno != syscall.EINPROGRESS {
-			err = os.NewSyscallError("connect", errno)
-		}
-	}
-	if err != nil {
-		return socket{-1}, errors.Join(err, s.close(false))
+	s := socket{int32(fd)}                                                                        //nolint:gosec // G115: a descriptor
+	_, _, errno = syscall.RawSyscall(syscall.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&sa)), size) //nolint:gosec // G103: the kernel's interface
+	if errno != 0 && errno != syscall.EINPROGRESS {
+		return socket{-1}, errors.Join(os.NewSyscallError("connect", errno), s.close(false))
 	}
 	return s, nil
 }
