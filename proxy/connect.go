@@ -172,7 +172,7 @@ func (s *session) loggedIn(c claim, user string) {
 	}
 	s.placed.Store(true)
 	s.rec.Identify = time.Since(s.rec.Started) - s.rec.Handshake
-	s.srv.metrics.setup.WithLabelValues("identify").Observe(s.rec.Identify.Seconds())
+	s.srv.metrics.identify.Observe(s.rec.Identify.Seconds())
 	s.srv.metrics.auth.WithLabelValues(c.mechanism, "success").Inc()
 	client, node := s.terms.Limits.MaxStanza, s.terms.Limits.MaxStanza+nodeSlack
 	if c.sasl2 {

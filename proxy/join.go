@@ -154,8 +154,10 @@ func endOf(w *wire, top net.Conn) loop.End {
 
 // relayEnding says in our words how a relay ended.
 func (s *session) relayEnding(e loop.Ending) *ending {
-	if end := (*ending)(nil); errors.As(e.Err, &end) {
-		return end
+	if e.Err != nil {
+		if end := (*ending)(nil); errors.As(e.Err, &end) {
+			return end
+		}
 	}
 	client := e.Side == loop.Client
 	of := func(client1, node Reason) *ending {

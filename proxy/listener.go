@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"imlb/proxy/loop"
 )
 
@@ -33,14 +35,21 @@ type terms struct {
 	tls      *tls.Config // nil when no client's TLS ends here
 	relay    *loop.Limits
 	in, out  flow // of all sessions of the listener
+	open     prometheus.Gauge
+	ended    *endCounts
 }
 
 // newTerms returns the terms of new sessions on a listener.
 func (s *Server) newTerms(opts *Options, cfg Listener) *terms {
-	t := &terms{Options: opts, listener: cfg, in: s.metrics.flow(cfg.Name, "in"), out: s.metrics.flow(cfg.Name, "out"), relay: &loop.Limits{
-		Idle: opts.Timeouts.Idle, Linger: opts.Timeouts.HalfOpen,
-		ClientStall: opts.Timeouts.Write, NodeStall: opts.Timeouts.Write,
-	}}
+	t := &terms{
+		Options: opts, listener: cfg,
+		relay: &loop.Limits{
+			Idle: opts.Timeouts.Idle, Linger: opts.Timeouts.HalfOpen,
+			ClientStall: opts.Timeouts.Write, NodeStall: opts.Timeouts.Write,
+		},
+		in: s.metrics.flow(cfg.Name, "in"), out: s.metrics.flow(cfg.Name, "out"),
+		open: s.metrics.open.WithLabelValues(cfg.Name), ended: &endCounts{vec: s.metrics.ended, listener: cfg.Name},
+	}
 	if cfg.endsTLS() {
 		t.tls = s.listenerTLS(opts.TLS, cfg)
 	}

@@ -29,6 +29,37 @@ type looped struct {
 	tried  []string // nodes that refused
 	failed error    // why
 	done   bool     // the relay has taken over, or the session is over
+
+	trying attempt
+	early  early
+}
+
+// attempt is a dial that is under way.
+type attempt struct {
+	pool   Pool
+	choice Choice
+	began  time.Time
+}
+
+// early is what a session has until it is relayed, in one piece with what else goes then:
+// a short session costs little more than its allocations.
+type early struct {
+	client, node wire
+	facts        facts
+	sniffing     sniffing
+	from         net.TCPAddr
+	ip           [16]byte // of from
+}
+
+// setFrom says where the client is.
+func (e *early) setFrom(at netip.AddrPort) net.Addr {
+	addr := at.Addr().Unmap()
+	e.ip = addr.As16()
+	e.from = net.TCPAddr{IP: e.ip[:], Port: int(at.Port()), Zone: addr.Zone()}
+	if addr.Is4() {
+		e.from.IP = e.ip[12:]
+	}
+	return &e.from
 }
 
 // loopStep is what comes next.
@@ -67,12 +98,14 @@ func (l *listener) accepted(ctx context.Context, conn *loop.Conn, from netip.Add
 		go l.srv.session(ctx, l, tcp, over)
 		return
 	}
-	s := l.srv.newSession(l, t, &wire{Conn: conn, half: conn}, over)
-	s.setEnds(net.TCPAddrFromAddrPort(from), nil)
+	s := &looped{ctx: ctx, conn: conn}
+	s.early.client.set(conn)
+	s.session = l.srv.newSession(l, t, &s.early.client, &s.early.facts, over)
+	s.setEnds(s.early.setFrom(from), nil)
 	s.facts.local = conn
-	ss := &looped{session: s, ctx: ctx, conn: conn}
-	conn.SetHandler(ss)
-	s.goOn(ctx, ss)
+	s.session.sniffing = &s.early.sniffing
+	conn.SetHandler(s)
+	s.goOn(ctx, s)
 }
 
 // Ready takes the steps that can be taken now.
@@ -191,26 +224,26 @@ func (s *looped) picked(pool Pool, choice Choice, err error) {
 		go s.dialElsewhere(pool, choice)
 		return
 	}
-	began := time.Now()
-	s.conn.Loop().Dial(addr, pool.DialTimeout, func(conn *loop.Conn, err error) {
-		s.dialled(pool, choice, conn, began, err)
-	})
+	s.trying = attempt{pool, choice, time.Now()}
+	s.conn.Loop().Dial(addr, pool.DialTimeout, s)
 }
 
-// dialled begins the relay, or tries the next node.
-func (s *looped) dialled(pool Pool, choice Choice, conn *loop.Conn, began time.Time, err error) {
+// Dialled begins the relay, or tries the next node.
+func (s *looped) Dialled(conn *loop.Conn, err error) {
+	try := &s.trying
 	if err != nil {
-		s.refused(pool, choice, err)
+		s.refused(try.pool, try.choice, err)
 		return
 	}
 	if s.done {
 		_ = conn.Close()
-		choice.release()
+		try.choice.release()
 		return
 	}
-	w := &wire{Conn: conn, half: conn}
-	s.far = &nodeConn{wire: w, conn: w, choice: choice, spent: time.Since(began)}
-	header, err := s.facts.header(pool.Header, s.rec.ID, conn)
+	w := &s.early.node
+	w.set(conn)
+	s.far = &nodeConn{wire: w, conn: w, choice: try.choice, spent: time.Since(try.began)}
+	header, err := s.facts.header(try.pool.Header, s.rec.ID, conn)
 	if err != nil {
 		s.end(&ending{reason: ReasonInternal, cause: fmt.Errorf("PROXY header: %w", err)})
 		return

@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -17,11 +18,13 @@ type metrics struct {
 	auth     *prometheus.CounterVec   // mechanism, outcome
 	dials    *prometheus.CounterVec   // node, outcome
 	dialTime prometheus.Histogram     // seconds
-	setup    *prometheus.HistogramVec // step: handshake, identify
-	settles  *prometheus.CounterVec   // outcome
-	unlogged prometheus.Counter
-	bytes    *prometheus.CounterVec // listener, direction
-	stanzas  *prometheus.CounterVec // direction, kind
+	setup    *prometheus.HistogramVec // step
+	// The two steps, resolved once because each session takes them.
+	handshake, identify prometheus.Observer
+	settles             *prometheus.CounterVec // outcome
+	unlogged            prometheus.Counter
+	bytes               *prometheus.CounterVec // listener, direction
+	stanzas             *prometheus.CounterVec // direction, kind
 }
 
 // flow counts what goes one way, resolved once because it is on the hot path.
@@ -63,6 +66,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		bytes:   bytes,
 		stanzas: stanzas,
 	}
+	m.handshake, m.identify = m.setup.WithLabelValues("handshake"), m.setup.WithLabelValues("identify")
 	if reg == nil {
 		return m, nil
 	}
@@ -76,6 +80,24 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		return nil, fmt.Errorf("register the metrics of the front: %w", err)
 	}
 	return m, nil
+}
+
+// endCounts count how the sessions of a listener end. A reason is looked up once, and is not
+// shown before it was met.
+type endCounts struct {
+	vec      *prometheus.CounterVec
+	listener string
+	known    [ReasonInternal + 1]atomic.Pointer[prometheus.Counter]
+}
+
+// of returns the counter of a reason.
+func (e *endCounts) of(r Reason) prometheus.Counter {
+	if c := e.known[r].Load(); c != nil {
+		return *c
+	}
+	c := e.vec.WithLabelValues(e.listener, r.String())
+	e.known[r].Store(&c)
+	return c
 }
 
 func (m *metrics) flow(listener, direction string) flow {

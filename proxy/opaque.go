@@ -47,7 +47,7 @@ func (s *session) identified(user string) (wait time.Duration, err error) {
 		s.mqtt, s.rec.MQTT = new(mqttLogin), true
 	}
 	s.rec.Identify = time.Since(s.rec.Started) - s.rec.Handshake
-	s.srv.metrics.setup.WithLabelValues("identify").Observe(s.rec.Identify.Seconds())
+	s.srv.metrics.identify.Observe(s.rec.Identify.Seconds())
 	return s.claim(user)
 }
 
@@ -65,6 +65,8 @@ func (s *session) sniff(ctx context.Context) (user string, err error) {
 	how := &s.terms.listener.Identify
 	if s.sniffing == nil {
 		s.sniffing = new(sniffing)
+	}
+	if s.sniffing.by.IsZero() {
 		s.sniffing.by = time.Now().Add(how.Timeout)
 		if err := s.readBy(ctx, s.sniffing.by, ReasonIdentifyTimeout); err != nil {
 			return "", err

@@ -117,6 +117,9 @@ func TestMetrics(t *testing.T) {
 imlb_proxy_sessions_active 1
 # HELP imlb_proxy_sessions_open Sessions now open, logged in or not.
 # TYPE imlb_proxy_sessions_open gauge
+imlb_proxy_sessions_open{listener="quic"} 0
+imlb_proxy_sessions_open{listener="wss"} 0
+imlb_proxy_sessions_open{listener="xmpp"} 0
 imlb_proxy_sessions_open{listener="xmpps"} 1
 `), "imlb_proxy_sessions_active", "imlb_proxy_sessions_open"); err != nil {
 		t.Error(err)

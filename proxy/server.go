@@ -210,7 +210,7 @@ func closeAll(listeners []*listener) error {
 
 // enter registers a session.
 func (s *Server) enter(ss *session) {
-	s.metrics.open.WithLabelValues(ss.rec.Listener).Inc()
+	ss.terms.open.Inc()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sessions[ss] = struct{}{}
@@ -218,7 +218,7 @@ func (s *Server) enter(ss *session) {
 
 // leave removes a session.
 func (s *Server) leave(ss *session) {
-	s.metrics.open.WithLabelValues(ss.rec.Listener).Dec()
+	ss.terms.open.Dec()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.sessions, ss)

@@ -139,7 +139,7 @@ func (s *session) transport(ctx context.Context) error {
 	}
 	s.rec.Opaque = s.inner != nil
 	s.rec.Handshake = time.Since(s.rec.Started)
-	s.srv.metrics.setup.WithLabelValues("handshake").Observe(s.rec.Handshake.Seconds())
+	s.srv.metrics.handshake.Observe(s.rec.Handshake.Seconds())
 	return nil
 }
 

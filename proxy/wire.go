@@ -30,7 +30,14 @@ type wire struct {
 }
 
 // newWire returns the wire of a connection.
-func newWire(conn halfCloser) *wire { return &wire{Conn: conn, half: conn} }
+func newWire(conn halfCloser) *wire {
+	w := new(wire)
+	w.set(conn)
+	return w
+}
+
+// set says what a new wire is the wire of.
+func (w *wire) set(conn halfCloser) { w.Conn, w.half = conn, conn }
 
 // Read reads from the connection.
 func (w *wire) Read(p []byte) (int, error) {
