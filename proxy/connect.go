@@ -91,7 +91,7 @@ func (s *session) authenticate(ctx context.Context, c claim) error {
 	step, err := s.propose(ctx, c)
 	for err == nil {
 		if step.kind == xmpp.SASLSuccess {
-			if err := s.admitted(); err != nil { // which the client must not hear after its success
+			if err := s.admitted(time.Now()); err != nil { // which the client must not hear after its success
 				return err
 			}
 		}

@@ -26,7 +26,7 @@ func (s *session) accept() (wait time.Duration, err error) {
 		}
 		first.ticket.Done() // the client has moved, and is somebody else's neighbour now
 	}
-	ticket, wait, refusal := s.srv.guard.Accept(time.Now(), s.rec.Listener, addrOf(s.facts.source))
+	ticket, wait, refusal := s.srv.guard.Accept(s.rec.Started, s.rec.Listener, addrOf(s.facts.source))
 	s.ticket = ticket
 	return wait, s.refusal(refusal)
 }
@@ -38,15 +38,15 @@ func (s *session) behind() (wait time.Duration, err error) {
 }
 
 // claim asks whether a node may be asked about the user.
-func (s *session) claim(user string) (wait time.Duration, err error) {
-	wait, refusal := s.ticket.Identified(time.Now(), user)
+func (s *session) claim(now time.Time, user string) (wait time.Duration, err error) {
+	wait, refusal := s.ticket.Identified(now, user)
 	return wait, s.refusal(refusal)
 }
 
 // mayTry waits until a login with the user's credentials may be tried, which takes the
 // longer the more have failed.
 func (s *session) mayTry(ctx context.Context, user string) error {
-	wait, err := s.claim(user)
+	wait, err := s.claim(time.Now(), user)
 	if err != nil {
 		return err
 	}
@@ -55,7 +55,7 @@ func (s *session) mayTry(ctx context.Context, user string) error {
 
 // admitted says that a node has taken the session, and asks whether the user may have
 // one more.
-func (s *session) admitted() error { return s.refusal(s.ticket.LoggedIn(time.Now())) }
+func (s *session) admitted(now time.Time) error { return s.refusal(s.ticket.LoggedIn(now)) }
 
 // refusal makes an ending of what a limit says; nil if it says nothing.
 func (s *session) refusal(why limit.Reason) error {

@@ -30,11 +30,11 @@ func (s *session) speaksMQTT() bool {
 
 // taken says that a node has taken an opaque session. Where the node will say whether the
 // user may log in, that is waited for.
-func (s *session) taken() error {
+func (s *session) taken(now time.Time) error {
 	if s.mqtt != nil {
 		return nil
 	}
-	return s.admitted()
+	return s.admitted(now)
 }
 
 // watch returns what has to see the node's first bytes before the client does, or nil
@@ -76,7 +76,7 @@ func (s *session) answered(a identify.MQTTAnswer) error {
 	if a != identify.MQTTAccepted && a != identify.MQTTNone {
 		return nil
 	}
-	e := asEnding(s.admitted())
+	e := asEnding(s.admitted(time.Now()))
 	if e == nil {
 		return nil
 	}

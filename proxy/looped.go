@@ -240,16 +240,16 @@ func (s *looped) Dialled(conn *loop.Conn, err error) {
 		try.choice.release()
 		return
 	}
-	w := &s.early.node
+	now, w := time.Now(), &s.early.node
 	w.set(conn)
-	s.far = &nodeConn{wire: w, conn: w, choice: try.choice, spent: time.Since(try.began)}
+	s.far = &nodeConn{wire: w, conn: w, choice: try.choice, spent: now.Sub(try.began)}
 	header, err := s.facts.header(try.pool.Header, s.rec.ID, conn)
 	if err != nil {
 		s.end(&ending{reason: ReasonInternal, cause: fmt.Errorf("PROXY header: %w", err)})
 		return
 	}
 	s.served(s.far)
-	s.join(header)
+	s.join(now, header)
 }
 
 // dialElsewhere dials a node in a way that blocks, and moves the connection here.
@@ -275,7 +275,7 @@ func (s *looped) arrived(node *nodeConn) {
 		s.end(&ending{reason: ReasonInternal, cause: err})
 		return
 	}
-	s.join(nil)
+	s.join(time.Now(), nil)
 }
 
 // refused notes that a node did not take the session, and tries the next.
@@ -296,9 +296,9 @@ func (s *looped) refused(pool Pool, choice Choice, err error) {
 }
 
 // join begins the relay. The node gets the header first.
-func (s *looped) join(header []byte) {
+func (s *looped) join(now time.Time, header []byte) {
 	s.rec.Node = s.far.name()
-	if err := s.taken(); err != nil {
+	if err := s.taken(now); err != nil {
 		s.end(asEnding(err))
 		return
 	}

@@ -33,7 +33,7 @@ func (s *session) opaque(ctx context.Context) error {
 		return err
 	}
 	s.rec.Node = s.far.name()
-	if err := s.taken(); err != nil {
+	if err := s.taken(time.Now()); err != nil {
 		return err
 	}
 	return s.join(ctx)
@@ -46,9 +46,10 @@ func (s *session) identified(user string) (wait time.Duration, err error) {
 	if s.speaksMQTT() {
 		s.mqtt, s.rec.MQTT = new(mqttLogin), true
 	}
-	s.rec.Identify = time.Since(s.rec.Started) - s.rec.Handshake
+	now := time.Now()
+	s.rec.Identify = now.Sub(s.rec.Started) - s.rec.Handshake
 	s.srv.metrics.identify.Observe(s.rec.Identify.Seconds())
-	return s.claim(user)
+	return s.claim(now, user)
 }
 
 // sniffing is how far the search for the user of an opaque session has come.
@@ -67,7 +68,7 @@ func (s *session) sniff(ctx context.Context) (user string, err error) {
 		s.sniffing = new(sniffing)
 	}
 	if s.sniffing.by.IsZero() {
-		s.sniffing.by = time.Now().Add(how.Timeout)
+		s.sniffing.by = s.rec.Started.Add(s.rec.Handshake + how.Timeout)
 		if err := s.readBy(ctx, s.sniffing.by, ReasonIdentifyTimeout); err != nil {
 			return "", err
 		}

@@ -411,7 +411,7 @@ func (a *arrival) note(end *ending) {
 		return
 	}
 	r := Record{
-		ID: newID(), Listener: a.listener, Transport: "quic", Source: a.remote.String(), Started: a.started,
+		ID: a.q.srv.ids.next(), Listener: a.listener, Transport: "quic", Source: a.remote.String(), Started: a.started,
 		Total: time.Since(a.started), Limit: end.limit, Reason: end.reason, Cause: end.cause,
 	}
 	if a.conn != nil {

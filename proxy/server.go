@@ -26,6 +26,7 @@ type Server struct {
 	http    http.Handler // of what HTTPS listeners serve
 	udp     *udpSockets
 	guard   *limit.Guard
+	ids     ids
 	journal *journal    // nil unless serving
 	loops   *loop.Group // of sessions that go on by themselves; nil unless serving
 

@@ -2,9 +2,7 @@ package proxy
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -113,18 +111,11 @@ func (s *Server) newSession(l *listener, t *terms, w *wire, f *facts, over func(
 	ss := &session{srv: s, ln: l, terms: t, wire: w, facts: f, over: over}
 	ss.poolName = ss.terms.listener.Pool
 	ss.rec = Record{
-		ID: newID(), Listener: ss.terms.listener.Name, Started: time.Now(), Opaque: ss.terms.listener.Protocol.opaque(),
+		ID: s.ids.next(), Listener: ss.terms.listener.Name, Started: time.Now(), Opaque: ss.terms.listener.Protocol.opaque(),
 	}
 	ss.setTransport("tcp")
 	s.enter(ss)
 	return ss
-}
-
-// newID returns 32 hexadecimal digits that nobody can guess.
-func newID() string {
-	var id [16]byte
-	_, _ = rand.Read(id[:]) // never fails
-	return hex.EncodeToString(id[:])
 }
 
 // run takes the session through its life, up to its end or to where it goes on by
@@ -379,7 +370,7 @@ func (s *session) sendHeader(h xmpp.StreamHeader) error {
 	if s.domain == "" && len(s.terms.Domains) > 0 {
 		s.domain = s.terms.Domains[0]
 	}
-	answer := header(xmpp.StreamHeader{From: s.domain, To: h.From, ID: newID(), Lang: "en"})
+	answer := header(xmpp.StreamHeader{From: s.domain, To: h.From, ID: s.srv.ids.next(), Lang: "en"})
 	s.greeted = true
 	s.rec.Out.count(answer)
 	return s.client.Write(answer)

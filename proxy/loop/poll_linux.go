@@ -164,7 +164,7 @@ func (p *poller) wait(l *Loop, d time.Duration) {
 		return
 	}
 	p.gauge(l.now)
-	if p.brisk >= dozeAfter && (p.poll() || p.doze(l, d)) {
+	if p.brisk >= dozeAfter && (p.busy() || p.doze(l, d)) {
 		l.yield()
 		return
 	}
@@ -191,6 +191,10 @@ func (p *poller) wait(l *Loop, d time.Duration) {
 		l.yield()
 	}
 }
+
+// busy gets events if several came the last time, and tells whether there are any. Where they
+// come one by one, the look before a doze is mostly a call for nothing.
+func (p *poller) busy() bool { return p.ready > 1 && p.poll() }
 
 // runnable is the metric of how many goroutines wait for a processor.
 const runnable = "/sched/goroutines/runnable:goroutines"

@@ -539,7 +539,9 @@ func (r *Relay) finish(e Ending) {
 		if d := &r.dirs[side]; d.pipe != nil {
 			r.giveBack(d)
 		}
-		r.close(Side(side), e) //nolint:gosec // G115: 0 or 1
+	}
+	for _, side := range [...]Side{Node, Client} { // the node's mostly was the last that was read
+		r.close(side, e)
 	}
 	e.Up, e.Down = r.Bytes()
 	r.ending = e
