@@ -62,13 +62,11 @@ func (s *session) unplaced(ctx context.Context, err error, dialled bool) *ending
 // report passes on what was learnt of a node.
 func (s *Server) report(c Choice, o Outcome) {
 	s.metrics.dials.WithLabelValues(c.Node.Name, o.String()).Inc()
-	if c.Report != nil {
-		c.Report(o)
-	}
+	c.Report(o)
 }
 
 func (c Choice) release() {
-	if c.Release != nil {
+	if c.Place != nil { // nil when there was none to be had
 		c.Release()
 	}
 }

@@ -195,6 +195,15 @@ func certificate(t testing.TB) (tls.Certificate, *x509.CertPool) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pool
 }
 
+// place is a place on a picker's node.
+type place struct {
+	p    *picker
+	node string
+}
+
+func (p place) Report(o proxy.Outcome) { p.p.note(p.node + ": " + o.String()) }
+func (p place) Release()               { p.p.release() }
+
 // picker gives each user a list of nodes.
 type picker struct {
 	mu       sync.Mutex
@@ -213,11 +222,7 @@ func (p *picker) Pick(_ context.Context, user string, tried []string) (proxy.Cho
 	for _, n := range nodes {
 		if !contains(tried, n.Name) {
 			p.live++
-			return proxy.Choice{
-				Node:    n,
-				Report:  func(o proxy.Outcome) { p.note(n.Name + ": " + o.String()) },
-				Release: p.release,
-			}, nil
+			return proxy.Choice{Node: n, Place: place{p, n.Name}}, nil
 		}
 	}
 	return proxy.Choice{}, proxy.ErrNoNode

@@ -128,9 +128,16 @@ var ErrNoNode = errors.New("no node for the user")
 // Choice is one answer of a Picker. The session counts on the node until
 // Release is called, which the front does exactly once.
 type Choice struct {
-	Node    Node
-	Report  func(Outcome) // may be nil
-	Release func()        // may be nil
+	Node Node
+	Place
+}
+
+// Place is a session's place on a node. Its methods may be called from any goroutine.
+type Place interface {
+	// Report tells what was learnt of the node by using it.
+	Report(o Outcome)
+	// Release gives the place back.
+	Release()
 }
 
 // Node is a backend that serves sessions.

@@ -205,12 +205,18 @@ func (p *pool) choice(lease *balancer.Lease) (proxy.Choice, bool) {
 		lease.Release()
 		return proxy.Choice{}, false
 	}
-	return proxy.Choice{
-		Node:    proxy.Node{Name: node, Addr: addr},
-		Report:  func(o proxy.Outcome) { p.report(node, o) },
-		Release: lease.Release,
-	}, true
+	return proxy.Choice{Node: proxy.Node{Name: node, Addr: addr}, Place: &held{lease, p, node}}, true
 }
+
+// held is a place on a node that the balancer gave; it implements proxy.Place.
+type held struct {
+	*balancer.Lease
+	pool *pool
+	node string
+}
+
+// Report passes on what the front met at the node.
+func (h *held) Report(o proxy.Outcome) { h.pool.report(h.node, o) }
 
 // Pick implements proxy.Picker. When no node has room it waits for some, for as long as
 // the document says.
