@@ -69,7 +69,8 @@ func New(t Transport, cfg Config) *Conn {
 // Deflates tells whether messages may be compressed. Read has to block then.
 func (c *Conn) Deflates() bool { return c.dec.deflate }
 
-// Read reads what messages hold. The peer's close frame is answered, and is io.EOF, unless
+// Read reads what messages hold. It returns nothing, and no error, if that is not what has
+// come, so that nobody is kept in it by sending pings. The peer's close frame is answered, and is io.EOF, unless
 // it says that something went wrong, or else a *CloseError. The end of the connection
 // without one is io.EOF, too. What is against the protocol is a *Violation, of which the
 // peer was told.
@@ -80,15 +81,8 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if c.dec.deflate {
 		return c.inflated(p)
 	}
-	for {
-		n, err := c.Fill(p)
-		if err != nil {
-			return 0, err
-		}
-		if n = c.unframe(p[:n]); n > 0 {
-			return n, nil
-		}
-	}
+	n, err := c.Fill(p)
+	return c.unframe(p[:n]), err
 }
 
 // unframe moves what is of messages to the beginning of p, and returns how much that is.

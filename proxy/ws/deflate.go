@@ -38,16 +38,19 @@ func deflated(p []byte) []byte {
 	return bytes.TrimSuffix(buf.Bytes(), []byte(flush))
 }
 
-func getReader(from io.Reader) io.ReadCloser {
-	r, ok := readers.Get().(io.ReadCloser)
-	if !ok {
+// getReader returns what decompresses from.
+func getReader(from io.Reader) io.Reader {
+	r, ok := readers.Get().(interface {
+		io.Reader
+		flate.Resetter
+	})
+	if !ok || r.Reset(from, nil) != nil {
 		return flate.NewReader(from)
 	}
-	_ = r.(flate.Resetter).Reset(from, nil) // never fails
 	return r
 }
 
-// ErrTooLong: what a message holds is more than may be.
+// ErrTooLong is what comes of a message that holds more than it may.
 var ErrTooLong = errors.New("message too long")
 
 // Inflate returns what a compressed message holds, if that is limit bytes at most.
@@ -69,10 +72,10 @@ func Inflate(message []byte, limit int) ([]byte, error) {
 type inflater struct {
 	conn   *Conn
 	buf    [chunk]byte
-	in     []byte        // of buf, not taken apart
-	part   Part          // at hand
-	open   io.ReadCloser // decompresses the message at hand; nil if it is not compressed, or between two
-	tailed bool          // and has had tail
+	in     []byte    // of buf, not taken apart
+	part   Part      // at hand
+	open   io.Reader // decompresses the message at hand; nil if it is not compressed, or between two
+	tailed bool      // and has had tail
 	isText bool
 	text   text
 	err    error // why there are no more parts

@@ -213,7 +213,7 @@ func appendHeader(dst []byte, op Op, compressed bool, n int) []byte {
 	}
 	switch {
 	case n <= maxControl:
-		return append(dst, first, byte(n))
+		return append(dst, first, byte(n)) //nolint:gosec // G115: checked
 	case n <= 0xffff:
 		return binary.BigEndian.AppendUint16(append(dst, first, len16), uint16(n)) //nolint:gosec // G115: checked
 	default:

@@ -2,6 +2,7 @@ package ws_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 	"slices"
 	"strings"
@@ -69,7 +70,7 @@ func FuzzText(f *testing.F) {
 		}
 		in += frame(first, rest)
 		got, err := readAll(ws.New(&script{in: []byte(in), cut: len(in), end: io.EOF}, ws.Config{}), len(in)+1)
-		if valid := utf8.ValidString(s); valid != (err == io.EOF) || valid && got != s {
+		if valid := utf8.ValidString(s); valid != errors.Is(err, io.EOF) || valid && got != s {
 			t.Errorf("%q: read %q, %v", s, got, err)
 		}
 	})
@@ -87,7 +88,7 @@ func FuzzMask(f *testing.F) {
 			in = append(in, b^key[i%4])
 		}
 		got, err := readAll(ws.New(&script{in: in, cut: max(int(cut), 1), end: io.EOF}, ws.Config{}), 300)
-		if string(got) != string(p) || err != io.EOF {
+		if got != string(p) || !errors.Is(err, io.EOF) {
 			t.Errorf("read %q, %v, want %q", got, err, p)
 		}
 	})

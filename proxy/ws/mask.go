@@ -20,7 +20,7 @@ func mask(key uint32, p []byte) uint32 {
 		p = p[8:]
 	}
 	for i := range p {
-		p[i] ^= byte(key)
+		p[i] ^= byte(key) //nolint:gosec // G115: the lowest
 		key = bits.RotateLeft32(key, -8)
 	}
 	return key
