@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"imlb/proxy/loop"
 	"imlb/proxy/ws"
 )
 
@@ -18,23 +17,23 @@ func TestTranscripts(t *testing.T) {
 	long := strings.Repeat("0123456789abcdef", 8<<10)
 	for name, c := range map[string]struct {
 		in, read, out string
-		end           error // io.EOF, a *ws.CloseError, or loop.ErrAgain
+		end           error // io.EOF, a *ws.CloseError, or errAgain
 		refused       ws.Status
 	}{
-		"nothing":            {"", "", "", loop.ErrAgain, 0},
-		"a message":          {frame(data, "hello"), "hello", "", loop.ErrAgain, 0},
-		"text":               {frame(text, "Grüße, 世界 🙂"), "Grüße, 世界 🙂", "", loop.ErrAgain, 0},
-		"an empty one":       {frame(data, "") + frame(text, "x"), "x", "", loop.ErrAgain, 0},
-		"of 125 bytes":       {frame(data, long[:125]), long[:125], "", loop.ErrAgain, 0},
-		"of 126":             {frame(data, long[:126]), long[:126], "", loop.ErrAgain, 0},
-		"of 65535":           {frame(data, long[:65535]), long[:65535], "", loop.ErrAgain, 0},
-		"of 65536":           {frame(data, long[:65536]), long[:65536], "", loop.ErrAgain, 0},
-		"in parts":           {frame(data&noFin, "a") + frame(more, "") + frame(more, "b") + frame(last, "c"), "abc", "", loop.ErrAgain, 0},
-		"text cut anywhere":  {frame(text&noFin, "\xf0\x9f") + frame(more, "\x99") + frame(last, "\x82"), "🙂", "", loop.ErrAgain, 0},
-		"ping":               {frame(ping, ""), "", "\x8a\x00", loop.ErrAgain, 0},
-		"ping with payload":  {frame(ping, long[:125]), "", "\x8a\x7d" + long[:125], loop.ErrAgain, 0},
-		"ping between parts": {frame(data&noFin, "a") + frame(ping, "p") + frame(last, "b"), "ab", "\x8a\x01p", loop.ErrAgain, 0},
-		"pong":               {frame(pong, "p") + frame(data, "x"), "x", "", loop.ErrAgain, 0},
+		"nothing":            {"", "", "", errAgain, 0},
+		"a message":          {frame(data, "hello"), "hello", "", errAgain, 0},
+		"text":               {frame(text, "Grüße, 世界 🙂"), "Grüße, 世界 🙂", "", errAgain, 0},
+		"an empty one":       {frame(data, "") + frame(text, "x"), "x", "", errAgain, 0},
+		"of 125 bytes":       {frame(data, long[:125]), long[:125], "", errAgain, 0},
+		"of 126":             {frame(data, long[:126]), long[:126], "", errAgain, 0},
+		"of 65535":           {frame(data, long[:65535]), long[:65535], "", errAgain, 0},
+		"of 65536":           {frame(data, long[:65536]), long[:65536], "", errAgain, 0},
+		"in parts":           {frame(data&noFin, "a") + frame(more, "") + frame(more, "b") + frame(last, "c"), "abc", "", errAgain, 0},
+		"text cut anywhere":  {frame(text&noFin, "\xf0\x9f") + frame(more, "\x99") + frame(last, "\x82"), "🙂", "", errAgain, 0},
+		"ping":               {frame(ping, ""), "", "\x8a\x00", errAgain, 0},
+		"ping with payload":  {frame(ping, long[:125]), "", "\x8a\x7d" + long[:125], errAgain, 0},
+		"ping between parts": {frame(data&noFin, "a") + frame(ping, "p") + frame(last, "b"), "ab", "\x8a\x01p", errAgain, 0},
+		"pong":               {frame(pong, "p") + frame(data, "x"), "x", "", errAgain, 0},
 
 		"close":                 {frame(data, "x") + frame(closing, status(ws.Normal, "bye")), "x", "\x88\x02\x03\xe8", io.EOF, 0},
 		"close without status":  {frame(closing, ""), "", "\x88\x00", io.EOF, 0},
@@ -65,13 +64,13 @@ func TestTranscripts(t *testing.T) {
 		"text not of UTF-8":            {frame(text, "a\xc3("), "", "", nil, ws.InvalidData},
 		"text that ends in the middle": {frame(text, "a") + frame(text, "\xe4\xb8"), "a", "", nil, ws.InvalidData},
 		"a surrogate":                  {frame(text, "\xed\xa0\x80"), "", "", nil, ws.InvalidData},
-		"binary not of UTF-8":          {frame(data, "\xff\xfe"), "\xff\xfe", "", loop.ErrAgain, 0},
+		"binary not of UTF-8":          {frame(data, "\xff\xfe"), "\xff\xfe", "", errAgain, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			for _, cut := range []int{1, 2, 3, 5, 13, 4096, 1 << 20} {
 				for _, early := range []int{0, 1, len(c.in)} {
-					s := &script{in: []byte(c.in), cut: cut, end: loop.ErrAgain}
+					s := &script{in: []byte(c.in), cut: cut, end: errAgain}
 					early = min(early, len(s.in))
 					conn := ws.New(s, ws.Config{Early: s.in[:early]})
 					s.in = s.in[early:]
@@ -151,16 +150,16 @@ func TestShut(t *testing.T) {
 // As long as a client does not read, its pings cost no more than one pong.
 func TestBacklog(t *testing.T) {
 	t.Parallel()
-	s := &script{in: []byte(frame(ping, "1") + frame(ping, "2") + frame(data, "x")), cut: 1 << 10, end: loop.ErrAgain, pending: 1}
+	s := &script{in: []byte(frame(ping, "1") + frame(ping, "2") + frame(data, "x")), cut: 1 << 10, end: errAgain, pending: 1}
 	conn := ws.New(s, ws.Config{Backlog: s})
-	if got, err := readAll(conn, 100); got != "x" || !errors.Is(err, loop.ErrAgain) {
+	if got, err := readAll(conn, 100); got != "x" || !errors.Is(err, errAgain) {
 		t.Errorf("read %q, %v", got, err)
 	}
 	if s.out.Len() > 0 {
 		t.Errorf("wrote %q", s.out.String())
 	}
 	s.pending = 0
-	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, loop.ErrAgain) {
+	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, errAgain) {
 		t.Error(err)
 	}
 	if got := s.out.String(); got != "\x8a\x012" {
@@ -196,7 +195,7 @@ func TestParts(t *testing.T) {
 // Nothing is allocated for a message.
 func TestAllocs(t *testing.T) {
 	in := []byte(strings.Repeat(frame(data, "hello")+frame(pong, "x"), 10))
-	s := &script{cut: 1 << 10, end: loop.ErrAgain}
+	s := &script{cut: 1 << 10, end: errAgain}
 	conn, buf, raw := ws.New(s, ws.Config{}), make([]byte, 4<<10), make([]byte, len(in))
 	got := testing.AllocsPerRun(100, func() {
 		copy(raw, in)

@@ -3,12 +3,16 @@ package ws_test
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 
 	"net"
 	"time"
 
 	"imlb/proxy/ws"
 )
+
+// errAgain is what a connection that does not block says when nothing is there.
+var errAgain = errors.New("nothing there")
 
 // script is a connection that has been sent certain bytes, and notes what is written.
 type script struct {
