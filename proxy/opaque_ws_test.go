@@ -263,6 +263,41 @@ func TestWSPing(t *testing.T) {
 	leg.Close()
 }
 
+// A client that pings is not idle.
+func TestWSPingIsLife(t *testing.T) {
+	t.Parallel()
+	const idle = time.Second
+	change := func(o *proxy.Options) { o.Timeouts.Idle = idle }
+	_, opaque, leg := bareWS(t, change)
+	n, pick := onlyNode(t)
+	client := startFront(t, pick, change).dialWS()
+	node := loginWS(client, n)
+	reading, stop := context.WithCancel(t.Context())
+	defer stop()
+	clients := []*websocket.Conn{opaque.Conn, client.ws}
+	for _, ws := range clients {
+		ws.CloseRead(reading) // takes the pongs
+	}
+	for began := time.Now(); time.Since(began) < 2*idle; {
+		<-time.After(idle / 10)
+		for _, ws := range clients {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			if err := ws.Ping(ctx); err != nil {
+				t.Fatal(err)
+			}
+			cancel()
+		}
+	}
+	if err := opaque.Write(t.Context(), websocket.MessageBinary, []byte("here")); err != nil {
+		t.Fatal(err)
+	}
+	leg.recv("here")
+	client.send("<iq xmlns='jabber:client'/>")
+	node.expect("<iq xmlns='jabber:client'/>")
+	leg.Close()
+	node.reset()
+}
+
 // Compression is there when it was asked for by both, for bytes and for stanzas.
 func TestWSCompression(t *testing.T) {
 	t.Parallel()

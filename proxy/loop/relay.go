@@ -316,6 +316,7 @@ func (r *Relay) pump(from Side) {
 			return
 		case n == 0: // what came was for the stream itself
 			sum += scratchSize
+			r.last = r.loop().now
 		}
 	}
 }
