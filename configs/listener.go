@@ -79,8 +79,8 @@ type WebSocket struct {
 	// 7395); every other carries an opaque stream of bytes in binary messages, and none
 	// is that of clients that ask for none.
 	Subprotocols []string `yaml:"subprotocols" default:"xmpp" is:"token"`
-	// Compression offers permessage-deflate (RFC 7692). It costs memory, and tells an
-	// attacker who can add to messages something about them.
+	// Compression offers permessage-deflate (RFC 7692). It costs memory, most of all in opaque
+	// sessions, and tells an attacker who can add to messages something about them.
 	Compression bool `yaml:"compression" default:"false"`
 }
 

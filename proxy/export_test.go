@@ -1,12 +1,10 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"net"
 	"time"
 
-	"github.com/coder/websocket"
 	"github.com/quic-go/quic-go"
 
 	"imlb/backend/xmpp"
@@ -95,11 +93,6 @@ func (l Leg) JoinLoop(scratch []byte) { l.joinLoop(scratch) }
 
 // LeaveLoop ends that.
 func (l Leg) LeaveLoop() { l.leaveLoop() }
-
-// NewWSConn makes a WebSocket the net.Conn that opaque sessions use.
-func NewWSConn(ctx context.Context, ws *websocket.Conn, under net.Conn) net.Conn {
-	return newWSConn(ctx, ws, under)
-}
 
 // Look looks at the next n bytes of what NewWire has returned.
 func Look(conn net.Conn, n int) error {

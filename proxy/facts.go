@@ -32,6 +32,7 @@ type facts struct {
 	endPoint    []byte               // tls-server-end-point; nil if not known
 	unbound     bool                 // clients are offered nothing that binds to the channel
 	serverName  string               // SNI; "" for none
+	subprotocol string               // of a WebSocket
 	alpn        string               // negotiated here, or the first that is offered in a passthrough
 	received    []proxyproto.TLV     // of the PROXY header that a proxy sent
 	request     *http.Request        // for the WebSocket; nil without one

@@ -17,7 +17,7 @@ import (
 type framed struct {
 	*relay
 	ctx    context.Context //nolint:containedctx // of a session, as others have it as an argument
-	stream *streamLeg      // the client's leg
+	leg    loopedLeg       // the client's
 	logout func()
 
 	turn   loopTurn // what loop points to, here because each turn begins with both
@@ -75,23 +75,35 @@ func (t *loopTurn) full(to *loop.Conn) (bool, error) {
 	return false, nil
 }
 
+// loopedLeg is a leg that can go on on a loop.
+type loopedLeg interface {
+	leg
+	// joinLoop has the leg, which keeps no output, go on on a loop with that buffer.
+	joinLoop(scratch []byte)
+	// keepInput copies what was received and not scanned, so that others may use the loop's
+	// buffer.
+	keepInput()
+	// leaveLoop has the leg go on elsewhere, with what is left in the loop's buffer.
+	leaveLoop()
+}
+
 // loopedLeg returns the client's leg if the session's stanzas can be carried by a loop:
-// both legs are streams on TCP, with nothing of ours between that needs a goroutine. Else
-// it returns nil.
-func (s *session) loopedLeg() *streamLeg {
-	leg, stream := s.client.(*streamLeg)
-	if !loop.CanDetach || !stream || !s.wire.isTCP() || !s.node.link.wire.isTCP() {
+// both legs are on TCP, with nothing of ours between that needs a goroutine. Else it
+// returns nil.
+func (s *session) loopedLeg() loopedLeg {
+	leg, ok := s.client.(loopedLeg)
+	if !loop.CanDetach || !ok || !s.wire.isTCP() || !s.node.link.wire.isTCP() {
 		return nil
 	}
 	return leg
 }
 
 // handOver lets the session go on on a loop.
-func (r *relay) handOver(ctx context.Context, client *streamLeg) error {
+func (r *relay) handOver(ctx context.Context, client loopedLeg) error {
 	if !r.deaf() {
 		return r.shutdown()
 	}
-	f := &framed{relay: r, ctx: ctx, stream: client}
+	f := &framed{relay: r, ctx: ctx, leg: client}
 	l := r.srv.loops.Next()
 	if !l.Post(func() { f.land(l) }) {
 		return r.shutdown()
@@ -120,7 +132,7 @@ func (f *framed) land(l *loop.Loop) {
 		c.SetStall(f.terms.Timeouts.Write)
 		c.SetHandler(f)
 	}
-	f.stream.joinLoop(l.Scratch())
+	f.leg.joinLoop(l.Scratch())
 	f.node.joinLoop(l.Scratch())
 	f.goOn(f.ctx, f)
 }
@@ -137,7 +149,7 @@ func (f *framed) Ready(c *loop.Conn) {
 		if e := guard(func() *ending { return f.pumpUp(f.ctx) }); e != parked {
 			f.upDone, down = true, true
 			f.passOn(e)
-			f.stream.keepInput() // it is read on when the session ends
+			f.leg.keepInput() // it is read on when the session ends
 		}
 	}
 	if !down {
@@ -168,7 +180,7 @@ func (f *framed) leave(e *ending) {
 		_ = f.loop.node.Close()
 		f.node.link.wire.Conn = closedConn{}
 	}
-	f.stream.leaveLoop()
+	f.leg.leaveLoop()
 	f.node.leaveLoop()
 	unsent, end := f.takeBack(), f.cause.Load()
 	go func() {

@@ -14,7 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/coder/websocket"
+	"imlb/proxy/ws"
 )
 
 // webSocketPath is where the WebSocket is unless the configuration says otherwise
@@ -44,7 +44,7 @@ func (s *session) httpServer() *http.Server {
 }
 
 // upgrade serves HTTP on conn until that is a WebSocket, or closed.
-func (s *session) upgrade(ctx context.Context, conn net.Conn) (*websocket.Conn, error) {
+func (s *session) upgrade(ctx context.Context, conn net.Conn) (upgraded, error) {
 	c := &httpConn{
 		Conn: conn, listener: &s.terms.listener,
 		upgraded: make(chan upgraded, 1), closed: make(chan struct{}),
@@ -65,16 +65,15 @@ func (s *session) upgrade(ctx context.Context, conn net.Conn) (*websocket.Conn, 
 	defer late.Stop()
 	select {
 	case up := <-c.upgraded:
-		s.facts.request = up.request
-		return up.ws, nil
+		return up, nil
 	case <-c.closed: // maybe by the server, when it was late
-		return nil, c.end(by)
+		return upgraded{}, c.end(by)
 	case <-late.C:
 		_ = c.Close()
-		return nil, c.end(by)
+		return upgraded{}, c.end(by)
 	case <-ctx.Done():
 		_ = c.Close()
-		return nil, ctx.Err()
+		return upgraded{}, ctx.Err()
 	}
 }
 
@@ -102,12 +101,6 @@ func (c *httpConn) end(by time.Time) error {
 		return net.ErrClosed
 	}
 	return os.ErrDeadlineExceeded
-}
-
-// upgraded is a WebSocket and the request for it.
-type upgraded struct {
-	ws      *websocket.Conn
-	request *http.Request
 }
 
 // Close closes the connection and lets its session know.
@@ -163,9 +156,9 @@ func (s *session) secureWebSocket(ctx context.Context) error {
 
 // webSocket waits for the upgrade on conn, and takes the session for what its
 // subprotocol says.
-func (s *session) webSocket(ctx context.Context, conn net.Conn) error {
+func (s *session) webSocket(ctx context.Context, conn halfCloser) error {
 	s.setTransport(s.terms.listener.Protocol.httpName())
-	ws, err := s.upgrade(ctx, conn)
+	up, err := s.upgrade(ctx, conn)
 	switch {
 	case ctx.Err() != nil:
 		return s.shutdown()
@@ -175,11 +168,15 @@ func (s *session) webSocket(ctx context.Context, conn net.Conn) error {
 		return s.clientEnd(ReasonHTTP, err)
 	}
 	s.setTransport("ws")
-	if ws.Subprotocol() == subprotocolXMPP {
-		s.client = newWSLeg(ctx, ws, s.wire, s.terms.Limits.MaxPreAuth, s.terms.Timeouts.Write)
+	c := ws.New(conn, ws.Config{
+		Early: up.early, Deflate: up.deflate, WriteTimeout: s.terms.Timeouts.Write, Backlog: s.wire,
+	})
+	if up.subprotocol == subprotocolXMPP {
+		s.client = newWSLeg(c, s.terms.Limits.MaxPreAuth, s.terms.Timeouts.Write)
 		return nil
 	}
-	s.inner = newWire(newWSConn(ctx, ws, s.wire))
+	s.facts.request, s.facts.subprotocol = up.request, up.subprotocol
+	s.inner = newWire(&wsConn{Conn: c, session: s})
 	return nil
 }
 
@@ -213,17 +210,9 @@ func handleUpgrade(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "ask for one of these subprotocols: "+strings.Join(o.Subprotocols, ", "), http.StatusBadRequest)
 		return
 	}
-	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
-		Subprotocols: o.Subprotocols,
-		// Pages of any origin may connect: there is no cookie or other ambient
-		// authority that they could borrow, every stream logs in for itself.
-		InsecureSkipVerify: true,
-		CompressionMode:    o.compression(),
-	})
-	if err != nil {
-		return // Accept has answered
+	if up, ok := accept(w, r, o); ok {
+		c.upgraded <- up
 	}
-	c.upgraded <- upgraded{ws: ws, request: r}
 }
 
 // at tells whether the WebSocket is at a path.
@@ -243,13 +232,6 @@ func (o *WebSocket) accepts(r *http.Request) bool {
 		}
 	}
 	return !asked && slices.Contains(o.Subprotocols, "")
-}
-
-func (o *WebSocket) compression() websocket.CompressionMode {
-	if o.Compress {
-		return websocket.CompressionNoContextTakeover
-	}
-	return websocket.CompressionDisabled
 }
 
 // altWebSocket is the relation of a WebSocket address (XEP-0156 §3).

@@ -51,8 +51,8 @@ func (s *session) carried(up, down int64) {
 // fitsLoop tells whether an opaque session can be carried by a loop: both legs are
 // TCP, and nothing between needs a goroutine.
 func (s *session) fitsLoop() bool {
-	_, ws := s.inner.Conn.(*wsConn)
-	return !ws && s.wire.isTCP() && s.far.wire.isTCP()
+	c, ok := s.inner.Conn.(*wsConn)
+	return !(ok && c.Deflates()) && s.wire.isTCP() && s.far.wire.isTCP()
 }
 
 // isTCP tells whether the wire is TCP by itself, with nothing of ours between.

@@ -194,8 +194,8 @@ func (l *streamLeg) dropOutput() {
 	}
 }
 
-// joinLoop has the leg, which keeps no output, go on on a loop with that buffer. All legs
-// of the loop read into one part of it, and gather what they write in another.
+// joinLoop: all legs of the loop read into one part of its buffer, and gather what they
+// write in another.
 func (l *streamLeg) joinLoop(scratch []byte) {
 	in := bytes.Clone(l.in)
 	l.dropInput()
@@ -204,11 +204,8 @@ func (l *streamLeg) joinLoop(scratch []byte) {
 	l.buf, l.out = (*[chunk]byte)(scratch), (*[chunk]byte)(scratch[chunk:])
 }
 
-// keepInput copies what was received and not scanned, so that others may use the loop's
-// buffer.
 func (l *streamLeg) keepInput() { l.in = bytes.Clone(l.in) }
 
-// leaveLoop has the leg go on elsewhere, with what is left in the loop's buffer.
 func (l *streamLeg) leaveLoop() {
 	if !l.looped {
 		return

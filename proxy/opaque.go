@@ -8,9 +8,8 @@ import (
 	"net"
 	"time"
 
-	"github.com/coder/websocket"
-
 	"imlb/proxy/identify"
+	"imlb/proxy/ws"
 )
 
 // opaque carries a session of which the front reads no more than it needs to know
@@ -98,8 +97,8 @@ func (s *session) sniff(ctx context.Context) (user string, err error) {
 // agreed is what client and front have agreed to carry, by the subprotocol of a WebSocket
 // or by ALPN.
 func (s *session) agreed() string {
-	if ws, ok := s.inner.Conn.(*wsConn); ok {
-		return ws.ws.Subprotocol()
+	if _, ok := s.inner.Conn.(*wsConn); ok {
+		return s.facts.subprotocol
 	}
 	if s.facts.tls == nil {
 		return ""
@@ -178,29 +177,25 @@ func (s *session) refuseMQTT(answer []byte) {
 // partWebSocket tells the client of a WebSocket that still listens why it ends, and
 // waits a little for its answer.
 func (s *session) partWebSocket(end *ending) {
-	ws, ok := s.inner.Conn.(*wsConn)
-	if !ok || end.reason.clientGone() {
-		return
-	}
-	if err := ws.SetDeadline(time.Now().Add(lingerTime)); err == nil {
-		_ = ws.ws.Close(end.webSocketStatus(), end.reason.String())
+	if c, ok := s.inner.Conn.(*wsConn); ok && !end.reason.clientGone() {
+		c.Conn.Part(end.webSocketStatus(), end.reason.String())
 	}
 }
 
 // webSocketStatus is what a client is told whose session ends by other than itself or
 // its node (RFC 6455 §7.4, and the registry there).
-func (e *ending) webSocketStatus() websocket.StatusCode {
+func (e *ending) webSocketStatus() ws.Status {
 	switch e.reason {
 	case ReasonShutdown:
-		return websocket.StatusServiceRestart
+		return ws.ServiceRestart
 	case ReasonNoNode, ReasonDialFailed, ReasonRateLimited, ReasonTooMany:
-		return websocket.StatusTryAgainLater
+		return ws.TryAgainLater
 	case ReasonUnidentified, ReasonIdentifyTimeout:
-		return websocket.StatusPolicyViolation
+		return ws.PolicyViolation
 	case ReasonIdle:
-		return websocket.StatusGoingAway
+		return ws.GoingAway
 	default:
-		return websocket.StatusInternalError
+		return ws.InternalError
 	}
 }
 

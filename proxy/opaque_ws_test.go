@@ -263,6 +263,41 @@ func TestWSPing(t *testing.T) {
 	leg.Close()
 }
 
+// A client that pings is not idle.
+func TestWSPingIsLife(t *testing.T) {
+	t.Parallel()
+	const idle = time.Second
+	change := func(o *proxy.Options) { o.Timeouts.Idle = idle }
+	_, opaque, leg := bareWS(t, change)
+	n, pick := onlyNode(t)
+	client := startFront(t, pick, change).dialWS()
+	node := loginWS(client, n)
+	reading, stop := context.WithCancel(t.Context())
+	defer stop()
+	clients := []*websocket.Conn{opaque.Conn, client.ws}
+	for _, ws := range clients {
+		ws.CloseRead(reading) // takes the pongs
+	}
+	for began := time.Now(); time.Since(began) < 2*idle; {
+		<-time.After(idle / 10)
+		for _, ws := range clients {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			if err := ws.Ping(ctx); err != nil {
+				t.Fatal(err)
+			}
+			cancel()
+		}
+	}
+	if err := opaque.Write(t.Context(), websocket.MessageBinary, []byte("here")); err != nil {
+		t.Fatal(err)
+	}
+	leg.recv("here")
+	client.send("<iq xmlns='jabber:client'/>")
+	node.expect("<iq xmlns='jabber:client'/>")
+	leg.Close()
+	node.reset()
+}
+
 // Compression is there when it was asked for by both, for bytes and for stanzas.
 func TestWSCompression(t *testing.T) {
 	t.Parallel()
@@ -338,6 +373,61 @@ func TestWSBomb(t *testing.T) {
 	}
 	leg.Close()
 	ws.closed(websocket.StatusNormalClosure)
+}
+
+// A client that breaks the rules is told so, and its node sees it break. What it has sent
+// besides does not get in the way of that.
+func TestWSViolations(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		sent string
+		want websocket.StatusCode
+	}{
+		"not masked":     {"\x82\x01x", websocket.StatusProtocolError},
+		"a continuation": {"\x80\x80\x00\x00\x00\x00", websocket.StatusProtocolError},
+		"not UTF-8":      {"\x81\x81\x00\x00\x00\x00\xff", websocket.StatusInvalidFramePayloadData},
+	} {
+		for _, protocol := range []proxy.Protocol{proxy.WS, proxy.WSS} {
+			t.Run(name+" in "+protocol.String(), func(t *testing.T) {
+				t.Parallel()
+				n := startNode(t, "one")
+				f := startOpaque(t, witnessOf(n), proxy.Listener{
+					Protocol: protocol, WebSocket: proxy.WebSocket{Subprotocols: []string{""}},
+				}, nil)
+				conn := f.dial()
+				if protocol == proxy.WSS {
+					conn = f.dialSecure(f.clientTLS())
+				}
+				said := conn.upgrade()
+				leg := n.leg()
+				conn.send(c.sent + string(pattern(1<<10)))
+				closing := make([]byte, 4)
+				if _, err := io.ReadFull(said, closing); err != nil || string(closing) != "\x88\x02"+string([]byte{byte(c.want >> 8), byte(c.want)}) {
+					t.Fatalf("got %q, %v, want %d", closing, err, c.want)
+				}
+				if _, err := said.ReadByte(); !errors.Is(err, io.EOF) {
+					t.Errorf("and then %v", err)
+				}
+				leg.broken()
+				f.ended("client-reset")
+			})
+		}
+	}
+}
+
+// upgrade makes a connection a WebSocket, and returns what is to be read from it.
+func (s *stream) upgrade() *bufio.Reader {
+	s.t.Helper()
+	s.send("GET /xmpp-websocket HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
+	s.soon()
+	said := bufio.NewReader(s)
+	resp, err := http.ReadResponse(said, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	return said
 }
 
 // room sets how much a node takes that it does not read.
@@ -474,15 +564,7 @@ func TestWSCloses(t *testing.T) {
 		n := startNode(t, "one")
 		f := startOpaque(t, witnessOf(n), ws, nil)
 		c := f.dial()
-		c.send("GET /xmpp-websocket HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
-			"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
-		c.soon()
-		said := bufio.NewReader(c)
-		resp, err := http.ReadResponse(said, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = resp.Body.Close()
+		said := c.upgrade()
 		leg := n.leg()
 		leg.room(8 << 10)
 		c.send("\x82\xff\x00\x00\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00" + last + "\x89\x80\x00\x00\x00\x00")

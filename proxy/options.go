@@ -70,8 +70,9 @@ type WebSocket struct {
 	// empty one is that of clients that ask for none. Default: xmpp alone.
 	Subprotocols []string
 	// Compress offers permessage-deflate (RFC 7692) without context takeover. It
-	// costs memory while a message is read or written, and tells an attacker who
-	// can add to messages something about them.
+	// costs memory while a message is read or written, and in opaque sessions two
+	// goroutines with their buffers; and it tells an attacker who can add to messages
+	// something about them.
 	Compress bool
 }
 

@@ -9,10 +9,13 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"imlb/proxy/ws"
 )
 
 // pump carries the bytes of an opaque session whose transport has no descriptor of
-// its own: a stream of a QUIC connection, or a WebSocket. Two goroutines work, one
+// its own, a stream of a QUIC connection, or of which reading has to block, a WebSocket
+// with compressed messages. Two goroutines work, one
 // for each direction, until both have ended. It behaves as a direct connection
 // would: the end of one side is passed on when all bytes before it have been, a side
 // that breaks breaks the other, and nothing is read that cannot be written.
@@ -126,7 +129,7 @@ func (p *pump) copy(ctx context.Context, from, to *pumpEnd, count *atomic.Int64)
 				_ = pause(ctx, from.pause(n)) // when ctx ends the deadlines have passed
 			}
 			p.stuck.Add(-1)
-			if errors.Is(err, errParted) {
+			if errors.Is(err, ws.ErrClosed) {
 				p.drain(from)
 				return nil
 			} else if err != nil {

@@ -10,6 +10,7 @@ import (
 	"imlb/backend/xmpp"
 	"imlb/proxy/limit"
 	"imlb/proxy/loop"
+	"imlb/proxy/ws"
 )
 
 // relay carries whole tokens between the client and its node until one side ends.
@@ -62,7 +63,7 @@ func (s *session) relay(ctx context.Context) error {
 		r.runUp(ctx)
 	}()
 	e := guard(func() *ending { return r.pumpDown(ctx) })
-	if errors.Is(e, errParted) {
+	if errors.Is(e, ws.ErrClosed) {
 		<-done // up is told how
 	}
 	r.end(e)

@@ -113,6 +113,87 @@ func TestWebSocketEnds(t *testing.T) {
 	}
 }
 
+// Messages come in one frame or several, with pings between them, and are as long as
+// stanzas may be.
+func TestWebSocketMessages(t *testing.T) {
+	t.Parallel()
+	n, pick := onlyNode(t)
+	f := startFront(t, pick, func(o *proxy.Options) { o.Limits.MaxStanza = 100 << 10 })
+	client := f.dialWS()
+	leg := loginWS(client, n)
+	body := func(n int) string {
+		return "<message xmlns='jabber:client'><body>" + strings.Repeat("Grüße ", n) + "</body></message>"
+	}
+	answered := make(chan error, 1)
+	for _, n := range []int{1, 1000, 10000} {
+		w, err := client.ws.Writer(t.Context(), websocket.MessageText)
+		for rest := body(n); err == nil && rest != ""; {
+			part := rest[:min(len(rest), len(body(n))/3+1)]
+			rest = rest[len(part):]
+			_, err = io.WriteString(w, part)
+		}
+		if err == nil {
+			err = w.Close()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { answered <- client.ws.Ping(t.Context()) }()
+		leg.expect(body(n))
+		leg.send(body(n) + "<iq/>" + body(1))
+		client.ws.SetReadLimit(-1)
+		client.expect(body(n) + "<iq xmlns='jabber:client'/>" + body(1))
+		go func() { leg.send("<presence/>") }() // the pong is read before it
+		client.expect("<presence xmlns='jabber:client'/>")
+		if err := <-answered; err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.leaves(client, leg)
+}
+
+// A message that cannot be one of XMPP ends the stream with an error, and then the
+// WebSocket.
+func TestWebSocketRefused(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		kind            websocket.MessageType
+		send, condition string
+	}{
+		"binary":        {websocket.MessageBinary, "<iq xmlns='jabber:client'/>", "bad-format"},
+		"too long":      {websocket.MessageText, "<iq xmlns='jabber:client'>" + strings.Repeat("x", 20<<10) + "</iq>", "policy-violation"},
+		"much too long": {websocket.MessageText, strings.Repeat("x", 200<<10), "policy-violation"},
+		"nothing":       {websocket.MessageText, "", ""},
+		"not XML":       {websocket.MessageText, "hello", "bad-format"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n, pick := onlyNode(t)
+			f := startFront(t, pick, func(o *proxy.Options) { o.Limits.MaxStanza = 20 << 10 })
+			client := f.dialWS()
+			leg := loginWS(client, n)
+			if err := client.ws.Write(t.Context(), c.kind, []byte(c.send)); err != nil {
+				t.Fatal(err)
+			}
+			if c.condition == "" {
+				client.send("<iq xmlns='jabber:client'/>")
+				leg.expect("<iq xmlns='jabber:client'/>")
+				f.leaves(client, leg)
+				return
+			}
+			leg.expect(streamEnd)
+			leg.send(streamEnd)
+			if e := client.element(); !strings.HasPrefix(e, "<stream:error ") || !strings.Contains(e, "<"+c.condition+" ") {
+				t.Errorf("got %s, want %s", e, c.condition)
+			}
+			client.expect(wsClose)
+			client.send(wsClose)
+			client.close()
+			f.ended("protocol-error")
+		})
+	}
+}
+
 // Without the subprotocol there is no XMPP: RFC 7395 §3.1.
 func TestWebSocketSubprotocol(t *testing.T) {
 	t.Parallel()

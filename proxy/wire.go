@@ -84,6 +84,14 @@ func (w *wire) take() []byte {
 // CloseWrite ends the sending side.
 func (w *wire) CloseWrite() error { return w.half.CloseWrite() }
 
+// Pending returns how many bytes wait to be sent, which is none but on a loop.
+func (w *wire) Pending() int {
+	if c, ok := w.Conn.(*loop.Conn); ok {
+		return c.Pending()
+	}
+	return 0
+}
+
 // past is a deadline that wakes whoever reads.
 //
 //nolint:gochecknoglobals // a constant in all but syntax

@@ -313,6 +313,37 @@ func (c *Conn) Close() error {
 	return nil
 }
 
+// lingerTime is how long a peer has to end its side after linger.
+const lingerTime = 2 * time.Second
+
+// linger is Close for what the peer must not miss: it ends the sending side, and drops what
+// comes until the peer has ended its own, for a while at most. To close before that may
+// make the kernel reset the connection, which may overtake what was sent.
+func (c *Conn) linger() {
+	if !c.noWrite && c.CloseWrite() != nil {
+		_ = c.Close()
+		return
+	}
+	c.SetHandler(lingering{})
+	c.SetReadTimeout(lingerTime)
+}
+
+// lingering is the handler of a connection that lingers.
+type lingering struct{}
+
+// Ready drops what has come.
+func (lingering) Ready(c *Conn) {
+	for range turnBytes / scratchSize {
+		if _, err := c.Read(c.loop.scratch); err != nil {
+			if !errors.Is(err, ErrAgain) {
+				_ = c.Close()
+			}
+			return
+		}
+	}
+	c.Wake()
+}
+
 // Reset closes the connection at once, with a RST; what is pending is dropped.
 func (c *Conn) Reset() error {
 	if c.closed {

@@ -81,11 +81,23 @@ type Ending struct {
 
 // Stream is what a session's bytes are read from and written to, over a Conn: a
 // *tls.Conn after its handshake. Read returns the error of the Conn's Read when that
-// is temporary; Write takes everything.
+// is temporary, and nothing at all when what has come is not for the session; Write takes
+// everything.
 type Stream interface {
 	io.ReadWriter
 	// CloseWrite says to the peer that nothing follows.
 	CloseWrite() error
+}
+
+// Parter is a Stream that has no half-close, and words for how a session ends: a
+// WebSocket. When Read returns io.EOF, both its directions have ended. CloseWrite is called
+// then.
+type Parter interface {
+	Stream
+	// Part says that the session ends, and how. The peer is read up to its answer. Part is
+	// called when the other side has ended, and when the session has, unless the peer was
+	// first. It tells whether the peer knows; if not, the connection ends as it does without.
+	Part(e Ending) bool
 }
 
 // End is one end of a session.
@@ -159,6 +171,7 @@ type direction struct {
 	ended   bool  // nothing is read any more
 	passed  bool  // and the other side knows
 	waiting bool  // for the other side to take what is pending
+	parted  bool  // the side that is read has gone, or been told to; see Parter
 }
 
 // throttle is what only sessions with limited bandwidth hold.
@@ -267,6 +280,9 @@ func (r *Relay) readable(from Side) bool {
 
 // held tells whether bytes from a side wait for the other to take them.
 func (r *Relay) held(from Side) bool {
+	if r.dirs[from.other()].parted {
+		return false
+	}
 	to := r.ends[from.other()].Conn
 	return to.out.len > 0 || (r.dirs[from].pipe != nil && r.dirs[from].pipe.held > 0)
 }
@@ -293,10 +309,14 @@ func (r *Relay) pump(from Side) {
 		}
 		n, err := r.carry(from)
 		sum += n
-		if err != nil {
+		switch {
+		case err != nil:
 			r.lull(from, sum)
 			r.readEnd(from, err)
 			return
+		case n == 0: // what came was for the stream itself
+			sum += scratchSize
+			r.last = r.loop().now
 		}
 	}
 }
@@ -364,7 +384,7 @@ func (r *Relay) read(from Side, p []byte) (int, error) {
 	for sum < len(p) {
 		n, err := end.Stream.Read(p[sum:])
 		sum += n
-		if err != nil {
+		if err != nil || n == 0 {
 			return sum, err
 		}
 	}
@@ -378,7 +398,9 @@ func (r *Relay) count(from Side, n int) {
 	}
 	l := r.loop()
 	r.dirs[from].bytes.Add(int64(n))
-	r.last = l.now
+	if !r.dirs[from.other()].parted { // else nobody gets them
+		r.last = l.now
+	}
 	if r.slow == nil || r.slow.pause[from] == nil {
 		return
 	}
@@ -388,9 +410,12 @@ func (r *Relay) count(from Side, n int) {
 	}
 }
 
-// write sends bytes to a side.
+// write sends bytes to a side, unless it has parted.
 func (r *Relay) write(to Side, p []byte) error {
 	end := &r.ends[to]
+	if r.dirs[to].parted {
+		return nil
+	}
 	if end.Stream == nil {
 		_, err := end.Conn.Write(p)
 		return err
@@ -472,6 +497,9 @@ func (r *Relay) eof(from Side) {
 	if !r.first {
 		r.first, r.ending.Side = true, from
 	}
+	if _, ok := r.ends[from].Stream.(Parter); ok {
+		r.leave(from)
+	}
 	r.passEnd(from)
 	r.arm()
 }
@@ -484,6 +512,12 @@ func (r *Relay) passEnd(from Side) {
 		return
 	}
 	d.passed = true
+	if r.dirs[from.other()].parted {
+		return
+	}
+	if p, ok := to.Stream.(Parter); ok && p.Part(r.ending) {
+		return // it is read to its answer
+	}
 	var err error
 	if to.Stream != nil {
 		err = to.Stream.CloseWrite()
@@ -494,6 +528,14 @@ func (r *Relay) passEnd(from Side) {
 	if err != nil {
 		r.writeFailed(from.other(), err)
 	}
+}
+
+// leave lets go of a side whose stream has ended. What is pending is sent, and its peer has
+// a moment to end the connection.
+func (r *Relay) leave(side Side) {
+	r.dirs[side].parted = true
+	_ = r.ends[side].Stream.CloseWrite()
+	r.ends[side].Conn.linger()
 }
 
 // settle ends the session when both directions have ended and nothing is pending.
@@ -552,6 +594,13 @@ func (r *Relay) finish(e Ending) {
 // told why, and should read it.
 func (r *Relay) close(side Side, e Ending) {
 	end := &r.ends[side]
+	if r.dirs[side].parted {
+		return
+	}
+	if p, ok := end.Stream.(Parter); ok && p.Part(e) {
+		r.leave(side)
+		return
+	}
 	switch {
 	case e.Cause.inOrder() && !r.waits(side, e):
 		if end.Stream != nil && !r.dirs[side.other()].passed {

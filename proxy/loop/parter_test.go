@@ -1,0 +1,167 @@
+package loop_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"testing"
+	"time"
+
+	"imlb/proxy/loop"
+)
+
+// talker is a Stream that ends with a full stop, in both directions at once. Its last words
+// are how the session ended.
+type talker struct {
+	conn  *loop.Conn
+	ended bool
+	told  bool
+}
+
+func (s *talker) Read(p []byte) (int, error) {
+	if s.ended {
+		return 0, io.EOF
+	}
+	n, err := s.conn.Read(p)
+	if i := bytes.IndexByte(p[:n], '.'); i >= 0 {
+		s.ended, n = true, i
+	}
+	if n == 0 && s.ended {
+		return 0, io.EOF
+	}
+	return n, err
+}
+
+func (s *talker) Write(p []byte) (int, error) {
+	if s.ended || s.told {
+		return 0, errors.New("written after the end")
+	}
+	return s.conn.Write(p)
+}
+
+func (s *talker) CloseWrite() error { return nil }
+
+func (s *talker) Part(e loop.Ending) bool {
+	if e.Cause == loop.Aborted || s.told {
+		return s.told
+	}
+	s.told = true
+	_, err := io.WriteString(s.conn, e.Cause.String()+".")
+	return err == nil
+}
+
+// newTalk starts a session of which the client's end is a talker.
+func newTalk(t *testing.T, limits loop.Limits) *session {
+	return newSession(t, func(cfg *loop.RelayConfig) {
+		cfg.Client.Stream = &talker{conn: cfg.Client.Conn}
+		cfg.Limits = &limits
+	})
+}
+
+// wantEnd checks how a session ended.
+func (s *session) wantEnd(t *testing.T, side loop.Side, cause loop.Cause) {
+	t.Helper()
+	if e := s.end(t); e.Side != side || e.Cause != cause {
+		t.Errorf("ending %+v, want %v by the %v", e, cause, side)
+	}
+}
+
+// A client that has ended hears nothing more, and its connection ends before the node's.
+func TestParterEnds(t *testing.T) {
+	s := newTalk(t, loop.Limits{})
+	mustWrite(t, s.client, []byte("bye.ignored"))
+	wantRead(t, s.node, []byte("bye"))
+	wantEOF(t, s.node)
+	wantEOF(t, s.client)
+	s.client.Close()
+	mustWrite(t, s.node, pattern(3<<20))
+	s.node.CloseWrite()
+	s.wantEnd(t, loop.Client, loop.EOF)
+}
+
+// What a client does not take any more does not hold the node up.
+func TestParterEndsWhilePending(t *testing.T) {
+	s := newTalk(t, loop.Limits{})
+	fill(t, s.node)
+	mustWrite(t, s.client, []byte("."))
+	wantEOF(t, s.node)
+	s.node.Close()
+	s.wantEnd(t, loop.Client, loop.EOF)
+}
+
+// How long a node may go on after that has a limit, even if it talks.
+func TestParterGone(t *testing.T) {
+	s := newTalk(t, loop.Limits{Linger: 100 * time.Millisecond})
+	mustWrite(t, s.client, []byte("."))
+	wantEOF(t, s.client)
+	for {
+		if _, err := s.node.Write([]byte("x")); err != nil {
+			break
+		}
+	}
+	s.wantEnd(t, loop.Client, loop.HalfOpen)
+}
+
+// The end of the node is said to the client, which is heard to its answer.
+func TestParterIsTold(t *testing.T) {
+	s := newTalk(t, loop.Limits{})
+	mustWrite(t, s.node, []byte("last words "))
+	s.node.CloseWrite()
+	wantRead(t, s.client, []byte("last words eof."))
+	mustWrite(t, s.client, []byte("answer."))
+	wantRead(t, s.node, []byte("answer"))
+	wantEOF(t, s.node)
+	wantEOF(t, s.client)
+	s.wantEnd(t, loop.Node, loop.EOF)
+}
+
+// The client is told of other ends as well, though it has sent what nobody has read.
+func TestParterIsToldOfAll(t *testing.T) {
+	for name, c := range map[string]struct {
+		limits loop.Limits
+		end    func(s *session)
+		side   loop.Side
+		cause  loop.Cause
+	}{
+		"idle":    {loop.Limits{Idle: 50 * time.Millisecond}, func(*session) {}, loop.Client, loop.Idle},
+		"reset":   {loop.Limits{}, func(s *session) { s.node.SetLinger(0); s.node.Close() }, loop.Node, loop.Reset},
+		"drained": {loop.Limits{Linger: 50 * time.Millisecond}, func(s *session) { s.relay.Drain() }, loop.Node, loop.Drained},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newTalk(t, c.limits)
+			c.end(s)
+			wantRead(t, s.client, []byte(c.cause.String()+"."))
+			mustWrite(t, s.client, pattern(1000))
+			wantEOF(t, s.client)
+			s.wantEnd(t, c.side, c.cause)
+		})
+	}
+	t.Run("aborted", func(t *testing.T) {
+		s := newTalk(t, loop.Limits{})
+		s.relay.Abort(errors.New("test"))
+		wantReset(t, s.client)
+		s.wantEnd(t, loop.Client, loop.Aborted)
+	})
+}
+
+// deaf is a Stream that has no use for what comes, without end.
+type deaf struct{ talker }
+
+func (s *deaf) Read([]byte) (int, error) {
+	if s.told {
+		return 0, io.EOF
+	}
+	return 0, nil
+}
+
+// A stream that is kept busy with itself does not keep the loop.
+func TestRelayStreamThatCarriesNothing(t *testing.T) {
+	s := newSession(t, func(cfg *loop.RelayConfig) {
+		cfg.Client.Stream = &deaf{talker{conn: cfg.Client.Conn}}
+	})
+	mustWrite(t, s.node, []byte("still here "))
+	wantRead(t, s.client, []byte("still here "))
+	s.node.CloseWrite()
+	wantRead(t, s.client, []byte("eof."))
+	s.wantEnd(t, loop.Node, loop.EOF)
+}

@@ -1,0 +1,315 @@
+package ws
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// answerTime is how long the peer has to answer a close frame.
+const answerTime = 2 * time.Second
+
+// Transport is what carries a WebSocket: TCP, or TLS.
+type Transport interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// Config says how a WebSocket came out of its opening handshake.
+type Config struct {
+	// Early is what came after the handshake and was read with it.
+	Early []byte
+	// Deflate: permessage-deflate was agreed on, without context takeover.
+	Deflate bool
+	// WriteTimeout bounds how long an answer to the peer's frames may block; 0 does not.
+	// Who writes messages sets a deadline of its own.
+	WriteTimeout time.Duration
+	// Backlog tells what was written and waits to be sent, where writing does not block. As
+	// long as there is any, no pong is added to it. May be nil.
+	Backlog Backlog
+}
+
+// Backlog is a connection that keeps what it cannot send yet.
+type Backlog interface {
+	// Pending returns how many bytes wait.
+	Pending() int
+}
+
+// Conn is a WebSocket. As a net.Conn it is a stream of bytes: what the messages hold, text
+// or binary, one after the other, whatever their bounds; what it writes are binary
+// messages. Part by part they can be had from Fill and Next. One goroutine reads, and one
+// writes; neither needs to be another one.
+type Conn struct {
+	Transport
+	writeTimeout time.Duration
+	backlog      Backlog
+
+	// owned by the reader
+	early   []byte
+	dec     decoder
+	err     error  // after which nothing is read
+	owed    []byte // a pong that waits until there is room for it
+	inflate *inflater
+
+	mu   sync.Mutex // of writing: a frame is sent in one piece
+	sent bool       // the close frame
+}
+
+// New returns a WebSocket that owns t.
+func New(t Transport, cfg Config) *Conn {
+	return &Conn{
+		Transport: t, writeTimeout: cfg.WriteTimeout, backlog: cfg.Backlog,
+		early: cfg.Early, dec: decoder{deflate: cfg.Deflate},
+	}
+}
+
+// Deflates tells whether messages may be compressed. Read has to block then.
+func (c *Conn) Deflates() bool { return c.dec.deflate }
+
+// Read reads what messages hold. It returns nothing, and no error, if that is not what has
+// come, so that nobody is kept in it by sending pings. The peer's close frame is answered, and is io.EOF, unless
+// it says that something went wrong, or else a *CloseError. The end of the connection
+// without one is io.EOF, too. What is against the protocol is a *Violation, of which the
+// peer was told.
+func (c *Conn) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if c.dec.deflate {
+		return c.inflated(p)
+	}
+	n, err := c.Fill(p)
+	return c.unframe(p[:n]), err
+}
+
+// unframe moves what is of messages to the beginning of p, and returns how much that is.
+func (c *Conn) unframe(p []byte) int {
+	n := 0
+	for in := p; ; {
+		part, rest, err := c.Next(in)
+		if err != nil || part.Op == 0 {
+			return n // the next read has the error
+		}
+		n += copy(p[n:], part.Payload)
+		in = rest
+	}
+}
+
+// Fill reads frames, for Next.
+func (c *Conn) Fill(p []byte) (int, error) {
+	c.pay()
+	switch {
+	case c.err != nil:
+		return 0, c.err
+	case len(c.early) > 0:
+		n := copy(p, c.early)
+		if c.early = c.early[n:]; len(c.early) == 0 {
+			c.early = nil
+		}
+		return n, nil
+	}
+	n, err := c.Transport.Read(p)
+	if n > 0 {
+		return n, nil // an error will come again with the next read
+	}
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF): // TLS was not ended in order
+		err = io.EOF
+	case errors.Is(err, os.ErrDeadlineExceeded) && c.Closing():
+		err = io.EOF // the close frame is not answered
+	}
+	return 0, err
+}
+
+// Next returns the next part of a message in what Fill has read, and what follows. There
+// is no part, and its Op is 0, when Fill has to be called first. The errors are those of
+// Read.
+func (c *Conn) Next(in []byte) (part Part, rest []byte, err error) {
+	for c.err == nil {
+		part, rest, err := c.dec.Next(in)
+		switch {
+		case err != nil:
+			c.refuse(err)
+		case part.Op == opPing:
+			c.owed = appendHeader(make([]byte, 0, 2+maxControl), opPong, false, len(part.Payload))
+			c.owed = append(c.owed, part.Payload...)
+			c.pay()
+		case part.Op == opClose:
+			c.answer(part.Payload)
+		case part.Op == opPong:
+		default:
+			return part, rest, nil
+		}
+		in = rest
+	}
+	return Part{}, nil, c.err
+}
+
+// pay sends the pong that is owed. As long as there is no room for it, because the peer
+// does not read, another ping may take its place (RFC 6455 §5.5.3).
+func (c *Conn) pay() {
+	if c.owed == nil || (c.backlog != nil && c.backlog.Pending() > 0) {
+		return
+	}
+	c.limitWrite()
+	_ = c.Send(c.owed) // a broken connection is found by the next read
+	c.owed = nil
+}
+
+func (c *Conn) limitWrite() {
+	if c.writeTimeout > 0 {
+		_ = c.SetWriteDeadline(time.Now().Add(c.writeTimeout)) // or it is closed, and Send says so
+	}
+}
+
+// answer notes and answers the peer's close frame (RFC 6455 §5.5.1).
+func (c *Conn) answer(payload []byte) {
+	err := parseClose(payload)
+	var peer *CloseError
+	if !errors.As(err, &peer) {
+		c.refuse(err)
+		return
+	}
+	c.err = err
+	if s := peer.Status; s == Normal || s == GoingAway || s == NoStatus || c.Closing() {
+		c.err = io.EOF
+	}
+	c.limitWrite()
+	_ = c.end(peer.Status, "") // it was the end already, or the connection is broken
+}
+
+// refuse ends the WebSocket because of a *Violation.
+func (c *Conn) refuse(err error) {
+	if c.err == nil {
+		c.err = err
+	}
+	status := ProtocolError
+	if v := (*Violation)(nil); errors.As(err, &v) {
+		status = v.Status
+	}
+	c.limitWrite()
+	_ = c.end(status, "")
+}
+
+// Closing tells whether the close frame was sent.
+func (c *Conn) Closing() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sent
+}
+
+// Send sends what Seal has made.
+func (c *Conn) Send(frames ...[]byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sent {
+		return ErrClosed
+	}
+	for _, p := range frames {
+		if len(p) == 0 {
+			continue
+		}
+		if _, err := c.Transport.Write(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// end sends a close frame, unless one was sent.
+func (c *Conn) end(status Status, reason string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sent {
+		return ErrClosed
+	}
+	c.sent = true
+	_, err := c.Transport.Write(appendClose(nil, status, reason))
+	return err
+}
+
+// chunk is what is put together to be written at once.
+const chunk = 4 << 10
+
+//nolint:gochecknoglobals // buffers are shared by all sessions of the process
+var chunks = sync.Pool{New: func() any { return new([chunk]byte) }}
+
+// Write sends p as a binary message. Of a large one, the header goes with the beginning.
+func (c *Conn) Write(p []byte) (int, error) {
+	buf, ok := chunks.Get().(*[chunk]byte)
+	if !ok {
+		buf = new([chunk]byte)
+	}
+	defer chunks.Put(buf)
+	var err error
+	if c.packs(len(p)) {
+		err = c.Send(c.Seal(append(Begin(buf[:0]), p...), 0, Binary))
+	} else {
+		head := appendHeader(buf[:0], Binary, false, len(p))
+		n := copy(buf[len(head):], p)
+		err = c.Send(buf[:len(head)+n], p[n:])
+	}
+	if err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// Begin appends room for the header of a message, the payload of which is to be appended
+// next, before Seal is called.
+func Begin(dst []byte) []byte { return append(dst, make([]byte, headerRoom)...) }
+
+// Seal makes a message of what b has after Begin was called for b[:at], compressed where
+// that is worth it.
+func (c *Conn) Seal(b []byte, at int, op Op) []byte {
+	payload := b[at+headerRoom:]
+	if c.packs(len(payload)) {
+		packed := deflated(payload)
+		b = appendHeader(b[:at], op, true, len(packed))
+		return append(b, packed...)
+	}
+	head := appendHeader(b[:at], op, false, len(payload))
+	n := copy(b[len(head):], payload)
+	return b[:len(head)+n]
+}
+
+// packs tells whether a message of n bytes is compressed.
+func (c *Conn) packs(n int) bool { return c.dec.deflate && n >= deflateMin }
+
+// Shut begins the closing handshake (RFC 6455 §7.1.2), after which nothing is sent. Who
+// reads gets io.EOF when the peer has answered, or has had time enough to. If there was a
+// close frame before, the error is ErrClosed.
+func (c *Conn) Shut(status Status, reason string) error {
+	if err := c.SetDeadline(time.Now().Add(answerTime)); err != nil {
+		return err
+	}
+	return c.end(status, reason)
+}
+
+// CloseWrite is Shut with Normal, since a WebSocket has no half-close. After a close frame,
+// which may have answered the peer's, it ends the side of the connection.
+func (c *Conn) CloseWrite() error {
+	err := c.Shut(Normal, "")
+	if errors.Is(err, ErrClosed) {
+		_ = c.Transport.CloseWrite() // or the peer has closed it
+		return nil
+	}
+	return err
+}
+
+// Part is Shut, and drops what still comes up to the peer's answer. It blocks, and must
+// not be called while somebody reads.
+func (c *Conn) Part(status Status, reason string) {
+	err := c.Shut(status, reason)
+	if errors.Is(err, ErrClosed) {
+		err = nil // who was told before may still answer
+	}
+	for buf := make([]byte, 512); err == nil; {
+		var n int
+		n, err = c.Fill(buf)
+		c.unframe(buf[:n])
+	}
+}
