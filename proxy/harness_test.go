@@ -54,7 +54,7 @@ func startFront(t testing.TB, picker proxy.Picker, change func(*proxy.Options)) 
 		Domains:    []string{"example.com"},
 		TLS:        &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12},
 		Mechanisms: []string{"SCRAM-SHA-1", "PLAIN"},
-		Pools:      map[string]proxy.Pool{"nodes": {Picker: picker}},
+		Pools:      map[string]proxy.Pool{"nodes": {Picker: picker, DialTimeout: patience}}, // a test may be kept waiting for long
 		Timeouts:   proxy.Timeouts{Handshake: patience, Identify: patience, Shutdown: 5 * time.Second},
 		Logger:     slog.New(&recorder{records: f.records}),
 	}
