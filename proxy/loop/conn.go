@@ -23,7 +23,8 @@ type Handler interface {
 	Ready(c *Conn)
 }
 
-// Failer is a Handler that is told that it panicked. The connection is closed.
+// Failer is a Handler that is told that it panicked, or a Dialer. The connection is closed; it is nil if
+// a Dialer had got none.
 type Failer interface {
 	Handler
 	Failed(c *Conn, err error)
@@ -532,14 +533,12 @@ func (c *Conn) connected() {
 		return
 	}
 	c.connecting, c.handler, c.deadline, c.late = false, nil, 0, false
-	c.loop.current = c
 	if err != nil {
 		_ = c.destroy(true)
-		d.Dialled(nil, opError("dial", err))
-	} else {
-		d.Dialled(c, nil)
+		c.loop.dialled(d, nil, opError("dial", err))
+		return
 	}
-	c.loop.current = nil
+	c.loop.dialled(d, c, nil)
 }
 
 // Detach takes the connection off its loop and returns it as one of the net package,

@@ -347,6 +347,38 @@ func full(t *testing.T) netip.AddrPort {
 	return addr
 }
 
+// panicky is a Dialer that panics, and is told so.
+type panicky struct{ failed chan bool }
+
+func (panicky) Ready(*loop.Conn)               { panic("nothing to be ready for") }
+func (panicky) Dialled(*loop.Conn, error)      { panic("oops") }
+func (p panicky) Failed(c *loop.Conn, _ error) { p.failed <- c != nil }
+
+// TestPanicAfterDial: who panics with what it has dialled is told, and so is who panics
+// because it got nothing.
+func TestPanicAfterDial(t *testing.T) {
+	l := newGroup(t, loop.Options{Loops: 1, Panic: func(error) {}}).Loops()[0]
+	ln := listenTCP(t)
+	defer ln.Close()
+	p := panicky{failed: make(chan bool, 1)}
+	on(t, l, func() { l.Dial(ln.Addr().(*net.TCPAddr).AddrPort(), patience, p) })
+	if !receive(t, p.failed) {
+		t.Error("told of no connection")
+	}
+	peer, err := ln.AcceptTCP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	if _, err := peer.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the peer read %v, want a reset", err)
+	}
+	on(t, l, func() { l.Dial(netip.AddrPort{}, patience, p) })
+	if receive(t, p.failed) {
+		t.Error("told of a connection that was not made")
+	}
+}
+
 // TestPanicEndsOneConnection has a handler panic, and a relay's callback, and posts.
 func TestPanicEndsOneConnection(t *testing.T) {
 	var panics atomic.Int32

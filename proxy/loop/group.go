@@ -180,6 +180,7 @@ type Loop struct {
 	free      []int32 // slots of conns
 	gen       int32   // of the last connection
 	current   *Conn   // whose handler runs
+	dialer    Dialer  // who is told of current, which it has dialled
 	queue     []*Conn // to be called once more in this turn
 	queueing  []*Conn // the queue of this turn, and how far it is done
 	queueDone int
@@ -326,14 +327,17 @@ func (l *Loop) panicked(err *PanicError) {
 			l.report(&PanicError{Value: v, Stack: debug.Stack()})
 		}
 	}()
-	c := l.current
-	l.current = nil
+	c, d := l.current, l.dialer
+	l.current, l.dialer = nil, nil
 	l.report(err)
-	if c == nil || c.closed {
-		return
+	var h Handler
+	if c != nil {
+		h = c.handler // nil once it is closed
+		_ = c.Reset()
 	}
-	h := c.handler
-	_ = c.Reset()
+	if h == nil && d != nil {
+		h = d
+	}
 	if f, ok := h.(Failer); ok {
 		f.Failed(c, err)
 	}
@@ -357,6 +361,13 @@ func (l *Loop) stop() bool {
 	defer l.mu.Unlock()
 	l.closed = l.postsDone == len(l.posts) && len(l.inbox) == 0 && len(l.queue) == 0 && l.live.Load() == 0 && l.awaited == 0
 	return l.closed
+}
+
+// dialled tells who has dialled of what came of it.
+func (l *Loop) dialled(d Dialer, c *Conn, err error) {
+	l.current, l.dialer = c, d
+	d.Dialled(c, err)
+	l.current, l.dialer = nil, nil
 }
 
 // add gives a connection its place.

@@ -360,7 +360,7 @@ func (l *Loop) Adopt(c *net.TCPConn) (*Conn, error) {
 func (l *Loop) Dial(addr netip.AddrPort, timeout time.Duration, d Dialer) {
 	c, err := l.dial(addr)
 	if err != nil {
-		l.posts = append(l.posts, func() { d.Dialled(nil, opError("dial", err)) })
+		l.posts = append(l.posts, func() { l.dialled(d, nil, opError("dial", err)) })
 		return
 	}
 	c.connecting, c.handler = true, d

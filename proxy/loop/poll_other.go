@@ -278,12 +278,12 @@ func (l *Loop) Dial(addr netip.AddrPort, timeout time.Duration, d Dialer) {
 		dialer := net.Dialer{Timeout: timeout, KeepAlive: -1}
 		conn, err := dialer.DialContext(lifetime{l.group}, "tcp", addr.String())
 		tcp, _ := conn.(*net.TCPConn)
-		l.Post(func() { l.dialled(tcp, err, d) })
+		l.Post(func() { l.arrived(tcp, err, d) })
 	})
 }
 
-// dialled hands the result of a dial over.
-func (l *Loop) dialled(tcp *net.TCPConn, err error, d Dialer) {
+// arrived hands the result of a dial over.
+func (l *Loop) arrived(tcp *net.TCPConn, err error, d Dialer) {
 	l.awaited--
 	var timeout net.Error
 	switch {
@@ -294,13 +294,11 @@ func (l *Loop) dialled(tcp *net.TCPConn, err error, d Dialer) {
 	case tcp != nil:
 		var c *Conn
 		if c, err = l.Adopt(tcp); err == nil {
-			l.current = c
-			d.Dialled(c, nil)
-			l.current = nil
+			l.dialled(d, c, nil)
 			return
 		}
 	}
-	d.Dialled(nil, err)
+	l.dialled(d, nil, err)
 }
 
 // lifetime is a context that ends with the group.
