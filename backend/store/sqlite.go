@@ -156,7 +156,7 @@ func openSQLitePool(path string, o Options, size int, params url.Values) (*sql.D
 	params.Set("_busy_timeout", strconv.FormatInt(o.BusyTimeout.Milliseconds(), 10))
 	params.Set("_dqs", "0")
 	dsn := url.URL{Scheme: "file", OmitHost: true, Path: filepath.ToSlash(path), RawQuery: params.Encode()}
-	db, err := sql.Open("sqlite", dsn.String())
+	db, err := openPrepared("sqlite", dsn.String())
 	if err != nil {
 		return nil, err
 	}

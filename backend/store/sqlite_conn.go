@@ -1,0 +1,158 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+)
+
+// keptStatements is how many statements a connection keeps prepared. There are fewer in this
+// package; those of archive queries vary.
+const keptStatements = 256
+
+// openPrepared opens a pool whose connections keep the statements that they have run. To
+// parse and plan one takes SQLite as long as to run it, or longer.
+func openPrepared(name, dsn string) (*sql.DB, error) {
+	db, err := sql.Open(name, dsn) // which connects to nothing, but knows the driver
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close() //nolint:errcheck // nothing is open
+	return sql.OpenDB(connector{driver: db.Driver(), dsn: dsn}), nil
+}
+
+// connector makes connections that keep statements.
+type connector struct {
+	driver driver.Driver
+	dsn    string
+}
+
+// Driver implements driver.Connector.
+func (c connector) Driver() driver.Driver { return c.driver }
+
+// Connect implements driver.Connector.
+func (c connector) Connect(context.Context) (driver.Conn, error) {
+	conn, err := c.driver.Open(c.dsn)
+	if err != nil {
+		return nil, err
+	}
+	able, ok := conn.(ableConn)
+	if !ok {
+		return nil, errors.Join(errors.New("the driver lacks something"), conn.Close())
+	}
+	return &keepingConn{ableConn: able, kept: map[string]ableStmt{}}, nil
+}
+
+// ableConn is what is used of the driver's connections.
+type ableConn interface {
+	driver.Conn
+	driver.ConnPrepareContext
+	driver.ConnBeginTx
+	driver.Pinger
+	driver.SessionResetter
+	driver.Validator
+}
+
+// ableStmt is what is used of its statements.
+type ableStmt interface {
+	driver.Stmt
+	driver.StmtExecContext
+	driver.StmtQueryContext
+}
+
+// keepingConn is a connection that keeps statements. Like all of package driver, it is used
+// by one goroutine at a time.
+type keepingConn struct {
+	ableConn
+	kept map[string]ableStmt // that are not in use
+}
+
+// Close implements driver.Conn.
+func (c *keepingConn) Close() error {
+	var errs []error
+	for _, s := range c.kept {
+		errs = append(errs, s.Close())
+	}
+	c.kept = nil
+	return errors.Join(append(errs, c.ableConn.Close())...)
+}
+
+// take returns a statement, which nobody else gets until it is put back: rows that are read
+// of it end when it is run again.
+func (c *keepingConn) take(ctx context.Context, query string) (ableStmt, error) {
+	if s, ok := c.kept[query]; ok {
+		delete(c.kept, query)
+		return s, nil
+	}
+	s, err := c.PrepareContext(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	able, ok := s.(ableStmt)
+	if !ok {
+		return nil, errors.Join(errors.New("the driver's statements lack something"), s.Close())
+	}
+	return able, nil
+}
+
+// put keeps a statement that is not in use any more.
+func (c *keepingConn) put(query string, s ableStmt) error {
+	if _, twice := c.kept[query]; twice || c.kept == nil {
+		return s.Close()
+	}
+	var err error
+	if len(c.kept) >= keptStatements {
+		for q, other := range c.kept { // any
+			delete(c.kept, q)
+			err = other.Close()
+			break
+		}
+	}
+	c.kept[query] = s
+	return err
+}
+
+// ExecContext implements driver.ExecerContext.
+func (c *keepingConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	s, err := c.take(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	r, err := s.ExecContext(ctx, args)
+	if err := errors.Join(err, c.put(query, s)); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// QueryContext implements driver.QueryerContext.
+func (c *keepingConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	s, err := c.take(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := s.QueryContext(ctx, args)
+	if err != nil {
+		return nil, errors.Join(err, c.put(query, s))
+	}
+	return &keptRows{Rows: rows, conn: c, query: query, stmt: s}, nil
+}
+
+// keptRows are rows whose statement is kept when they are closed.
+type keptRows struct {
+	driver.Rows
+	conn  *keepingConn
+	query string
+	stmt  ableStmt // nil once it is put back
+}
+
+// Close implements driver.Rows.
+func (r *keptRows) Close() error {
+	if r.stmt == nil {
+		return nil
+	}
+	err := errors.Join(r.Rows.Close(), r.conn.put(r.query, r.stmt))
+	r.stmt = nil
+	return err
+}
