@@ -1,9 +1,14 @@
 package proxy_test
 
 import (
+	"encoding/binary"
 	"io"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"imlb/proxy"
 )
 
 // A message of a usual size, with the number that nodes add.
@@ -54,5 +59,50 @@ func BenchmarkDeliver(b *testing.B) {
 			}
 		}
 		sent++
+	}
+}
+
+// BenchmarkWebSocket measures the way of bytes to the node and back, one message at a time.
+func BenchmarkWebSocket(b *testing.B) {
+	for _, size := range []int{100, 64 << 10} {
+		b.Run(strconv.Itoa(size), func(b *testing.B) {
+			n := startNode(b, "one")
+			f := startOpaque(b, witnessOf(n), proxy.Listener{
+				Protocol: proxy.WS, WebSocket: proxy.WebSocket{Subprotocols: []string{""}},
+			}, nil)
+			client := f.dial()
+			said := client.upgrade()
+			_ = client.SetReadDeadline(time.Time{})
+			leg := n.leg()
+			go func() { _, _ = io.Copy(leg, leg) }()
+			// Masked with zeros, so that what comes back is what was sent.
+			message := binary.BigEndian.AppendUint64([]byte{0x82, 0xff}, uint64(size))
+			message = append(message, make([]byte, 4+size)...)
+			b.SetBytes(int64(2 * size))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := client.Write(message); err != nil {
+					b.Fatal(err)
+				}
+				for got := 0; got < size; {
+					head, err := said.Peek(2)
+					if err != nil {
+						b.Fatal(err)
+					}
+					n, long := int(head[1]), map[byte]int{126: 2, 127: 8}[head[1]]
+					_, _ = said.Discard(2)
+					if long > 0 {
+						head, _ = said.Peek(long)
+						n = 0
+						for _, c := range head {
+							n = n<<8 | int(c)
+						}
+						_, _ = said.Discard(long)
+					}
+					_, _ = said.Discard(n)
+					got += n
+				}
+			}
+		})
 	}
 }

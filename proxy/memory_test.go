@@ -13,11 +13,15 @@ import (
 	"github.com/pires/go-proxyproto"
 
 	"imlb/proxy"
+	"imlb/proxy/loop"
 )
 
 // What a session on a WebSocket takes of the front while it is idle: no goroutine, and no
 // buffer but those of crypto/tls.
 func TestIdleWebSocketMemory(t *testing.T) {
+	if !loop.CanDetach {
+		t.Skip("loops are made of goroutines here")
+	}
 	for name, c := range map[string]struct {
 		protocol proxy.Protocol
 		xmpp     bool

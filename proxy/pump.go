@@ -13,12 +13,12 @@ import (
 	"imlb/proxy/ws"
 )
 
-// pump carries the bytes of an opaque session whose transport has no descriptor of
-// its own, a stream of a QUIC connection, or of which reading has to block, a WebSocket
-// with compressed messages. Two goroutines work, one
-// for each direction, until both have ended. It behaves as a direct connection
-// would: the end of one side is passed on when all bytes before it have been, a side
-// that breaks breaks the other, and nothing is read that cannot be written.
+// pump carries the bytes of an opaque session whose transport has no descriptor of its
+// own, like a stream of a QUIC connection, or has to be waited for, like a WebSocket with
+// compressed messages. Two goroutines work, one for each direction, until both have ended.
+// It behaves as a direct connection would: the end of one side is passed on when all bytes
+// before it have been, a side that breaks breaks the other, and nothing is read that cannot
+// be written.
 type pump struct {
 	client, node pumpEnd
 	limits       pumpLimits
