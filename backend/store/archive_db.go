@@ -23,7 +23,7 @@ func (db *DB) Span(ctx context.Context, owner OwnerID) (first, head uint64, err 
 // index and read in its order as far as the limit goes.
 func (db *DB) Find(ctx context.Context, owner OwnerID, r Range) ([]Entry, error) {
 	query, args := r.query(owner)
-	rows, err := db.read.QueryContext(ctx, `SELECT `+entryColumns+query, args...) //nolint:gosec // made of constants
+	rows, err := db.read.QueryContext(long(ctx), `SELECT `+entryColumns+query, args...) //nolint:gosec // made of constants
 	page, err := collect(rows, err, scanEntry)
 	return page, db.wrap(fmt.Sprintf("search timeline of owner %d", owner), err)
 }
@@ -31,7 +31,7 @@ func (db *DB) Find(ctx context.Context, owner OwnerID, r Range) ([]Entry, error)
 // Count implements Archives.
 func (db *DB) Count(ctx context.Context, owner OwnerID, r Range) (n int, err error) {
 	query, args := r.query(owner)
-	err = db.read.QueryRowContext(ctx, `SELECT COUNT(*) FROM (SELECT seq`+query+`) AS found`, args...).Scan(&n)
+	err = db.read.QueryRowContext(long(ctx), `SELECT COUNT(*) FROM (SELECT seq`+query+`) AS found`, args...).Scan(&n)
 	return n, db.wrap(fmt.Sprintf("count entries of owner %d", owner), err)
 }
 

@@ -172,6 +172,10 @@ func (db *DB) update(ctx context.Context, what string, f func(*sql.Tx) error) er
 }
 
 func (db *DB) transact(ctx context.Context, what string, f func(*sql.Tx) error) error {
+	if db.group != nil {
+		err, commitErr := db.group.do(ctx, f)
+		return db.committing(what, err, commitErr)
+	}
 	tx, err := db.write.BeginTx(ctx, nil)
 	if err != nil {
 		return db.wrap(what, err)
@@ -183,8 +187,16 @@ func (db *DB) transact(ctx context.Context, what string, f func(*sql.Tx) error) 
 		}
 		return db.wrap(what, err)
 	}
-	if err := tx.Commit(); err != nil {
-		return classified(db.dialect.commitClass, what+": commit", err)
+	return db.committing(what, nil, tx.Commit())
+}
+
+// committing makes one error of what came of a transaction and of its commit.
+func (db *DB) committing(what string, err, commitErr error) error {
+	switch {
+	case err != nil:
+		return db.wrap(what, err)
+	case commitErr != nil:
+		return classified(db.dialect.commitClass, what+": commit", commitErr)
 	}
 	db.committed()
 	return nil

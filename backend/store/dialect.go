@@ -55,6 +55,9 @@ type pools struct {
 	// setPoints is the statement behind SetResumePoints, with ids, epochs, counts and
 	// positions as $1 to $4. It is empty where single statements cost no round trips.
 	setPoints string
+	// group commits what is written at the same time together. It is nil where that is
+	// the database's own business.
+	group *group
 	// writers is how many batches are best stored at the same time.
 	writers int
 	// committed is called after each commit.

@@ -82,6 +82,7 @@ func openSQLite(ctx context.Context, path string, o Options) (*pools, error) {
 	return &pools{
 		write:     write,
 		read:      read,
+		group:     &group{begin: func(ctx context.Context) (*sql.Tx, error) { return write.BeginTx(ctx, nil) }},
 		writers:   1,
 		committed: checkpoints.kick,
 		close:     func() error { return errors.Join(checkpoints.close(), read.Close(), write.Close()) },

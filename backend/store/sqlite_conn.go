@@ -113,8 +113,25 @@ func (c *keepingConn) put(query string, s ableStmt) error {
 	return err
 }
 
+// longKey is for statements that are worth to be interrupted.
+type longKey struct{}
+
+// long returns a context whose end interrupts a statement that is being run. Others are run to
+// their end: they are short, and to watch over one costs a goroutine each time. Besides,
+// what interrupts one that writes undoes the whole transaction, which may be of many.
+func long(ctx context.Context) context.Context { return context.WithValue(ctx, longKey{}, true) }
+
+// watched returns the context that a statement is run under.
+func watched(ctx context.Context) context.Context {
+	if ctx.Value(longKey{}) == nil {
+		return context.WithoutCancel(ctx)
+	}
+	return ctx
+}
+
 // ExecContext implements driver.ExecerContext.
 func (c *keepingConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	ctx = watched(ctx)
 	s, err := c.take(ctx, query)
 	if err != nil {
 		return nil, err
@@ -128,6 +145,7 @@ func (c *keepingConn) ExecContext(ctx context.Context, query string, args []driv
 
 // QueryContext implements driver.QueryerContext.
 func (c *keepingConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	ctx = watched(ctx)
 	s, err := c.take(ctx, query)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,188 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+)
+
+// groupMax is how many changes one transaction takes.
+const groupMax = 64
+
+// group commits changes that come at the same time in one transaction, for a database that
+// has one writer and syncs at each commit: when everybody comes back at once, their logins
+// cost a sync for many and not two each. Each change is as if it had a transaction of its
+// own; one that fails leaves no trace and keeps nobody else from being committed.
+type group struct {
+	begin func(context.Context) (*sql.Tx, error)
+
+	mu      sync.Mutex
+	queue   []*change
+	running bool // somebody empties the queue
+}
+
+// change is what somebody waits for.
+type change struct {
+	f    func(*sql.Tx) error
+	done chan struct{} // closed when the rest is set
+
+	failed      error // what f returned, or why it was not called
+	panicked    any   // what it panicked with
+	uncommitted error // why the transaction was not committed
+}
+
+// do makes a change. err is what f returned, and commitErr why it was not committed although
+// that was nothing. What panics does so here. When ctx ends before the change has begun, it
+// is not made; after that its end is waited for.
+func (g *group) do(ctx context.Context, f func(*sql.Tx) error) (err, commitErr error) {
+	c := &change{f: f, done: make(chan struct{})}
+	g.mu.Lock()
+	g.queue = append(g.queue, c)
+	if !g.running {
+		g.running = true
+		go g.run() //nolint:gosec // G118: it is for others, too
+	}
+	g.mu.Unlock()
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+		if g.withdraw(c) {
+			return ctx.Err(), nil
+		}
+		<-c.done
+	}
+	if c.panicked != nil {
+		panic(c.panicked)
+	}
+	return c.failed, c.uncommitted
+}
+
+// withdraw takes a change back, unless it has begun.
+func (g *group) withdraw(c *change) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for i, other := range g.queue {
+		if other == c {
+			g.queue = append(g.queue[:i:i], g.queue[i+1:]...)
+			return true
+		}
+	}
+	return false
+}
+
+// run makes changes until there are none.
+func (g *group) run() {
+	ctx := context.Background() //nolint:forbidigo // the changes of many are nobody's in particular
+	for g.more() {
+		tx, err := g.begin(ctx) // which may wait, while more come
+		some := g.take()
+		switch {
+		case err == nil:
+			g.make(ctx, tx, some)
+		default:
+			for _, c := range some {
+				c.failed = err
+			}
+		}
+		for _, c := range some {
+			close(c.done)
+		}
+	}
+}
+
+// more tells whether there is anything to do, and else that nobody does it any more.
+func (g *group) more() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.running = len(g.queue) > 0
+	return g.running
+}
+
+// take returns the changes of the next transaction. All may have been withdrawn.
+func (g *group) take() []*change {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	some := g.queue
+	g.queue = nil
+	if len(some) > groupMax {
+		some, g.queue = some[:groupMax:groupMax], slices.Clone(some[groupMax:])
+	}
+	return some
+}
+
+// errTorn: the database has given up the whole transaction because of one of the changes.
+var errTorn = errors.New("the transaction was given up")
+
+// make makes changes in one transaction, or each in one of its own when the database does
+// not let the others go on.
+func (g *group) make(ctx context.Context, tx *sql.Tx, some []*change) {
+	if together(ctx, tx, some) == nil {
+		return
+	}
+	for _, c := range some {
+		c.failed, c.panicked, c.uncommitted = nil, nil, nil
+		tx, err := g.begin(ctx)
+		if err != nil {
+			c.failed = err
+			continue
+		}
+		_ = together(ctx, tx, []*change{c}) // alone it is not torn
+	}
+}
+
+// together makes changes in a transaction and commits it, if any of them is to be. The error
+// is errTorn.
+func together(ctx context.Context, tx *sql.Tx, some []*change) error {
+	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to roll back
+	made := 0
+	for _, c := range some {
+		if len(some) == 1 {
+			c.call(tx)
+		} else if err := c.within(ctx, tx); err != nil {
+			return err
+		}
+		if c.good() {
+			made++
+		}
+	}
+	if made == 0 {
+		return nil
+	}
+	err := tx.Commit()
+	for _, c := range some {
+		if c.good() {
+			c.uncommitted = err
+		}
+	}
+	return nil
+}
+
+// within makes the change in a transaction of several, so that it is undone alone when it
+// fails. The error is errTorn.
+func (c *change) within(ctx context.Context, tx *sql.Tx) error {
+	_, err := tx.ExecContext(ctx, `SAVEPOINT change`)
+	if err == nil {
+		if c.call(tx); !c.good() {
+			_, err = tx.ExecContext(ctx, `ROLLBACK TO change`)
+		}
+	}
+	if err == nil {
+		_, err = tx.ExecContext(ctx, `RELEASE change`)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", errTorn, err)
+	}
+	return nil
+}
+
+// call calls f, whose panic is its caller's.
+func (c *change) call(tx *sql.Tx) {
+	defer func() { c.panicked = recover() }()
+	c.failed = c.f(tx)
+}
+
+// good tells whether the change was made.
+func (c *change) good() bool { return c.failed == nil && c.panicked == nil }
