@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 )
 
 // storable brings a number from outside into the range of an SQL integer. No
@@ -17,6 +18,15 @@ func storable(n uint64) uint64 { return min(n, math.MaxInt64) }
 const entryColumns = `seq, time, peer, sent, resource, stanza, hidden`
 
 const insertEntry = `INSERT INTO entries (owner, ` + entryColumns + `) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`
+
+// insertedAtOnce is how many entries of a batch one statement writes.
+const insertedAtOnce = 8
+
+// insertStatement is insertEntry for n entries. When one of them cannot be written its
+// transaction is undone, so SQLite need not note what it would take to undo the others.
+func insertStatement(n int) string {
+	return strings.Replace(insertEntry, "INSERT", "INSERT OR FAIL", 1) + strings.Repeat(`, (?, ?, ?, ?, ?, ?, ?, ?)`, n-1)
+}
 
 // Read implements Timelines.
 func (db *DB) Read(ctx context.Context, owner OwnerID, after uint64, limit int) ([]Entry, error) {
