@@ -81,7 +81,7 @@ func claimStatement() string {
 // appendStatements are prepared once: they make up nearly all of the work where
 // a batch takes a statement for each row.
 type appendStatements struct {
-	fence, claim, insert, insertMany, raise *sql.Stmt
+	fence, claim, insert, insertMany, raise, deliver *sql.Stmt
 }
 
 func (s *appendStatements) prepare(ctx context.Context, db *sql.DB) error {
@@ -94,6 +94,7 @@ func (s *appendStatements) prepare(ctx context.Context, db *sql.DB) error {
 		{&s.claim, claimStatement()},
 		{&s.insert, insertEntry},
 		{&s.insertMany, insertStatement(insertedAtOnce)},
+		{&s.deliver, `UPDATE heads SET delivered = CASE WHEN head < $1 THEN head ELSE $2 END WHERE owner = $3 AND delivered < $4`},
 		{&s.raise, `UPDATE heads SET time = $1 WHERE owner = $2`},
 	} {
 		var err error
