@@ -75,13 +75,13 @@ const claimedAtOnce = 16
 func claimStatement() string {
 	return `UPDATE OR FAIL heads SET head = head + w.column2, time = MAX(time, $1)
 		FROM (VALUES (?, ?)` + strings.Repeat(`, (?, ?)`, claimedAtOnce-1) + `) AS w
-		WHERE owner = w.column1 RETURNING owner, head, time, delivered, choosy`
+		WHERE owner = w.column1 RETURNING owner, head, time, delivered, choosy, indexed`
 }
 
 // appendStatements are prepared once: they make up nearly all of the work where
 // a batch takes a statement for each row.
 type appendStatements struct {
-	fence, claim, insert, insertMany, raise, deliver *sql.Stmt
+	fence, claim, insert, insertMany, raise, index, indexed, deliver *sql.Stmt
 }
 
 func (s *appendStatements) prepare(ctx context.Context, db *sql.DB) error {
@@ -94,6 +94,8 @@ func (s *appendStatements) prepare(ctx context.Context, db *sql.DB) error {
 		{&s.claim, claimStatement()},
 		{&s.insert, insertEntry},
 		{&s.insertMany, insertStatement(insertedAtOnce)},
+		{&s.index, indexEntries},
+		{&s.indexed, raiseIndexed},
 		{&s.deliver, `UPDATE heads SET delivered = CASE WHEN head < $1 THEN head ELSE $2 END WHERE owner = $3 AND delivered < $4`},
 		{&s.raise, `UPDATE heads SET time = $1 WHERE owner = $2`},
 	} {
@@ -159,6 +161,9 @@ func (b *appending) run(ctx context.Context, tx *sql.Tx, statements *appendState
 	}
 	if err := b.raise(ctx, tx.StmtContext(ctx, statements.raise), claims); err != nil {
 		return fmt.Errorf("raise times: %w", err)
+	}
+	if err := b.indexPeers(ctx, tx, statements, claims); err != nil {
+		return fmt.Errorf("index contacts: %w", err)
 	}
 	return nil
 }
@@ -248,7 +253,7 @@ func takeClaims(rows *sql.Rows, err error, claims map[OwnerID]*claim) error {
 	for rows.Next() {
 		var owner OwnerID
 		var h timelineHead
-		if err := rows.Scan(&owner, &h.head, &h.time, &h.delivered, &h.choosy); err != nil {
+		if err := rows.Scan(&owner, &h.head, &h.time, &h.delivered, &h.choosy, &h.indexed); err != nil {
 			return err
 		}
 		claims[owner].take(h)
