@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -123,6 +124,7 @@ func (b *Bus) connect(ctx context.Context) (err error) {
 	options.ReconnectJitter, options.ReconnectJitterTLS = reconnectJitter, reconnectJitter
 	options.PingInterval, options.MaxPingsOut = clientPing, clientPingsOut
 	options.ReconnectBufSize = -1 // a late signal is worth nothing
+	options.NoEcho = true         // what is for this node itself does not leave it
 	options.DisconnectedErrCB = b.disconnected
 	options.ReconnectedCB = b.reconnected
 	options.AsyncErrorCB = b.asyncError
@@ -193,18 +195,43 @@ func (b *Bus) Publish(s Signal) error {
 	if s.User == "" || !s.Kind.known() {
 		return fmt.Errorf("publish signal: %w", errMalformed)
 	}
+	if len(s.User)+len(s.Target)+len(s.Data) > maxPayload {
+		return fmt.Errorf("publish signal for %s: %w", s.User, ErrTooLarge)
+	}
+	if b.listenedTo() {
+		if err := b.send(s); err != nil {
+			return fmt.Errorf("publish signal for %s: %w", s.User, err)
+		}
+	} else if b.conn.IsClosed() {
+		return fmt.Errorf("publish signal for %s: %w", s.User, ErrClosed)
+	}
+	b.loop(s)
+	b.counts.published.Add(1)
+	return nil
+}
+
+// send has the servers take a signal to the other nodes.
+func (b *Bus) send(s Signal) error {
 	payload := payloads.Get().(*[]byte) //nolint:errcheck,forcetypeassert // nothing else is in the pool
 	defer payloads.Put(payload)
 	*payload = appendSignal((*payload)[:0], s)
 	if len(*payload) > int(b.conn.MaxPayload()) {
-		return fmt.Errorf("publish signal for %s: %w", s.User, ErrTooLarge)
+		return ErrTooLarge
 	}
-	// The connection copies what it sends.
-	if err := b.conn.Publish(signalSubject(s.Partition, s.User), *payload); err != nil {
-		return fmt.Errorf("publish signal for %s: %w", s.User, err)
+	return b.conn.Publish(signalSubject(s.Partition, s.User), *payload) // which copies what it sends
+}
+
+// listenedTo tells whether anybody but this node may hear what is published.
+func (b *Bus) listenedTo() bool {
+	return b.server == nil || b.options.Embedded.Listen != "" || b.server.NumRoutes() > 0
+}
+
+// loop takes a signal to this node itself.
+func (b *Bus) loop(s Signal) {
+	if b.hosts(s.Partition) {
+		s.Data = bytes.Clone(s.Data)
+		b.dispatcher(s.Partition).loop(s)
 	}
-	b.counts.published.Add(1)
-	return nil
 }
 
 // Err says why the bus does not work at the moment, nil if it does.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -67,10 +68,20 @@ func (db *DB) settled(ctx context.Context, b *appending, unknown error) ([]Appen
 // after numbers had been handed out, to them or to others.
 var errRefused = errors.New("messages are refused")
 
+// claimedAtOnce is how many timelines one statement moves the heads of; what is over
+// is NULL.
+const claimedAtOnce = 16
+
+func claimStatement() string {
+	return `UPDATE OR FAIL heads SET head = head + w.column2, time = MAX(time, $1)
+		FROM (VALUES (?, ?)` + strings.Repeat(`, (?, ?)`, claimedAtOnce-1) + `) AS w
+		WHERE owner = w.column1 RETURNING owner, head, time, delivered, choosy, indexed`
+}
+
 // appendStatements are prepared once: they make up nearly all of the work where
 // a batch takes a statement for each row.
 type appendStatements struct {
-	fence, claim, insert, raise *sql.Stmt
+	fence, claim, insert, insertMany, raise, index, indexed, deliver *sql.Stmt
 }
 
 func (s *appendStatements) prepare(ctx context.Context, db *sql.DB) error {
@@ -80,9 +91,12 @@ func (s *appendStatements) prepare(ctx context.Context, db *sql.DB) error {
 	}{
 		// NULL leaves the count as it is.
 		{&s.fence, `UPDATE sessions SET handled = COALESCE($1, handled) WHERE id = $2 AND epoch = $3`},
-		{&s.claim, `UPDATE heads SET head = head + $1, time = CASE WHEN time < $2 THEN $3 ELSE time END
-			WHERE owner = $4 RETURNING head, time, delivered, choosy`},
+		{&s.claim, claimStatement()},
 		{&s.insert, insertEntry},
+		{&s.insertMany, insertStatement(insertedAtOnce)},
+		{&s.index, indexEntries},
+		{&s.indexed, raiseIndexed},
+		{&s.deliver, `UPDATE heads SET delivered = CASE WHEN head < $1 THEN head ELSE $2 END WHERE owner = $3 AND delivered < $4`},
 		{&s.raise, `UPDATE heads SET time = $1 WHERE owner = $2`},
 	} {
 		var err error
@@ -142,11 +156,14 @@ func (b *appending) run(ctx context.Context, tx *sql.Tx, statements *appendState
 		return fmt.Errorf("archive preferences: %w", err)
 	}
 	b.number(claims)
-	if err := b.insert(ctx, tx.StmtContext(ctx, statements.insert)); err != nil {
+	if err := b.insert(ctx, tx.StmtContext(ctx, statements.insert), tx.StmtContext(ctx, statements.insertMany)); err != nil {
 		return fmt.Errorf("insert entries: %w", err)
 	}
 	if err := b.raise(ctx, tx.StmtContext(ctx, statements.raise), claims); err != nil {
 		return fmt.Errorf("raise times: %w", err)
+	}
+	if err := b.indexPeers(ctx, tx, statements, claims); err != nil {
+		return fmt.Errorf("index contacts: %w", err)
 	}
 	return nil
 }
@@ -202,23 +219,46 @@ func (b *appending) homeless(a Append) bool {
 
 // claim moves the heads of all timelines that get entries.
 func (b *appending) claim(ctx context.Context, update *sql.Stmt) (map[OwnerID]*claim, error) {
-	claims, known := b.counts(), len(b.missing)
-	for _, owner := range slices.Sorted(maps.Keys(claims)) {
-		c := claims[owner]
-		var h timelineHead
-		err := update.QueryRowContext(ctx, c.count, b.now, b.now, owner).Scan(&h.head, &h.time, &h.delivered, &h.choosy)
-		switch {
-		case errors.Is(err, sql.ErrNoRows):
-			b.missing[owner] = true
-		case err != nil:
+	claims := b.counts()
+	owners := slices.Sorted(maps.Keys(claims))
+	args := make([]any, 1+2*claimedAtOnce)
+	args[0] = b.now
+	for some := range slices.Chunk(owners, claimedAtOnce) {
+		clear(args[1:])
+		for i, owner := range some {
+			args[1+2*i], args[2+2*i] = owner, claims[owner].count
+		}
+		rows, err := update.QueryContext(ctx, args...)
+		if err := takeClaims(rows, err, claims); err != nil {
 			return nil, err
 		}
-		c.take(h)
 	}
-	if len(b.missing) > known || b.crowd(claims) {
+	missing := false
+	for _, owner := range owners {
+		if claims[owner].was.head == 0 {
+			b.missing[owner], missing = true, true
+		}
+	}
+	if missing || b.crowd(claims) {
 		return nil, errRefused
 	}
 	return claims, nil
+}
+
+func takeClaims(rows *sql.Rows, err error, claims map[OwnerID]*claim) error {
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var owner OwnerID
+		var h timelineHead
+		if err := rows.Scan(&owner, &h.head, &h.time, &h.delivered, &h.choosy, &h.indexed); err != nil {
+			return err
+		}
+		claims[owner].take(h)
+	}
+	return rows.Err()
 }
 
 // counts returns how many entries each timeline gets.
@@ -239,16 +279,26 @@ func (b *appending) counts() map[OwnerID]*claim {
 }
 
 // insert writes the entries.
-func (b *appending) insert(ctx context.Context, insert *sql.Stmt) error {
+func (b *appending) insert(ctx context.Context, one, many *sql.Stmt) error {
+	const columns = 8
+	args := make([]any, 0, insertedAtOnce*columns)
 	for i, a := range b.batch {
 		done := b.done[i]
 		for j, seq := range done.Seqs {
-			d := a.Drafts[j]
-			_, err := insert.ExecContext(ctx, d.Owner, seq, millis(done.Time), d.Peer, d.Sent, d.Resource,
-				notNull(d.Stanza), b.hides(i, j))
-			if err != nil {
-				return fmt.Errorf("owner %d, number %d: %w", d.Owner, seq, err)
+			d := &a.Drafts[j]
+			args = append(args, d.Owner, seq, millis(done.Time), d.Peer, d.Sent, d.Resource, notNull(d.Stanza), b.hides(i, j))
+			if len(args) < cap(args) {
+				continue
 			}
+			if _, err := many.ExecContext(ctx, args...); err != nil {
+				return err
+			}
+			args = args[:0]
+		}
+	}
+	for ; len(args) > 0; args = args[columns:] {
+		if _, err := one.ExecContext(ctx, args[:columns]...); err != nil {
+			return fmt.Errorf("owner %v, number %v: %w", args[0], args[1], err)
 		}
 	}
 	return nil

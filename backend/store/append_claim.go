@@ -14,7 +14,8 @@ type claim struct {
 type timelineHead struct {
 	head, delivered uint64
 	time            int64
-	choosy          bool // the owner has archive preferences
+	choosy          bool   // the owner has archive preferences
+	indexed         uint64 // in SQLite: number of the last entry that is in peer_index
 }
 
 // take fills in a claim with what the head's row says after it.

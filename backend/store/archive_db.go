@@ -22,7 +22,7 @@ func (db *DB) Span(ctx context.Context, owner OwnerID) (first, head uint64, err 
 // Find implements Archives. Both directions, and those with a peer, are seeks in an
 // index and read in its order as far as the limit goes.
 func (db *DB) Find(ctx context.Context, owner OwnerID, r Range) ([]Entry, error) {
-	query, args := r.query(owner)
+	query, args := r.query(owner, db.dialect.byPeer)
 	rows, err := db.read.QueryContext(long(ctx), `SELECT `+entryColumns+query, args...) //nolint:gosec // made of constants
 	page, err := collect(rows, err, scanEntry)
 	return page, db.wrap(fmt.Sprintf("search timeline of owner %d", owner), err)
@@ -30,14 +30,14 @@ func (db *DB) Find(ctx context.Context, owner OwnerID, r Range) ([]Entry, error)
 
 // Count implements Archives.
 func (db *DB) Count(ctx context.Context, owner OwnerID, r Range) (n int, err error) {
-	query, args := r.query(owner)
+	query, args := r.query(owner, db.dialect.byPeer)
 	err = db.read.QueryRowContext(long(ctx), `SELECT COUNT(*) FROM (SELECT seq`+query+`) AS found`, args...).Scan(&n)
 	return n, db.wrap(fmt.Sprintf("count entries of owner %d", owner), err)
 }
 
-// query is a SELECT without what is selected.
-func (r Range) query(owner OwnerID) (query string, args []any) {
-	const from = ` FROM entries WHERE owner = $1 AND seq > $2 AND seq < $3 AND NOT hidden`
+// query is a SELECT without what is selected. byPeer is the dialect's.
+func (r Range) query(owner OwnerID, byPeer string) (query string, args []any) {
+	const all = ` FROM entries WHERE owner = $1 AND seq > $2 AND seq < $3 AND NOT hidden`
 	before := storable(r.Before)
 	if before == 0 {
 		before = storable(1<<64 - 1)
@@ -48,9 +48,9 @@ func (r Range) query(owner OwnerID) (query string, args []any) {
 	}
 	args = []any{owner, storable(r.After), before}
 	if r.Peer == "" {
-		return from + order + ` LIMIT $4`, append(args, max(r.Limit, 0))
+		return all + order + ` LIMIT $4`, append(args, max(r.Limit, 0))
 	}
-	return from + ` AND peer = $4` + order + ` LIMIT $5`, append(args, r.Peer, max(r.Limit, 0))
+	return byPeer + order + ` LIMIT $5`, append(args, r.Peer, max(r.Limit, 0))
 }
 
 const selectPrefs = `SELECT owner, fallback, always, never FROM archive_prefs`

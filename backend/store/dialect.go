@@ -28,6 +28,9 @@ type dialect struct {
 	// unknown what happened.
 	commitClass func(error) error
 	locks       locks
+	// byPeer is where the entries of one contact are, from FROM on, with owner, the numbers
+	// between which they are, and contact as $1 to $4.
+	byPeer string
 	// snapshot is the isolation in which a transaction sees one state of the
 	// database.
 	snapshot sql.IsolationLevel

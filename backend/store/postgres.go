@@ -30,6 +30,7 @@ func postgresDialect() dialect {
 		migrations:  func() (fs.FS, error) { return fs.Sub(postgresMigrations, "migrations/postgres") },
 		class:       postgresClass,
 		commitClass: postgresCommitClass,
+		byPeer:      ` FROM entries WHERE owner = $1 AND seq > $2 AND seq < $3 AND peer = $4 AND NOT hidden`,
 		locks:       locks{change: ` FOR UPDATE`, take: ` FOR UPDATE SKIP LOCKED`, refer: ` FOR KEY SHARE`},
 		snapshot:    sql.LevelRepeatableRead,
 	}

@@ -56,24 +56,36 @@ func (db *DB) SetResumePoints(ctx context.Context, points []ResumePoint) error {
 		return nil
 	}
 	points = sortedPoints(points)
-	return db.update(ctx, "set resume points", func(tx *sql.Tx) error {
-		if db.setPoints != "" {
+	if db.setPoints != "" {
+		return db.update(ctx, "set resume points", func(tx *sql.Tx) error {
 			return setPointsAtOnce(ctx, tx, db.setPoints, points)
-		}
-		set, err := tx.PrepareContext(ctx, `
-			UPDATE resumables SET count = $1, pos = $2 WHERE session = $3
-				AND EXISTS (SELECT 1 FROM sessions WHERE id = $4 AND epoch = $5)`)
+		})
+	}
+	for some := range slices.Chunk(points, setAtOnce) {
+		err := db.update(ctx, "set resume points", func(tx *sql.Tx) error {
+			return setEachPoint(context.WithoutCancel(ctx), tx, some)
+		})
 		if err != nil {
 			return err
 		}
-		defer set.Close()
-		for _, p := range points {
-			if _, err := set.ExecContext(ctx, p.Count, storable(p.Pos), p.ID, p.ID, storable(p.Epoch)); err != nil {
-				return fmt.Errorf("session %s: %w", p.ID, err)
-			}
+	}
+	return nil
+}
+
+func setEachPoint(ctx context.Context, tx *sql.Tx, points []ResumePoint) error {
+	set, err := tx.PrepareContext(ctx, `
+		UPDATE resumables SET count = $1, pos = $2 WHERE session = $3
+			AND EXISTS (SELECT 1 FROM sessions WHERE id = $4 AND epoch = $5)`)
+	if err != nil {
+		return err
+	}
+	defer set.Close()
+	for _, p := range points {
+		if _, err := set.ExecContext(ctx, p.Count, storable(p.Pos), p.ID, p.ID, storable(p.Epoch)); err != nil {
+			return fmt.Errorf("session %s: %w", p.ID, err)
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // setPointsAtOnce sets all points with one statement.

@@ -28,6 +28,7 @@ func sqliteDialect() dialect {
 		open:       openSQLite,
 		migrations: func() (fs.FS, error) { return fs.Sub(sqliteMigrations, "migrations/sqlite") },
 		class:      sqliteClass,
+		byPeer:     peerEntries,
 		// Nothing stays of a commit that failed, but why is nothing to decide on.
 		commitClass: func(error) error { return nil },
 	}
@@ -75,7 +76,7 @@ func openSQLite(ctx context.Context, path string, o Options) (*pools, error) {
 	if err != nil {
 		return nil, errors.Join(err, write.Close())
 	}
-	checkpoints, err := newCheckpointer(ctx, path, o)
+	checkpoints, err := newCheckpointer(ctx, path, write, o)
 	if err != nil {
 		return nil, errors.Join(err, read.Close(), write.Close())
 	}
@@ -177,20 +178,24 @@ const (
 	// restartPatience is how long the writers may be held up while readers are
 	// waited for; then it is tried again after the next commit.
 	restartPatience = time.Second
+	// checkpointPause is how long the log is not looked at again.
+	checkpointPause = 10 * time.Millisecond
 )
 
 // checkpointer moves what was committed from the write-ahead log into the
-// database, on a connection of its own, so that no commit has to wait for it.
+// database, on a connection of its own, so that no commit has to wait for it. Only
+// for the log to be started anew it takes the one that writes: so both take turns, where
+// SQLite would have the one sleep that finds the other at work.
 type checkpointer struct {
 	db     *sql.DB
+	write  *sql.DB
 	logger *slog.Logger
 	kicked chan struct{}
 	cancel context.CancelFunc
 	done   chan struct{}
 }
 
-func newCheckpointer(ctx context.Context, path string, o Options) (*checkpointer, error) {
-	o.BusyTimeout = min(o.BusyTimeout, restartPatience)
+func newCheckpointer(ctx context.Context, path string, write *sql.DB, o Options) (*checkpointer, error) {
 	db, err := openSQLitePool(path, o, 1, url.Values{"_pragma": {"synchronous(FULL)"}})
 	if err != nil {
 		return nil, err
@@ -198,6 +203,7 @@ func newCheckpointer(ctx context.Context, path string, o Options) (*checkpointer
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	c := &checkpointer{
 		db:     db,
+		write:  write,
 		logger: o.Logger,
 		kicked: make(chan struct{}, 1),
 		cancel: cancel,
@@ -234,26 +240,34 @@ func (c *checkpointer) run(ctx context.Context) {
 		if err := c.checkpoint(ctx); err != nil && ctx.Err() == nil {
 			c.logger.WarnContext(ctx, "database checkpoint failed", "error", err)
 		}
+		if wait(ctx, checkpointPause) != nil {
+			return
+		}
 	}
 }
 
 // checkpoint looks at the log's length and does what it asks for.
 func (c *checkpointer) checkpoint(ctx context.Context) error {
-	length, moved, err := c.pragma(ctx, "NOOP")
-	if err == nil && length-moved >= checkpointAt {
-		length, _, err = c.pragma(ctx, "PASSIVE")
+	length, moved, err := c.pragma(ctx, c.db, "NOOP")
+	if err == nil && (length-moved >= checkpointAt || length >= restartAt && length > moved) {
+		length, _, err = c.pragma(ctx, c.db, "PASSIVE")
 	}
-	if err == nil && length >= restartAt {
-		_, _, err = c.pragma(ctx, "RESTART")
+	if err != nil || length < restartAt {
+		return err
+	}
+	patience, cancel := context.WithTimeout(ctx, restartPatience)
+	defer cancel()
+	if _, _, err = c.pragma(patience, c.write, "RESTART"); patience.Err() != nil {
+		return nil // readers are in the way
 	}
 	return err
 }
 
 // pragma runs a checkpoint. It returns the log's length and how much of it has
 // been moved, in pages.
-func (c *checkpointer) pragma(ctx context.Context, mode string) (length, moved int, err error) {
+func (c *checkpointer) pragma(ctx context.Context, db *sql.DB, mode string) (length, moved int, err error) {
 	var busy int
-	err = c.db.QueryRowContext(ctx, `PRAGMA wal_checkpoint(`+mode+`)`).Scan(&busy, &length, &moved)
+	err = db.QueryRowContext(ctx, `PRAGMA wal_checkpoint(`+mode+`)`).Scan(&busy, &length, &moved)
 	if err != nil {
 		return 0, 0, fmt.Errorf("%s checkpoint: %w", mode, err)
 	}

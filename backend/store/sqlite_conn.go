@@ -78,14 +78,17 @@ func (c *keepingConn) Close() error {
 	return errors.Join(append(errs, c.ableConn.Close())...)
 }
 
-// take returns a statement, which nobody else gets until it is put back: rows that are read
-// of it end when it is run again.
-func (c *keepingConn) take(ctx context.Context, query string) (ableStmt, error) {
-	if s, ok := c.kept[query]; ok {
-		delete(c.kept, query)
-		return s, nil
+// PrepareContext implements driver.ConnPrepareContext, for statements that somebody else keeps.
+func (c *keepingConn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	s, err := c.prepare(ctx, query)
+	if err != nil {
+		return nil, err
 	}
-	s, err := c.PrepareContext(ctx, query)
+	return watchedStmt{s}, nil
+}
+
+func (c *keepingConn) prepare(ctx context.Context, query string) (ableStmt, error) {
+	s, err := c.ableConn.PrepareContext(ctx, query)
 	if err != nil {
 		return nil, err
 	}
@@ -94,6 +97,29 @@ func (c *keepingConn) take(ctx context.Context, query string) (ableStmt, error) 
 		return nil, errors.Join(errors.New("the driver's statements lack something"), s.Close())
 	}
 	return able, nil
+}
+
+// watchedStmt is a statement that is run as watched says.
+type watchedStmt struct{ ableStmt }
+
+// ExecContext implements driver.StmtExecContext.
+func (s watchedStmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
+	return s.ableStmt.ExecContext(watched(ctx), args)
+}
+
+// QueryContext implements driver.StmtQueryContext.
+func (s watchedStmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
+	return s.ableStmt.QueryContext(watched(ctx), args)
+}
+
+// take returns a statement, which nobody else gets until it is put back: rows that are read
+// of it end when it is run again.
+func (c *keepingConn) take(ctx context.Context, query string) (ableStmt, error) {
+	if s, ok := c.kept[query]; ok {
+		delete(c.kept, query)
+		return s, nil
+	}
+	return c.prepare(ctx, query)
 }
 
 // put keeps a statement that is not in use any more.

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 )
 
 // storable brings a number from outside into the range of an SQL integer. No
@@ -17,6 +18,15 @@ func storable(n uint64) uint64 { return min(n, math.MaxInt64) }
 const entryColumns = `seq, time, peer, sent, resource, stanza, hidden`
 
 const insertEntry = `INSERT INTO entries (owner, ` + entryColumns + `) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`
+
+// insertedAtOnce is how many entries of a batch one statement writes.
+const insertedAtOnce = 8
+
+// insertStatement is insertEntry for n entries. When one of them cannot be written its
+// transaction is undone, so SQLite need not note what it would take to undo the others.
+func insertStatement(n int) string {
+	return strings.Replace(insertEntry, "INSERT", "INSERT OR FAIL", 1) + strings.Repeat(`, (?, ?, ?, ?, ?, ?, ?, ?)`, n-1)
+}
 
 // Read implements Timelines.
 func (db *DB) Read(ctx context.Context, owner OwnerID, after uint64, limit int) ([]Entry, error) {
@@ -50,22 +60,36 @@ func (db *DB) SetDelivered(ctx context.Context, delivered map[OwnerID]uint64) er
 		return nil
 	}
 	owners := slices.Sorted(maps.Keys(delivered))
-	return db.update(ctx, "set delivered numbers", func(tx *sql.Tx) error {
-		if db.raiseDelivered != "" {
+	if db.raiseDelivered != "" {
+		return db.update(ctx, "set delivered numbers", func(tx *sql.Tx) error {
 			_, err := tx.ExecContext(ctx, db.raiseDelivered, owners, numbersOf(owners, delivered))
 			return err
+		})
+	}
+	for some := range slices.Chunk(owners, setAtOnce) {
+		err := db.update(ctx, "set delivered numbers", func(tx *sql.Tx) error {
+			return db.setDelivered(context.WithoutCancel(ctx), tx, some, delivered)
+		})
+		if err != nil {
+			return err
 		}
-		for _, owner := range owners {
-			seq := storable(delivered[owner])
-			_, err := tx.ExecContext(ctx, `
-				UPDATE heads SET delivered = CASE WHEN head < $1 THEN head ELSE $2 END
-				WHERE owner = $3 AND delivered < $4`, seq, seq, owner, seq)
-			if err != nil {
-				return fmt.Errorf("owner %d: %w", owner, err)
-			}
+	}
+	return nil
+}
+
+// setAtOnce is for how many timelines or sessions something is set in one transaction, where
+// each takes a statement: those who append wait for it.
+const setAtOnce = 250
+
+func (db *DB) setDelivered(ctx context.Context, tx *sql.Tx, owners []OwnerID, delivered map[OwnerID]uint64) error {
+	set := tx.StmtContext(ctx, db.appends.deliver)
+	for _, owner := range owners {
+		seq := storable(delivered[owner])
+		if _, err := set.ExecContext(ctx, seq, seq, owner, seq); err != nil {
+			return fmt.Errorf("owner %d: %w", owner, err)
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 func numbersOf(owners []OwnerID, delivered map[OwnerID]uint64) []uint64 {

@@ -86,7 +86,7 @@ func (db *DB) insertEntries(ctx context.Context, tx *sql.Tx, owner OwnerID, entr
 			return fmt.Errorf("number %d: %w", e.Seq, err)
 		}
 	}
-	return nil
+	return indexRestored(ctx, tx, owner, storable(entries[len(entries)-1].Seq))
 }
 
 // RestoreSpan implements Transfers.

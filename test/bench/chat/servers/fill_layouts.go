@@ -57,10 +57,14 @@ func (h heads) stamp(m *message, received bool) []any {
 	return []any{of.owner, of.last, of.at}
 }
 
-// close raises the counters.
+// close raises the counters, and has the entries found by contact.
 func (h heads) close(ctx context.Context, tx *sql.Tx) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO peer_index (owner, peer, seq) SELECT owner, peer, seq FROM entries ORDER BY owner, peer, seq`)
+	if err != nil {
+		return err
+	}
 	for _, of := range h[1:] {
-		_, err := tx.ExecContext(ctx, `UPDATE heads SET head = $1, time = $2, delivered = $3 WHERE owner = $4`, of.last, of.at, of.delivered, of.owner)
+		_, err := tx.ExecContext(ctx, `UPDATE heads SET head = $1, time = $2, delivered = $3, indexed = $4 WHERE owner = $5`, of.last, of.at, of.delivered, of.last, of.owner)
 		if err != nil {
 			return err
 		}
