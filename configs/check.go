@@ -105,8 +105,38 @@ func (p *Proxy) checkPool(d *decoder, at string, pool Pool) {
 		if c, ok := pool.adminCheck(); ok && n.Admin == "" {
 			d.refuse(at+".admin", "is missing; checks of type %s ask the node's admin listener", c.Type)
 		}
+		if l := p.listenerAt(n.Address); l >= 0 {
+			d.refuse(at+".address", "listeners[%d] listens there itself, so that sessions would come back for ever; give the address of a node", l)
+		}
 		names[n.Name], addresses[n.Address] = i, i
 	}
+}
+
+// listenerAt returns the index of the listener that accepts at a node's address; −1 if there
+// is none, as far as the addresses tell.
+func (p *Proxy) listenerAt(address string) int {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return -1 // said already
+	}
+	return slices.IndexFunc(p.Listeners, func(l Listener) bool {
+		at, its, err := net.SplitHostPort(l.Address)
+		if err != nil || its != port || anyPort(l.Address) || l.Protocol.network() != "tcp" {
+			return false
+		}
+		return at == host || anyHost(at) && (anyHost(host) || isLoopback(host))
+	})
+}
+
+// anyHost tells whether a listener with this host accepts at all addresses.
+func anyHost(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "" || err == nil && ip.IsUnspecified()
+}
+
+func isLoopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // adminCheck returns a check that asks the node's admin listener, if there is one.

@@ -209,6 +209,10 @@ var wrongProxies = []struct {
 		[]string{`f:8:24: pools.chat.nodes[1].address: nodes[0] has the same address`},
 	},
 	{
+		"a node where the front itself listens", "tls:", "      - {name: node-2, address: \"127.0.0.1:5222\"}\ntls:",
+		[]string{`f:8:24: pools.chat.nodes[1].address: listeners[0] listens there itself, so that sessions would come back for ever; give the address of a node`},
+	},
+	{
 		"http checks without an admin address", "tls:", "    checks: [{type: http}]\ntls:",
 		[]string{`f:7:9: pools.chat.nodes[0].admin: is missing; checks of type http ask the node's admin listener`},
 	},

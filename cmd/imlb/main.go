@@ -75,8 +75,11 @@ func run(args []string) int {
 	if err != nil {
 		return fail(err)
 	}
-	if len(args) == 0 {
+	switch {
+	case len(args) == 0:
 		args = []string{"--help"}
+	case len(args) == 1 && args[0] == "--version": // as most programs have it
+		args = []string{"version"}
 	}
 	command, err := parser.Parse(args)
 	if err != nil {

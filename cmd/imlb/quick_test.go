@@ -489,9 +489,17 @@ func TestQuickModeKeyWait(t *testing.T) {
 
 // An address that is taken is said once.
 func TestQuickModeSaysErrorsOnce(t *testing.T) {
-	node := startEcho(t) // whose address is taken
-	out, err := exec.CommandContext(t.Context(), "imlb", "proxy", "--listen", "tcp://"+node.addr, "--to", node.addr).CombinedOutput()
+	node, other := startEcho(t), startEcho(t) // whose addresses are taken
+	out, err := exec.CommandContext(t.Context(), "imlb", "proxy", "--listen", "tcp://"+node.addr, "--to", other.addr).CombinedOutput()
 	if err == nil || strings.Count(string(out), "address already in use") != 1 {
+		t.Errorf("it said %q, %v", out, err)
+	}
+}
+
+// A front is no node of its own.
+func TestQuickModeToItself(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "imlb", "proxy", "--listen", "tcp://127.0.0.1:7", "--to", "127.0.0.1:7").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "--listen tcp://127.0.0.1:7 listens there itself") {
 		t.Errorf("it said %q, %v", out, err)
 	}
 }
