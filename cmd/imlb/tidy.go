@@ -18,7 +18,7 @@ const (
 	tidyQuiet    = 3       // intervals in a row in which little was allocated
 	tidyLittle   = 1 << 20 // bytes in an interval, or a part of what is in use:
 	tidyPart     = 64
-	tidyWorth    = 4 << 20 // bytes to be had at least, and a quarter of what is in use
+	tidyWorth    = 1 << 20 // bytes to be had at least, and a quarter of what is in use
 )
 
 // slack is how many bytes of garbage there may be besides as much as is in use. A process

@@ -21,7 +21,7 @@ func TestTidier(t *testing.T) {
 		"in a burst":                   {[]memoryUse{quiet, quiet, quiet, busy}, false},
 		"just after a burst":           {[]memoryUse{quiet, busy, busy, busy}, false},
 		"after a burst":                {[]memoryUse{quiet, busy, busy, busy, busy}, true},
-		"little to be had": {[]memoryUse{quiet, quiet, quiet, with(func(m *memoryUse) { m.objects, m.free = 12*mib, mib })},
+		"little to be had": {[]memoryUse{quiet, quiet, quiet, with(func(m *memoryUse) { m.objects, m.free = 11*mib, mib })},
 			false},
 		"little of much": {[]memoryUse{quiet, quiet, quiet, with(func(m *memoryUse) { m.live, m.objects = 1000*mib, 1020*mib })},
 			false},
