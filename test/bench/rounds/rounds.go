@@ -53,7 +53,7 @@ type Options struct {
 // DefaultOptions end in less than ten minutes on two cores.
 func DefaultOptions() Options {
 	return Options{
-		Rounds: 3, Warmup: 300 * time.Millisecond, Window: time.Second, Settle: time.Second,
+		Rounds: 3, Warmup: 300 * time.Millisecond, Window: time.Second, Settle: 5 * time.Second,
 		Conns: 64, PacedConns: 512, Connecting: 32, Handshaking: 16, BulkConns: 4, Sessions: 9000, TLSSessions: 3000,
 		Size: 64, StanzaSize: 256, Rate: 10000, Congestion: "cubic",
 	}
