@@ -3,8 +3,9 @@
 //
 // # The path of a session
 //
-// A session is one XML stream of a client: a TCP connection (with STARTTLS or
-// direct TLS), a WebSocket, or one bidirectional stream of a QUIC connection. Its
+// A session is one connection of a client, with an XML stream or with what the front
+// does not read: TCP (with STARTTLS or direct TLS), a WebSocket, or one bidirectional
+// stream of a QUIC connection. Its
 // steps are the lines of [session.serve]: limit, source (PROXY header in),
 // transport, greet, identify, connect (pick, dial, PROXY header out),
 // authenticate, relay. Each fills its fields of the session's [Record]. However
@@ -13,11 +14,14 @@
 //
 // # Who owns what
 //
-// One goroutine owns a session from accept to record. The relay adds a second
-// one, which reads the client; the first reads the node, and waits for the second
-// before it goes on. The connection that carries the session is closed by the
-// owner alone, except that [Server] closes it when its patience at shutdown is
-// over.
+// A session on TCP, with or without TLS, WebSockets and stanzas, belongs to a loop of
+// package loop once it is relayed, and holds neither a goroutine nor a buffer while it is
+// idle. Up to there one goroutine owns it, which may block; opaque sessions on TCP that
+// need no handshake begin on a loop. QUIC streams, and opaque WebSockets that agreed on
+// compression, keep two goroutines: the first reads the node, and waits for the second,
+// which reads the client, before it goes on. The connection that carries the session is
+// closed by the owner alone, except that [Server] closes it when its patience at shutdown
+// is over.
 //
 // # How it changes
 //

@@ -86,6 +86,9 @@ func (c *Conn) spliceIn(p *pipe) (int, error) {
 
 // spliceOut sends what is in a pipe as far as the kernel takes it.
 func (c *Conn) spliceOut(p *pipe) error {
+	if !c.undelayed {
+		c.undelay()
+	}
 	for p.held > 0 && c.writable {
 		if err := c.writeError(); err != nil {
 			return err
