@@ -204,13 +204,7 @@ func handleUpgrade(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	o := &c.listener.WebSocket
-	if !o.accepts(r) {
-		// RFC 7395 §3.1: a client that does not ask for it must not be spoken to in it.
-		http.Error(w, "ask for one of these subprotocols: "+strings.Join(o.Subprotocols, ", "), http.StatusBadRequest)
-		return
-	}
-	if up, ok := accept(w, r, o); ok {
+	if up, ok := accept(w, r, &c.listener.WebSocket); ok {
 		c.upgraded <- up
 	}
 }
@@ -218,20 +212,6 @@ func handleUpgrade(w http.ResponseWriter, r *http.Request) {
 // at tells whether the WebSocket is at a path.
 func (o *WebSocket) at(path string) bool {
 	return path == o.Path || strings.HasSuffix(o.Path, "/") && strings.HasPrefix(path, o.Path)
-}
-
-// accepts tells whether a request asks for a subprotocol that there is.
-func (o *WebSocket) accepts(r *http.Request) bool {
-	asked := false
-	for _, line := range r.Header.Values("Sec-WebSocket-Protocol") {
-		for name := range strings.SplitSeq(line, ",") {
-			asked = true
-			if name = strings.TrimSpace(name); slices.Contains(o.Subprotocols, name) {
-				return true
-			}
-		}
-	}
-	return !asked && slices.Contains(o.Subprotocols, "")
 }
 
 // altWebSocket is the relation of a WebSocket address (XEP-0156 §3).
