@@ -50,9 +50,9 @@ type Conn struct {
 	// owned by the reader
 	early   []byte
 	dec     decoder
-	err     error  // after which nothing is read
-	owed    []byte // a pong that waits until there is room for it
-	inflate *inflater
+	err     error     // after which nothing is read
+	owed    []byte    // a pong that waits until there is room for it
+	inflate *inflater // of Read; nil if nothing may be compressed
 
 	mu   sync.Mutex // of writing: a frame is sent in one piece
 	sent bool       // the close frame
@@ -60,13 +60,17 @@ type Conn struct {
 
 // New returns a WebSocket that owns t.
 func New(t Transport, cfg Config) *Conn {
-	return &Conn{
+	c := &Conn{
 		Transport: t, writeTimeout: cfg.WriteTimeout, backlog: cfg.Backlog,
 		early: cfg.Early, dec: decoder{deflate: cfg.Deflate},
 	}
+	if cfg.Deflate {
+		c.inflate = &inflater{conn: c}
+	}
+	return c
 }
 
-// Deflates tells whether messages may be compressed. Read has to block then.
+// Deflates tells whether messages may be compressed.
 func (c *Conn) Deflates() bool { return c.dec.deflate }
 
 // Read reads what messages hold. It returns nothing, and no error, if that is not what has
@@ -78,11 +82,20 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if c.dec.deflate {
-		return c.inflated(p)
+	if c.inflate != nil {
+		return c.inflate.read(p)
 	}
 	n, err := c.Fill(p)
 	return c.unframe(p[:n]), err
+}
+
+// Close closes the connection, and gives up what was read of a message.
+func (c *Conn) Close() error {
+	err := c.Transport.Close()
+	if c.inflate != nil {
+		c.inflate.close()
+	}
+	return err
 }
 
 // unframe moves what is of messages to the beginning of p, and returns how much that is.
@@ -237,12 +250,17 @@ const chunk = 4 << 10
 //nolint:gochecknoglobals // buffers are shared by all sessions of the process
 var chunks = sync.Pool{New: func() any { return new([chunk]byte) }}
 
-// Write sends p as a binary message. Of a large one, the header goes with the beginning.
-func (c *Conn) Write(p []byte) (int, error) {
+func getChunk() *[chunk]byte {
 	buf, ok := chunks.Get().(*[chunk]byte)
 	if !ok {
-		buf = new([chunk]byte)
+		return new([chunk]byte)
 	}
+	return buf
+}
+
+// Write sends p as a binary message. Of a large one, the header goes with the beginning.
+func (c *Conn) Write(p []byte) (int, error) {
+	buf := getChunk()
 	defer chunks.Put(buf)
 	var err error
 	if c.packs(len(p)) {

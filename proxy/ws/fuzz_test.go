@@ -29,7 +29,9 @@ func FuzzCuts(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte, cut uint16, deflate bool) {
 		run := func(cut int) (read, wrote, end string) {
 			s := &script{in: append([]byte(nil), in...), cut: cut, end: io.EOF}
-			read, err := readAll(ws.New(s, ws.Config{Deflate: deflate}), max(cut, 1))
+			conn := ws.New(s, ws.Config{Deflate: deflate})
+			defer conn.Close()
+			read, err := readAll(conn, max(cut, 1))
 			return read, s.out.String(), err.Error()
 		}
 		read1, wrote1, end1 := run(1 << 20)

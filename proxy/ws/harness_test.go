@@ -35,6 +35,7 @@ func (s *script) Read(p []byte) (int, error) {
 }
 
 func (s *script) Write(p []byte) (int, error)      { return s.out.Write(p) }
+func (s *script) Close() error                     { return nil }
 func (s *script) CloseWrite() error                { s.ended = true; return nil }
 func (s *script) SetDeadline(time.Time) error      { return nil }
 func (s *script) SetWriteDeadline(time.Time) error { return nil }
