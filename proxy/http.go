@@ -24,6 +24,9 @@ const webSocketPath = "/xmpp-websocket"
 // subprotocolXMPP is the WebSocket subprotocol of RFC 7395.
 const subprotocolXMPP = "xmpp"
 
+// subprotocolMQTT is that of MQTT 3.1.1 and 5. Their messages are binary (§6 of both).
+const subprotocolMQTT = "mqtt"
+
 // httpServer serves the HTTP of one connection: the WebSocket upgrade and its
 // discovery. A server of its own gives the connection the limits of its session,
 // and an owner.
@@ -170,6 +173,7 @@ func (s *session) webSocket(ctx context.Context, conn halfCloser) error {
 	s.setTransport("ws")
 	c := ws.New(conn, ws.Config{
 		Early: up.early, Deflate: up.deflate, WriteTimeout: s.terms.Timeouts.Write, Backlog: s.wire,
+		OnlyBinary: up.subprotocol == subprotocolMQTT,
 	})
 	if up.subprotocol == subprotocolXMPP {
 		s.client = newWSLeg(c, s.terms.Limits.MaxPreAuth, s.terms.Timeouts.Write)

@@ -335,6 +335,26 @@ func TestWSCompressedParts(t *testing.T) {
 	leg.end()
 }
 
+// Messages of MQTT are binary: who gets another must end the connection (MQTT 5 §6.0,
+// MQTT-6.0.0-1).
+func TestWSTextOfMQTT(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, "one")
+	f := startOpaque(t, witnessOf(n), proxy.Listener{
+		Protocol: proxy.WS, WebSocket: proxy.WebSocket{Subprotocols: []string{"mqtt"}},
+	}, nil)
+	o := f.wsOptions(nil)
+	o.Subprotocols = []string{"mqtt"}
+	ws := f.dialWith("ws", "/xmpp-websocket", o)
+	leg := n.leg()
+	if err := ws.Write(t.Context(), websocket.MessageText, []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	ws.closed(websocket.StatusUnsupportedData)
+	leg.broken()
+	f.ended("client-reset")
+}
+
 // Compression is there when it was asked for by both, for bytes and for stanzas.
 func TestWSCompression(t *testing.T) {
 	t.Parallel()

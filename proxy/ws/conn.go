@@ -24,6 +24,8 @@ type Config struct {
 	Early []byte
 	// Deflate: permessage-deflate was agreed on, without context takeover.
 	Deflate bool
+	// OnlyBinary: what was agreed on has no messages of text.
+	OnlyBinary bool
 	// WriteTimeout bounds how long an answer to the peer's frames may block; 0 does not.
 	// Who writes messages sets a deadline of its own.
 	WriteTimeout time.Duration
@@ -62,7 +64,7 @@ type Conn struct {
 func New(t Transport, cfg Config) *Conn {
 	c := &Conn{
 		Transport: t, writeTimeout: cfg.WriteTimeout, backlog: cfg.Backlog,
-		early: cfg.Early, dec: decoder{deflate: cfg.Deflate},
+		early: cfg.Early, dec: decoder{deflate: cfg.Deflate, binary: cfg.OnlyBinary},
 	}
 	if cfg.Deflate {
 		c.inflate = &inflater{conn: c}
