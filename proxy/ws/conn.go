@@ -296,6 +296,9 @@ func (c *Conn) Seal(b []byte, at int, op Op) []byte {
 	return b[:len(head)+n]
 }
 
+// AppendPing appends a ping to what Send sends (RFC 6455 §5.5.2).
+func AppendPing(dst []byte) []byte { return appendHeader(dst, opPing, false, 0) }
+
 // packs tells whether a message of n bytes is compressed.
 func (c *Conn) packs(n int) bool { return c.dec.deflate && n >= deflateMin }
 
