@@ -7,7 +7,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"os"
 	"strings"
 	"testing"
 
@@ -82,20 +81,6 @@ func TestInflateWhole(t *testing.T) {
 	}
 }
 
-// interrupted is a connection on which a deadline passes before each read that gives
-// something.
-type interrupted struct {
-	*script
-	passed bool
-}
-
-func (i *interrupted) Read(p []byte) (int, error) {
-	if i.passed = !i.passed; i.passed {
-		return 0, os.ErrDeadlineExceeded
-	}
-	return i.script.Read(p)
-}
-
 // A deadline may pass anywhere in a compressed message, and more be read after it.
 func TestInflateGoesOn(t *testing.T) {
 	t.Parallel()
@@ -111,14 +96,8 @@ func TestInflateGoesOn(t *testing.T) {
 		frame(data, "x") + frame(data|rsv1, p) + frame(closing, "")
 	for _, cut := range []int{1, 7, 4096} {
 		conn := ws.New(&interrupted{script: &script{in: []byte(in), cut: cut, end: io.EOF}}, ws.Config{Deflate: true})
-		var got []byte
-		var err error
-		for buf := make([]byte, 100); err == nil || errors.Is(err, os.ErrDeadlineExceeded); {
-			var n int
-			n, err = conn.Read(buf)
-			got = append(got, buf[:n]...)
-		}
-		if !errors.Is(err, io.EOF) || string(got) != want+"x"+want {
+		got, err := readOn(conn, 100)
+		if !errors.Is(err, io.EOF) || got != want+"x"+want {
 			t.Errorf("cut at %d: read %d bytes, %v", cut, len(got), err)
 		}
 		conn.Close()

@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-
 	"net"
+	"os"
 	"time"
 
 	"imlb/proxy/ws"
@@ -84,6 +84,31 @@ func readAll(c *ws.Conn, size int) (string, error) {
 			return string(got), err
 		}
 	}
+}
+
+// readOn is readAll, after deadlines too.
+func readOn(c *ws.Conn, size int) (string, error) {
+	var got string
+	for {
+		read, err := readAll(c, size)
+		if got += read; !errors.Is(err, os.ErrDeadlineExceeded) {
+			return got, err
+		}
+	}
+}
+
+// interrupted is a connection on which a deadline passes before each read that gives
+// something.
+type interrupted struct {
+	*script
+	passed bool
+}
+
+func (i *interrupted) Read(p []byte) (int, error) {
+	if i.passed = !i.passed; i.passed {
+		return 0, os.ErrDeadlineExceeded
+	}
+	return i.script.Read(p)
 }
 
 // status is the payload of a close frame.
