@@ -70,25 +70,28 @@ func Inflate(message []byte, limit int) ([]byte, error) {
 
 // inflater reads messages that may be compressed. It can be left in the middle of one, when
 // a deadline has passed or what has come is no more than a piece, and read on later. A
-// flate.Reader cannot, so it runs in a coroutine, which waits where bytes lack.
+// flate.Reader cannot, so it runs in a coroutine, which waits where bytes lack, unless the
+// last part of the message is at hand.
 type inflater struct {
 	conn *Conn
 
-	mu     sync.Mutex   // of reading: close may come from elsewhere
-	buf    *[chunk]byte // nil while nothing was read
-	in     []byte       // of buf, not taken apart
-	part   Part         // at hand
-	tailed bool         // and has had tail
-	out    []byte       // decompressed, not read
+	mu   sync.Mutex   // of reading: close may come from elsewhere
+	buf  *[chunk]byte // nil while nothing was read
+	in   []byte       // of buf, not taken apart
+	part Part         // at hand
+	out  []byte       // decompressed, not read
 
-	// of the coroutine; nil if the message at hand is not compressed, or between two
-	next func() ([]byte, bool)
-	stop func()
+	// what decompresses: nothing if the message at hand is not compressed, or between two
+	whole io.Reader             // where all of the message is there
+	next  func() ([]byte, bool) // else the coroutine
+	stop  func()
 
-	// owned by the coroutine
-	wait func() bool // until there is more in; false: for no more
-	text text        // of the message
-	err  error       // what the message ends with
+	// of the message that is decompressed, owned by the coroutine if there is one
+	wait   func() bool // until there is more in; false: for no more
+	tailed bool        // it has had tail
+	isText bool
+	text   text
+	err    error // what it ends with
 }
 
 // read reads what there is, or waits once for more. It returns nothing, and no error, when
@@ -121,7 +124,7 @@ func (r *inflater) close() {
 	if r.buf != nil {
 		chunks.Put(r.buf)
 	}
-	r.buf, r.in, r.out, r.part = nil, nil, nil, Part{}
+	r.buf, r.in, r.out, r.part, r.whole = nil, nil, nil, Part{}, nil
 }
 
 // unpack reads from what has come. It returns nothing, and no error, when there is nothing
@@ -133,6 +136,10 @@ func (r *inflater) unpack(p []byte) (int, error) {
 			n := copy(p, r.out)
 			r.out = r.out[n:]
 			return n, nil
+		case r.whole != nil:
+			if n, err := r.direct(p); n > 0 || err != nil {
+				return n, err
+			}
 		case r.next != nil:
 			if more, err := r.resume(); !more || err != nil {
 				return 0, err
@@ -144,10 +151,31 @@ func (r *inflater) unpack(p []byte) (int, error) {
 				return 0, err
 			}
 			if r.part.Compressed {
-				r.next, r.stop = iter.Pull(r.message)
+				r.begin()
 			}
 		}
 	}
+}
+
+// begin begins to decompress a message.
+func (r *inflater) begin() {
+	r.tailed, r.isText, r.text, r.err = false, r.part.Op == Text, text{}, nil
+	if r.part.Last {
+		r.whole = getReader(r)
+		return
+	}
+	r.next, r.stop = iter.Pull(r.message)
+}
+
+// direct decompresses some of a message that is there as a whole. It returns nothing, and
+// no error, at its end.
+func (r *inflater) direct(p []byte) (int, error) {
+	n, over := r.step(r.whole, p)
+	if over {
+		readers.Put(r.whole)
+		r.whole, r.part = nil, Part{}
+	}
+	return n, r.err
 }
 
 // resume carries the decompression on. It returns false when that waits for more.
@@ -184,30 +212,34 @@ func (r *inflater) message(yield func([]byte) bool) {
 	z, out := getReader(r), getChunk()
 	defer readers.Put(z)
 	defer chunks.Put(out)
-	r.wait, r.tailed, r.text, r.err = func() bool { return yield(nil) }, false, text{}, nil
-	for isText := r.part.Op == Text; ; {
-		n, err := z.Read(out[:])
-		over := err == io.EOF //nolint:errorlint // Read returns io.EOF itself
-		switch {
-		case r.err == errStopped: //nolint:errorlint // it is
-			return
-		case isText && !r.text.takes(out[:n], over):
-			r.err = errNotText
-		case n > 0 && !yield(out[:n]):
-			return
-		case over:
-			r.skip()
-			return
-		case err != nil && r.err == nil: // the decompressor has words of its own for others
-			r.err = errPacked
-		}
-		if v := (*Violation)(nil); r.err != nil {
-			if errors.As(r.err, &v) {
-				r.conn.refuse(r.err) // or it was
-			}
+	r.wait = func() bool { return yield(nil) }
+	for over := false; !over; {
+		var n int
+		n, over = r.step(z, out[:])
+		if n > 0 && !yield(out[:n]) {
 			return
 		}
 	}
+	r.skip()
+}
+
+// step decompresses some of the message at hand, and tells whether that is over, be it by
+// an error.
+func (r *inflater) step(z io.Reader, p []byte) (n int, over bool) {
+	n, err := z.Read(p)
+	over = err == io.EOF //nolint:errorlint // Read returns io.EOF itself
+	switch {
+	case errors.Is(r.err, errStopped):
+		return 0, true
+	case r.isText && !r.text.takes(p[:n], over):
+		n, r.err = 0, errNotText
+	case err != nil && !over && r.err == nil: // the decompressor has words of its own for others
+		r.err = errPacked
+	}
+	if v := (*Violation)(nil); errors.As(r.err, &v) {
+		r.conn.refuse(r.err) // or it was
+	}
+	return n, over || r.err != nil
 }
 
 // skip drops what a message has after the end of its DEFLATE stream.
