@@ -8,6 +8,7 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"imlb/backend/xmpp"
+	"imlb/proxy/ws"
 )
 
 // Learn makes the nodes of a pool known to offer the features, to clients on private
@@ -138,3 +139,9 @@ func ResumeInline(auth, success []byte) string {
 	}
 	return string(r.append(nil))
 }
+
+// WSLeg is a leg on a WebSocket.
+type WSLeg struct{ *wsLeg }
+
+// NewWSLeg returns a leg on a WebSocket.
+func NewWSLeg(conn *ws.Conn, maxBytes int) WSLeg { return WSLeg{newWSLeg(conn, maxBytes, time.Second)} }

@@ -24,6 +24,9 @@ const webSocketPath = "/xmpp-websocket"
 // subprotocolXMPP is the WebSocket subprotocol of RFC 7395.
 const subprotocolXMPP = "xmpp"
 
+// subprotocolMQTT is that of MQTT 3.1.1 and 5. Their messages are binary (§6 of both).
+const subprotocolMQTT = "mqtt"
+
 // httpServer serves the HTTP of one connection: the WebSocket upgrade and its
 // discovery. A server of its own gives the connection the limits of its session,
 // and an owner.
@@ -170,6 +173,7 @@ func (s *session) webSocket(ctx context.Context, conn halfCloser) error {
 	s.setTransport("ws")
 	c := ws.New(conn, ws.Config{
 		Early: up.early, Deflate: up.deflate, WriteTimeout: s.terms.Timeouts.Write, Backlog: s.wire,
+		OnlyBinary: up.subprotocol == subprotocolMQTT,
 	})
 	if up.subprotocol == subprotocolXMPP {
 		s.client = newWSLeg(c, s.terms.Limits.MaxPreAuth, s.terms.Timeouts.Write)
@@ -204,13 +208,7 @@ func handleUpgrade(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	o := &c.listener.WebSocket
-	if !o.accepts(r) {
-		// RFC 7395 §3.1: a client that does not ask for it must not be spoken to in it.
-		http.Error(w, "ask for one of these subprotocols: "+strings.Join(o.Subprotocols, ", "), http.StatusBadRequest)
-		return
-	}
-	if up, ok := accept(w, r, o); ok {
+	if up, ok := accept(w, r, &c.listener.WebSocket); ok {
 		c.upgraded <- up
 	}
 }
@@ -218,20 +216,6 @@ func handleUpgrade(w http.ResponseWriter, r *http.Request) {
 // at tells whether the WebSocket is at a path.
 func (o *WebSocket) at(path string) bool {
 	return path == o.Path || strings.HasSuffix(o.Path, "/") && strings.HasPrefix(path, o.Path)
-}
-
-// accepts tells whether a request asks for a subprotocol that there is.
-func (o *WebSocket) accepts(r *http.Request) bool {
-	asked := false
-	for _, line := range r.Header.Values("Sec-WebSocket-Protocol") {
-		for name := range strings.SplitSeq(line, ",") {
-			asked = true
-			if name = strings.TrimSpace(name); slices.Contains(o.Subprotocols, name) {
-				return true
-			}
-		}
-	}
-	return !asked && slices.Contains(o.Subprotocols, "")
 }
 
 // altWebSocket is the relation of a WebSocket address (XEP-0156 §3).

@@ -269,12 +269,13 @@ func TestWSPingIsLife(t *testing.T) {
 	const idle = time.Second
 	change := func(o *proxy.Options) { o.Timeouts.Idle = idle }
 	_, opaque, leg := bareWS(t, change)
+	packed, packedLeg := compressedWS(t, change)
 	n, pick := onlyNode(t)
 	client := startFront(t, pick, change).dialWS()
 	node := loginWS(client, n)
 	reading, stop := context.WithCancel(t.Context())
 	defer stop()
-	clients := []*websocket.Conn{opaque.Conn, client.ws}
+	clients := []*websocket.Conn{opaque.Conn, packed.Conn, client.ws}
 	for _, ws := range clients {
 		ws.CloseRead(reading) // takes the pongs
 	}
@@ -288,14 +289,70 @@ func TestWSPingIsLife(t *testing.T) {
 			cancel()
 		}
 	}
-	if err := opaque.Write(t.Context(), websocket.MessageBinary, []byte("here")); err != nil {
-		t.Fatal(err)
+	for _, ws := range clients[:2] {
+		if err := ws.Write(t.Context(), websocket.MessageBinary, []byte("here")); err != nil {
+			t.Fatal(err)
+		}
 	}
 	leg.recv("here")
+	packedLeg.recv("here")
+	leg.Close()
+	packedLeg.Close()
 	client.send("<iq xmlns='jabber:client'/>")
 	node.expect("<iq xmlns='jabber:client'/>")
-	leg.Close()
 	node.reset()
+}
+
+// compressedWS starts a front and a session on it, on a WebSocket with compression.
+func compressedWS(t *testing.T, change func(*proxy.Options)) (*wsClient, *leg) {
+	t.Helper()
+	n := startNode(t, "one")
+	f := startOpaque(t, witnessOf(n), proxy.Listener{
+		Protocol: proxy.WS, WebSocket: proxy.WebSocket{Subprotocols: []string{""}, Compress: true},
+	}, change)
+	o := f.wsOptions(nil)
+	o.CompressionMode, o.CompressionThreshold = websocket.CompressionNoContextTakeover, 1
+	return f.dialWith("ws", "/xmpp-websocket", o), n.leg()
+}
+
+// The time to find the user in may end in the middle of a compressed message, of which the
+// node gets the whole all the same.
+func TestWSCompressedParts(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, "one")
+	id := byLine(t, identify.Step{Name: "source", Identifier: identify.Source{}})
+	id.Timeout = 50 * time.Millisecond
+	f := startOpaque(t, witnessOf(n), proxy.Listener{
+		Protocol: proxy.WS, WebSocket: proxy.WebSocket{Subprotocols: []string{""}, Compress: true}, Identify: id,
+	}, nil)
+	c := f.dial()
+	c.upgrade("Sec-WebSocket-Extensions: permessage-deflate")
+	c.send("\x42\x83\x00\x00\x00\x00\xf2\x48\xcd") // the beginning of RFC 7692 §7.2.3.1's Hello
+	leg := n.leg()                                 // the time has ended
+	c.send("\x80\x84\x00\x00\x00\x00\xc9\xc9\x07\x00" + "\x82\x81\x00\x00\x00\x00x")
+	leg.recv("Hellox")
+	c.Close()
+	leg.end()
+}
+
+// Messages of MQTT are binary: who gets another must end the connection (MQTT 5 §6.0,
+// MQTT-6.0.0-1).
+func TestWSTextOfMQTT(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, "one")
+	f := startOpaque(t, witnessOf(n), proxy.Listener{
+		Protocol: proxy.WS, WebSocket: proxy.WebSocket{Subprotocols: []string{"mqtt"}},
+	}, nil)
+	o := f.wsOptions(nil)
+	o.Subprotocols = []string{"mqtt"}
+	ws := f.dialWith("ws", "/xmpp-websocket", o)
+	leg := n.leg()
+	if err := ws.Write(t.Context(), websocket.MessageText, []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	ws.closed(websocket.StatusUnsupportedData)
+	leg.broken()
+	f.ended("client-reset")
 }
 
 // Compression is there when it was asked for by both, for bytes and for stanzas.
@@ -416,10 +473,11 @@ func TestWSViolations(t *testing.T) {
 }
 
 // upgrade makes a connection a WebSocket, and returns what is to be read from it.
-func (s *stream) upgrade() *bufio.Reader {
+func (s *stream) upgrade(fields ...string) *bufio.Reader {
 	s.t.Helper()
 	s.send("GET /xmpp-websocket HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n" +
+		strings.Join(append(fields, "", ""), "\r\n"))
 	s.soon()
 	said := bufio.NewReader(s)
 	resp, err := http.ReadResponse(said, nil)

@@ -25,7 +25,7 @@ type pump struct {
 	late         func(client bool) *ending // what it means that a limit has struck after the end of one side
 
 	up, down atomic.Int64 // bytes read from the client, and from the node
-	active   atomic.Bool  // some came since the timer last ran
+	active   atomic.Bool  // some came since the timer last ran, or a ping
 	stopping atomic.Bool  // stop was called
 
 	stuck atomic.Int32 // directions that have read what is not written yet, or that pause
@@ -117,9 +117,11 @@ func (p *pump) copy(ctx context.Context, from, to *pumpEnd, count *atomic.Int64)
 	defer buf.free()
 	for {
 		n, err := from.Read(buf.bytes())
+		if n > 0 || err == nil { // a ping of a WebSocket brings no bytes, but is life
+			p.active.Store(true)
+		}
 		if n > 0 {
 			count.Add(int64(n))
-			p.active.Store(true)
 			if e := from.see(buf.bytes()[:n]); e != nil {
 				return e
 			}
@@ -139,7 +141,7 @@ func (p *pump) copy(ctx context.Context, from, to *pumpEnd, count *atomic.Int64)
 		}
 		switch {
 		case err == nil:
-		case isTimeout(err): // by stop: nothing else sets a deadline for reads
+		case isTimeout(err) && p.stopping.Load():
 			return nil
 		default:
 			return from.gone(err)

@@ -188,7 +188,11 @@ func TestWebSocketRefused(t *testing.T) {
 			}
 			client.expect(wsClose)
 			client.send(wsClose)
-			client.close()
+			answered := time.Now()
+			client.eof()
+			if d := time.Since(answered); d > time.Second {
+				t.Errorf("the WebSocket was closed %v later", d)
+			}
 			f.ended("protocol-error")
 		})
 	}

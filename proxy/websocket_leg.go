@@ -22,7 +22,9 @@ type wsLeg struct {
 	// owned by the reader
 	scan *xmpp.Scanner
 	max  int          // bytes of a message
-	err  error        // a message that was refused, after which there are no others
+	err  error        // a message that was refused, after which there is but the end
+	skip bool         // of that, more parts come
+	over bool         // and the client has ended its stream since
 	buf  *[chunk]byte // nil while nothing was read
 	in   []byte       // the part of buf that is not taken apart yet
 	msg  []byte       // what has come of a message that is not whole
@@ -30,6 +32,7 @@ type wsLeg struct {
 	// owned by the writer
 	out  *[chunk]byte // nil while nothing is kept
 	kept []byte       // the messages in it, or elsewhere if they are longer
+	ping bool         // and if none are, a ping is due
 }
 
 // frameSlack is how much longer than an element a message may be, so that it is
@@ -53,10 +56,15 @@ var (
 	errTooLong = &xmpp.StreamError{Condition: xmpp.PolicyViolation, Text: "message too long"}
 )
 
-// Next drops what follows a message that was refused. It returns none only when it has
-// taken all of in apart.
+// Next drops what follows a message that was refused, up to the end of the stream. It
+// returns no token only when it has taken all of in apart.
 func (l *wsLeg) Next() (xmpp.Token, error) {
+	told := l.err != nil // the caller has got it, and waits for the end
 	for {
+		if told && l.over {
+			l.over = false
+			return streamEnd(), nil
+		}
 		part, rest, err := l.ws.Next(l.in)
 		l.in = rest
 		switch {
@@ -65,39 +73,67 @@ func (l *wsLeg) Next() (xmpp.Token, error) {
 		case err != nil || part.Op == 0:
 			return xmpp.Token{}, l.err
 		case l.err != nil:
+			l.over = l.over || l.closes(part)
 			continue
 		}
 		var tok xmpp.Token
-		if tok, l.err = l.gather(part); l.err == nil && tok.Kind != xmpp.KindNone {
+		tok, l.err = l.take(part)
+		l.skip = l.err != nil && !part.Last
+		if l.err == nil && tok.Kind != xmpp.KindNone {
 			return tok, nil
 		}
 	}
 }
 
-// gather adds a part to those that came before, and makes a token of the message if it is
-// whole.
-func (l *wsLeg) gather(part ws.Part) (xmpp.Token, error) {
+// take makes a token of a part and those that came before, if the message is whole.
+func (l *wsLeg) take(part ws.Part) (xmpp.Token, error) {
+	msg, err := l.gather(part)
+	if err != nil || !part.Last {
+		return xmpp.Token{}, err
+	}
+	return l.token(msg)
+}
+
+// gather adds a part to those that came before, and returns the message if it is whole.
+func (l *wsLeg) gather(part ws.Part) ([]byte, error) {
 	msg := part.Payload
 	switch {
 	case part.Op != ws.Text:
 		l.msg = nil
-		return xmpp.Token{}, errBinary
+		return nil, errBinary
 	case len(l.msg)+len(msg) > l.max:
 		l.msg = nil
-		return xmpp.Token{}, errTooLong
+		return nil, errTooLong
 	case !part.Last:
 		l.msg = append(l.msg, msg...)
-		return xmpp.Token{}, nil
+		return nil, nil
 	case l.msg != nil:
 		msg, l.msg = append(l.msg, msg...), nil
 	}
-	if part.Compressed {
-		var err error
-		if msg, err = ws.Inflate(msg, l.max); err != nil {
-			return xmpp.Token{}, unpackError(err)
-		}
+	if !part.Compressed {
+		return msg, nil
 	}
-	return l.token(msg)
+	msg, err := ws.Inflate(msg, l.max)
+	if err != nil {
+		return nil, unpackError(err)
+	}
+	return msg, nil
+}
+
+// closes tells whether a part, after a message that was refused, ends the client's stream:
+// it has been told why, and waits for the end of the WebSocket (RFC 7395 §3.6).
+func (l *wsLeg) closes(part ws.Part) bool {
+	if l.skip {
+		l.skip = !part.Last
+		return false
+	}
+	msg, err := l.gather(part)
+	if err != nil || !part.Last {
+		l.skip = !part.Last && err != nil
+		return false
+	}
+	e, err := xmpp.ParseElement(msg)
+	return err == nil && e.Is(xmpp.NSFraming, "close")
 }
 
 // unpackError makes an error of ws one of XMPP.
@@ -139,6 +175,10 @@ func (l *wsLeg) Fill() error {
 }
 
 func (l *wsLeg) Write(tok xmpp.Token) error {
+	if tok.Kind == xmpp.KindSpace {
+		l.ping = true // instead of whitespace, which has no place between messages: RFC 7395 §3.8
+		return nil
+	}
 	if l.out == nil {
 		l.out = getChunk()
 		l.kept = l.out[:0]
@@ -157,7 +197,7 @@ func (l *wsLeg) Write(tok xmpp.Token) error {
 	case xmpp.KindClose:
 		out = xmpp.AppendFramingClose(out)
 	case xmpp.KindNone, xmpp.KindSpace:
-		return nil // no whitespace between messages: RFC 7395 §3.8
+		return nil
 	}
 	if l.kept = l.ws.Seal(out, at, ws.Text); len(l.kept) >= chunk {
 		return l.Flush()
@@ -166,9 +206,14 @@ func (l *wsLeg) Write(tok xmpp.Token) error {
 }
 
 func (l *wsLeg) Flush() error {
-	if len(l.kept) == 0 {
+	switch {
+	case len(l.kept) > 0: // finds as well whether the client is there
+	case l.ping:
+		l.kept = ws.AppendPing(l.kept)
+	default:
 		return nil
 	}
+	l.ping = false
 	if !l.looped {
 		_ = l.ws.SetWriteDeadline(time.Now().Add(l.writeTimeout)) // or it is closed, and Send says so
 	}

@@ -1,6 +1,7 @@
 package identify_test
 
 import (
+	"bufio"
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
@@ -172,4 +173,95 @@ func bySub(token string) identify.Result {
 	r := &http.Request{URL: &url.URL{}, Header: http.Header{"X-Token": {token}}}
 	id := identify.Request{Value: identify.Header("X-Token"), Claim: "sub"}
 	return id.Identify(identify.Input{Facts: identify.Facts{Request: r}})
+}
+
+// webValues are all the ways to take a value from a request.
+func webValues(t testing.TB) []identify.Value {
+	t.Helper()
+	path, err := identify.Path(`/u/(?P<user>[^/]+)`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []identify.Value{
+		identify.Segment(1), identify.Segment(-1), identify.Segment(3), identify.Segment(-3), path, identify.Query("user"),
+		identify.Header("X-User"), identify.Header("Host"), identify.Cookie("user"), identify.Bearer(), identify.Subprotocol("user"),
+	}
+}
+
+// FuzzRequest: whatever request net/http takes, no part of it makes an identifier panic, or
+// find a user that may not be one.
+func FuzzRequest(f *testing.F) {
+	for _, seed := range []string{
+		"GET /u/al%2Fice/?user=%41+b HTTP/1.1\r\nHost: alice.example\r\nX-User:  bob \r\n\r\n",
+		"GET //u//x%zz HTTP/1.1\r\nHost: x\r\nCookie: a=b; user=\"al ice\"; user=\r\nAuthorization: bearer  \r\n\r\n",
+		"GET http://x?user HTTP/1.1\r\nHost: y\r\nSec-WebSocket-Protocol: mqtt, USER ,\r\nSec-WebSocket-Protocol: ,alice\r\n\r\n",
+		"GET * HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJhIn0.\r\n\r\n",
+		"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+	} {
+		f.Add(seed)
+	}
+	values := webValues(f)
+	f.Fuzz(func(t *testing.T, raw string) {
+		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(raw)))
+		if err != nil {
+			return
+		}
+		in := identify.Input{Facts: identify.Facts{Request: r}}
+		for i, value := range values {
+			for _, claim := range []string{"", "sub"} {
+				got := identify.Request{Value: value, Claim: claim}.Identify(in)
+				if got.Verdict == identify.More || (got.Verdict == identify.Found) != (got.Key != "") {
+					t.Fatalf("value %d, claim %q: got %+v", i, claim, got)
+				}
+				if k := got.Key; len(k) > identify.MaxKey || !utf8.ValidString(k) || strings.ContainsFunc(k, control) {
+					t.Fatalf("value %d, claim %q: found %q", i, claim, k)
+				}
+			}
+		}
+	})
+}
+
+// FuzzRequestParts: what is written into a part of a request as net/http and net/url do is
+// found in it, among others of its kind.
+func FuzzRequestParts(f *testing.F) {
+	f.Add("alice", "x/y", ", ")
+	f.Add("al/ice ü%2F", "", ",")
+	f.Add("a;b,c\"", "user", " ,\t")
+	f.Fuzz(func(t *testing.T, user, other, comma string) {
+		if user == "" {
+			return
+		}
+		check := func(what string, value identify.Value, r *http.Request, want string) {
+			if got := value(r); got != want {
+				t.Fatalf("%s: found %q in %v %v, want %q", what, got, r.URL, r.Header, want)
+			}
+		}
+		if u, err := url.Parse("/x/" + url.PathEscape(user) + "/" + url.PathEscape("y"+other)); err == nil {
+			r := &http.Request{URL: u}
+			check("segment 2", identify.Segment(2), r, user)
+			check("segment -2", identify.Segment(-2), r, user)
+		}
+		r := &http.Request{URL: &url.URL{}, Header: http.Header{}}
+		r.AddCookie(&http.Cookie{Name: "other", Value: other})
+		r.AddCookie(&http.Cookie{Name: "user", Value: user})
+		parsed, err := http.ParseCookie(r.Header.Get("Cookie"))
+		for _, c := range parsed {
+			if c.Name == "user" && err == nil {
+				check("cookie", identify.Cookie("user"), r, c.Value)
+			}
+		}
+		if plain := !strings.ContainsFunc(user+other, func(r rune) bool { return r <= ' ' || r > '~' || r == ',' }); !plain {
+			return
+		}
+		if strings.Trim(comma, " \t,") != "" || strings.Count(comma, ",") != 1 || strings.EqualFold(other, "marker") {
+			return
+		}
+		r.Header = http.Header{"Sec-Websocket-Protocol": {"x" + comma + other + "_" + comma + "marker" + comma + user + comma + "z"}}
+		check("subprotocol", identify.Subprotocol("Marker"), r, user)
+		r.Header = http.Header{"Sec-Websocket-Protocol": {"x" + other, "marker", user, "z"}}
+		check("subprotocol over some lines", identify.Subprotocol("marker"), r, user)
+		r.Header = http.Header{"Authorization": {"bearer " + user}, "X-User": {" " + user + "\t", other}}
+		check("bearer", identify.Bearer(), r, user)
+		check("header", identify.Header("X-User"), r, user)
+	})
 }

@@ -24,6 +24,8 @@ type Config struct {
 	Early []byte
 	// Deflate: permessage-deflate was agreed on, without context takeover.
 	Deflate bool
+	// OnlyBinary: what was agreed on has no messages of text.
+	OnlyBinary bool
 	// WriteTimeout bounds how long an answer to the peer's frames may block; 0 does not.
 	// Who writes messages sets a deadline of its own.
 	WriteTimeout time.Duration
@@ -50,9 +52,9 @@ type Conn struct {
 	// owned by the reader
 	early   []byte
 	dec     decoder
-	err     error  // after which nothing is read
-	owed    []byte // a pong that waits until there is room for it
-	inflate *inflater
+	err     error     // after which nothing is read
+	owed    []byte    // a pong that waits until there is room for it
+	inflate *inflater // of Read; nil if nothing may be compressed
 
 	mu   sync.Mutex // of writing: a frame is sent in one piece
 	sent bool       // the close frame
@@ -60,13 +62,17 @@ type Conn struct {
 
 // New returns a WebSocket that owns t.
 func New(t Transport, cfg Config) *Conn {
-	return &Conn{
+	c := &Conn{
 		Transport: t, writeTimeout: cfg.WriteTimeout, backlog: cfg.Backlog,
-		early: cfg.Early, dec: decoder{deflate: cfg.Deflate},
+		early: cfg.Early, dec: decoder{deflate: cfg.Deflate, binary: cfg.OnlyBinary},
 	}
+	if cfg.Deflate {
+		c.inflate = &inflater{conn: c}
+	}
+	return c
 }
 
-// Deflates tells whether messages may be compressed. Read has to block then.
+// Deflates tells whether messages may be compressed.
 func (c *Conn) Deflates() bool { return c.dec.deflate }
 
 // Read reads what messages hold. It returns nothing, and no error, if that is not what has
@@ -78,11 +84,20 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if c.dec.deflate {
-		return c.inflated(p)
+	if c.inflate != nil {
+		return c.inflate.read(p)
 	}
 	n, err := c.Fill(p)
 	return c.unframe(p[:n]), err
+}
+
+// Close closes the connection, and gives up what was read of a message.
+func (c *Conn) Close() error {
+	err := c.Transport.Close()
+	if c.inflate != nil {
+		c.inflate.close()
+	}
+	return err
 }
 
 // unframe moves what is of messages to the beginning of p, and returns how much that is.
@@ -237,12 +252,17 @@ const chunk = 4 << 10
 //nolint:gochecknoglobals // buffers are shared by all sessions of the process
 var chunks = sync.Pool{New: func() any { return new([chunk]byte) }}
 
-// Write sends p as a binary message. Of a large one, the header goes with the beginning.
-func (c *Conn) Write(p []byte) (int, error) {
+func getChunk() *[chunk]byte {
 	buf, ok := chunks.Get().(*[chunk]byte)
 	if !ok {
-		buf = new([chunk]byte)
+		return new([chunk]byte)
 	}
+	return buf
+}
+
+// Write sends p as a binary message. Of a large one, the header goes with the beginning.
+func (c *Conn) Write(p []byte) (int, error) {
+	buf := getChunk()
 	defer chunks.Put(buf)
 	var err error
 	if c.packs(len(p)) {
@@ -275,6 +295,9 @@ func (c *Conn) Seal(b []byte, at int, op Op) []byte {
 	n := copy(b[len(head):], payload)
 	return b[:len(head)+n]
 }
+
+// AppendPing appends a ping to what Send sends (RFC 6455 §5.5.2).
+func AppendPing(dst []byte) []byte { return appendHeader(dst, opPing, false, 0) }
 
 // packs tells whether a message of n bytes is compressed.
 func (c *Conn) packs(n int) bool { return c.dec.deflate && n >= deflateMin }

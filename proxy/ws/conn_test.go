@@ -97,6 +97,17 @@ func TestTranscripts(t *testing.T) {
 	}
 }
 
+// Where all is to be binary, text is refused as soon as it begins.
+func TestOnlyBinary(t *testing.T) {
+	t.Parallel()
+	s := &script{in: []byte(frame(data, "x") + "\x01\x81"), cut: 1, end: errAgain}
+	read, err := readAll(ws.New(s, ws.Config{OnlyBinary: true}), 10)
+	var v *ws.Violation
+	if read != "x" || !errors.As(err, &v) || s.out.String() != "\x88\x02\x03\xeb" {
+		t.Errorf("read %q, %v, answered %q", read, err, s.out.String())
+	}
+}
+
 // What is written are binary messages, in one frame each, and not masked.
 func TestWrite(t *testing.T) {
 	t.Parallel()

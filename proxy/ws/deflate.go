@@ -5,6 +5,7 @@ import (
 	"compress/flate"
 	"errors"
 	"io"
+	"iter"
 	"sync"
 )
 
@@ -67,46 +68,125 @@ func Inflate(message []byte, limit int) ([]byte, error) {
 	return p, nil
 }
 
-// inflater reads messages that may be compressed. It waits in the middle of one, so it
-// is for connections that block.
+// inflater reads messages that may be compressed. It can be left in the middle of one, when
+// a deadline has passed or what has come is no more than a piece, and read on later. A
+// flate.Reader cannot, so it runs in a coroutine, which waits where bytes lack, unless the
+// last part of the message is at hand.
 type inflater struct {
-	conn   *Conn
-	buf    [chunk]byte
-	in     []byte    // of buf, not taken apart
-	part   Part      // at hand
-	open   io.Reader // decompresses the message at hand; nil if it is not compressed, or between two
-	tailed bool      // and has had tail
+	conn *Conn
+
+	mu   sync.Mutex   // of reading: close may come from elsewhere
+	buf  *[chunk]byte // nil while nothing was read
+	in   []byte       // of buf, not taken apart
+	part Part         // at hand
+	out  []byte       // decompressed, not read
+
+	// what decompresses: nothing if the message at hand is not compressed, or between two
+	whole io.Reader             // where all of the message is there
+	next  func() ([]byte, bool) // else the coroutine
+	stop  func()
+
+	// of the message that is decompressed, owned by the coroutine if there is one
+	wait   func() bool // until there is more in; false: for no more
+	tailed bool        // it has had tail
 	isText bool
 	text   text
-	err    error // why there are no more parts
+	err    error // what it ends with
 }
 
-// inflated is Read where messages may be compressed.
-func (c *Conn) inflated(p []byte) (int, error) {
-	if c.inflate == nil {
-		c.inflate = &inflater{conn: c}
-	}
-	return c.inflate.read(p)
-}
-
+// read reads what there is, or waits once for more. It returns nothing, and no error, when
+// that is no more than a ping, or a piece of something.
 func (r *inflater) read(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n, err := r.unpack(p); n > 0 || err != nil {
+		return n, err
+	}
+	if r.buf == nil {
+		r.buf = getChunk()
+	}
+	n, err := r.conn.Fill(r.buf[:])
+	r.in = r.buf[:n]
+	if err != nil {
+		return 0, err
+	}
+	return r.unpack(p)
+}
+
+// close ends the coroutine. The connection is closed, so nobody is kept in read.
+func (r *inflater) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stop != nil {
+		r.stop()
+		r.next, r.stop = nil, nil
+	}
+	if r.buf != nil {
+		chunks.Put(r.buf)
+	}
+	r.buf, r.in, r.out, r.part, r.whole = nil, nil, nil, Part{}, nil
+}
+
+// unpack reads from what has come. It returns nothing, and no error, when there is nothing
+// left of that.
+func (r *inflater) unpack(p []byte) (int, error) {
 	for {
 		switch {
-		case r.open != nil:
-			if n, err := r.unpack(p); n > 0 || err != nil {
+		case len(r.out) > 0:
+			n := copy(p, r.out)
+			r.out = r.out[n:]
+			return n, nil
+		case r.whole != nil:
+			if n, err := r.direct(p); n > 0 || err != nil {
 				return n, err
+			}
+		case r.next != nil:
+			if more, err := r.resume(); !more || err != nil {
+				return 0, err
 			}
 		case len(r.part.Payload) > 0:
 			return r.take(p), nil
 		default:
-			if err := r.next(); err != nil {
+			if more, err := r.advance(); !more || err != nil {
 				return 0, err
 			}
 			if r.part.Compressed {
-				r.open, r.tailed, r.isText = getReader(r), false, r.part.Op == Text
+				r.begin()
 			}
 		}
 	}
+}
+
+// begin begins to decompress a message.
+func (r *inflater) begin() {
+	r.tailed, r.isText, r.text, r.err = false, r.part.Op == Text, text{}, nil
+	if r.part.Last {
+		r.whole = getReader(r)
+		return
+	}
+	r.next, r.stop = iter.Pull(r.message)
+}
+
+// direct decompresses some of a message that is there as a whole. It returns nothing, and
+// no error, at its end.
+func (r *inflater) direct(p []byte) (int, error) {
+	n, over := r.step(r.whole, p)
+	if over {
+		readers.Put(r.whole)
+		r.whole, r.part = nil, Part{}
+	}
+	return n, r.err
+}
+
+// resume carries the decompression on. It returns false when that waits for more.
+func (r *inflater) resume() (bool, error) {
+	out, ok := r.next()
+	if ok {
+		r.out = out
+		return len(out) > 0, nil
+	}
+	r.next, r.stop, r.part = nil, nil, Part{}
+	return true, r.err
 }
 
 // take copies from the part at hand.
@@ -116,74 +196,88 @@ func (r *inflater) take(p []byte) int {
 	return n
 }
 
-// unpack reads what the message at hand holds, which is over when it returns nothing.
-func (r *inflater) unpack(p []byte) (int, error) {
-	n, err := r.open.Read(p)
-	over := err == io.EOF //nolint:errorlint // Read returns io.EOF itself
-	switch {
-	case r.isText && !r.text.takes(p[:n], over):
-		r.conn.refuse(errNotText)
-		return 0, errNotText
-	case err != nil && r.err != nil: // the decompressor has words of its own for that
-		return n, r.err
-	case err != nil && !over:
-		r.conn.refuse(errPacked)
-		return n, errPacked
-	case over:
-		readers.Put(r.open)
-		r.open = nil
-		err = r.skip()
+// advance gets the next part, if it has come.
+func (r *inflater) advance() (bool, error) {
+	part, rest, err := r.conn.Next(r.in)
+	if r.in = rest; err != nil || part.Op == 0 {
+		return false, err
 	}
-	return n, err
+	r.part = part
+	return true, nil
+}
+
+// message is the coroutine. It decompresses the message at hand, and yields nothing when it
+// lacks bytes.
+func (r *inflater) message(yield func([]byte) bool) {
+	z, out := getReader(r), getChunk()
+	defer readers.Put(z)
+	defer chunks.Put(out)
+	r.wait = func() bool { return yield(nil) }
+	for over := false; !over; {
+		var n int
+		n, over = r.step(z, out[:])
+		if n > 0 && !yield(out[:n]) {
+			return
+		}
+	}
+	r.skip()
+}
+
+// step decompresses some of the message at hand, and tells whether that is over, be it by
+// an error.
+func (r *inflater) step(z io.Reader, p []byte) (n int, over bool) {
+	n, err := z.Read(p)
+	over = err == io.EOF //nolint:errorlint // Read returns io.EOF itself
+	switch {
+	case errors.Is(r.err, errStopped):
+		return 0, true
+	case r.isText && !r.text.takes(p[:n], over):
+		n, r.err = 0, errNotText
+	case err != nil && !over && r.err == nil: // the decompressor has words of its own for others
+		r.err = errPacked
+	}
+	if v := (*Violation)(nil); errors.As(r.err, &v) {
+		r.conn.refuse(r.err) // or it was
+	}
+	return n, over || r.err != nil
 }
 
 // skip drops what a message has after the end of its DEFLATE stream.
-func (r *inflater) skip() error {
-	for !r.part.Last {
-		if err := r.next(); err != nil {
+func (r *inflater) skip() {
+	for !r.part.Last && r.err == nil {
+		r.err = r.await()
+	}
+}
+
+// errStopped is what the decompressor gets that is to read no more.
+var errStopped = errors.New("stopped")
+
+// await gets the next part of the message at hand.
+func (r *inflater) await() error {
+	for {
+		more, err := r.advance()
+		switch {
+		case more || err != nil:
 			return err
+		case !r.wait():
+			return errStopped
 		}
 	}
-	r.part = Part{}
-	return nil
 }
 
-// next gets the next part.
-func (r *inflater) next() error {
-	for r.err == nil {
-		part, rest, err := r.conn.Next(r.in)
-		if r.in = rest; err == nil && part.Op != 0 {
-			r.part = part
-			return nil
-		}
-		n := 0
-		if err == nil {
-			n, err = r.conn.Fill(r.buf[:])
-		}
-		r.in, r.err = r.buf[:n], err
-	}
-	err := r.err
-	if r.open == nil {
-		r.err = nil // between two messages it may be read on after a deadline
-	}
-	return err
-}
-
-// more gets more of the message at hand, for who decompresses it.
+// more gets more of the message at hand.
 func (r *inflater) more() error {
-	for len(r.part.Payload) == 0 {
+	for len(r.part.Payload) == 0 && r.err == nil {
 		switch {
 		case !r.part.Last:
-			if err := r.next(); err != nil {
-				return err
-			}
+			r.err = r.await()
 		case r.tailed:
 			return io.EOF
 		default:
 			r.part.Payload, r.tailed = []byte(tail), true
 		}
 	}
-	return nil
+	return r.err
 }
 
 // Read is what the decompressor reads the message at hand with.

@@ -5,6 +5,8 @@ import (
 	"compress/flate"
 	"errors"
 	"io"
+	"math/rand/v2"
+	"net"
 	"strings"
 	"testing"
 
@@ -49,7 +51,9 @@ func TestInflate(t *testing.T) {
 			t.Parallel()
 			for _, cut := range []int{1, 3, 4096} {
 				s := &script{in: []byte(c.in), cut: cut, end: io.EOF}
-				read, err := readAll(ws.New(s, ws.Config{Deflate: true}), 4096)
+				conn := ws.New(s, ws.Config{Deflate: true})
+				defer conn.Close()
+				read, err := readAll(conn, 4096)
 				if read != c.read {
 					t.Errorf("cut at %d: read %d bytes: %.40q", cut, len(read), read)
 				}
@@ -76,3 +80,75 @@ func TestInflateWhole(t *testing.T) {
 		t.Errorf("%d bytes of half", len(got))
 	}
 }
+
+// A deadline may pass anywhere in a compressed message, and more be read after it.
+func TestInflateGoesOn(t *testing.T) {
+	t.Parallel()
+	const rsv1 = 0x40
+	rng := rand.New(rand.NewPCG(1, 2))
+	noise := make([]byte, 20000)
+	for i := range noise {
+		noise[i] = "abcdefghij klmnop"[rng.IntN(17)]
+	}
+	want := string(noise)
+	p := packed(t, want)
+	in := frame((data&noFin)|rsv1, p[:3]) + frame(more, p[3:50]) + frame(ping, "") + frame(last, p[50:]) +
+		frame(data, "x") + frame(data|rsv1, p) + frame(closing, "")
+	for _, cut := range []int{1, 7, 4096} {
+		conn := ws.New(&interrupted{script: &script{in: []byte(in), cut: cut, end: io.EOF}}, ws.Config{Deflate: true})
+		got, err := readOn(conn, 100)
+		if !errors.Is(err, io.EOF) || got != want+"x"+want {
+			t.Errorf("cut at %d: read %d bytes, %v", cut, len(got), err)
+		}
+		conn.Close()
+	}
+}
+
+// A read returns when a ping is all that has come, also in the middle of a message.
+func TestInflateReturnsForPings(t *testing.T) {
+	t.Parallel()
+	s := &script{end: errAgain, cut: 100}
+	conn := ws.New(s, ws.Config{Deflate: true})
+	defer conn.Close()
+	buf := make([]byte, 100)
+	for _, c := range []struct{ in, read string }{
+		{frame(ping, ""), ""},
+		{frame(0x41, "\xf2\x48\xcd"), ""},
+		{frame(ping, ""), ""},
+		{frame(last, "\xc9\xc9\x07\x00"), "Hello"},
+	} {
+		s.in = []byte(c.in)
+		if n, err := conn.Read(buf); string(buf[:n]) != c.read || err != nil {
+			t.Errorf("read %q, %v, want %q", buf[:n], err, c.read)
+		}
+	}
+}
+
+// What was read of a message is given up when the connection is closed, be it while
+// somebody waits for more.
+func TestInflateClosed(t *testing.T) {
+	t.Parallel()
+	client, server := net.Pipe()
+	defer client.Close()
+	conn := ws.New(pipe{server}, ws.Config{Deflate: true})
+	done := make(chan error, 1)
+	go func() {
+		_, err := readAll(conn, 100)
+		done <- err
+	}()
+	if _, err := io.WriteString(client, frame(0x41, "\xf2\x48\xcd")+frame(ping, "")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(client, make([]byte, 2)); err != nil { // it waits in the message
+		t.Fatal(err)
+	}
+	conn.Close()
+	if err := <-done; !errors.Is(err, io.ErrClosedPipe) && !errors.Is(err, io.EOF) {
+		t.Error(err)
+	}
+}
+
+// pipe is an end of net.Pipe.
+type pipe struct{ net.Conn }
+
+func (pipe) CloseWrite() error { return errors.ErrUnsupported }

@@ -9,5 +9,6 @@
 // connections of package loop as on others.
 //
 // permessage-deflate (RFC 7692) is without context takeover: nothing is kept from message
-// to message.
+// to message. A compressed message that has come in part is kept in a coroutine, which ends
+// with the message or with Close.
 package ws

@@ -49,6 +49,7 @@ type Part struct {
 // decoder takes a client's bytes apart, however they are cut.
 type decoder struct {
 	deflate bool // messages may be compressed
+	binary  bool // and must not be text
 
 	head   [2 + 8 + maskLen]byte // of a frame, until it is whole
 	have   uint8                 // bytes of it
@@ -175,6 +176,9 @@ func (d *decoder) check() error {
 	case Text, Binary:
 		if d.message != 0 {
 			return violation("a message inside another") // §5.4
+		}
+		if op == Text && d.binary {
+			return errText
 		}
 	case opClose, opPing, opPong:
 	default:

@@ -12,8 +12,8 @@ import (
 	"imlb/proxy/ws"
 )
 
-// However its bytes are cut, a client has sent the same, gets the same answers, and ends
-// the same way. Only how much comes before something is found to be no text depends on the
+// However its bytes are cut, and though a deadline passes at each cut, a client has sent the
+// same, gets the same answers, and ends the same way. Only how much comes before something is found to be no text depends on the
 // cuts, and what is found first in what is compressed.
 func FuzzCuts(f *testing.F) {
 	for _, seed := range []string{
@@ -29,7 +29,9 @@ func FuzzCuts(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte, cut uint16, deflate bool) {
 		run := func(cut int) (read, wrote, end string) {
 			s := &script{in: append([]byte(nil), in...), cut: cut, end: io.EOF}
-			read, err := readAll(ws.New(s, ws.Config{Deflate: deflate}), max(cut, 1))
+			conn := ws.New(&interrupted{script: s}, ws.Config{Deflate: deflate})
+			defer conn.Close()
+			read, err := readOn(conn, max(cut, 1))
 			return read, s.out.String(), err.Error()
 		}
 		read1, wrote1, end1 := run(1 << 20)

@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-
 	"net"
+	"os"
 	"time"
 
 	"imlb/proxy/ws"
@@ -35,6 +35,7 @@ func (s *script) Read(p []byte) (int, error) {
 }
 
 func (s *script) Write(p []byte) (int, error)      { return s.out.Write(p) }
+func (s *script) Close() error                     { return nil }
 func (s *script) CloseWrite() error                { s.ended = true; return nil }
 func (s *script) SetDeadline(time.Time) error      { return nil }
 func (s *script) SetWriteDeadline(time.Time) error { return nil }
@@ -83,6 +84,31 @@ func readAll(c *ws.Conn, size int) (string, error) {
 			return string(got), err
 		}
 	}
+}
+
+// readOn is readAll, after deadlines too.
+func readOn(c *ws.Conn, size int) (string, error) {
+	var got string
+	for {
+		read, err := readAll(c, size)
+		if got += read; !errors.Is(err, os.ErrDeadlineExceeded) {
+			return got, err
+		}
+	}
+}
+
+// interrupted is a connection on which a deadline passes before each read that gives
+// something.
+type interrupted struct {
+	*script
+	passed bool
+}
+
+func (i *interrupted) Read(p []byte) (int, error) {
+	if i.passed = !i.passed; i.passed {
+		return 0, os.ErrDeadlineExceeded
+	}
+	return i.script.Read(p)
 }
 
 // status is the payload of a close frame.

@@ -16,6 +16,7 @@ const (
 	Normal          Status = 1000
 	GoingAway       Status = 1001
 	ProtocolError   Status = 1002
+	UnsupportedData Status = 1003
 	NoStatus        Status = 1005
 	InvalidData     Status = 1007
 	PolicyViolation Status = 1008
@@ -60,6 +61,7 @@ func (e *Violation) Error() string { return "the peer sent " + e.Text }
 //nolint:gochecknoglobals // sentinels
 var (
 	errPacked  error = &Violation{Status: InvalidData, Text: "what cannot be decompressed"}
+	errText    error = &Violation{Status: UnsupportedData, Text: "text where all has to be binary"}
 	errNotText error = &Violation{Status: InvalidData, Text: "text that is not UTF-8"}
 )
 
