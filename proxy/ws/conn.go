@@ -51,7 +51,8 @@ type Conn struct {
 	early   []byte
 	dec     decoder
 	err     error  // after which nothing is read
-	owed    []byte // a pong that waits until there is room for it
+	owed    []byte // a pong that is not sent yet; empty for none
+	extra   int64  // see Extra
 	inflate *inflater
 
 	mu   sync.Mutex // of writing: a frame is sent in one piece
@@ -98,6 +99,11 @@ func (c *Conn) unframe(p []byte) int {
 	}
 }
 
+// Extra returns how many bytes were read that Read or Next did not return as they are: all
+// headers and control frames, and what is compressed. Who reads may call it, when it has got
+// all that came.
+func (c *Conn) Extra() int64 { return c.extra }
+
 // Fill reads frames, for Next.
 func (c *Conn) Fill(p []byte) (int, error) {
 	c.pay()
@@ -109,10 +115,12 @@ func (c *Conn) Fill(p []byte) (int, error) {
 		if c.early = c.early[n:]; len(c.early) == 0 {
 			c.early = nil
 		}
+		c.extra += int64(n)
 		return n, nil
 	}
 	n, err := c.Transport.Read(p)
 	if n > 0 {
+		c.extra += int64(n)
 		return n, nil // an error will come again with the next read
 	}
 	switch {
@@ -126,21 +134,25 @@ func (c *Conn) Fill(p []byte) (int, error) {
 
 // Next returns the next part of a message in what Fill has read, and what follows. There
 // is no part, and its Op is 0, when Fill has to be called first. The errors are those of
-// Read.
+// Read. Of the pings that came with one Fill, the last is answered (RFC 6455 §5.5.3).
 func (c *Conn) Next(in []byte) (part Part, rest []byte, err error) {
 	for c.err == nil {
 		part, rest, err := c.dec.Next(in)
 		switch {
 		case err != nil:
 			c.refuse(err)
-		case part.Op == opPing:
-			c.owed = appendHeader(make([]byte, 0, 2+maxControl), opPong, false, len(part.Payload))
-			c.owed = append(c.owed, part.Payload...)
+		case part.Op == 0:
 			c.pay()
+			return part, rest, nil
+		case part.Op == opPing:
+			c.owed = append(appendHeader(c.owed[:0], opPong, false, len(part.Payload)), part.Payload...)
 		case part.Op == opClose:
 			c.answer(part.Payload)
 		case part.Op == opPong:
 		default:
+			if !part.Compressed {
+				c.extra -= int64(len(part.Payload))
+			}
 			return part, rest, nil
 		}
 		in = rest
@@ -149,14 +161,14 @@ func (c *Conn) Next(in []byte) (part Part, rest []byte, err error) {
 }
 
 // pay sends the pong that is owed. As long as there is no room for it, because the peer
-// does not read, another ping may take its place (RFC 6455 §5.5.3).
+// does not read, another ping may take its place.
 func (c *Conn) pay() {
-	if c.owed == nil || (c.backlog != nil && c.backlog.Pending() > 0) {
+	if len(c.owed) == 0 || (c.backlog != nil && c.backlog.Pending() > 0) {
 		return
 	}
 	c.limitWrite()
 	_ = c.Send(c.owed) // a broken connection is found by the next read
-	c.owed = nil
+	c.owed = c.owed[:0]
 }
 
 func (c *Conn) limitWrite() {
@@ -177,6 +189,7 @@ func (c *Conn) answer(payload []byte) {
 	if s := peer.Status; s == Normal || s == GoingAway || s == NoStatus || c.Closing() {
 		c.err = io.EOF
 	}
+	c.pay()
 	c.limitWrite()
 	_ = c.end(peer.Status, "") // it was the end already, or the connection is broken
 }
@@ -190,6 +203,7 @@ func (c *Conn) refuse(err error) {
 	if v := (*Violation)(nil); errors.As(err, &v) {
 		status = v.Status
 	}
+	c.pay()
 	c.limitWrite()
 	_ = c.end(status, "")
 }
