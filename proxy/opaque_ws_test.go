@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"strings"
 	"testing"
@@ -16,6 +17,7 @@ import (
 
 	"imlb/proxy"
 	"imlb/proxy/identify"
+	"imlb/proxy/loop"
 )
 
 // wsClient is a test's end of a WebSocket.
@@ -296,6 +298,62 @@ func TestWSPingIsLife(t *testing.T) {
 	node.expect("<iq xmlns='jabber:client'/>")
 	leg.Close()
 	node.reset()
+}
+
+// A client that is slow to read, and talks meanwhile, gets all that its node has sent before
+// the end, and the end.
+func TestWSSlowReader(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		protocol proxy.Protocol
+		compress bool
+	}{
+		"ws":             {proxy.WS, false},
+		"wss":            {proxy.WSS, false},
+		"compressed ws":  {proxy.WS, true},
+		"compressed wss": {proxy.WSS, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := startNode(t, "one")
+			f := startOpaque(t, witnessOf(n), proxy.Listener{
+				Protocol: c.protocol, WebSocket: proxy.WebSocket{Subprotocols: []string{""}, Compress: c.compress},
+			}, nil)
+			o := f.wsOptions(nil)
+			if c.compress {
+				o.CompressionMode = websocket.CompressionNoContextTakeover
+			}
+			ws := f.dialWith(c.protocol.String(), "/xmpp-websocket", o)
+			leg := n.leg()
+			all := incompressible(1 << 20)
+			leg.send(all)
+			leg.closeWrite()
+			go io.Copy(io.Discard, leg)
+			for began := time.Now(); time.Since(began) < 2*loop.AnswerTime+500*time.Millisecond; <-time.After(200 * time.Millisecond) {
+				if err := ws.Write(t.Context(), websocket.MessageBinary, []byte("p")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			got := ""
+			for {
+				_, msg, err := ws.next()
+				if got += msg; err != nil {
+					if got != all || websocket.CloseStatus(err) != websocket.StatusNormalClosure {
+						t.Errorf("read %d of %d bytes, and then %v", len(got), len(all), err)
+					}
+					break
+				}
+			}
+			f.ended("node-closed")
+		})
+	}
+}
+
+// incompressible returns n bytes of noise.
+func incompressible(n int) string {
+	p := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(p)
+	return string(p)
 }
 
 // Compression is there when it was asked for by both, for bytes and for stanzas.

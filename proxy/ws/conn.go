@@ -9,9 +9,6 @@ import (
 	"time"
 )
 
-// answerTime is how long the peer has to answer a close frame.
-const answerTime = 2 * time.Second
-
 // Transport is what carries a WebSocket: TCP, or TLS.
 type Transport interface {
 	net.Conn
@@ -27,15 +24,19 @@ type Config struct {
 	// WriteTimeout bounds how long an answer to the peer's frames may block; 0 does not.
 	// Who writes messages sets a deadline of its own.
 	WriteTimeout time.Duration
-	// Backlog tells what was written and waits to be sent, where writing does not block. As
-	// long as there is any, no pong is added to it. May be nil.
+	// Backlog knows what becomes of what is written. If it is nil, that is sent at once, and
+	// a peer has all the time there is to answer a close frame.
 	Backlog Backlog
 }
 
-// Backlog is a connection that keeps what it cannot send yet.
+// Backlog is the connection under everything.
 type Backlog interface {
-	// Pending returns how many bytes wait.
+	// Pending returns how many bytes wait to be sent, where writing does not block. As long
+	// as there are any, no pong is added to them.
 	Pending() int
+	// Await sets the deadlines for what the peer is sent last and for its answer, for which it
+	// has a time from when it has got all.
+	Await()
 }
 
 // Conn is a WebSocket. As a net.Conn it is a stream of bytes: what the messages hold, text
@@ -294,13 +295,20 @@ func (c *Conn) Seal(b []byte, at int, op Op) []byte {
 func (c *Conn) packs(n int) bool { return c.dec.deflate && n >= deflateMin }
 
 // Shut begins the closing handshake (RFC 6455 §7.1.2), after which nothing is sent. Who
-// reads gets io.EOF when the peer has answered, or has had time enough to. If there was a
-// close frame before, the error is ErrClosed.
+// reads gets io.EOF when the peer has answered, or has had time enough to; see Backlog. If
+// there was a close frame before, the error is ErrClosed.
 func (c *Conn) Shut(status Status, reason string) error {
-	if err := c.SetDeadline(time.Now().Add(answerTime)); err != nil {
-		return err
+	if c.Closing() {
+		return ErrClosed
 	}
+	c.await()
 	return c.end(status, reason)
+}
+
+func (c *Conn) await() {
+	if c.backlog != nil {
+		c.backlog.Await()
+	}
 }
 
 // CloseWrite is Shut with Normal, since a WebSocket has no half-close. After a close frame,
@@ -317,7 +325,8 @@ func (c *Conn) CloseWrite() error {
 // Part is Shut, and drops what still comes up to the peer's answer. It blocks, and must
 // not be called while somebody reads.
 func (c *Conn) Part(status Status, reason string) {
-	err := c.Shut(status, reason)
+	c.await()
+	err := c.end(status, reason)
 	if errors.Is(err, ErrClosed) {
 		err = nil // who was told before may still answer
 	}

@@ -126,7 +126,7 @@ func TestWrite(t *testing.T) {
 func TestShut(t *testing.T) {
 	t.Parallel()
 	s := &script{in: []byte(frame(data, "late") + frame(ping, "") + frame(closing, status(ws.GoingAway, ""))), cut: 1 << 10}
-	conn := ws.New(s, ws.Config{})
+	conn := ws.New(s, ws.Config{Backlog: s})
 	if err := conn.Shut(ws.ServiceRestart, "shutdown"); err != nil {
 		t.Fatal(err)
 	}
@@ -144,6 +144,9 @@ func TestShut(t *testing.T) {
 	}
 	if err := conn.CloseWrite(); err != nil || !s.ended {
 		t.Errorf("CloseWrite: %v, and ended: %v", err, s.ended)
+	}
+	if s.awaited != 1 {
+		t.Errorf("the time for the answer began %d times", s.awaited)
 	}
 }
 
