@@ -25,7 +25,7 @@ func (s *session) join(ctx context.Context) error {
 	s.wire.stall = t.Write
 	p := pump{
 		client: pumpEnd{
-			halfCloser: s.inner, pause: s.throttle(limit.In), gone: s.clientEnded, slow: ReasonSlowClient, part: s.partWebSocket,
+			halfCloser: s.inner, pause: metered(s.inner.Conn, s.throttle(limit.In)), gone: s.clientEnded, slow: ReasonSlowClient, part: s.partWebSocket,
 		},
 		node: pumpEnd{
 			halfCloser: s.far.conn, pause: s.throttle(limit.Out), gone: s.nodeEnded, slow: ReasonSlowNode, watch: s.watch(),

@@ -17,6 +17,7 @@ import (
 
 	"imlb/proxy"
 	"imlb/proxy/identify"
+	"imlb/proxy/limit"
 	"imlb/proxy/loop"
 )
 
@@ -354,6 +355,57 @@ func incompressible(n int) string {
 	p := make([]byte, n)
 	_, _ = rand.NewChaCha8([32]byte{}).Read(p)
 	return string(p)
+}
+
+// What a WebSocket brings besides the bytes of its session counts for the limits, too.
+func TestWSBytesBesides(t *testing.T) {
+	t.Parallel()
+	const burst, perSecond, flood = 6_000, 100_000, 6 * 9_000
+	const least = time.Duration(flood-burst-6_000) * time.Second / perSecond
+	change := func(o *proxy.Options) { o.Rules.User.In = limit.Bandwidth{PerSecond: perSecond, Burst: burst} }
+	for name, frame := range map[string]string{"pings": "\x89\x80\x00\x00\x00\x00", "empty messages": "\x82\x80\x00\x00\x00\x00"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := startNode(t, "one")
+			f := startOpaque(t, witnessOf(n), proxy.Listener{
+				Protocol: proxy.WS, WebSocket: proxy.WebSocket{Subprotocols: []string{""}},
+			}, change)
+			c := f.dial()
+			c.upgrade()
+			leg := n.leg()
+			began := time.Now()
+			c.send(strings.Repeat(frame, flood/len(frame)) + "\x82\x81\x00\x00\x00\x00x")
+			leg.recv("x")
+			c.send("\x82\x81\x00\x00\x00\x00y")
+			leg.recv("y")
+			if took := time.Since(began); took < least {
+				t.Errorf("%d bytes took %v, want %v at least", flood, took, least)
+			}
+			c.Close()
+			leg.Close()
+		})
+	}
+	t.Run("in a session of XMPP", func(t *testing.T) {
+		t.Parallel()
+		n, pick := onlyNode(t)
+		client := startFront(t, pick, change).dialWS()
+		node := loginWS(client, n)
+		began := time.Now()
+		for range flood / 6 {
+			if err := client.ws.Write(t.Context(), websocket.MessageText, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 2 {
+			client.send("<iq xmlns='jabber:client'/>")
+			node.expect("<iq xmlns='jabber:client'/>")
+		}
+		if took := time.Since(began); took < least {
+			t.Errorf("%d bytes took %v, want %v at least", flood, took, least)
+		}
+		client.close()
+		node.reset()
+	})
 }
 
 // Compression is there when it was asked for by both, for bytes and for stanzas.

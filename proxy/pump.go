@@ -136,6 +136,8 @@ func (p *pump) copy(ctx context.Context, from, to *pumpEnd, count *atomic.Int64)
 				return p.writeError(to, err)
 			}
 			buf.fit(n)
+		} else if err == nil && from.pause != nil {
+			_ = pause(ctx, from.pause(0)) // what came besides may be too much
 		}
 		switch {
 		case err == nil:

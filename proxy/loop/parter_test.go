@@ -226,3 +226,46 @@ func onlyLinux(t *testing.T) {
 		t.Skip("the system does not tell")
 	}
 }
+
+// chatty is a Stream of which every other byte is for itself.
+type chatty struct {
+	talker
+	extra int64
+}
+
+func (s *chatty) Read(p []byte) (int, error) {
+	n, err := s.talker.Read(p)
+	kept := p[:0]
+	for i, b := range p[:n] {
+		if i%2 == 0 {
+			kept = append(kept, b)
+		}
+	}
+	s.extra += int64(n - len(kept))
+	return len(kept), err
+}
+
+func (s *chatty) Extra() int64 { return s.extra }
+
+// What a stream reads for itself counts for the limits, but is not of the session.
+func TestMeter(t *testing.T) {
+	took := 0
+	s := newSession(t, func(cfg *loop.RelayConfig) {
+		cfg.Client.Stream = &chatty{talker: talker{conn: cfg.Client.Conn}}
+		cfg.Throttle[loop.Client] = func(n int) time.Duration { took += n; return 0 }
+	})
+	const sent = 1 << 20
+	together(
+		func() { mustWrite(t, s.client, bytes.Repeat([]byte("ab"), sent/2)); s.client.CloseWrite() },
+		func() {
+			got, err := io.ReadAll(s.node)
+			if err != nil || len(got) > sent/2+100 || len(got) < sent/2 {
+				t.Errorf("the node read %d bytes, %v", len(got), err)
+			}
+			s.node.Close()
+		},
+	)
+	if e := s.end(t); took != sent || e.Up >= sent {
+		t.Errorf("%d bytes counted for the limit and %d for the session, of %d", took, e.Up, sent)
+	}
+}
