@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -305,6 +306,9 @@ func TestWSPingIsLife(t *testing.T) {
 // the end, and the end.
 func TestWSSlowReader(t *testing.T) {
 	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("the system does not tell what a peer has acknowledged")
+	}
 	for name, c := range map[string]struct {
 		protocol proxy.Protocol
 		compress bool
@@ -347,6 +351,32 @@ func TestWSSlowReader(t *testing.T) {
 			}
 			f.ended("node-closed")
 		})
+	}
+}
+
+// A client that takes nothing of that is slow, for the log too.
+func TestWSDeafAtTheEnd(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("the system does not tell what a peer has acknowledged")
+	}
+	for _, compress := range []bool{false, true} {
+		n := startNode(t, "one")
+		f := startOpaque(t, witnessOf(n), proxy.Listener{
+			Protocol: proxy.WS, WebSocket: proxy.WebSocket{Subprotocols: []string{""}, Compress: compress},
+		}, func(o *proxy.Options) { o.Timeouts.Write = 200 * time.Millisecond })
+		o := f.wsOptions(nil)
+		if compress {
+			o.CompressionMode = websocket.CompressionNoContextTakeover
+		}
+		ws := f.dialWith("ws", "/xmpp-websocket", o)
+		leg := n.leg()
+		leg.send(incompressible(200 << 10)) // for which there is room
+		leg.closeWrite()
+		if err := ws.Write(t.Context(), websocket.MessageBinary, []byte("p")); err != nil {
+			t.Fatal(err)
+		}
+		f.ended("slow-client")
 	}
 }
 

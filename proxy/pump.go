@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"imlb/proxy/loop"
 	"imlb/proxy/ws"
 )
 
@@ -207,7 +208,7 @@ func (p *pump) writeError(to *pumpEnd, err error) *ending {
 // end notes why the pump ends, unless that is known, and stops both directions.
 func (p *pump) end(e *ending) {
 	p.mu.Lock()
-	if p.cause == nil {
+	if p.cause == nil || errors.Is(e.cause, loop.ErrStalled) { // the client did not take the last of it
 		p.cause = e
 	}
 	p.mu.Unlock()

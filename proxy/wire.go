@@ -54,7 +54,10 @@ func (w *wire) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	n, err := w.Conn.Read(p)
-	for err != nil && n == 0 && isTimeout(err) && w.putsOff(&err) {
+	for n == 0 && isTimeout(err) {
+		if err = w.putOff(err); err != nil {
+			break
+		}
 		n, err = w.Conn.Read(p)
 	}
 	if n > 0 && !w.used.Load() {
@@ -145,33 +148,33 @@ func (w *wire) await(c *net.TCPConn) {
 // lookAgain is how often it is looked whether a peer has got all.
 const lookAgain = 50 * time.Millisecond
 
-// putsOff tells whether a deadline that has passed is put off, because the peer has not got
-// all, or has had no time since. If it takes nothing any more, that is the error.
-func (w *wire) putsOff(err *error) bool {
+// putOff puts a deadline off that has passed, if the peer has not got all, or has had no time
+// since. Else it returns the error of that, or another if the peer takes nothing any more.
+func (w *wire) putOff(late error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	c, ok := w.Conn.(*net.TCPConn)
 	a := w.answer
 	if !ok || a == nil || a.over {
-		return false
+		return late
 	}
 	now, left := time.Now(), loop.Unacked(c)
 	switch {
 	case left == 0 && a.left == 0:
 		a.over = true
-		return false
+		return late
 	case left == 0:
 		_ = c.SetReadDeadline(now.Add(lingerTime))
 	case left < a.left || a.left == 0:
 		a.moved = now
 	case now.Sub(a.moved) >= w.stall:
-		a.over, *err = true, loop.ErrStalled
-		return false
+		a.over = true
+		return loop.ErrStalled
 	}
 	if a.left = left; left > 0 {
 		_ = c.SetReadDeadline(now.Add(lookAgain))
 	}
-	return true
+	return nil
 }
 
 // SetDeadline sets both deadlines, and ends the wait for an answer.
