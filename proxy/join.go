@@ -22,9 +22,10 @@ func (s *session) join(ctx context.Context) error {
 	}
 	defer s.srv.metrics.login()()
 	t := &s.terms.Timeouts
+	s.wire.stall = t.Write
 	p := pump{
 		client: pumpEnd{
-			halfCloser: s.inner, pause: s.throttle(limit.In), gone: s.clientEnded, slow: ReasonSlowClient, part: s.partWebSocket,
+			halfCloser: s.inner, pause: metered(s.inner.Conn, s.throttle(limit.In)), gone: s.clientEnded, slow: ReasonSlowClient, part: s.partWebSocket,
 		},
 		node: pumpEnd{
 			halfCloser: s.far.conn, pause: s.throttle(limit.Out), gone: s.nodeEnded, slow: ReasonSlowNode, watch: s.watch(),
@@ -210,8 +211,11 @@ func (s *session) halfOpen(client bool) *ending {
 // clientEnded is how an opaque session ends by its client.
 func (s *session) clientEnded(err error) *ending {
 	reason := goneReason(err)
-	if reason == ReasonClientClosed {
+	switch {
+	case reason == ReasonClientClosed:
 		return &ending{reason: reason}
+	case errors.Is(err, loop.ErrStalled):
+		reason = ReasonSlowClient
 	}
 	return &ending{reason: reason, cause: err}
 }

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"imlb/proxy/loop"
 	"imlb/proxy/ws"
 )
 
@@ -138,6 +139,8 @@ func (p *pump) copy(ctx context.Context, from, to *pumpEnd, count *atomic.Int64)
 				return p.writeError(to, err)
 			}
 			buf.fit(n)
+		} else if err == nil && from.pause != nil {
+			_ = pause(ctx, from.pause(0)) // what came besides may be too much
 		}
 		switch {
 		case err == nil:
@@ -207,7 +210,7 @@ func (p *pump) writeError(to *pumpEnd, err error) *ending {
 // end notes why the pump ends, unless that is known, and stops both directions.
 func (p *pump) end(e *ending) {
 	p.mu.Lock()
-	if p.cause == nil {
+	if p.cause == nil || errors.Is(e.cause, loop.ErrStalled) { // the client did not take the last of it
 		p.cause = e
 	}
 	p.mu.Unlock()

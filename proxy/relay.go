@@ -52,7 +52,9 @@ func (s *session) relay(ctx context.Context) error {
 	if err := s.node.conn.SetReadDeadline(time.Time{}); err != nil {
 		return s.nodeError(err)
 	}
-	r := &relay{session: s, in: meter{took: s.throttle(limit.In)}, out: meter{took: s.throttle(limit.Out)}}
+	r := &relay{
+		session: s, in: meter{took: s.throttle(limit.In), extra: extraBytes(s.client)}, out: meter{took: s.throttle(limit.Out)},
+	}
 	if client := s.loopedLeg(); client != nil {
 		return r.handOver(ctx, client)
 	}
@@ -271,6 +273,7 @@ func (r *relay) fillDown(ctx context.Context) *ending {
 // meter is what the limits on bytes have to know of a direction.
 type meter struct {
 	took   func(n int) time.Duration // nil when nothing limits it
+	extra  func() int64              // bytes that came besides those of tokens; nil for none
 	told   int64                     // bytes that took knows of
 	paused bool                      // on a loop: until the limits have room again
 }
@@ -278,8 +281,14 @@ type meter struct {
 // hold lets the limits on bytes recover, before more is read. On a loop it tells
 // whether they have to be waited for; the next turn comes when they have room again.
 func (r *relay) hold(ctx context.Context, m *meter, bytes int64) bool {
-	if m.took == nil || m.paused || bytes == m.told {
+	if m.took == nil || m.paused {
 		return m.paused
+	}
+	if m.extra != nil {
+		bytes += m.extra()
+	}
+	if bytes == m.told {
+		return false
 	}
 	d := m.took(int(bytes - m.told))
 	m.told = bytes

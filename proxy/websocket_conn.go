@@ -2,6 +2,8 @@ package proxy
 
 import (
 	"errors"
+	"net"
+	"time"
 
 	"imlb/proxy/loop"
 	"imlb/proxy/ws"
@@ -13,6 +15,8 @@ type wsConn struct {
 	*ws.Conn
 	session *session
 }
+
+var _ loop.Meter = (*wsConn)(nil)
 
 // Part says to the client why its session ends. It tells whether the client knows, or has
 // been told something else before.
@@ -30,4 +34,28 @@ func (c *wsConn) Part(e loop.Ending) bool {
 	}
 	err := c.Shut(status, text)
 	return err == nil || errors.Is(err, ws.ErrClosed)
+}
+
+// metered has what limits the bytes of clients count what a WebSocket costs besides those that
+// it carries, too. A relay on a loop does so by itself.
+func metered(conn net.Conn, took func(n int) time.Duration) func(n int) time.Duration {
+	c, ok := conn.(*wsConn)
+	if !ok || took == nil {
+		return took
+	}
+	told := int64(0)
+	return func(n int) time.Duration {
+		all := c.Extra()
+		n += int(all - told)
+		told = all
+		return took(n)
+	}
+}
+
+// extraBytes returns what tells how many bytes of a client came besides its tokens, or nil.
+func extraBytes(l leg) func() int64 {
+	if l, ok := l.(*wsLeg); ok {
+		return l.ws.Extra
+	}
+	return nil
 }

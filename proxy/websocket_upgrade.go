@@ -32,7 +32,7 @@ func accept(w http.ResponseWriter, r *http.Request, o *WebSocket) (upgraded, boo
 		return upgraded{}, false
 	}
 	up := upgraded{request: r, subprotocol: subprotocol, deflate: o.Compress && offersDeflate(r.Header)}
-	answer(w.Header(), r.Header.Get("Sec-WebSocket-Key"), up)
+	fillAnswer(w.Header(), r.Header.Get("Sec-WebSocket-Key"), up)
 	w.WriteHeader(http.StatusSwitchingProtocols)
 	_, buf, err := http.NewResponseController(w).Hijack() // which sends that
 	if err != nil {
@@ -45,8 +45,8 @@ func accept(w http.ResponseWriter, r *http.Request, o *WebSocket) (upgraded, boo
 	return up, true
 }
 
-// answer fills in the header of the answer (RFC 6455 §4.2.2).
-func answer(h http.Header, key string, up upgraded) {
+// fillAnswer fills in the header of the answer (RFC 6455 §4.2.2).
+func fillAnswer(h http.Header, key string, up upgraded) {
 	h.Set("Upgrade", "websocket")
 	h.Set("Connection", "Upgrade")
 	h.Set("Sec-WebSocket-Accept", acceptKey(key))

@@ -3,8 +3,10 @@ package proxy
 import (
 	"errors"
 	"io"
+	"math"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -16,7 +18,7 @@ import (
 
 // lingerTime is how long the front waits for a peer to end its side after it has
 // ended its own.
-const lingerTime = 2 * time.Second
+const lingerTime = loop.AnswerTime
 
 // wire is a connection of which the first bytes can be looked at before they are
 // read. It knows whether the peer ever sent a byte. What carries a session is one,
@@ -27,6 +29,11 @@ type wire struct {
 	half halfCloser
 	used atomic.Bool
 	seen []byte // owned by the reader: was looked at and not read
+
+	stall time.Duration // set before anybody reads; see Await
+
+	mu     sync.Mutex
+	answer *answer // that is awaited; nil for none
 }
 
 // newWire returns the wire of a connection.
@@ -47,6 +54,12 @@ func (w *wire) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	n, err := w.Conn.Read(p)
+	for n == 0 && isTimeout(err) {
+		if err = w.putOff(err); err != nil {
+			break
+		}
+		n, err = w.Conn.Read(p)
+	}
 	if n > 0 && !w.used.Load() {
 		w.used.Store(true)
 	}
@@ -90,6 +103,94 @@ func (w *wire) Pending() int {
 		return c.Pending()
 	}
 	return 0
+}
+
+// answer is what is known of how a peer takes what it was sent last.
+type answer struct {
+	left  int       // bytes that it had not acknowledged; 0 when it has got all
+	moved time.Time // when they were last fewer
+	over  bool      // it has not answered in time
+}
+
+// Await sets the deadlines for what the peer is sent last, and for its answer. On a loop, and
+// elsewhere if there is a time of stall, a peer has lingerTime for that from when it has got
+// all, if within the time of stall it always takes some; see loop.Conn.Await. A peer that did
+// not answer in time has no other.
+func (w *wire) Await() {
+	switch c := w.Conn.(type) {
+	case *loop.Conn:
+		c.Await()
+	case *net.TCPConn:
+		if w.stall > 0 {
+			w.await(c)
+			return
+		}
+		_ = c.SetDeadline(time.Now().Add(lingerTime))
+	default:
+		_ = c.SetDeadline(time.Now().Add(lingerTime))
+	}
+}
+
+func (w *wire) await(c *net.TCPConn) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	_ = c.SetWriteDeadline(now.Add(max(w.stall, lingerTime))) // or it is closed, and Write says so
+	if w.answer == nil {
+		w.answer = &answer{left: math.MaxInt, moved: now}
+	}
+	if w.answer.over {
+		now = past
+	}
+	_ = c.SetReadDeadline(now) // a read looks how it is
+}
+
+// lookAgain is how often it is looked whether a peer has got all.
+const lookAgain = 50 * time.Millisecond
+
+// putOff puts a deadline off that has passed, if the peer has not got all, or has had no time
+// since. Else it returns the error of that, or another if the peer takes nothing any more.
+func (w *wire) putOff(late error) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	c, ok := w.Conn.(*net.TCPConn)
+	a := w.answer
+	if !ok || a == nil || a.over {
+		return late
+	}
+	now, left := time.Now(), loop.Unacked(c)
+	switch {
+	case left == 0 && a.left == 0:
+		a.over = true
+		return late
+	case left == 0:
+		_ = c.SetReadDeadline(now.Add(lingerTime))
+	case left < a.left || a.left == 0:
+		a.moved = now
+	case now.Sub(a.moved) >= w.stall:
+		a.over = true
+		return loop.ErrStalled
+	}
+	if a.left = left; left > 0 {
+		_ = c.SetReadDeadline(now.Add(lookAgain))
+	}
+	return nil
+}
+
+// SetDeadline sets both deadlines, and ends the wait for an answer.
+func (w *wire) SetDeadline(t time.Time) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.answer = nil
+	return w.Conn.SetDeadline(t)
+}
+
+// SetReadDeadline ends the wait for an answer, too.
+func (w *wire) SetReadDeadline(t time.Time) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.answer = nil
+	return w.Conn.SetReadDeadline(t)
 }
 
 // past is a deadline that wakes whoever reads.

@@ -249,6 +249,7 @@ func TestAttack(t *testing.T) {
 	t.Run("slow clients", a.testSlow)
 	t.Run("no streams", a.testNoStreams)
 	t.Run("garbage", a.testGarbage)
+	t.Run("frames that carry nothing", a.testEmptyFrames)
 	t.Run("clients that do not read", a.testDeafClients)
 	t.Run("nodes that do not read", a.testDeafNodes)
 	for _, p := range a.polite {
@@ -540,6 +541,49 @@ func (a *attack) garbagePackets(t *testing.T, to string, garbage []byte) {
 	for packet := range slices.Chunk(garbage, 1200) {
 		_, _ = conn.Write(packet)
 	}
+}
+
+// testEmptyFrames: clients of WebSockets that send what is of no use to anybody, as fast as
+// they can. Others have their turn.
+func (a *attack) testEmptyFrames(t *testing.T) {
+	a.watch(t, 96<<20)
+	begin := a.rounds()
+	ctx, cancel := context.WithCancel(context.Background())
+	var clients sync.WaitGroup
+	defer clients.Wait()
+	defer cancel()
+	for _, frame := range []string{
+		"\x89\x80\x00\x00\x00\x00",  // a ping
+		"\x82\x80\x00\x00\x00\x00",  // an empty message
+		"\x82\x81\x00\x00\x00\x00e", // one that comes back
+	} {
+		for range 4 {
+			clients.Go(func() {
+				if err := a.pourFrames(ctx, strings.Repeat(frame, 10_000)); err != nil && ctx.Err() == nil {
+					t.Errorf("%q: %v", frame, err)
+				}
+			})
+		}
+	}
+	eventually(t, "the turn of others", func(context.Context) (bool, string) { return a.servedSince(begin), fmt.Sprint(a.rounds()) })
+}
+
+// pourFrames sends the same frames again and again, and reads what it is answered.
+func (a *attack) pourFrames(ctx context.Context, frames string) error {
+	conn, err := a.dial(ctx, "ws")
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, err := a.upgrade(ctx, conn, "ws"); err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	go func() { _, _ = io.Copy(io.Discard, conn) }()
+	for err == nil {
+		_, err = io.WriteString(conn, frames)
+	}
+	return err
 }
 
 // bulk says how many clients of a listener there are that do not read, or whose nodes

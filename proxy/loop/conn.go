@@ -3,6 +3,7 @@ package loop
 import (
 	"errors"
 	"io"
+	"math"
 	"net"
 	"os"
 	"syscall"
@@ -43,6 +44,7 @@ type Conn struct {
 	deadline int64 // of reading, on the loop's clock; 0 for none
 	stall    int64 // how long output may make no progress, in ns; 0 for ever
 	blocked  int64 // since when it makes none; 0 if nothing waits
+	left     int64 // bytes that the peer had not acknowledged; see Await
 	err      error // ends reading and writing: ErrStalled, net.ErrClosed
 	writeErr error // what a write came to; read when all has been read
 
@@ -60,6 +62,7 @@ type Conn struct {
 	closing    bool // Close was called, output is pending
 	closed     bool
 	corked     bool // output is gathered
+	awaits     bool // the peer has not got all, and deadline is when to look again
 }
 
 var _ net.Conn = (*Conn)(nil)
@@ -303,9 +306,9 @@ func (c *Conn) Close() error {
 		return nil
 	}
 	c.handler = nil
-	c.deadline = 0
+	c.deadline, c.awaits = 0, false
 	if c.out.len == 0 || c.err != nil {
-		return c.destroy(c.out.len > 0)
+		return c.destroy(c.out.len > 0 || errors.Is(c.err, ErrStalled))
 	}
 	c.closing = true
 	if c.stall == 0 {
@@ -314,19 +317,54 @@ func (c *Conn) Close() error {
 	return nil
 }
 
-// lingerTime is how long a peer has to end its side after linger.
-const lingerTime = 2 * time.Second
+// AnswerTime is how long a peer has to end its side after it has got all that it was sent,
+// if Options do not say otherwise.
+const AnswerTime = 2 * time.Second
+
+// lookAgain is how often it is looked whether a peer has got all.
+const lookAgain = 50 * time.Millisecond
+
+// Await has reading end with os.ErrDeadlineExceeded when the peer was sent the last that there
+// is for it, and does not end its side: AnswerTime after it has acknowledged all, however slow
+// it is to do so. If it acknowledges nothing for the time of SetStall (10 s without), reading
+// ends with ErrStalled. To close the connection before may make the kernel reset it, because
+// of what the peer still sends, and what is not acknowledged then is lost.
+func (c *Conn) Await() {
+	if c.closed {
+		return
+	}
+	if c.stall == 0 {
+		c.stall = int64(closeStall)
+	}
+	c.late, c.awaits, c.left = false, true, math.MaxInt64
+	c.look()
+	c.arm()
+}
+
+// look sets the deadline of a peer that may not have got all.
+func (c *Conn) look() {
+	now, left := c.loop.now, int64(c.out.len+c.sock.unacked())
+	switch {
+	case left == 0:
+		c.awaits, c.blocked = false, 0
+		c.deadline = now + c.loop.group.answerTime()
+		return
+	case left < c.left || c.blocked == 0:
+		c.progress()
+	}
+	c.left, c.deadline = left, now+int64(lookAgain)
+}
 
 // linger is Close for what the peer must not miss: it ends the sending side, and drops what
-// comes until the peer has ended its own, for a while at most. To close before that may
-// make the kernel reset the connection, which may overtake what was sent.
+// comes until the peer has ended its own, or has had its time.
 func (c *Conn) linger() {
-	if !c.noWrite && c.CloseWrite() != nil {
+	had := c.late
+	if (!c.noWrite && c.CloseWrite() != nil) || had {
 		_ = c.Close()
 		return
 	}
 	c.SetHandler(lingering{})
-	c.SetReadTimeout(lingerTime)
+	c.Await()
 }
 
 // lingering is the handler of a connection that lingers.
@@ -377,7 +415,7 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 	if c.closed {
 		return net.ErrClosed
 	}
-	c.late, c.deadline = false, 0
+	c.late, c.awaits, c.deadline = false, false, 0
 	if !t.IsZero() {
 		c.deadline = max(int64(t.Sub(c.loop.group.start)), 1)
 		if c.deadline <= c.loop.now {
@@ -394,7 +432,7 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 // the clock. d is more than 0.
 func (c *Conn) SetReadTimeout(d time.Duration) {
 	if !c.closed {
-		c.late, c.deadline = false, c.loop.now+int64(d)
+		c.late, c.awaits, c.deadline = false, false, c.loop.now+int64(d)
 		c.arm()
 	}
 }
@@ -430,9 +468,12 @@ func (c *Conn) arm() {
 // expire is called by the wheel at the deadline, or before.
 func (c *Conn) expire() {
 	now := c.loop.now
+	if c.awaits {
+		c.look()
+	}
 	switch {
 	case c.blocked != 0 && c.stall != 0 && now-c.blocked >= c.stall:
-		c.err, c.blocked = ErrStalled, 0
+		c.err, c.blocked, c.awaits = ErrStalled, 0, false
 	case c.deadline != 0 && !c.late && now >= c.deadline:
 		c.late = true
 	default:

@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"runtime"
@@ -32,6 +33,8 @@ type Options struct {
 	Loops int
 	// KeepAlive is set on every connection, accepted, adopted or dialled.
 	KeepAlive net.KeepAliveConfig
+	// AnswerTime replaces the constant of that name; 0 does not.
+	AnswerTime time.Duration
 	// Panic is told of every panic that was recovered, on the loop; the error is a
 	// *PanicError. It may be nil.
 	Panic func(error)
@@ -75,6 +78,8 @@ func New(opts Options) (*Group, error) {
 	}
 	return g, nil
 }
+
+func (g *Group) answerTime() int64 { return int64(cmp.Or(g.opts.AnswerTime, AnswerTime)) }
 
 // Loops returns the loops.
 func (g *Group) Loops() []*Loop { return slices.Clone(g.loops) }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"os"
+	"runtime"
 	"testing"
 	"time"
 
@@ -26,6 +28,7 @@ func (s *talker) Read(p []byte) (int, error) {
 	if i := bytes.IndexByte(p[:n], '.'); i >= 0 {
 		s.ended, n = true, i
 	}
+	s.ended = s.ended || s.told && errors.Is(err, os.ErrDeadlineExceeded)
 	if n == 0 && s.ended {
 		return 0, io.EOF
 	}
@@ -46,13 +49,20 @@ func (s *talker) Part(e loop.Ending) bool {
 		return s.told
 	}
 	s.told = true
+	s.conn.Await()
 	_, err := io.WriteString(s.conn, e.Cause.String()+".")
 	return err == nil
 }
 
 // newTalk starts a session of which the client's end is a talker.
 func newTalk(t *testing.T, limits loop.Limits) *session {
-	return newSession(t, func(cfg *loop.RelayConfig) {
+	t.Helper()
+	return newTalkIn(t, newGroup(t, loop.Options{}), limits)
+}
+
+func newTalkIn(t *testing.T, g *loop.Group, limits loop.Limits) *session {
+	t.Helper()
+	return newSessionIn(t, g, func(cfg *loop.RelayConfig) {
 		cfg.Client.Stream = &talker{conn: cfg.Client.Conn}
 		cfg.Limits = &limits
 	})
@@ -164,4 +174,98 @@ func TestRelayStreamThatCarriesNothing(t *testing.T) {
 	s.node.CloseWrite()
 	wantRead(t, s.client, []byte("eof."))
 	s.wantEnd(t, loop.Node, loop.EOF)
+}
+
+// A client that is slow to take what it was sent, and talks meanwhile, gets all of it, and then
+// has its time to answer or to end the connection.
+func TestParterIsSlow(t *testing.T) {
+	onlyLinux(t)
+	const answerTime = 50 * time.Millisecond
+	for _, first := range []loop.Side{loop.Node, loop.Client} {
+		t.Run(first.String(), func(t *testing.T) {
+			s := newTalkIn(t, newGroup(t, loop.Options{AnswerTime: answerTime}), loop.Limits{})
+			all := pattern(1 << 20) // more than the client's kernel takes for one that does not read
+			mustWrite(t, s.node, all)
+			if first == loop.Client {
+				mustWrite(t, s.client, []byte("."))
+				wantEOF(t, s.node)
+			}
+			s.node.CloseWrite()
+			for began := time.Now(); time.Since(began) < 10*answerTime; <-time.After(answerTime) {
+				mustWrite(t, s.client, []byte("x"))
+			}
+			if first == loop.Node {
+				wantRead(t, s.client, append(all, "eof."...))
+				s.wantEnd(t, loop.Node, loop.EOF)
+				return
+			}
+			if n, err := io.Copy(io.Discard, s.client); n == 0 || err != nil {
+				t.Errorf("read %d bytes, %v", n, err)
+			}
+		})
+	}
+}
+
+// A client that takes nothing more is not waited for without end, though it talks.
+func TestParterIsDeaf(t *testing.T) {
+	onlyLinux(t)
+	s := newTalkIn(t, newGroup(t, loop.Options{AnswerTime: time.Hour}), loop.Limits{ClientStall: 200 * time.Millisecond})
+	if err := s.client.SetReadBuffer(8 << 10); err != nil {
+		t.Fatal(err)
+	}
+	mustWrite(t, s.node, pattern(100<<10)) // for which the kernel has room
+	s.node.CloseWrite()
+	mustWrite(t, s.client, []byte("x"))
+	s.wantEnd(t, loop.Client, loop.Stalled)
+}
+
+// onlyLinux skips what needs to know what a peer has acknowledged.
+func onlyLinux(t *testing.T) {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		t.Skip("the system does not tell")
+	}
+}
+
+// chatty is a Stream of which every other byte is for itself.
+type chatty struct {
+	talker
+	extra int64
+}
+
+func (s *chatty) Read(p []byte) (int, error) {
+	n, err := s.talker.Read(p)
+	kept := p[:0]
+	for i, b := range p[:n] {
+		if i%2 == 0 {
+			kept = append(kept, b)
+		}
+	}
+	s.extra += int64(n - len(kept))
+	return len(kept), err
+}
+
+func (s *chatty) Extra() int64 { return s.extra }
+
+// What a stream reads for itself counts for the limits, but is not of the session.
+func TestMeter(t *testing.T) {
+	took := 0
+	s := newSession(t, func(cfg *loop.RelayConfig) {
+		cfg.Client.Stream = &chatty{talker: talker{conn: cfg.Client.Conn}}
+		cfg.Throttle[loop.Client] = func(n int) time.Duration { took += n; return 0 }
+	})
+	const sent = 1 << 20
+	together(
+		func() { mustWrite(t, s.client, bytes.Repeat([]byte("ab"), sent/2)); s.client.CloseWrite() },
+		func() {
+			got, err := io.ReadAll(s.node)
+			if err != nil || len(got) > sent/2+100 || len(got) < sent/2 {
+				t.Errorf("the node read %d bytes, %v", len(got), err)
+			}
+			s.node.Close()
+		},
+	)
+	if e := s.end(t); took != sent || e.Up >= sent {
+		t.Errorf("%d bytes counted for the limit and %d for the session, of %d", took, e.Up, sent)
+	}
 }

@@ -213,6 +213,14 @@ func (f *flow) shutdown() error {
 	return nil
 }
 
+// unacked returns how much of what was sent the peer has not acknowledged, as far as that is
+// known.
+func (f *flow) unacked() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.out) + Unacked(f.conn)
+}
+
 // close closes, with a RST if reset, else after what is being sent.
 func (f *flow) close(reset bool) error {
 	f.mu.Lock()

@@ -89,6 +89,14 @@ type Stream interface {
 	CloseWrite() error
 }
 
+// Meter is a Stream that may bring nothing for the session of much that it reads: a WebSocket.
+type Meter interface {
+	Stream
+	// Extra returns how many bytes it has read that are none of the session. They count for the
+	// limits, and for how long the session may keep the loop. It is called after Read.
+	Extra() int64
+}
+
 // Parter is a Stream that has no half-close, and words for how a session ends: a
 // WebSocket. When Read returns io.EOF, both its directions have ended. CloseWrite is called
 // then.
@@ -130,7 +138,8 @@ type RelayConfig struct {
 	// Limits may be nil.
 	Limits *Limits
 	// Throttle, by the side that was read from, is called with how many bytes that
-	// were, and returns how long to read no more. Either may be nil.
+	// were, those of a Meter that are not the session's too, and returns how long to read
+	// no more. Either may be nil.
 	Throttle [2]func(n int) time.Duration
 	// Done is called once, on the loop, after NewRelay has returned. The
 	// connections are closed then, or will be after what is pending.
@@ -172,6 +181,7 @@ type direction struct {
 	passed  bool  // and the other side knows
 	waiting bool  // for the other side to take what is pending
 	parted  bool  // the side that is read has gone, or been told to; see Parter
+	extra   int64 // what the Meter that is read said last
 }
 
 // throttle is what only sessions with limited bandwidth hold.
@@ -204,7 +214,7 @@ func NewRelay(cfg RelayConfig) *Relay {
 			l.posts = append(l.posts, func() { r.writeFailed(Node, err) })
 		}
 	}
-	r.count(Client, cfg.Sent)
+	r.count(Client, cfg.Sent, 0)
 	r.arm()
 	return r
 }
@@ -321,7 +331,7 @@ func (r *Relay) pump(from Side) {
 	}
 }
 
-// carry moves one portion, and returns its size or why there is none.
+// carry moves one portion, and returns how many bytes were read or why there are none.
 func (r *Relay) carry(from Side) (int, error) {
 	d := &r.dirs[from]
 	if d.full >= bulkReads {
@@ -330,15 +340,15 @@ func (r *Relay) carry(from Side) (int, error) {
 		}
 		if d.pipe != nil {
 			n, err := r.ends[from].Conn.spliceIn(d.pipe)
-			r.count(from, n)
+			r.count(from, n, 0)
 			return n, err
 		}
 		d.full = 0
 	}
 	buf := r.loop().scratch
-	n, err := r.read(from, buf)
+	n, extra, err := r.read(from, buf)
+	r.count(from, n, extra)
 	if n > 0 {
-		r.count(from, n)
 		if r.watch != nil && from == Node && !r.seen(buf[:n]) {
 			return n, nil
 		}
@@ -352,7 +362,7 @@ func (r *Relay) carry(from Side) (int, error) {
 	case d.full < bulkReads && r.plain() && (r.watch == nil || from == Client):
 		d.full++
 	}
-	return n, err
+	return n + extra, err
 }
 
 // seen shows what came from the node to who watches it, and tells whether the session
@@ -374,37 +384,53 @@ func (r *Relay) plain() bool {
 }
 
 // read reads from a side. Of a stream it takes as many records as there are room
-// for, so that they are written at once.
-func (r *Relay) read(from Side, p []byte) (int, error) {
+// for, so that they are written at once. extra is how much of what it read is not the
+// session's, and takes room, too.
+func (r *Relay) read(from Side, p []byte) (sum, extra int, err error) {
 	end := &r.ends[from]
 	if end.Stream == nil {
-		return end.Conn.Read(p)
+		sum, err = end.Conn.Read(p)
+		return sum, 0, err
 	}
-	sum := 0
-	for sum < len(p) {
+	meter, _ := end.Stream.(Meter)
+	for sum+extra < len(p) {
 		n, err := end.Stream.Read(p[sum:])
 		sum += n
+		if meter != nil {
+			extra += r.dirs[from].more(meter)
+		}
 		if err != nil || n == 0 {
-			return sum, err
+			return sum, extra, err
 		}
 	}
-	return sum, nil
+	return sum, extra, nil
 }
 
-// count notes that bytes came from a side, and pauses it if they were too many.
-func (r *Relay) count(from Side, n int) {
-	if n <= 0 {
+// more returns what a meter has counted since it was last asked.
+func (d *direction) more(m Meter) int {
+	all := m.Extra()
+	n := all - d.extra
+	d.extra = all
+	return int(n)
+}
+
+// count notes that bytes came from a side, some of them not for the session, and pauses it
+// if they were too many.
+func (r *Relay) count(from Side, n, extra int) {
+	if n+extra <= 0 {
 		return
 	}
 	l := r.loop()
-	r.dirs[from].bytes.Add(int64(n))
+	if n > 0 {
+		r.dirs[from].bytes.Add(int64(n))
+	}
 	if !r.dirs[from.other()].parted { // else nobody gets them
 		r.last = l.now
 	}
 	if r.slow == nil || r.slow.pause[from] == nil {
 		return
 	}
-	if d := r.slow.pause[from](n); d > 0 {
+	if d := r.slow.pause[from](n + extra); d > 0 {
 		r.slow.until[from] = l.now + int64(d)
 		r.armAt(r.slow.until[from])
 	}
@@ -531,7 +557,7 @@ func (r *Relay) passEnd(from Side) {
 }
 
 // leave lets go of a side whose stream has ended. What is pending is sent, and its peer has
-// a moment to end the connection.
+// a moment to end the connection, unless it has let one pass already.
 func (r *Relay) leave(side Side) {
 	r.dirs[side].parted = true
 	_ = r.ends[side].Stream.CloseWrite()

@@ -75,6 +75,9 @@ func (s socket) shutdown() error {
 	return os.NewSyscallError("shutdown", errno)
 }
 
+// unacked returns how much of what was sent the peer has not acknowledged.
+func (s socket) unacked() int { return unacked(s.raw()) }
+
 // close closes, with a RST if reset.
 func (s socket) close(reset bool) error {
 	if reset {

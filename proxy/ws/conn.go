@@ -9,9 +9,6 @@ import (
 	"time"
 )
 
-// answerTime is how long the peer has to answer a close frame.
-const answerTime = 2 * time.Second
-
 // Transport is what carries a WebSocket: TCP, or TLS.
 type Transport interface {
 	net.Conn
@@ -29,15 +26,19 @@ type Config struct {
 	// WriteTimeout bounds how long an answer to the peer's frames may block; 0 does not.
 	// Who writes messages sets a deadline of its own.
 	WriteTimeout time.Duration
-	// Backlog tells what was written and waits to be sent, where writing does not block. As
-	// long as there is any, no pong is added to it. May be nil.
+	// Backlog knows what becomes of what is written. If it is nil, that is sent at once, and
+	// a peer has all the time there is to answer a close frame.
 	Backlog Backlog
 }
 
-// Backlog is a connection that keeps what it cannot send yet.
+// Backlog is the connection under everything.
 type Backlog interface {
-	// Pending returns how many bytes wait.
+	// Pending returns how many bytes wait to be sent, where writing does not block. As long
+	// as there are any, no pong is added to them.
 	Pending() int
+	// Await sets the deadlines for what the peer is sent last and for its answer, for which it
+	// has a time from when it has got all.
+	Await()
 }
 
 // Conn is a WebSocket. As a net.Conn it is a stream of bytes: what the messages hold, text
@@ -53,7 +54,8 @@ type Conn struct {
 	early   []byte
 	dec     decoder
 	err     error     // after which nothing is read
-	owed    []byte    // a pong that waits until there is room for it
+	owed    []byte    // a pong that is not sent yet; empty for none
+	extra   int64     // see Extra
 	inflate *inflater // of Read; nil if nothing may be compressed
 
 	mu   sync.Mutex // of writing: a frame is sent in one piece
@@ -113,6 +115,11 @@ func (c *Conn) unframe(p []byte) int {
 	}
 }
 
+// Extra returns how many bytes were read that Read or Next did not return as they are: all
+// headers and control frames, and what is compressed. Who reads may call it, when it has got
+// all that came.
+func (c *Conn) Extra() int64 { return c.extra }
+
 // Fill reads frames, for Next.
 func (c *Conn) Fill(p []byte) (int, error) {
 	c.pay()
@@ -124,10 +131,12 @@ func (c *Conn) Fill(p []byte) (int, error) {
 		if c.early = c.early[n:]; len(c.early) == 0 {
 			c.early = nil
 		}
+		c.extra += int64(n)
 		return n, nil
 	}
 	n, err := c.Transport.Read(p)
 	if n > 0 {
+		c.extra += int64(n)
 		return n, nil // an error will come again with the next read
 	}
 	switch {
@@ -141,21 +150,25 @@ func (c *Conn) Fill(p []byte) (int, error) {
 
 // Next returns the next part of a message in what Fill has read, and what follows. There
 // is no part, and its Op is 0, when Fill has to be called first. The errors are those of
-// Read.
+// Read. Of the pings that came with one Fill, the last is answered (RFC 6455 §5.5.3).
 func (c *Conn) Next(in []byte) (part Part, rest []byte, err error) {
 	for c.err == nil {
 		part, rest, err := c.dec.Next(in)
 		switch {
 		case err != nil:
 			c.refuse(err)
-		case part.Op == opPing:
-			c.owed = appendHeader(make([]byte, 0, 2+maxControl), opPong, false, len(part.Payload))
-			c.owed = append(c.owed, part.Payload...)
+		case part.Op == 0:
 			c.pay()
+			return part, rest, nil
+		case part.Op == opPing:
+			c.owed = append(appendHeader(c.owed[:0], opPong, false, len(part.Payload)), part.Payload...)
 		case part.Op == opClose:
 			c.answer(part.Payload)
 		case part.Op == opPong:
 		default:
+			if !part.Compressed {
+				c.extra -= int64(len(part.Payload))
+			}
 			return part, rest, nil
 		}
 		in = rest
@@ -164,14 +177,14 @@ func (c *Conn) Next(in []byte) (part Part, rest []byte, err error) {
 }
 
 // pay sends the pong that is owed. As long as there is no room for it, because the peer
-// does not read, another ping may take its place (RFC 6455 §5.5.3).
+// does not read, another ping may take its place.
 func (c *Conn) pay() {
-	if c.owed == nil || (c.backlog != nil && c.backlog.Pending() > 0) {
+	if len(c.owed) == 0 || (c.backlog != nil && c.backlog.Pending() > 0) {
 		return
 	}
 	c.limitWrite()
 	_ = c.Send(c.owed) // a broken connection is found by the next read
-	c.owed = nil
+	c.owed = c.owed[:0]
 }
 
 func (c *Conn) limitWrite() {
@@ -192,6 +205,7 @@ func (c *Conn) answer(payload []byte) {
 	if s := peer.Status; s == Normal || s == GoingAway || s == NoStatus || c.Closing() {
 		c.err = io.EOF
 	}
+	c.pay()
 	c.limitWrite()
 	_ = c.end(peer.Status, "") // it was the end already, or the connection is broken
 }
@@ -205,6 +219,7 @@ func (c *Conn) refuse(err error) {
 	if v := (*Violation)(nil); errors.As(err, &v) {
 		status = v.Status
 	}
+	c.pay()
 	c.limitWrite()
 	_ = c.end(status, "")
 }
@@ -303,13 +318,20 @@ func AppendPing(dst []byte) []byte { return appendHeader(dst, opPing, false, 0) 
 func (c *Conn) packs(n int) bool { return c.dec.deflate && n >= deflateMin }
 
 // Shut begins the closing handshake (RFC 6455 §7.1.2), after which nothing is sent. Who
-// reads gets io.EOF when the peer has answered, or has had time enough to. If there was a
-// close frame before, the error is ErrClosed.
+// reads gets io.EOF when the peer has answered, or has had time enough to; see Backlog. If
+// there was a close frame before, the error is ErrClosed.
 func (c *Conn) Shut(status Status, reason string) error {
-	if err := c.SetDeadline(time.Now().Add(answerTime)); err != nil {
-		return err
+	if c.Closing() {
+		return ErrClosed
 	}
+	c.await()
 	return c.end(status, reason)
+}
+
+func (c *Conn) await() {
+	if c.backlog != nil {
+		c.backlog.Await()
+	}
 }
 
 // CloseWrite is Shut with Normal, since a WebSocket has no half-close. After a close frame,
@@ -326,7 +348,8 @@ func (c *Conn) CloseWrite() error {
 // Part is Shut, and drops what still comes up to the peer's answer. It blocks, and must
 // not be called while somebody reads.
 func (c *Conn) Part(status Status, reason string) {
-	err := c.Shut(status, reason)
+	c.await()
+	err := c.end(status, reason)
 	if errors.Is(err, ErrClosed) {
 		err = nil // who was told before may still answer
 	}

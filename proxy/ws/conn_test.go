@@ -137,7 +137,7 @@ func TestWrite(t *testing.T) {
 func TestShut(t *testing.T) {
 	t.Parallel()
 	s := &script{in: []byte(frame(data, "late") + frame(ping, "") + frame(closing, status(ws.GoingAway, ""))), cut: 1 << 10}
-	conn := ws.New(s, ws.Config{})
+	conn := ws.New(s, ws.Config{Backlog: s})
 	if err := conn.Shut(ws.ServiceRestart, "shutdown"); err != nil {
 		t.Fatal(err)
 	}
@@ -155,6 +155,9 @@ func TestShut(t *testing.T) {
 	}
 	if err := conn.CloseWrite(); err != nil || !s.ended {
 		t.Errorf("CloseWrite: %v, and ended: %v", err, s.ended)
+	}
+	if s.awaited != 1 {
+		t.Errorf("the time for the answer began %d times", s.awaited)
 	}
 }
 
@@ -175,6 +178,48 @@ func TestBacklog(t *testing.T) {
 	}
 	if got := s.out.String(); got != "\x8a\x012" {
 		t.Errorf("wrote %q, want a pong for the last", got)
+	}
+}
+
+// However many pings come at once, one is answered, and one that nothing follows is
+// answered at once.
+func TestPings(t *testing.T) {
+	t.Parallel()
+	s := &script{in: []byte(strings.Repeat(frame(ping, "1"), 1000) + frame(data, "x") + frame(ping, "2") + frame(pong, "")), cut: 1 << 20, end: errAgain}
+	conn := ws.New(s, ws.Config{Backlog: s})
+	if n, err := conn.Read(make([]byte, 1<<20)); n != 1 || err != nil {
+		t.Errorf("read %d bytes, %v", n, err)
+	}
+	if got := s.out.String(); got != "\x8a\x012" || s.writes != 1 {
+		t.Errorf("wrote %.40q at %d times, want a pong for the last", got, s.writes)
+	}
+	s.in = []byte(frame(ping, "3"))
+	if n, err := conn.Read(make([]byte, 100)); n != 0 || err != nil {
+		t.Errorf("read %d bytes, %v", n, err)
+	}
+	if got := s.out.String(); got != "\x8a\x012\x8a\x013" {
+		t.Errorf("wrote %q", got)
+	}
+}
+
+// What comes besides the bytes of messages is known.
+func TestExtra(t *testing.T) {
+	t.Parallel()
+	for name, in := range map[string]string{
+		"messages":       frame(data, "hello") + frame(text&noFin, "wor") + frame(last, "ld"),
+		"pings":          frame(ping, "") + frame(data, "helloworld") + frame(ping, "1234"),
+		"empty messages": frame(data, "helloworld") + strings.Repeat(frame(data, ""), 100),
+	} {
+		for _, early := range []int{0, 3} {
+			s := &script{in: []byte(in[early:]), cut: 7, end: errAgain}
+			conn := ws.New(s, ws.Config{Early: []byte(in[:early])})
+			if got, err := readAll(conn, 100); got != "helloworld" || !errors.Is(err, errAgain) {
+				t.Errorf("%s: read %q, %v", name, got, err)
+			}
+			if got, want := conn.Extra(), int64(len(in)-len("helloworld")); got != want {
+				t.Errorf("%s: %d bytes besides, want %d", name, got, want)
+			}
+		}
 	}
 }
 
@@ -205,7 +250,7 @@ func TestParts(t *testing.T) {
 
 // Nothing is allocated for a message.
 func TestAllocs(t *testing.T) {
-	in := []byte(strings.Repeat(frame(data, "hello")+frame(pong, "x"), 10))
+	in := []byte(strings.Repeat(frame(data, "hello")+frame(pong, "x")+frame(ping, "x"), 10))
 	s := &script{cut: 1 << 10, end: errAgain}
 	conn, buf, raw := ws.New(s, ws.Config{}), make([]byte, 4<<10), make([]byte, len(in))
 	got := testing.AllocsPerRun(100, func() {

@@ -22,6 +22,8 @@ type script struct {
 	end      error // after in
 	out      bytes.Buffer
 	pending  int
+	awaited  int // how often the peer's answer was
+	writes   int
 	ended    bool
 }
 
@@ -34,12 +36,13 @@ func (s *script) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func (s *script) Write(p []byte) (int, error)      { return s.out.Write(p) }
+func (s *script) Write(p []byte) (int, error)      { s.writes++; return s.out.Write(p) }
 func (s *script) Close() error                     { return nil }
 func (s *script) CloseWrite() error                { s.ended = true; return nil }
 func (s *script) SetDeadline(time.Time) error      { return nil }
 func (s *script) SetWriteDeadline(time.Time) error { return nil }
 func (s *script) Pending() int                     { return s.pending }
+func (s *script) Await()                           { s.awaited++ }
 
 // key is what the frames of tests are masked with.
 var key = []byte{0x12, 0x34, 0x56, 0x78} //nolint:gochecknoglobals // a constant in all but syntax
