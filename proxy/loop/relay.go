@@ -149,6 +149,9 @@ type RelayConfig struct {
 const (
 	// turnBytes is how much one direction carries before others have their turn.
 	turnBytes = 256 << 10
+	// extraCost is what a byte that a Meter has read for itself takes of the turn: there may be
+	// a frame for each six of them.
+	extraCost = 4
 	// bulkReads is how many reads in a row have to fill the buffer before a
 	// direction is spliced.
 	bulkReads = 3
@@ -331,7 +334,7 @@ func (r *Relay) pump(from Side) {
 	}
 }
 
-// carry moves one portion, and returns how many bytes were read or why there are none.
+// carry moves one portion, and returns what it takes of the turn or why there is none.
 func (r *Relay) carry(from Side) (int, error) {
 	d := &r.dirs[from]
 	if d.full >= bulkReads {
@@ -362,7 +365,7 @@ func (r *Relay) carry(from Side) (int, error) {
 	case d.full < bulkReads && r.plain() && (r.watch == nil || from == Client):
 		d.full++
 	}
-	return n + extra, err
+	return n + extraCost*extra, err
 }
 
 // seen shows what came from the node to who watches it, and tells whether the session
