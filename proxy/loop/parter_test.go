@@ -183,6 +183,9 @@ func TestParterIsSlow(t *testing.T) {
 	const answerTime = 50 * time.Millisecond
 	for _, first := range []loop.Side{loop.Node, loop.Client} {
 		t.Run(first.String(), func(t *testing.T) {
+			if first == loop.Client && !loop.CanDetach {
+				t.Skip("where goroutines stand in for a socket, one that has ended itself may be reset for what it still says")
+			}
 			s := newTalkIn(t, newGroup(t, loop.Options{AnswerTime: answerTime}), loop.Limits{})
 			all := pattern(1 << 20) // more than the client's kernel takes for one that does not read
 			mustWrite(t, s.node, all)
