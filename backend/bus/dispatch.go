@@ -8,18 +8,15 @@ import (
 )
 
 // dispatcher calls the handler for its share of the partitions, one signal at a
-// time. Its queues are bounded: what finds one full is dropped, and made up for by a
-// call of Lost (see sweep).
+// time. Its queue is bounded: what finds it full is dropped, and made up for by a call
+// of Lost (see sweep).
 type dispatcher struct {
 	// Static.
 	bus   *Bus
-	queue chan *nats.Msg // filled by the connection, which never waits
-	wake  chan struct{}  // something is in own or lost
-
-	spare []Signal // owned by run
+	queue chan *nats.Msg // filled by the connection and by this node, which never wait
+	wake  chan struct{}  // something is in lost
 
 	mu   sync.Mutex
-	own  []Signal            // of this node itself
 	lost map[uint16]struct{} // partitions to be told of
 }
 
@@ -39,7 +36,6 @@ func (d *dispatcher) run() {
 		case msg := <-d.queue:
 			d.deliver(msg)
 		case <-d.wake:
-			d.deliverOwn()
 			d.tellLost()
 		case <-d.bus.done:
 			return
@@ -53,7 +49,7 @@ func (d *dispatcher) deliver(msg *nats.Msg) {
 		d.refuse(msg, err)
 		return
 	}
-	if !d.bus.current(partition, msg.Sub) {
+	if own := msg.Sub == nil; own && !d.bus.hosts(partition) || !own && !d.bus.current(partition, msg.Sub) {
 		return
 	}
 	signal, err := decodeSignal(partition, msg.Data)
@@ -66,41 +62,13 @@ func (d *dispatcher) deliver(msg *nats.Msg) {
 }
 
 // loop takes a signal of this node itself to its handler, without a way round by the
-// server. It does not wait.
-func (d *dispatcher) loop(s Signal) {
-	d.mu.Lock()
-	full := len(d.own) >= d.bus.options.Queue
-	if full {
-		d.lost[s.Partition] = struct{}{}
-	} else {
-		d.own = append(d.own, s)
+// servers, but in one line with what comes from there. It does not wait.
+func (d *dispatcher) loop(partition uint16, msg *nats.Msg) {
+	select {
+	case d.queue <- msg:
+	default:
+		d.noteLost(partition)
 	}
-	first := full || len(d.own) == 1
-	d.mu.Unlock()
-	if first {
-		poke(d.wake)
-	}
-}
-
-func (d *dispatcher) deliverOwn() {
-	own := d.takeOwn()
-	for _, signal := range own {
-		if d.bus.hosts(signal.Partition) {
-			d.bus.counts.received.Add(1)
-			d.bus.options.Handler(signal)
-		}
-	}
-	clear(own)
-	d.spare = own
-}
-
-// takeOwn returns what waits, and has the next gather where the last was.
-func (d *dispatcher) takeOwn() []Signal {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	own := d.own
-	d.own, d.spare = d.spare[:0], nil
-	return own
 }
 
 // refuse drops what cannot be understood: a node of another version, or somebody

@@ -1,7 +1,6 @@
 package bus
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -195,43 +194,28 @@ func (b *Bus) Publish(s Signal) error {
 	if s.User == "" || !s.Kind.known() {
 		return fmt.Errorf("publish signal: %w", errMalformed)
 	}
-	if len(s.User)+len(s.Target)+len(s.Data) > maxPayload {
+	payload := appendSignal(make([]byte, 0, signalRoom+len(s.User)+len(s.Target)+len(s.Data)), s)
+	if len(payload) > int(b.conn.MaxPayload()) {
 		return fmt.Errorf("publish signal for %s: %w", s.User, ErrTooLarge)
 	}
+	subject := signalSubject(s.Partition, s.User)
 	if b.listenedTo() {
-		if err := b.send(s); err != nil {
+		if err := b.conn.Publish(subject, payload); err != nil {
 			return fmt.Errorf("publish signal for %s: %w", s.User, err)
 		}
 	} else if b.conn.IsClosed() {
 		return fmt.Errorf("publish signal for %s: %w", s.User, ErrClosed)
 	}
-	b.loop(s)
+	if b.hosts(s.Partition) {
+		b.dispatcher(s.Partition).loop(s.Partition, &nats.Msg{Subject: subject, Data: payload})
+	}
 	b.counts.published.Add(1)
 	return nil
-}
-
-// send has the servers take a signal to the other nodes.
-func (b *Bus) send(s Signal) error {
-	payload := payloads.Get().(*[]byte) //nolint:errcheck,forcetypeassert // nothing else is in the pool
-	defer payloads.Put(payload)
-	*payload = appendSignal((*payload)[:0], s)
-	if len(*payload) > int(b.conn.MaxPayload()) {
-		return ErrTooLarge
-	}
-	return b.conn.Publish(signalSubject(s.Partition, s.User), *payload) // which copies what it sends
 }
 
 // listenedTo tells whether anybody but this node may hear what is published.
 func (b *Bus) listenedTo() bool {
 	return b.server == nil || b.options.Embedded.Listen != "" || b.server.NumRoutes() > 0
-}
-
-// loop takes a signal to this node itself.
-func (b *Bus) loop(s Signal) {
-	if b.hosts(s.Partition) {
-		s.Data = bytes.Clone(s.Data)
-		b.dispatcher(s.Partition).loop(s)
-	}
 }
 
 // Err says why the bus does not work at the moment, nil if it does.
@@ -332,9 +316,6 @@ func (b *Bus) Stats() Stats {
 func (b *Bus) dispatcher(partition uint16) *dispatcher {
 	return b.dispatchers[int(partition)%len(b.dispatchers)]
 }
-
-// payloads lends buffers for encoding.
-var payloads = sync.Pool{New: func() any { return new([]byte) }}
 
 func (b *Bus) disconnected(c *nats.Conn, err error) {
 	if c.IsClosed() || err == nil {

@@ -36,6 +36,9 @@ var (
 	errKind      = errors.New("signal of an unknown kind")
 )
 
+// signalRoom is how much longer a payload is at most than the texts and data in it.
+const signalRoom = 2 + 3*binary.MaxVarintLen64
+
 // appendSignal appends the payload of s.
 func appendSignal(dst []byte, s Signal) []byte {
 	dst = append(dst, signalVersion, byte(s.Kind))
