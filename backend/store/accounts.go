@@ -80,7 +80,7 @@ func (db *DB) Credential(ctx context.Context, user, mechanism string) (Credentia
 // LacksKeys implements Accounts.
 func (db *DB) LacksKeys(ctx context.Context, mechanism string) (bool, error) {
 	var lacks bool
-	err := db.read.QueryRowContext(ctx, `
+	err := db.read.QueryRowContext(long(ctx), `
 		SELECT EXISTS (SELECT 1 FROM credentials c WHERE NOT EXISTS
 			(SELECT 1 FROM credentials d WHERE d.owner = c.owner AND d.mechanism = $1))`, mechanism).Scan(&lacks)
 	return lacks, db.wrap("accounts without "+mechanism+" keys", err)
@@ -112,7 +112,7 @@ func ownerOf(ctx context.Context, tx *sql.Tx, user, lock string) (OwnerID, error
 
 // ListAccounts implements Accounts.
 func (db *DB) ListAccounts(ctx context.Context, after string, limit int) ([]Account, error) {
-	rows, err := db.read.QueryContext(ctx, `
+	rows, err := db.read.QueryContext(long(ctx), `
 		SELECT `+accountColumns+` FROM accounts WHERE name > $1 ORDER BY name LIMIT $2`, after, max(limit, 0))
 	list, err := collect(rows, err, scanAccount)
 	return list, db.wrap("list accounts", err)

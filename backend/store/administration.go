@@ -188,7 +188,7 @@ func (f AccountFilter) condition() string {
 // CountAccounts implements Administration.
 func (db *DB) CountAccounts(ctx context.Context, which AccountFilter) (n int, err error) {
 	//nolint:gosec // made of constants
-	err = db.read.QueryRowContext(ctx, `SELECT COUNT(*) FROM accounts WHERE name > $1 AND `+which.condition(),
+	err = db.read.QueryRowContext(long(ctx), `SELECT COUNT(*) FROM accounts WHERE name > $1 AND `+which.condition(),
 		"", millis(db.now())).Scan(&n)
 	return n, db.wrap("count accounts", err)
 }
@@ -196,7 +196,7 @@ func (db *DB) CountAccounts(ctx context.Context, which AccountFilter) (n int, er
 // FindAccounts implements Administration.
 func (db *DB) FindAccounts(ctx context.Context, which AccountFilter, after string, limit int) ([]Account, error) {
 	//nolint:gosec // made of constants
-	rows, err := db.read.QueryContext(ctx, `
+	rows, err := db.read.QueryContext(long(ctx), `
 		SELECT `+accountColumns+` FROM accounts WHERE name > $1 AND `+which.condition()+` ORDER BY name LIMIT $3`,
 		after, millis(db.now()), max(limit, 0))
 	list, err := collect(rows, err, scanAccount)
@@ -211,7 +211,7 @@ func (db *DB) LastAccountChange(ctx context.Context) (number uint64, err error) 
 
 // AccountChanges implements Administration.
 func (db *DB) AccountChanges(ctx context.Context, after uint64, limit int) ([]AccountChange, error) {
-	rows, err := db.read.QueryContext(ctx, `
+	rows, err := db.read.QueryContext(long(ctx), `
 		SELECT number, name FROM account_changes WHERE number > $1 ORDER BY number LIMIT $2`, storable(after), max(limit, 0))
 	list, err := collect(rows, err, func(r row) (c AccountChange, err error) { return c, r.Scan(&c.Number, &c.User) })
 	return list, db.wrap("changes of accounts", err)

@@ -44,7 +44,9 @@ func (db *DB) appendOnce(ctx context.Context, what string, b *appending) error {
 			return nil
 		})
 	}
+	known := b.refused()
 	return db.update(ctx, what, func(tx *sql.Tx) error {
+		b.fenced, b.missing, b.full = known() // not what a transaction has shown that was undone
 		// A transaction that has begun waits for nothing, and ends with ctx; to
 		// have each statement watch ctx as well costs a quarter of the time.
 		return b.run(context.WithoutCancel(ctx), tx, &db.appends)
@@ -117,6 +119,14 @@ type appending struct {
 	missing map[OwnerID]bool // owners that are known not to exist
 	full    map[int]bool     // messages, by their place, for which there is known to be no room
 	hidden  map[place]bool   // entries that their owners do not want archived
+}
+
+// refused returns what gives what is known now of messages that are refused.
+func (b *appending) refused() func() (map[fencing]bool, map[OwnerID]bool, map[int]bool) {
+	fenced, missing, full := b.fenced, b.missing, b.full
+	return func() (map[fencing]bool, map[OwnerID]bool, map[int]bool) {
+		return maps.Clone(fenced), maps.Clone(missing), maps.Clone(full)
+	}
 }
 
 // fencing is what the messages of one session come to.

@@ -142,7 +142,7 @@ const selectTrimStates = `
 	FROM heads h WHERE h.owner >= $2 ORDER BY h.owner LIMIT $3`
 
 func (db *DB) trimStates(ctx context.Context, r Retention, from OwnerID) ([]trimState, error) {
-	rows, err := db.read.QueryContext(ctx, selectTrimStates, millis(r.Hidden), from, trimPage)
+	rows, err := db.read.QueryContext(long(ctx), selectTrimStates, millis(r.Hidden), from, trimPage)
 	page, err := collect(rows, err, func(r row) (t trimState, err error) {
 		return t, r.Scan(&t.owner, &t.head, &t.delivered, &t.floor, &t.oldest, &t.hidden)
 	})

@@ -114,7 +114,7 @@ func (db *DB) migrate(ctx context.Context) error {
 		return fmt.Errorf("read migrations: %w", err)
 	}
 	for range migrateAttempts {
-		if _, err = provider.Up(ctx); err == nil {
+		if _, err = provider.Up(long(ctx)); err == nil {
 			return checkVersion(ctx, provider)
 		}
 	}

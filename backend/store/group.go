@@ -29,6 +29,8 @@ type change struct {
 	f    func(*sql.Tx) error
 	done chan struct{} // closed when the rest is set
 
+	waited      bool  // since before a transaction was asked for
+	after       bool  // f has seen what another change has made, which was not committed yet
 	failed      error // what f returned, or why it was not called
 	panicked    any   // what it panicked with
 	uncommitted error // why the transaction was not committed
@@ -78,11 +80,10 @@ func (g *group) run() {
 	ctx := context.Background() //nolint:forbidigo // the changes of many are nobody's in particular
 	for g.more() {
 		tx, err := g.begin(ctx) // which may wait, while more come
-		some := g.take()
-		switch {
-		case err == nil:
+		some := g.take(err != nil)
+		if err == nil {
 			g.make(ctx, tx, some)
-		default:
+		} else {
 			for _, c := range some {
 				c.failed = err
 			}
@@ -97,19 +98,27 @@ func (g *group) run() {
 func (g *group) more() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	for _, c := range g.queue {
+		c.waited = true
+	}
 	g.running = len(g.queue) > 0
 	return g.running
 }
 
-// take returns the changes of the next transaction. All may have been withdrawn.
-func (g *group) take() []*change {
+// take returns the changes of the next transaction, or only those that have waited for it
+// all the time. All may have been withdrawn.
+func (g *group) take(waited bool) []*change {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	some := g.queue
-	g.queue = nil
-	if len(some) > groupMax {
-		some, g.queue = some[:groupMax:groupMax], slices.Clone(some[groupMax:])
+	n := min(len(g.queue), groupMax)
+	if waited {
+		n = 0
+		for n < len(g.queue) && g.queue[n].waited {
+			n++
+		}
 	}
+	some := g.queue[:n:n]
+	g.queue = slices.Clone(g.queue[n:])
 	return some
 }
 
@@ -123,7 +132,7 @@ func (g *group) make(ctx context.Context, tx *sql.Tx, some []*change) {
 		return
 	}
 	for _, c := range some {
-		c.failed, c.panicked, c.uncommitted = nil, nil, nil
+		c.after, c.failed, c.panicked, c.uncommitted = false, nil, nil, nil
 		tx, err := g.begin(ctx)
 		if err != nil {
 			c.failed = err
@@ -139,6 +148,7 @@ func together(ctx context.Context, tx *sql.Tx, some []*change) error {
 	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to roll back
 	made := 0
 	for _, c := range some {
+		c.after = made > 0
 		if len(some) == 1 {
 			c.call(tx)
 		} else if err := c.within(ctx, tx); err != nil {
@@ -153,8 +163,10 @@ func together(ctx context.Context, tx *sql.Tx, some []*change) error {
 	}
 	err := tx.Commit()
 	for _, c := range some {
-		if c.good() {
-			c.uncommitted = err
+		switch {
+		case err == nil || c.panicked != nil:
+		case c.good() || c.after: // and may have failed because of what there is not
+			c.failed, c.uncommitted = nil, err
 		}
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -203,5 +204,36 @@ func TestGroupMany(t *testing.T) {
 	}
 	if *begun > writers*each/2 {
 		t.Errorf("%d transactions for %d changes", *begun, writers*each)
+	}
+}
+
+// TestGroupUncommitted: when a transaction cannot be committed, nobody is answered by what a
+// change before it had made there; who was first, and failed for a reason of its own, is.
+func TestGroupUncommitted(t *testing.T) {
+	t.Parallel()
+	g, db, _ := grouped(t)
+	failed := errors.New("no")
+	spoil := func(tx *sql.Tx) error { // its commit will fail
+		if err := insert(t.Context(), nil, 10)(tx); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(t.Context(), `PRAGMA defer_foreign_keys = ON; CREATE TABLE refers (n INTEGER REFERENCES numbers (n));
+			INSERT INTO refers VALUES (99)`)
+		return err
+	}
+	if _, err := db.ExecContext(t.Context(), `PRAGMA foreign_keys = ON`); err != nil {
+		t.Fatal(err)
+	}
+	results := inOne(t, g, insert(t.Context(), failed), spoil, insert(t.Context(), nil, 10))
+	if !errors.Is(results[0], failed) {
+		t.Errorf("the first: %v", results[0])
+	}
+	for i, err := range results[1:] {
+		if err == nil || !strings.Contains(err.Error(), "FOREIGN KEY") {
+			t.Errorf("change %d: %v, want what kept the commit", i+1, err)
+		}
+	}
+	if got := all(t, db); len(got) != 3 {
+		t.Errorf("there are %v", got)
 	}
 }

@@ -201,7 +201,7 @@ const overdue = `
 // find, and nobody has to wait for a transaction.
 func (db *DB) ReapSessions(ctx context.Context, now time.Time, limit int) ([]Session, error) {
 	var left bool
-	err := db.read.QueryRowContext(ctx, `
+	err := db.read.QueryRowContext(long(ctx), `
 		SELECT EXISTS (`+overdue+`)`, millis(now), millis(now), millis(now)).Scan(&left)
 	if err != nil || !left || limit <= 0 {
 		return nil, db.wrap("look for sessions without a lease", err)

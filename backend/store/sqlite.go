@@ -267,7 +267,7 @@ func (c *checkpointer) checkpoint(ctx context.Context) error {
 // been moved, in pages.
 func (c *checkpointer) pragma(ctx context.Context, db *sql.DB, mode string) (length, moved int, err error) {
 	var busy int
-	err = db.QueryRowContext(ctx, `PRAGMA wal_checkpoint(`+mode+`)`).Scan(&busy, &length, &moved)
+	err = db.QueryRowContext(long(ctx), `PRAGMA wal_checkpoint(`+mode+`)`).Scan(&busy, &length, &moved)
 	if err != nil {
 		return 0, 0, fmt.Errorf("%s checkpoint: %w", mode, err)
 	}

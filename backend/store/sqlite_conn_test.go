@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 // numbers returns a pool of one connection with a table of the numbers 1 to 3.
@@ -159,5 +160,40 @@ func TestKeptStatementsBound(t *testing.T) {
 	}
 	if n := kept(t, db); n != keptStatements {
 		t.Errorf("%d statements are kept, want %d", n, keptStatements)
+	}
+}
+
+// TestRestartIsGivenUp: to start the log anew is given up when readers are in the way for too
+// long, whatever else waits for locks: the connection that writes is held up meanwhile.
+func TestRestartIsGivenUp(t *testing.T) {
+	t.Parallel()
+	db, err := Open(t.Context(), filepath.Join(t.TempDir(), "restart.db"), Options{BusyTimeout: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	tx, err := db.read.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback() //nolint:errcheck // nothing was written
+	var n int
+	if err := tx.QueryRowContext(t.Context(), `SELECT COUNT(*) FROM accounts`).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.CreateAccount(t.Context(), "alice@example.com", nil); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	if _, _, err := new(checkpointer).pragma(ctx, db.write, "RESTART"); err == nil {
+		t.Error("the log was started anew under a reader")
+	}
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("that took %v", took)
+	}
+	if _, err := db.CreateAccount(t.Context(), "bob@example.com", nil); err != nil {
+		t.Errorf("then: %v", err)
 	}
 }
