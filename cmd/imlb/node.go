@@ -43,7 +43,7 @@ func (c *nodeCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer startTidying(ctx)()
+	defer startTidying(ctx, 0)()
 	return runNode(ctx, doc)
 }
 

@@ -39,7 +39,7 @@ func (c *proxyCmd) Run(ctx context.Context) error {
 		ctx, cancel = withStdin(ctx)
 		defer cancel()
 	}
-	defer startTidying(ctx)()
+	defer startTidying(ctx, frontSlack)()
 	if len(c.Listen) > 0 {
 		return c.quickFlags.run(ctx)
 	}

@@ -21,20 +21,22 @@ const (
 	tidyWorth    = 1 << 20 // bytes to be had at least, and a quarter of what is in use
 )
 
-// slack is how many bytes of garbage there may be besides as much as is in use. A process
-// with little in use would else collect every few MB, which for a front that opens and
-// closes connections is some twentieth of its processor time.
-const slack = 16 << 20
+// frontSlack is how many bytes of garbage a front may have besides as much as is in use. With
+// little in use it would else collect every few MB, which is some twentieth of its processor
+// time when it opens and closes connections. A node does more for each of its sessions, and
+// would pay with memory: the more garbage there was, the more pages hold a little that is alive.
+const frontSlack = 16 << 20
 
-// startTidying gives memory back after bursts until stop is called, which waits for its end.
-func startTidying(ctx context.Context) (stop func()) {
+// startTidying gives memory back after bursts until stop is called, which waits for its end,
+// and lets the process have that much garbage more.
+func startTidying(ctx context.Context, slack uint64) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	// The collector paces itself by what is in use, to which this counts. Nobody writes to
 	// it, so that the system has no memory to give for it.
 	ballast := make([]byte, slack)
 	running.Go(func() {
-		keepTidy(ctx)
+		keepTidy(ctx, slack)
 		runtime.KeepAlive(ballast)
 	})
 	return func() {
@@ -43,7 +45,7 @@ func startTidying(ctx context.Context) (stop func()) {
 	}
 }
 
-func keepTidy(ctx context.Context) {
+func keepTidy(ctx context.Context, slack uint64) {
 	ticker := time.NewTicker(tidyInterval)
 	defer ticker.Stop()
 	var t tidier
