@@ -24,8 +24,8 @@ type Handler interface {
 	Ready(c *Conn)
 }
 
-// Failer is a Handler that is told that it panicked, or a Dialer. The connection is closed; it is nil if
-// a Dialer had got none.
+// Failer is a Handler, or a Dialer, that is told that it panicked. The connection is closed;
+// it is nil if a Dialer had got none.
 type Failer interface {
 	Handler
 	Failed(c *Conn, err error)
