@@ -184,6 +184,7 @@ func (f *front) serve(ctx context.Context, u configs.Update) {
 	f.sharing.run()
 	f.running.Go(func() { f.certificates.run(running, certificateInterval) })
 	f.running.Go(func() { f.followFiles(running, certificateInterval) })
+	f.running.Go(func() { keepMemory(running, func() int { return f.server.Status().Sessions }) })
 	f.running.Go(func() { f.served <- f.server.Serve(serving) })
 }
 

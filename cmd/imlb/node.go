@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -43,7 +44,6 @@ func (c *nodeCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer startTidying(ctx, 0)()
 	return runNode(ctx, doc)
 }
 
@@ -206,11 +206,16 @@ func serveNode(ctx context.Context, doc configs.Node, node *backend.Node, signal
 	}
 	leave := register(ctx, registration, doc.Consul, log)
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopServing()
 	context.AfterFunc(ctx, func() {
 		leave()
 		stopServing()
 	})
+	var keeping sync.WaitGroup
+	keeping.Go(func() {
+		keepMemory(serving, func() int { sessions, _ := node.Load(); return sessions })
+	})
+	defer keeping.Wait()
+	defer stopServing() // before it waits
 	log.InfoContext(ctx, "serving", slog.String("listen", ln.Addr().String()), slog.String("admin", admin.addr()))
 	return node.Serve(serving, ln)
 }

@@ -39,7 +39,6 @@ func (c *proxyCmd) Run(ctx context.Context) error {
 		ctx, cancel = withStdin(ctx)
 		defer cancel()
 	}
-	defer startTidying(ctx, frontSlack)()
 	if len(c.Listen) > 0 {
 		return c.quickFlags.run(ctx)
 	}

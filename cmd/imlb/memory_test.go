@@ -1,6 +1,9 @@
 package main
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 func TestTidier(t *testing.T) {
 	t.Parallel()
@@ -39,14 +42,46 @@ func TestTidier(t *testing.T) {
 	}
 }
 
-func TestMemoryUseWithout(t *testing.T) {
+func TestPacer(t *testing.T) {
 	t.Parallel()
-	before, after := memoryUse{objects: 20}, memoryUse{live: 18, objects: 20}
-	if got, want := before.without(16), (memoryUse{objects: 4}); got != want {
-		t.Errorf("before the first collection: %+v, want %+v", got, want)
+	const mib = 1 << 20
+	type look struct {
+		live     uint64
+		sessions int
 	}
-	if got, want := after.without(16), (memoryUse{live: 2, objects: 4}); got != want {
-		t.Errorf("after it: %+v, want %+v", got, want)
+	for name, tt := range map[string]struct {
+		seen []look
+		want []int // percent of those that are set
+	}{
+		"nothing is known":        {[]look{{0, 0}}, []int{400}},
+		"little is in use":        {[]look{{5 * mib, 10}}, []int{400}},
+		"more is in use":          {[]look{{16 * mib, 10}}, []int{200}},
+		"much is in use":          {[]look{{100 * mib, 10}}, []int{100}},
+		"little more is in use":   {[]look{{16 * mib, 10}, {17 * mib, 10}, {20 * mib, 10}}, []int{200, 160}},
+		"sessions arrive":         {[]look{{16 * mib, 10}, {20 * mib, 500}}, []int{200, 50}},
+		"the first ones arrive":   {[]look{{5 * mib, 500}}, []int{80}},
+		"hardly any is there yet": {[]look{{1 * mib, 500}}, []int{100}},
+		"few arrive":              {[]look{{16 * mib, 10}, {16 * mib, 250}}, []int{200}},
+		"few of many arrive": {
+			[]look{{900 * mib, 2e5}, {900 * mib, 2e5}, {900 * mib, 2e5}, {900 * mib, 2e5}, {900 * mib, 2e5}, {900 * mib, 200900}},
+			[]int{50, 100},
+		},
+		"all have arrived": {
+			[]look{{16 * mib, 10}, {20 * mib, 500}, {20 * mib, 500}, {20 * mib, 500}, {20 * mib, 500}, {20 * mib, 500}, {20 * mib, 500}},
+			[]int{200, 50, 160},
+		},
+		"they go": {[]look{{40 * mib, 5000}, {40 * mib, 5000}, {40 * mib, 5000}, {40 * mib, 5000}, {40 * mib, 5000}, {40 * mib, 10}, {16 * mib, 10}}, []int{50, 100, 200}},
+	} {
+		var p pacer
+		var got []int
+		for _, l := range tt.seen {
+			if percent, changed := p.next(l.live, l.sessions); changed {
+				got = append(got, percent)
+			}
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
+		}
 	}
 }
 
