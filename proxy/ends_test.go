@@ -3,6 +3,8 @@ package proxy_test
 import (
 	"context"
 	"crypto/tls"
+	"io"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +12,7 @@ import (
 	"github.com/pires/go-proxyproto"
 
 	"imlb/proxy"
+	"imlb/proxy/loop"
 )
 
 // entry is a message that is entry n of alice's timeline.
@@ -302,4 +305,23 @@ func TestShutdownImpatient(t *testing.T) {
 		t.Error("the client is still connected")
 	}
 	f.record()
+}
+
+// A client that is slow to read, and talks meanwhile, gets all that its node has sent before
+// the end of the stream, and the end.
+func TestSlowReaderOfTheEnd(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("the system does not tell what a peer has acknowledged")
+	}
+	f, client, leg := loggedIn(t, nil)
+	all := strings.Repeat("<message><body>"+strings.Repeat("x", 10000)+"</body></message>", 100)
+	leg.send(all + streamEnd)
+	go io.Copy(io.Discard, leg.conn)
+	for began := time.Now(); time.Since(began) < 2*loop.AnswerTime+500*time.Millisecond; <-time.After(200 * time.Millisecond) {
+		client.send(" ")
+	}
+	client.expect(all + streamEnd)
+	client.close()
+	f.ended("node-closed")
 }
