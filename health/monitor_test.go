@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"os"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -204,6 +207,22 @@ func TestHangingNodeIsUnfit(t *testing.T) {
 		pass(10 * time.Second)
 		p.checks.fail("a:5222", context.DeadlineExceeded)
 		pass(4 * time.Second)
+		p.want(t, "a=unfit")
+	})
+}
+
+// A check that could not be made says nothing about the node.
+func TestChecksThatCannotBeMade(t *testing.T) {
+	inBubble(t, func(t *testing.T, p *pool) {
+		p.source <- []health.Endpoint{node("a")}
+		p.want(t, "a=fit")
+		for _, lack := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL} {
+			p.checks.fail("a:5222", &net.OpError{Op: "dial", Err: os.NewSyscallError("socket", lack)})
+			pass(10 * time.Second)
+			p.want(t, "a=fit")
+		}
+		p.checks.fail("a:5222", &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)})
+		pass(10 * time.Second)
 		p.want(t, "a=unfit")
 	})
 }
