@@ -154,7 +154,7 @@ type Outcome uint8
 const (
 	OutcomeConnected Outcome = 1 + iota // the node offered its stream features
 	OutcomeRefused                      // it could not be reached in time, or refused the stream
-	OutcomeLost                         // a session's leg broke
+	OutcomeLost                         // the leg of an XMPP session broke, which the client may have wanted
 )
 
 // String returns the outcome as it labels the metric.
