@@ -65,6 +65,15 @@ func (s *Server) report(c Choice, o Outcome) {
 	c.Report(o)
 }
 
+// reportFailure passes on that a node did not serve a session.
+func (s *Server) reportFailure(c Choice, err error) {
+	if no := (*declined)(nil); errors.As(err, &no) {
+		s.report(c, OutcomeDeclined)
+		return
+	}
+	s.report(c, OutcomeRefused)
+}
+
 func (c Choice) release() {
 	if c.Place != nil { // nil when there was none to be had
 		c.Release()

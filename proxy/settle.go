@@ -170,7 +170,7 @@ func (s *session) settleNext(ctx context.Context, note proxyproto.TLV, tried []s
 		if err == nil {
 			return nil
 		}
-		s.srv.report(choice, OutcomeRefused)
+		s.srv.reportFailure(choice, err)
 		failed = errors.Join(failed, fmt.Errorf("settle at %s: %w", choice.Node.Name, err))
 		tried = append(tried, choice.Node.Name)
 	}
@@ -197,13 +197,16 @@ func (s *session) settleAt(ctx context.Context, pool Pool, choice Choice, note p
 		return err
 	}
 	if err := node.conn.CloseWrite(); err != nil {
-		return err
+		return &declined{err}
 	}
 	n, err := io.Copy(io.Discard, node.conn)
 	if err == nil && n > 0 {
 		err = errors.New("the node answered a settle with a stream")
 	}
-	return err
+	if err != nil { // what the note says is the client's
+		return &declined{err}
+	}
+	return nil
 }
 
 // settleNote is the note as a field of the PROXY header: the user, and the last entry that
