@@ -1,7 +1,11 @@
 package proxy_test
 
 import (
+	"fmt"
+	"net"
+	"os"
 	"reflect"
+	"syscall"
 	"testing"
 	"time"
 
@@ -78,5 +82,20 @@ func TestWhoIsToBlame(t *testing.T) {
 				t.Errorf("reported %v, want %v", pick.outcomes, want)
 			}
 		})
+	}
+}
+
+// What this system lacks is no node's fault.
+func TestLackIsNotToBlame(t *testing.T) {
+	t.Parallel()
+	for errno, want := range map[syscall.Errno]proxy.Outcome{
+		syscall.EMFILE: proxy.OutcomeUntried, syscall.ENFILE: proxy.OutcomeUntried, syscall.ENOBUFS: proxy.OutcomeUntried,
+		syscall.ENOMEM: proxy.OutcomeUntried, syscall.EADDRNOTAVAIL: proxy.OutcomeUntried,
+		syscall.ECONNREFUSED: proxy.OutcomeRefused, syscall.EHOSTUNREACH: proxy.OutcomeRefused,
+	} {
+		err := fmt.Errorf("node one: %w", &net.OpError{Op: "dial", Err: os.NewSyscallError("socket", errno)})
+		if got := proxy.OutcomeOf(err); got != want {
+			t.Errorf("%v: reported as %v, want %v", errno, got, want)
+		}
 	}
 }
