@@ -59,7 +59,7 @@ type Pool struct {
 	Checks []Check `yaml:"checks,omitempty"`
 	// Check says how often the nodes are checked, and how many results decide.
 	Check CheckSchedule `yaml:"check"`
-	// Outlier takes nodes out for a time whose checks pass but where sessions fail.
+	// Outlier takes nodes out for a time whose checks pass but that do not take sessions.
 	Outlier Outlier `yaml:"outlier"`
 	// Damping keeps nodes out that come and go, until they have calmed down.
 	Damping Damping `yaml:"damping"`
@@ -201,8 +201,10 @@ type CheckSchedule struct {
 	Fall int `yaml:"fall" default:"2" min:"1"`
 }
 
-// Outlier takes nodes out for a time whose checks pass but where sessions fail:
-// which refuse connections, or close sessions early.
+// Outlier takes nodes out for a time whose checks pass but that do not take sessions:
+// which refuse connections, or do not speak with those that they accept. How a session
+// ends that a node has taken says nothing of the node, because a client can bring that
+// about; it only brings the next check forward.
 type Outlier struct {
 	// Enabled is whether sessions have a say at all.
 	Enabled bool `yaml:"enabled" default:"true"`

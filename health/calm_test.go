@@ -249,7 +249,7 @@ func mayhem(t *testing.T, r *rand.Rand) {
 		case 5:
 			n := name()
 			for range 4 {
-				m.Report(n, ClosedEarly)
+				m.Report(n, DialFailed)
 			}
 		case 6:
 			m.SetOverrides(map[string]Override{name(): {Drain: true}, name(): {Disabled: true}})

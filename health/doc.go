@@ -13,7 +13,8 @@
 //     not count, and nodes that were never checked count as fit.
 //   - checks: what our own checks found. The first one decides at once, then Fall
 //     failures in a row take a node down and Rise successes bring it up. A session
-//     that fails there counts as a failed check and brings the next check forward.
+//     that it does not take counts as a failed check, and one that is lost there as
+//     another of the next check if that fails; both bring the next check forward.
 //   - source: the source's verdict. Consul is not believed blindly: after a failed query,
 //     an empty answer, or an index that went backwards, which all happen when an
 //     agent restarts, nodes that are missing or critical keep their place until they
@@ -21,7 +22,7 @@
 //     that are known from the disk cache only.
 //   - marked: the source says that it drains, by its meta or maintenance mode.
 //   - leaving: it says itself that it drains, in its last answer.
-//   - ejected: its checks pass, but sessions fail there ([OutlierRules]).
+//   - ejected: its checks pass, but it does not take sessions ([OutlierRules]).
 //   - refuses: nobody accepts connections at its session address, as a check has just
 //     found, or a session in the last half minute. Not even panic sends users there.
 //   - damped: it came and went too often ([DampingRules]).

@@ -179,7 +179,9 @@ func (in *incident) happen(event string) {
 	case has("dial of _ fails"):
 		in.Report(words[2], health.DialFailed)
 	case has("_ sessions at _ fail"):
-		in.sessions(words[0], words[3], health.ClosedEarly)
+		in.sessions(words[0], words[3], health.DialFailed)
+	case has("_ sessions at _ are lost"):
+		in.sessions(words[0], words[3], health.Lost)
 	case has("_ sessions at _ go well"):
 		in.sessions(words[0], words[3], health.Served)
 	case has("operator drains _"):

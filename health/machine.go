@@ -95,8 +95,10 @@ const (
 	Served Outcome = iota + 1
 	// DialFailed: no connection could be made.
 	DialFailed
-	// ClosedEarly: the node ended the connection before it said anything.
-	ClosedEarly
+	// Lost: the connection of a session that the node had taken broke. Clients can bring
+	// that about, each for its own session, so it is a reason to check the node and speaks
+	// against it only together with a check that fails.
+	Lost
 )
 
 // String returns the word for logs and pages.
@@ -106,8 +108,8 @@ func (o Outcome) String() string {
 		return "served"
 	case DialFailed:
 		return "dial failed"
-	case ClosedEarly:
-		return "closed early"
+	case Lost:
+		return "lost"
 	default:
 		return fmt.Sprintf("Outcome(%d)", uint8(o))
 	}
@@ -121,11 +123,18 @@ type machine struct {
 	since time.Time // of state
 	cause string    // of state
 	row   int       // results in a row that speak against state
+	lost  int       // sessions that were lost since the last check
 }
 
-// checked takes the result of a check.
+// checked takes the result of a check. One that fails says that the sessions which were
+// lost before it were the node's doing, as when it has died.
 func (m *machine) checked(now time.Time, err error) {
+	lost := m.lost
+	m.lost = 0
 	if err != nil {
+		if m.state == Up {
+			m.row += lost
+		}
 		m.bad(now, "check failed: "+err.Error())
 		return
 	}
@@ -136,9 +145,12 @@ func (m *machine) checked(now time.Time, err error) {
 // checks only.
 func (m *machine) reported(now time.Time, o Outcome) {
 	switch {
-	case o != Served:
+	case o == DialFailed:
 		m.bad(now, o.String())
-	case m.state == Up:
+	case m.state != Up:
+	case o == Lost:
+		m.lost = min(m.lost+1, m.rules.Fall)
+	default:
 		m.row = 0
 	}
 }

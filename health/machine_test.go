@@ -18,7 +18,7 @@ var updating = flag.Bool("update", false, "write what the scenarios lead to")
 //
 //	TIME EVENT | what the machine says then
 //
-// with the events "check passes", "check fails: WHY", "dial fails", "closed early"
+// with the events "check passes", "check fails: WHY", "dial fails", "session lost"
 // and "session served", after a first line of rules.
 func TestScenarios(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.scenario")
@@ -73,6 +73,9 @@ func play(t *testing.T, text string) string {
 		if m.row > 0 {
 			row = fmt.Sprintf(", %d against it", m.row)
 		}
+		if m.lost > 0 {
+			row += fmt.Sprintf(", %d lost", m.lost)
+		}
 		fmt.Fprintf(&out, "%-32s | %s since %s (%s)%s; next check in %s\n", event, m.state, m.since.Sub(start), m.cause, row, m.wait())
 	}
 	return out.String()
@@ -88,8 +91,8 @@ func happen(t *testing.T, m *machine, now time.Time, event string) {
 		m.checked(now, errors.New(why))
 	case "dial fails":
 		m.reported(now, DialFailed)
-	case "closed early":
-		m.reported(now, ClosedEarly)
+	case "session lost":
+		m.reported(now, Lost)
 	case "session served":
 		m.reported(now, Served)
 	default:

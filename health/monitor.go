@@ -356,7 +356,7 @@ func (m *Monitor) servedAsBefore(node string) bool {
 func (m *Monitor) weigh(now time.Time, w *watched, o Outcome) {
 	rules := m.options.Outliers
 	switch {
-	case w.machine.state != Up:
+	case w.machine.state != Up || o == Lost:
 	case o == Served:
 		w.outlier.served(now, rules)
 	default:

@@ -243,7 +243,7 @@ func TestFalseAlarmOfTheDataPath(t *testing.T) {
 	inBubble(t, func(t *testing.T, p *pool) {
 		p.source <- []health.Endpoint{node("a")}
 		p.want(t, "a=fit")
-		p.Report("a", health.ClosedEarly)
+		p.Report("a", health.DialFailed)
 		p.want(t, "a=fit")
 		pass(time.Second)
 		p.want(t, "a=fit")
@@ -491,8 +491,8 @@ func TestEjectionsAreCounted(t *testing.T) {
 		p.source <- []health.Endpoint{node("a"), node("b")}
 		p.want(t, "a=fit b=fit")
 		for range 3 {
-			p.Report("a", health.ClosedEarly)
-			p.Report("b", health.ClosedEarly)
+			p.Report("a", health.DialFailed)
+			p.Report("b", health.DialFailed)
 		}
 		p.want(t, "a=unfit b=fit")
 		s := p.Snapshot()

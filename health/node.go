@@ -130,7 +130,7 @@ func (w *watched) reported(now time.Time, o Outcome) {
 		w.refused = now
 	case Served:
 		w.refused = time.Time{}
-	case ClosedEarly:
+	case Lost:
 	}
 }
 

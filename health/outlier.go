@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// OutlierRules say when sessions that go wrong at a node, although its checks pass,
-// take it out for a time.
+// OutlierRules say when sessions that a node does not take, although its checks pass,
+// take it out for a time. Those that it has taken and then loses do not count: a client
+// can have its own cut off as often as it likes.
 type OutlierRules struct {
 	// Off is set when sessions have no such say.
 	Off bool

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"syscall"
 	"time"
 
 	"imlb/backend/xmpp"
@@ -47,22 +49,46 @@ func (s *session) pool() Pool {
 // unplaced makes an ending for a user whom no node takes. When nodes are there
 // and cannot be reached it is this service's own fault: internal-server-error
 // (RFC 6120 §4.9.3.6, and §4.9.3.15 on what remote-connection-failed is not for).
-// When there is no node to be had it is resource-constraint (§4.9.3.17), after
-// which a client tries again later.
+// When there is no node to be had, or this system lacks what a connection takes, it is
+// resource-constraint (§4.9.3.17), after which a client tries again later.
 func (s *session) unplaced(ctx context.Context, err error, dialled bool) *ending {
 	switch {
 	case ctx.Err() != nil:
 		return s.shutdown()
-	case dialled:
+	case dialled && !lacking(err):
 		return &ending{reason: ReasonDialFailed, condition: xmpp.InternalServerError, cause: err}
 	}
-	return &ending{reason: ReasonNoNode, condition: xmpp.ResourceConstraint, cause: err}
+	reason := ReasonNoNode
+	if dialled {
+		reason = ReasonDialFailed
+	}
+	return &ending{reason: reason, condition: xmpp.ResourceConstraint, cause: err}
 }
 
 // report passes on what was learnt of a node.
 func (s *Server) report(c Choice, o Outcome) {
 	s.metrics.dials.WithLabelValues(c.Node.Name, o.String()).Inc()
 	c.Report(o)
+}
+
+// outcomeOf is what is learnt of a node from the error for which it did not serve a session.
+func outcomeOf(err error) Outcome {
+	no := (*declined)(nil)
+	switch {
+	case lacking(err):
+		return OutcomeUntried
+	case errors.As(err, &no):
+		return OutcomeDeclined
+	}
+	return OutcomeRefused
+}
+
+// lacking tells whether an error says what this system or process has not got: descriptors,
+// memory, local ports.
+func lacking(err error) bool {
+	return slices.ContainsFunc([]error{
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL,
+	}, func(lack error) bool { return errors.Is(err, lack) })
 }
 
 func (c Choice) release() {

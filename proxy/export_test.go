@@ -26,6 +26,9 @@ func (s *Server) Learn(pool, domain, features string) error {
 	return nil
 }
 
+// OutcomeOf is what is reported of a node that did not serve a session because of err.
+func OutcomeOf(err error) Outcome { return outcomeOf(err) }
+
 // SetFeatureAge sets how long features are believed.
 func (s *Server) SetFeatureAge(d time.Duration) {
 	s.offers.mu.Lock()

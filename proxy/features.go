@@ -355,6 +355,18 @@ func (o *offers) last(key featureKey) (f *features, ask bool) {
 	return l.features, ask
 }
 
+// serves tells whether the nodes of a pool have ever offered features for a domain.
+func (o *offers) serves(pool, domain string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for key := range o.known {
+		if key.pool == pool && key.domain == domain {
+			return true
+		}
+	}
+	return false
+}
+
 // asked lets others ask again.
 func (o *offers) asked(key featureKey) {
 	o.mu.Lock()

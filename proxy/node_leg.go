@@ -36,20 +36,56 @@ func (s *session) openNode(link *nodeConn, user xmpp.JID) (*nodeLeg, error) {
 	key := s.featureKey()
 	err := n.open(func(e xmpp.Element) *features { return s.srv.offers.read(key, e) })
 	if err != nil {
-		return nil, s.openError(err)
+		return nil, s.openError(err, user.Domain())
 	}
 	s.srv.offers.learn(key, n.features)
 	return n, nil
 }
 
 // openError makes an ending of a node's word that it does not serve the domain, where
-// only the nodes know which they do: no other node and no later login will help.
-func (s *session) openError(err error) error {
-	var refused *xmpp.StreamError
-	if len(s.terms.Domains) == 0 && errors.As(err, &refused) && refused.Condition == xmpp.HostUnknown {
-		return protocolError(refused)
+// only the nodes know which they do: no other node and no later login will help. Another
+// error is one that declines if it says nothing of the node.
+func (s *session) openError(err error, domain string) error {
+	var said *openRefusal
+	spoke := errors.As(err, &said)
+	switch {
+	case spoke && said.Condition == xmpp.HostUnknown && len(s.terms.Domains) == 0:
+		return protocolError(said.StreamError)
+	case spoke && !said.ofItself(), !s.shouldServe(domain, spoke):
+		return &declined{err}
 	}
 	return err
+}
+
+// shouldServe tells whether it is a node's fault when it does not serve the domain. Not where
+// a client may have chosen what the node does not have: XMPP, on a listener that offers
+// other protocols too, or the domain. spoke tells that the node has shown that it speaks XMPP;
+// where the pool has ever offered its features for the domain, that is known as well.
+func (s *session) shouldServe(domain string, spoke bool) bool {
+	ours := len(s.terms.Domains) > 0 && (spoke || s.terms.listener.onlyXMPP())
+	return ours || s.srv.offers.serves(s.poolName, domain)
+}
+
+// declined is the error of a node that did not serve a client, where that may be
+// for the client's sake.
+type declined struct{ error }
+
+func (d *declined) Unwrap() error { return d.error }
+
+// openRefusal is the stream error that a node has in the place of features.
+type openRefusal struct{ *xmpp.StreamError }
+
+func (r *openRefusal) Unwrap() error { return r.StreamError }
+
+// ofItself tells whether the node speaks of itself, and not of the client or its address:
+// who has failed too many logins may get policy-violation from a healthy node.
+func (r *openRefusal) ofItself() bool {
+	switch r.Condition {
+	case xmpp.SystemShutdown, xmpp.InternalServerError, xmpp.ResourceConstraint, xmpp.RemoteConnectionFailed,
+		xmpp.HostUnknown, xmpp.HostGone:
+		return true
+	}
+	return false
 }
 
 // errClosed: the node ended its stream before it offered its features.
@@ -76,7 +112,7 @@ func (n *nodeLeg) open(read func(xmpp.Element) *features) error {
 			continue
 		}
 		if e, ok := xmpp.ParseStreamError(tok.Raw); ok {
-			return e
+			return &openRefusal{e}
 		}
 		e, err := xmpp.ParseElement(tok.Raw)
 		if err != nil || e.Local() != "features" {

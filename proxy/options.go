@@ -154,7 +154,9 @@ type Outcome uint8
 const (
 	OutcomeConnected Outcome = 1 + iota // the node offered its stream features
 	OutcomeRefused                      // it could not be reached in time, or refused the stream
-	OutcomeLost                         // a session's leg broke
+	OutcomeLost                         // the leg of a session broke, which the client may have wanted
+	OutcomeDeclined                     // it was reached, and did not serve this client; others it may
+	OutcomeUntried                      // the front had no descriptor, memory or port left to connect with
 )
 
 // String returns the outcome as it labels the metric.
@@ -166,6 +168,10 @@ func (o Outcome) String() string {
 		return "refused"
 	case OutcomeLost:
 		return "lost"
+	case OutcomeDeclined:
+		return "declined"
+	case OutcomeUntried:
+		return "untried"
 	}
 	return "unknown"
 }
@@ -310,6 +316,20 @@ func (o *Options) checkListener(l Listener) error {
 // endsTLS tells whether TLS of clients can end at the listener.
 func (l Listener) endsTLS() bool {
 	return l.Protocol.endsTLS() && !(l.Passthrough && !slices.ContainsFunc(l.Routes, func(r Route) bool { return !r.Passthrough }))
+}
+
+// onlyXMPP tells whether clients have nothing but XMPP to choose.
+func (l Listener) onlyXMPP() bool {
+	switch l.Protocol {
+	case XMPP, XMPPS:
+		return true
+	case WS, WSS:
+		return !slices.ContainsFunc(l.WebSocket.Subprotocols, func(p string) bool { return p != subprotocolXMPP })
+	case QUIC:
+		return len(l.alpn()) == 1
+	case TCP, TLS, MQTT, MQTTS:
+	}
+	return false
 }
 
 // passesTLS tells whether some clients' TLS is left to the nodes.

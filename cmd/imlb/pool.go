@@ -266,7 +266,8 @@ func (p *pool) report(node string, o proxy.Outcome) {
 	case proxy.OutcomeRefused:
 		p.monitor.Report(node, health.DialFailed)
 	case proxy.OutcomeLost:
-		p.monitor.Report(node, health.ClosedEarly)
+		p.monitor.Report(node, health.Lost)
+	case proxy.OutcomeDeclined, proxy.OutcomeUntried: // which say nothing of its health
 	}
 }
 
