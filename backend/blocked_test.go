@@ -32,12 +32,10 @@ func TestBlockAndPresence(t *testing.T) {
 			phone.block(address)
 			phone.sync()
 			bob.sync() // is not told again
-			if address != "bob@example.com/desk" {
-				phone.write("<presence><show>dnd</show></presence>")
-				phone.skipTo("dnd")
-				tab.skipTo("dnd")
-				bob.sync()
-			}
+			phone.write("<presence><show>dnd</show></presence>")
+			phone.skipTo("dnd")
+			tab.skipTo("dnd")
+			bob.sync()
 
 			var seen []string
 			if address != "bob@example.com/desk" {
@@ -63,6 +61,62 @@ func TestBlockAndDirectedPresence(t *testing.T) {
 	bob.expect("type='unavailable'.*from='alice@example.com/phone'")
 	alice.close()
 	bob.sync()
+}
+
+// A contact of whom one resource is blocked sees everything with the others, and nothing
+// with that one, whatever becomes of the block and of the session.
+func TestBlockOneResource(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, nil)
+	c.befriend("alice", "bob")
+	desk, pad := c.online(0, "bob", "desk"), c.online(1, "bob", "pad")
+	desk.skipTo("from='bob@example.com/pad'")
+	alice := c.login(0, "alice", "phone")
+	alice.block("bob@example.com/desk")
+	seen := func(pattern string) {
+		t.Helper()
+		pad.skipTo(pattern)
+		desk.write("<presence to='alice@example.com' type='probe'/>") // has no answer
+		desk.sync()
+		pad.write("<message to='bob@example.com/desk' type='headline' id='after'/>")
+		desk.expect("^<message [^>]*id='after'")
+	}
+	alice.write("<presence/>")
+	seen("^<presence [^>]*from='alice@example.com/phone'")
+	alice.write("<presence to='bob@example.com'/>")
+	seen("^<presence [^>]*from='alice@example.com/phone'")
+	alice.write("<presence><show>away</show></presence>")
+	seen("from='alice@example.com/phone'.*away")
+
+	alice.block("bob@example.com")
+	seen("type='unavailable'.*from='alice@example.com/phone'")
+	alice.unblock([]string{"bob@example.com"})
+	seen("^<presence [^>]*from='alice@example.com/phone'")
+	alice.write("<presence type='unavailable'/>")
+	seen("type='unavailable'.*from='alice@example.com/phone'")
+	alice.write("<presence/>")
+	seen("^<presence [^>]*from='alice@example.com/phone'")
+	_ = c.login(1, "alice", "phone") // replaces the first
+	seen("type='unavailable'.*from='alice@example.com/phone'")
+}
+
+// Who was shown directed presence by one resource of theirs does not see it any more when that
+// is blocked, and the others do.
+func TestBlockOneResourceAndDirectedPresence(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, nil)
+	desk, pad := c.online(0, "bob", "desk"), c.online(1, "bob", "pad")
+	desk.skipTo("from='bob@example.com/pad'")
+	alice := c.online(0, "alice", "phone")
+	alice.write("<presence to='bob@example.com'/>")
+	desk.expect("^<presence [^>]*from='alice@example.com/phone'")
+	pad.skipTo("^<presence [^>]*from='alice@example.com/phone'")
+	alice.block("bob@example.com/desk")
+	desk.expect("type='unavailable'.*from='alice@example.com/phone'")
+	pad.sync()
+	alice.close()
+	pad.expect("type='unavailable'.*from='alice@example.com/phone'")
+	desk.sync()
 }
 
 // A blocked contact does not see the user's sessions come, go, or be cleaned up.
