@@ -119,6 +119,28 @@ func TestBlockOneResourceAndDirectedPresence(t *testing.T) {
 	desk.sync()
 }
 
+// A session that is resumed where nobody else of the user's is knows whom the user has blocked.
+func TestBlockAndResumption(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, nil)
+	c.befriend("alice", "bob")
+	bob := c.online(1, "bob", "desk")
+	alice := c.login(0, "alice", "phone")
+	alice.block("bob@example.com")
+	alice.write("<presence/>")
+	alice.expect("^<presence [^>]*from='alice@example.com/phone'")
+	id := alice.resumable()
+	_ = alice.conn.Close()
+	alice = c.returns(1, "alice")
+	alice.resumed(id, 0, 0)
+	bob.write("<presence><show>away</show></presence>")
+	bob.expect("from='bob@example.com/desk'.*away")
+	alice.sync()
+	alice.write("<presence type='unavailable'/>")
+	alice.sync()
+	bob.sync()
+}
+
 // A blocked contact does not see the user's sessions come, go, or be cleaned up.
 func TestBlockLasts(t *testing.T) {
 	c := newCluster(t, 2, nil)
