@@ -102,7 +102,7 @@ func (h *hub) answerProbe(resource string, probe xmpp.Header) {
 		return
 	}
 	for _, presence := range h.visibleTo(from, resource) {
-		h.node.sendTo(from, presence)
+		h.node.show(from, presence, h.blocklist())
 	}
 }
 
