@@ -367,9 +367,66 @@ func TestImportErrors(t *testing.T) {
 		if name == "not well-formed" { // after the user, who was complete
 			all = nil
 		}
+		if _, err := s.Account(t.Context(), store.UnfinishedName("alice@example.com")); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("%s: what is not finished stays: %v", name, err)
+		}
 		if err == nil || listErr != nil || len(all) > 0 {
 			t.Errorf("%s: %v; accounts: %v, %v", name, err, all, listErr)
 		}
+	}
+}
+
+// killedImport is a store in which an import of alice was killed.
+func killedImport(t *testing.T, s store.Store) {
+	t.Helper()
+	a, err := s.CreateAccount(t.Context(), store.UnfinishedName("alice@example.com"), nil)
+	if err == nil {
+		err = s.RestoreEntries(t.Context(), a.Owner, []store.Entry{{Seq: 1, Peer: "bob@example.com", Stanza: []byte("<message/>")}})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What a killed import has left goes with the user's account, and if there is none, and is
+// not in the way of another import.
+func TestKilledImport(t *testing.T) {
+	full := fullAccount(t)
+	whole := export(t, full, "alice@example.com")
+	killedImport(t, full)
+	entries := func(s store.Store) (rows int64) {
+		t.Helper()
+		erased, err := backend.DeleteUser(t.Context(), s, "alice@example.com")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range erased {
+			if e.Table == "entries" {
+				rows += e.Rows
+			}
+		}
+		if _, err := s.Account(t.Context(), store.UnfinishedName("alice@example.com")); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("what the import has left is still there: %v", err)
+		}
+		return rows
+	}
+	if n := entries(full); n != 10 {
+		t.Errorf("%d entries were erased with the account", n)
+	}
+	s := storetest.NewMemory()
+	killedImport(t, s)
+	if n := entries(s); n != 1 {
+		t.Errorf("%d entries were erased without an account", n)
+	}
+	killedImport(t, s)
+	if done := importInto(t, s, whole, false); len(done.Users) != 1 {
+		t.Errorf("imported %+v", done)
+	}
+	if n := entries(s); n == 0 {
+		t.Error("nothing was imported")
+	}
+	if _, err := backend.DeleteUser(t.Context(), s, "alice@example.com"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("deleting nobody: %v", err)
 	}
 }
 
