@@ -74,7 +74,7 @@ func fullAccount(t *testing.T) store.Store {
 	check(err)
 	check(s.SetPrivateXML(t.Context(), a.Owner, []store.PrivateXML{
 		{Space: "storage:bookmarks", XML: []byte("<storage xmlns='storage:bookmarks'><p:x xmlns:p='urn:p'/></storage>")},
-		{Space: "urn:x", XML: []byte("<x xmlns='urn:x'>1 &amp; 2</x>")},
+		{Space: "urn:x", XML: []byte("<x xmlns='urn:x'>1 &amp; 2</x><y xmlns='urn:x'/><p:x xmlns:p='urn:x'/>")},
 	}, store.Quota{}))
 	check(s.SetVCard(t.Context(), a.Owner, []byte("<vCard xmlns='vcard-temp'><FN>Alice</FN></vCard>")))
 	at := time.Date(2024, 2, 29, 23, 59, 59, 123_000_000, time.UTC)
@@ -306,6 +306,23 @@ func TestImportFromElsewhere(t *testing.T) {
 	}
 }
 
+// Other servers may write each element of the private storage in a query of its own.
+func TestImportOfPrivatePieces(t *testing.T) {
+	s := storetest.NewMemory()
+	done := importInto(t, s, "<server-data xmlns='urn:xmpp:pie:0'><host jid='example.com'><user name='juliet'>"+
+		"<query xmlns='jabber:iq:private'><a xmlns='urn:x'/><b xmlns='urn:y'/></query><query xmlns='jabber:iq:private'/>"+
+		"<query xmlns='jabber:iq:private'><c xmlns='urn:x'/></query></user></host></server-data>", false)
+	a, err := s.Account(t.Context(), "juliet@example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	docs, err := s.PrivateXML(t.Context(), a.Owner)
+	want := []store.PrivateXML{{Space: "urn:x", XML: []byte("<a xmlns='urn:x'/><c xmlns='urn:x'/>")}, {Space: "urn:y", XML: []byte("<b xmlns='urn:y'/>")}}
+	if err != nil || !reflect.DeepEqual(docs, want) || len(done.LeftOut) > 0 {
+		t.Errorf("got %q, %v; left out %q", docs, err, done.LeftOut)
+	}
+}
+
 func TestImportIncludes(t *testing.T) {
 	files := fstest.MapFS{
 		"example.com.xml":        {Data: []byte("<host xmlns='urn:xmpp:pie:0' xmlns:xi='http://www.w3.org/2001/XInclude' jid='example.com'><xi:include href='example.com/juliet.xml'/></host>")},
@@ -354,7 +371,7 @@ func TestImportErrors(t *testing.T) {
 		"wrong order":     strings.Replace(whole, "id='12'", "id='99'", 1),
 		"no number":       strings.Replace(whole, "id='12'", "id='x'", 1),
 		"wrong span":      strings.Replace(whole, "head='21'", "head='-1'", 1),
-		"a large thing":   strings.Replace(whole, "<archive", "<query xmlns='jabber:iq:private'><x/></query><query xmlns='jabber:iq:roster'>"+strings.Repeat(" ", 5<<20)+"</query><archive", 1),
+		"a large thing":   strings.Replace(whole, "<archive", "<query xmlns='jabber:iq:private'><x/></query><query xmlns='jabber:iq:roster'>"+strings.Repeat(" ", 33<<20)+"</query><archive", 1),
 		"a late span":     strings.Replace(whole, "</archive>", "</archive><timeline xmlns='urn:imlb:transfer:0' first='1' head='1' delivered='1'/>", 1),
 		"a wrong role":    strings.Replace(whole, "role='moderator'", "role='king'", 1),
 		"a wrong state":   strings.Replace(whole, "suspended='true'", "suspended='perhaps'", 1),
