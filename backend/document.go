@@ -14,8 +14,13 @@ import (
 	"imlb/backend/xmpp"
 )
 
-// elementMost bounds an element that is read whole from a document.
-const elementMost = 4 << 20
+// elementMost bounds an element that is read whole from a document. All that may be one in the
+// account of a user, whatever the nodes' documents say, is shorter.
+const elementMost = 32 << 20
+
+// documentLimits are those of such elements. They let through what the limits of any node do, and what has
+// been declared around it besides.
+var documentLimits = xmpp.Limits{MaxBytes: elementMost, MaxAttrs: 256} //nolint:gochecknoglobals // A constant.
 
 // errTooLarge: an element in a document is larger than that.
 var errTooLarge = errors.New("an element is too large")
@@ -157,7 +162,7 @@ func (d *document) element(start xml.StartElement) (xmpp.Element, error) {
 		return xmpp.Element{}, fmt.Errorf("%w: <%s/> has a prefix", errNotForStreams, start.Name.Local)
 	}
 	raw = xmpp.AppendWithAttrs(nil, raw, d.missing(start, raw)...)
-	token, rest, err := xmpp.NewFrameScanner(xmpp.Limits{MaxBytes: elementMost}).Next(raw)
+	token, rest, err := xmpp.NewFrameScanner(documentLimits).Next(raw)
 	if err != nil || token.Kind != xmpp.KindElement || len(rest) > 0 {
 		return xmpp.Element{}, fmt.Errorf("%w: <%s/>: %w", errNotForStreams, start.Name.Local, errors.Join(err))
 	}

@@ -35,7 +35,9 @@ type Imported struct {
 const leftOutMost = 1000
 
 // ImportUsers brings in the users of a document of XEP-0227. A user appears when all
-// that belongs to it is stored, and not at all if something fails before.
+// that belongs to it is stored, and not at all if something fails before. What is there
+// of one whose import is killed is erased by the next import or DeleteUser of the
+// user, and by a node a day after it was begun.
 func ImportUsers(ctx context.Context, s store.Store, r io.Reader, o ImportOptions) (Imported, error) {
 	setDefault(&o.ScramIterations, DefaultScramIterations)
 	im := &importer{store: s, opts: o}
@@ -154,7 +156,7 @@ func (im *importer) user(ctx context.Context, d *document, start xml.StartElemen
 		im.tell("user %q has a name that no user can have", attribute(start, "name"))
 		return d.skip()
 	}
-	u := &incomingUser{importer: im, jid: jid, temporary: jid.String() + "/import", password: attribute(start, "password")}
+	u := &incomingUser{importer: im, jid: jid, temporary: store.UnfinishedName(jid.String()), password: attribute(start, "password")}
 	if err := u.begin(ctx); err != nil {
 		return fmt.Errorf("%s: %w", jid, err)
 	}

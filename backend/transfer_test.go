@@ -74,7 +74,7 @@ func fullAccount(t *testing.T) store.Store {
 	check(err)
 	check(s.SetPrivateXML(t.Context(), a.Owner, []store.PrivateXML{
 		{Space: "storage:bookmarks", XML: []byte("<storage xmlns='storage:bookmarks'><p:x xmlns:p='urn:p'/></storage>")},
-		{Space: "urn:x", XML: []byte("<x xmlns='urn:x'>1 &amp; 2</x>")},
+		{Space: "urn:x", XML: []byte("<x xmlns='urn:x'>1 &amp; 2</x><y xmlns='urn:x'/><p:x xmlns:p='urn:x'/>")},
 	}, store.Quota{}))
 	check(s.SetVCard(t.Context(), a.Owner, []byte("<vCard xmlns='vcard-temp'><FN>Alice</FN></vCard>")))
 	at := time.Date(2024, 2, 29, 23, 59, 59, 123_000_000, time.UTC)
@@ -306,6 +306,23 @@ func TestImportFromElsewhere(t *testing.T) {
 	}
 }
 
+// Other servers may write each element of the private storage in a query of its own.
+func TestImportOfPrivatePieces(t *testing.T) {
+	s := storetest.NewMemory()
+	done := importInto(t, s, "<server-data xmlns='urn:xmpp:pie:0'><host jid='example.com'><user name='juliet'>"+
+		"<query xmlns='jabber:iq:private'><a xmlns='urn:x'/><b xmlns='urn:y'/></query><query xmlns='jabber:iq:private'/>"+
+		"<query xmlns='jabber:iq:private'><c xmlns='urn:x'/></query></user></host></server-data>", false)
+	a, err := s.Account(t.Context(), "juliet@example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	docs, err := s.PrivateXML(t.Context(), a.Owner)
+	want := []store.PrivateXML{{Space: "urn:x", XML: []byte("<a xmlns='urn:x'/><c xmlns='urn:x'/>")}, {Space: "urn:y", XML: []byte("<b xmlns='urn:y'/>")}}
+	if err != nil || !reflect.DeepEqual(docs, want) || len(done.LeftOut) > 0 {
+		t.Errorf("got %q, %v; left out %q", docs, err, done.LeftOut)
+	}
+}
+
 func TestImportIncludes(t *testing.T) {
 	files := fstest.MapFS{
 		"example.com.xml":        {Data: []byte("<host xmlns='urn:xmpp:pie:0' xmlns:xi='http://www.w3.org/2001/XInclude' jid='example.com'><xi:include href='example.com/juliet.xml'/></host>")},
@@ -354,7 +371,7 @@ func TestImportErrors(t *testing.T) {
 		"wrong order":     strings.Replace(whole, "id='12'", "id='99'", 1),
 		"no number":       strings.Replace(whole, "id='12'", "id='x'", 1),
 		"wrong span":      strings.Replace(whole, "head='21'", "head='-1'", 1),
-		"a large thing":   strings.Replace(whole, "<archive", "<query xmlns='jabber:iq:private'><x/></query><query xmlns='jabber:iq:roster'>"+strings.Repeat(" ", 5<<20)+"</query><archive", 1),
+		"a large thing":   strings.Replace(whole, "<archive", "<query xmlns='jabber:iq:private'><x/></query><query xmlns='jabber:iq:roster'>"+strings.Repeat(" ", 33<<20)+"</query><archive", 1),
 		"a late span":     strings.Replace(whole, "</archive>", "</archive><timeline xmlns='urn:imlb:transfer:0' first='1' head='1' delivered='1'/>", 1),
 		"a wrong role":    strings.Replace(whole, "role='moderator'", "role='king'", 1),
 		"a wrong state":   strings.Replace(whole, "suspended='true'", "suspended='perhaps'", 1),
@@ -367,9 +384,66 @@ func TestImportErrors(t *testing.T) {
 		if name == "not well-formed" { // after the user, who was complete
 			all = nil
 		}
+		if _, err := s.Account(t.Context(), store.UnfinishedName("alice@example.com")); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("%s: what is not finished stays: %v", name, err)
+		}
 		if err == nil || listErr != nil || len(all) > 0 {
 			t.Errorf("%s: %v; accounts: %v, %v", name, err, all, listErr)
 		}
+	}
+}
+
+// killedImport is a store in which an import of alice was killed.
+func killedImport(t *testing.T, s store.Store) {
+	t.Helper()
+	a, err := s.CreateAccount(t.Context(), store.UnfinishedName("alice@example.com"), nil)
+	if err == nil {
+		err = s.RestoreEntries(t.Context(), a.Owner, []store.Entry{{Seq: 1, Peer: "bob@example.com", Stanza: []byte("<message/>")}})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What a killed import has left goes with the user's account, and if there is none, and is
+// not in the way of another import.
+func TestKilledImport(t *testing.T) {
+	full := fullAccount(t)
+	whole := export(t, full, "alice@example.com")
+	killedImport(t, full)
+	entries := func(s store.Store) (rows int64) {
+		t.Helper()
+		erased, err := backend.DeleteUser(t.Context(), s, "alice@example.com")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range erased {
+			if e.Table == "entries" {
+				rows += e.Rows
+			}
+		}
+		if _, err := s.Account(t.Context(), store.UnfinishedName("alice@example.com")); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("what the import has left is still there: %v", err)
+		}
+		return rows
+	}
+	if n := entries(full); n != 10 {
+		t.Errorf("%d entries were erased with the account", n)
+	}
+	s := storetest.NewMemory()
+	killedImport(t, s)
+	if n := entries(s); n != 1 {
+		t.Errorf("%d entries were erased without an account", n)
+	}
+	killedImport(t, s)
+	if done := importInto(t, s, whole, false); len(done.Users) != 1 {
+		t.Errorf("imported %+v", done)
+	}
+	if n := entries(s); n == 0 {
+		t.Error("nothing was imported")
+	}
+	if _, err := backend.DeleteUser(t.Context(), s, "alice@example.com"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("deleting nobody: %v", err)
 	}
 }
 

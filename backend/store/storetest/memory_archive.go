@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"imlb/backend/store"
@@ -277,4 +278,19 @@ func (m *Memory) RenameAccount(ctx context.Context, user, name string, other sto
 	a.User = name
 	m.accounts[name] = a
 	return nil
+}
+
+// unfinished tells whether a name is that of an account that is not complete.
+func unfinished(user string) bool { return strings.Contains(user, "/") }
+
+// Tidy implements store.Transfers.
+func (m *Memory) Tidy(ctx context.Context, before time.Time) (more bool, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for user, a := range m.accounts {
+		if unfinished(user) && a.Created.Before(before) {
+			m.erase(a)
+		}
+	}
+	return false, ctx.Err()
 }
