@@ -17,6 +17,9 @@ type sessionState struct {
 	Interested bool     `json:"interested,omitempty"` // in the roster
 	Carbons    bool     `json:"carbons,omitempty"`
 	Quiet      bool     `json:"quiet,omitempty"`
+	Bound      uint64   `json:"bound,omitempty"` // of boundPlace
+	BoundFrom  uint64   `json:"bound_from,omitempty"`
+	BoundAlone bool     `json:"bound_alone,omitempty"`
 	Directed   []string `json:"directed,omitempty"`
 	Lang       string   `json:"lang,omitempty"`
 	Mechanism  string   `json:"mechanism,omitempty"`
@@ -197,6 +200,7 @@ func (n frontNote) reckon(h uint32, pos uint64) uint64 {
 // not in it.
 func (s *session) state() sessionState {
 	st := sessionState{Lang: s.stream.lang, Mechanism: s.mechanism, Quiet: s.inactive}
+	st.Bound, st.BoundFrom, st.BoundAlone = s.cur.bound.seq, s.cur.bound.from, s.cur.bound.alone // not changed any more
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
 	st.Presence, st.Priority = string(s.presence), s.priority
@@ -228,5 +232,6 @@ func (s *session) apply(st sessionState) {
 	s.cur.here = st.Presence != ""
 	s.cur.live = s.cur.here && st.Priority >= 0
 	s.cur.carbons = st.Carbons
+	s.cur.bound = boundPlace{seq: st.Bound, from: st.BoundFrom, alone: st.BoundAlone}
 	s.cur.quiet.on, s.inactive = st.Quiet, st.Quiet
 }
