@@ -303,10 +303,18 @@ func (s *session) finish(reason Reason, cause error, last []byte) {
 		s.kept = s.holdTime.Load() > 0 && (reason.parks() || reason == ReasonSlowClient && last == nil)
 		close(s.done)
 		s.out.close(last, s.kept)
-		// From here the client has a little time to end its stream as well.
-		_ = s.conn.SetReadDeadline(time.Now().Add(s.node.opts.Timeouts.Close))
+		_ = s.conn.SetReadDeadline(time.Now().Add(s.closeTime()))
 		s.node.quiet.rouse(s)
 	})
+}
+
+// closeTime is how long the client of a session that has ended may take to end its stream
+// as well. Nobody waits for one that is already somewhere else.
+func (s *session) closeTime() time.Duration {
+	if s.reason == ReasonMoved {
+		return 0
+	}
+	return s.node.opts.Timeouts.Close
 }
 
 func (s *session) ended() bool {
