@@ -45,7 +45,6 @@ type session struct {
 	overSince time.Time     // when the client was last within its own rates; zero: it is
 	runs      []*commandRun // commands that wait for answers
 	asked     bool          // whether it is there, and has not said anything yet
-	inactive  bool          // it does not look (XEP-0352)
 	touched   bool          // something may have changed that is saved
 	saved     []byte
 	first     []item // of a resumed session: what is written before everything else
