@@ -76,7 +76,9 @@ func (m *Memory) Span(ctx context.Context, owner store.OwnerID) (first, head uin
 
 // Find implements store.Archives.
 func (m *Memory) Find(ctx context.Context, owner store.OwnerID, r store.Range) ([]store.Entry, error) {
-	return m.read(ctx, owner, r, func(e store.Entry) bool { return !e.Hidden && (r.Peer == "" || e.Peer == r.Peer) })
+	return m.read(ctx, owner, r, func(e store.Entry) bool {
+		return e.Hidden == r.Hidden && (r.Hidden || r.Peer == "" || e.Peer == r.Peer)
+	})
 }
 
 // Count implements store.Archives.
