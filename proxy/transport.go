@@ -20,7 +20,7 @@ import (
 // source finds out where the client really comes from: a trusted proxy says so in
 // a PROXY header. It returns how long that client's turn has to be waited for.
 func (s *session) source(ctx context.Context) (wait time.Duration, err error) {
-	if err := s.readBy(ctx, s.rec.Started.Add(s.terms.Timeouts.Handshake), ReasonHandshakeTimeout); err != nil {
+	if err := s.readBy(ctx, s.handshakeBy(), ReasonHandshakeTimeout); err != nil {
 		return 0, err
 	}
 	if !trusted(s.terms.listener.TrustedProxies, s.facts.source) {
@@ -33,12 +33,23 @@ func (s *session) source(ctx context.Context) (wait time.Duration, err error) {
 	s.wire.used.Store(len(s.wire.seen) > 0) // the header was the proxy's, not the client's
 	s.facts.received = fields
 	if h.Command.IsLocal() { // the addresses of the connection are the true ones
-		s.check = own
-		return 0, nil
+		if s.check = own; own {
+			return 0, nil
+		}
+		return 0, s.unknown()
 	}
 	s.rec.Via = s.rec.Source
 	s.setEnds(h.SourceAddr, h.DestinationAddr)
-	return s.behind()
+	if wait, err = s.behind(); err == nil && wait > 0 {
+		err = s.readBy(ctx, s.handshakeBy(), ReasonHandshakeTimeout)
+	}
+	return wait, err
+}
+
+// handshakeBy is when the transport has to stand. The time in which the client had to wait
+// for its turns is not its own.
+func (s *session) handshakeBy() time.Time {
+	return s.rec.Started.Add(s.held + s.terms.Timeouts.Handshake)
 }
 
 // maxProxyHeader is how long a PROXY header may be. Those with client certificates
