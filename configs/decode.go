@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"errors"
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"reflect"
 	"strconv"
@@ -561,9 +562,21 @@ func readScalar(v reflect.Value, text string) error {
 func readText(p encoding.TextUnmarshaler, text string) error {
 	err := p.UnmarshalText([]byte(text))
 	if _, ok := p.(*Size); ok || err == nil && text != "" {
+		if network, ok := p.(*netip.Prefix); ok {
+			*network = unmapped(*network)
+		}
 		return err
 	}
 	return fmt.Errorf("%q is not a network; write it like 10.0.0.0/8 or ::1/128", text)
+}
+
+// unmapped returns a network of IPv4 addresses in IPv6 notation as one of IPv4, which is
+// what addresses are compared as.
+func unmapped(n netip.Prefix) netip.Prefix {
+	if n.Addr().Is4In6() && n.Bits() >= 96 {
+		return netip.PrefixFrom(n.Addr().Unmap(), n.Bits()-96)
+	}
+	return n
 }
 
 // fillDefaults gives all fields of a struct, and of the structs in it, the value

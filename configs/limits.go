@@ -26,9 +26,12 @@ type ProxyLimits struct {
 	// Global limits the front as a whole.
 	Global GlobalLimits `yaml:"global"`
 	// Allow lists the networks from which clients may connect; without any, all may. With
-	// a list of the listener's own too, a client has to be on both.
+	// a list of the listener's own too, a client has to be on both. Of who comes through a
+	// trusted proxy the address counts that its header tells; the proxy itself need not be
+	// listed.
 	Allow []netip.Prefix `yaml:"allow,omitempty"`
 	// Deny lists the networks from which clients may not connect, whatever allow says.
+	// Proxies are not clients.
 	Deny []netip.Prefix `yaml:"deny,omitempty"`
 	// MaxEntries is how many sources, and how many users, are kept count of, at about 90 bytes
 	// each; what comes beyond shares entries. 0: 100000, or twice global.connections if
@@ -53,8 +56,8 @@ type SourceLimits struct {
 	// IPv6Prefix is the same for IPv6; 64 is what one household is given.
 	IPv6Prefix int `yaml:"ipv6_prefix" default:"64" min:"1" max:"128"`
 	// Exempt lists networks without limits of their own, where many are behind an address:
-	// gateways, monitoring. The trusted proxies of listeners are exempt by themselves;
-	// who is behind them is a source.
+	// gateways, monitoring. The trusted proxies of a listener are no sources there;
+	// who is behind them is, and who comes from their networks elsewhere.
 	Exempt []netip.Prefix `yaml:"exempt,omitempty"`
 }
 

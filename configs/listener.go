@@ -51,9 +51,12 @@ type Listener struct {
 	Rate Rate `yaml:"rate"`
 	// Limits bound what the listener's clients can cost together.
 	Limits ListenerLimits `yaml:"limits"`
-	// Allow lists the networks from which clients may connect; without any, all may.
+	// Allow lists the networks from which clients may connect; without any, all may. Of who
+	// comes through a trusted proxy the address counts that its header tells; the proxy
+	// itself need not be listed.
 	Allow []netip.Prefix `yaml:"allow,omitempty"`
 	// Deny lists the networks from which clients may not connect, whatever allow says.
+	// Proxies are not clients.
 	Deny []netip.Prefix `yaml:"deny,omitempty"`
 }
 

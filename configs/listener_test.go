@@ -1,7 +1,9 @@
 package configs_test
 
 import (
+	"net/netip"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -394,5 +396,14 @@ func TestClaims(t *testing.T) {
 		if _, err := configs.ParseProxy("f", []byte(listening(t, ws+claim+"}]}"))); good != (err == nil) {
 			t.Errorf("%s: got %v", claim, err)
 		}
+	}
+}
+
+// Addresses of IPv4 are compared as such, however their networks are written.
+func TestMappedNetworks(t *testing.T) {
+	l := parse(t, listening(t, `protocol: tcp, proxy_protocol: {trusted: ["::ffff:127.0.0.0/104", "::ffff:0:0/95"]}`)).Listeners[0]
+	want := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::ffff:0:0/95")}
+	if got := l.ProxyProtocol.Trusted; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }

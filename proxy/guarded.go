@@ -22,19 +22,35 @@ func (s *session) accept() (wait time.Duration, err error) {
 		q.admitted = nil
 		if addrOf(first.from) == addrOf(s.facts.source) {
 			s.ticket = first.ticket
-			return time.Until(first.turn), nil
+			s.held = max(0, time.Until(first.turn))
+			return s.held, nil
 		}
 		first.ticket.Done() // the client has moved, and is somebody else's neighbour now
 	}
-	ticket, wait, refusal := s.srv.guard.Accept(s.rec.Started, s.rec.Listener, addrOf(s.facts.source))
-	s.ticket = ticket
+	var refusal limit.Reason
+	if trusted(s.terms.listener.TrustedProxies, s.facts.source) {
+		s.ticket, wait, refusal = s.srv.guard.AcceptProxy(s.rec.Started, s.rec.Listener)
+	} else {
+		s.ticket, wait, refusal = s.srv.guard.Accept(s.rec.Started, s.rec.Listener, addrOf(s.facts.source))
+	}
+	s.held = wait
 	return wait, s.refusal(refusal)
 }
 
 // behind asks the same of the client behind a proxy.
 func (s *session) behind() (wait time.Duration, err error) {
 	wait, refusal := s.ticket.Behind(time.Now(), addrOf(s.facts.source))
+	s.held += wait
 	return wait, s.refusal(refusal)
+}
+
+// unknown asks whether a client may come in of whom a proxy does not tell where it comes
+// from. It counts as the proxy, which is no source, but is a client all the same.
+func (s *session) unknown() error {
+	if s.srv.guard.Denied(s.rec.Listener, addrOf(s.facts.source)) {
+		return s.refusal(limit.ReasonDenied)
+	}
+	return nil
 }
 
 // claim asks whether a node may be asked about the user.

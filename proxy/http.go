@@ -63,7 +63,7 @@ func (s *session) upgrade(ctx context.Context, conn net.Conn) (upgraded, error) 
 		<-served
 	}()
 	// The limits of the server are for one request, and this for all of them.
-	by := s.rec.Started.Add(s.terms.Timeouts.Handshake)
+	by := s.handshakeBy()
 	late := time.NewTimer(time.Until(by))
 	defer late.Stop()
 	select {

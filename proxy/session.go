@@ -33,15 +33,16 @@ type session struct {
 	facts    *facts // nil once an opaque session is relayed
 	wire     *wire
 	poolName string
-	inner    *wire        // of an opaque session: what carries it, on top of the transport
-	far      *nodeConn    // of an opaque session
-	joined   bool         // somebody else has closed both sides, or will
-	sniffing *sniffing    // of an opaque session, until the user is known
-	mqtt     *mqttLogin   // of an opaque session, until its node has answered; nil for others
-	ticket   limit.Ticket // what the session counts for
-	client   leg          // of an XML stream; nil until the transport stands
-	greeted  bool         // the current stream has its header
-	erred    bool         // the client was sent a stream error, which only the stream's end may follow
+	inner    *wire         // of an opaque session: what carries it, on top of the transport
+	far      *nodeConn     // of an opaque session
+	joined   bool          // somebody else has closed both sides, or will
+	sniffing *sniffing     // of an opaque session, until the user is known
+	mqtt     *mqttLogin    // of an opaque session, until its node has answered; nil for others
+	ticket   limit.Ticket  // what the session counts for
+	held     time.Duration // how long it had to wait for its turns until the transport
+	client   leg           // of an XML stream; nil until the transport stands
+	greeted  bool          // the current stream has its header
+	erred    bool          // the client was sent a stream error, which only the stream's end may follow
 	domain   string
 	*login          // of an XML stream, until somebody has logged in
 	check    bool   // a trusted proxy's own connection, which carries no client

@@ -20,27 +20,36 @@ import (
 // source finds out where the client really comes from: a trusted proxy says so in
 // a PROXY header. It returns how long that client's turn has to be waited for.
 func (s *session) source(ctx context.Context) (wait time.Duration, err error) {
-	if err := s.readBy(ctx, s.rec.Started.Add(s.terms.Timeouts.Handshake), ReasonHandshakeTimeout); err != nil {
+	if err := s.readBy(ctx, s.handshakeBy(), ReasonHandshakeTimeout); err != nil {
 		return 0, err
 	}
 	if !trusted(s.terms.listener.TrustedProxies, s.facts.source) {
 		return 0, nil
 	}
-	h, own, err := s.wire.proxyHeader()
+	h, fields, own, err := s.wire.proxyHeader()
 	if err != nil {
 		return 0, s.proxyError(ctx, err)
 	}
 	s.wire.used.Store(len(s.wire.seen) > 0) // the header was the proxy's, not the client's
-	if s.facts.received, err = h.TLVs(); err != nil {
-		return 0, s.proxyError(ctx, err)
-	}
+	s.facts.received = fields
 	if h.Command.IsLocal() { // the addresses of the connection are the true ones
-		s.check = own
-		return 0, nil
+		if s.check = own; own {
+			return 0, nil
+		}
+		return 0, s.unknown()
 	}
 	s.rec.Via = s.rec.Source
 	s.setEnds(h.SourceAddr, h.DestinationAddr)
-	return s.behind()
+	if wait, err = s.behind(); err == nil && wait > 0 {
+		err = s.readBy(ctx, s.handshakeBy(), ReasonHandshakeTimeout)
+	}
+	return wait, err
+}
+
+// handshakeBy is when the transport has to stand. The time in which the client had to wait
+// for its turns is not its own.
+func (s *session) handshakeBy() time.Time {
+	return s.rec.Started.Add(s.held + s.terms.Timeouts.Handshake)
 }
 
 // maxProxyHeader is how long a PROXY header may be. Those with client certificates
@@ -49,23 +58,23 @@ const maxProxyHeader = 16 << 10
 
 // proxyHeader reads the header that must come first. own tells that the proxy says that the
 // connection is its own; what comes by another way than TCP may be a client's.
-func (w *wire) proxyHeader() (h *proxyproto.Header, own bool, err error) {
+func (w *wire) proxyHeader() (h *proxyproto.Header, fields []proxyproto.TLV, own bool, err error) {
 	for {
 		n, v := identify.ProxyHeader(w.seen, maxProxyHeader)
 		switch {
 		case v == identify.Found:
 			own := identify.IsOwnProxyHeader(w.seen[:n])
-			h, err := parseProxyHeader(w.seen[:n])
+			h, fields, err := parseProxyHeader(w.seen[:n])
 			w.skip(n)
 			if err == nil && h.Command.IsProxy() && (h.SourceAddr == nil || h.DestinationAddr == nil) {
 				err = proxyproto.ErrNoProxyProtocol
 			}
-			return h, own, err
+			return h, fields, own, err
 		case v.None():
-			return nil, false, proxyproto.ErrNoProxyProtocol
+			return nil, nil, false, proxyproto.ErrNoProxyProtocol
 		}
 		if err := w.look(); err != nil {
-			return nil, false, err
+			return nil, nil, false, err
 		}
 	}
 }
@@ -75,12 +84,19 @@ var errProxyChecksum = errors.New("the CRC32c of the PROXY header is wrong")
 
 // parseProxyHeader parses a whole header. One without addresses of the Internet, of
 // family UNSPEC or UNIX, counts as LOCAL: those of the connection are the true ones
-// (PROXY protocol §2.2), as with UNKNOWN in version 1.
-func parseProxyHeader(header []byte) (*proxyproto.Header, error) {
+// (PROXY protocol §2.2), as with UNKNOWN in version 1. The fields are parsed by themselves:
+// together with them a header may be longer than what the parser takes.
+func parseProxyHeader(header []byte) (*proxyproto.Header, []proxyproto.TLV, error) {
 	if identify.CheckProxyHeader(header) != identify.Found {
-		return nil, errProxyChecksum
+		return nil, nil, errProxyChecksum
 	}
-	return proxyproto.Read(bufio.NewReader(bytes.NewReader(identify.LocalProxyHeader(header))))
+	addresses, rest := identify.CutProxyHeader(identify.LocalProxyHeader(header))
+	h, err := proxyproto.Read(bufio.NewReader(bytes.NewReader(addresses)))
+	if err != nil {
+		return nil, nil, err
+	}
+	fields, err := proxyproto.SplitTLVs(rest)
+	return h, fields, err
 }
 
 // proxyError makes an ending of a failure to read the PROXY header.

@@ -9,8 +9,7 @@ import (
 	"imlb/proxy/limit"
 )
 
-// limitRules are what clients are held to, in the words of package limit. The proxies in
-// front of listeners are no sources: who is behind them is.
+// limitRules are what clients are held to, in the words of package limit.
 func limitRules(doc configs.Proxy) limit.Rules {
 	l := doc.Limits
 	rules := limit.Rules{
@@ -21,7 +20,7 @@ func limitRules(doc configs.Proxy) limit.Rules {
 		Global:     limitScope(l.Global.Rate, l.Global.Connections, l.Global.Unauthenticated, l.Global.BytesIn, l.Global.BytesOut),
 		Listeners:  make(map[string]limit.Listener, len(doc.Listeners)),
 		Access:     limit.Access{Allow: l.Allow, Deny: l.Deny},
-		Exempt:     append(l.Source.Exempt[:0:0], l.Source.Exempt...),
+		Exempt:     l.Source.Exempt,
 		Backoff:    backoffOf(l.LoginBackoff),
 		MaxEntries: l.MaxEntries,
 	}
@@ -30,9 +29,6 @@ func limitRules(doc configs.Proxy) limit.Rules {
 		rules.Listeners[c.Name] = limit.Listener{
 			Scope:  limitScope(pace, c.Limits.Connections, c.Limits.Unauthenticated, c.Limits.BytesIn, c.Limits.BytesOut),
 			Access: limit.Access{Allow: c.Allow, Deny: c.Deny},
-		}
-		if c.ProxyProtocol != nil {
-			rules.Exempt = append(rules.Exempt, c.ProxyProtocol.Trusted...)
 		}
 	}
 	return rules

@@ -135,6 +135,22 @@ func LocalProxyHeader(header []byte) []byte {
 	return local
 }
 
+// CutProxyHeader returns a whole header without its fields, and these. Only one of version 2
+// has some.
+func CutProxyHeader(header []byte) (addresses, tlvs []byte) {
+	if len(header) < proxyV2Header || !startsLike(header, proxyV2) {
+		return header, nil
+	}
+	length := proxyAddresses(header[13] >> 4)
+	if proxyV2Header+length >= len(header) {
+		return header, nil
+	}
+	tlvs = header[proxyV2Header+length:]
+	addresses = append([]byte(nil), header[:proxyV2Header+length]...)
+	addresses[14], addresses[15] = byte(length>>8), byte(length) //nolint:gosec // At most 216.
+	return addresses, tlvs
+}
+
 // proxyAddresses is how long the addresses of a family are (PROXY protocol §2.2).
 func proxyAddresses(family byte) int {
 	switch family {

@@ -146,6 +146,9 @@ func FuzzCheckProxyHeader(f *testing.F) {
 		if len(local) > len(header) || !bytes.HasSuffix(header, local[min(16, len(local)):]) {
 			t.Fatalf("%q became %q", header, local)
 		}
+		if addresses, tlvs := identify.CutProxyHeader(local); !bytes.Equal(append(addresses[:len(addresses):len(addresses)], tlvs...)[min(16, len(local)):], local[min(16, len(local)):]) {
+			t.Fatalf("%q was cut into %q and %q", local, addresses, tlvs)
+		}
 	})
 }
 

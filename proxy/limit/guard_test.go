@@ -232,6 +232,33 @@ func TestBehind(t *testing.T) {
 	}
 }
 
+// A proxy is no client: it is on no list and no source, but takes its turn.
+func TestAcceptProxy(t *testing.T) {
+	t.Parallel()
+	g := newGuard(t, limit.Rules{
+		Source: limit.Scope{Concurrent: 1},
+		Access: limit.Access{Allow: prefixes("192.0.2.0/24")},
+		Global: limit.Scope{Concurrent: 2},
+	})
+	through := func(addr string, want limit.Reason) *limit.Ticket {
+		t.Helper()
+		ticket, wait, reason := g.AcceptProxy(start(), "one")
+		decided(t, "the proxy", wait, reason, 0, limit.ReasonNone)
+		_, reason = ticket.Behind(start(), netip.MustParseAddr(addr))
+		decided(t, addr, 0, reason, 0, want)
+		return &ticket
+	}
+	one, refused := through("192.0.2.1", limit.ReasonNone), through("192.0.2.1", limit.ReasonConcurrentSource)
+	_, _, reason := g.AcceptProxy(start(), "one")
+	decided(t, "one too many", 0, reason, 0, limit.ReasonConcurrentGlobal)
+	refused.Done()
+	through("10.0.0.1", limit.ReasonDenied).Done()
+	one.Done()
+	if s := g.Snapshot(start(), 9); s.Global.Connections != 0 || s.Sources.Connected != 0 {
+		t.Errorf("still counted: %+v", s)
+	}
+}
+
 // A claim takes nothing from the user who is named; a login does.
 func TestClaims(t *testing.T) {
 	t.Parallel()

@@ -48,6 +48,17 @@ func (g *Guard) Accept(now time.Time, listener string, addr netip.Addr) (t Ticke
 	return t, max(wait, further), ReasonNone
 }
 
+// AcceptProxy admits a connection that a trusted proxy made to a listener, as Accept
+// does. A proxy is no client: the access lists do not concern it, and it is no source.
+// [Ticket.Behind] says whose connection it is.
+func (g *Guard) AcceptProxy(now time.Time, listener string) (t Ticket, wait time.Duration, refusal Reason) {
+	l := g.rules.Load().listeners[listener]
+	if wait, refusal = admit(now, l.gate, g.global); refusal != ReasonNone {
+		return Ticket{}, 0, refusal
+	}
+	return Ticket{guard: g, listener: l.gate}, wait, ReasonNone
+}
+
 // Denied tells whether the access lists refuse addr, and counts nothing: for who has
 // not shown yet that the address is its own.
 func (g *Guard) Denied(listener string, addr netip.Addr) bool {

@@ -1,0 +1,148 @@
+package proxy_test
+
+import (
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pires/go-proxyproto"
+
+	"imlb/proxy"
+	"imlb/proxy/limit"
+)
+
+// trustLoopback makes all that connect to a listener of a test proxies.
+func trustLoopback(l *proxy.Listener) {
+	l.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+}
+
+// dialFor is a proxy that connects to the listener xmpp for a client.
+func (f *front) dialFor(client string, fields ...proxyproto.TLV) *peer {
+	f.t.Helper()
+	p := f.dialTCP("xmpp")
+	h := proxyproto.HeaderProxyFromAddrs(2, &net.TCPAddr{IP: net.ParseIP(client), Port: 1}, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 2), Port: 5222})
+	if err := h.SetTLVs(fields); err != nil {
+		f.t.Fatal(err)
+	}
+	raw, err := h.Format()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	p.send(string(raw))
+	return p
+}
+
+// isServed makes sure that a client comes as far as its stream.
+func (p *peer) isServed() {
+	p.t.Helper()
+	p.send(streamOpen)
+	p.expect(frontHeader + tlsOffer)
+}
+
+// That proxies are trusted exempts no client from the limits of its source: neither one that
+// a proxy tells of, nor one that connects to another listener from where proxies are.
+func TestProxiesExemptNobody(t *testing.T) {
+	t.Parallel()
+	f := startFront(t, &picker{}, func(o *proxy.Options) {
+		trustLoopback(&o.Listeners[0])
+		o.Rules.Source.Concurrent = 1
+	})
+	for _, client := range []string{"203.0.113.9", "127.0.0.9"} {
+		f.dialFor(client).isServed()
+		f.dialFor(client).eof()
+		f.ended("too-many")
+	}
+	f.dialFor("192.0.2.1").isServed()
+	first := f.dialTLS()
+	first.send(streamOpen)
+	first.expect(frontHeader + frontOffer)
+	conn, err := net.DialTimeout("tcp", f.addr("xmpps"), patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	newPeer(t, conn).eof()
+	f.ended("too-many")
+}
+
+// The lists of addresses are about clients. A proxy need not be on them, but a client of
+// whom it does not say where it comes from counts as coming from there.
+func TestListsAreForClients(t *testing.T) {
+	t.Parallel()
+	const begin = "\r\n\r\n\x00\r\nQUIT\n"
+	for name, lists := range map[string]func(o *proxy.Options){
+		"listener": func(o *proxy.Options) {
+			o.Rules.Listeners = map[string]limit.Listener{"xmpp": {Access: limit.Access{Allow: prefixes("192.0.2.0/24")}}}
+		},
+		"all":  func(o *proxy.Options) { o.Rules.Access.Allow = prefixes("192.0.2.0/24") },
+		"deny": func(o *proxy.Options) { o.Rules.Access.Deny = prefixes("127.0.0.0/8", "198.51.100.0/24") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := startFront(t, &picker{}, func(o *proxy.Options) {
+				trustLoopback(&o.Listeners[0])
+				lists(o)
+			})
+			f.dialFor("192.0.2.1").isServed()
+			f.dialFor("198.51.100.1").eof()
+			f.ended("denied")
+			own := f.dialTCP("xmpp")
+			own.send(begin + "\x20\x00\x00\x00")
+			own.close()
+			f.ended("probe")
+			unknown := f.dialTCP("xmpp")
+			unknown.send(begin + "\x21\x00\x00\x00" + streamOpen)
+			unknown.eof()
+			f.ended("denied")
+		})
+	}
+}
+
+func prefixes(list ...string) []netip.Prefix {
+	var all []netip.Prefix
+	for _, p := range list {
+		all = append(all, netip.MustParsePrefix(p))
+	}
+	return all
+}
+
+// A header may be as long as the front looks: those with certificates are.
+func TestLongProxyHeader(t *testing.T) {
+	t.Parallel()
+	f := startFront(t, &picker{}, func(o *proxy.Options) { trustLoopback(&o.Listeners[0]) })
+	for _, size := range []int{4060, 4090, 16<<10 - 12 - 3 - 4} {
+		client := f.dialFor("192.0.2.1", proxyproto.TLV{Type: 0xE5, Value: []byte(strings.Repeat("x", size))}, proxyproto.TLV{Type: 0xE6, Value: []byte("y")})
+		client.isServed()
+	}
+	f.dialFor("192.0.2.1", proxyproto.TLV{Type: 0xE5, Value: []byte(strings.Repeat("x", 16<<10))})
+	f.ended("proxy-header")
+}
+
+// The time in which a client has to wait for its turn is not taken off the time for its
+// handshake.
+func TestTurnIsNotHandshake(t *testing.T) {
+	t.Parallel()
+	const handshake = 300 * time.Millisecond
+	slow := limit.Rate{PerSecond: 1 / (2 * handshake).Seconds(), Burst: 1, MaxWait: time.Minute}
+	for name, rules := range map[string]func(*limit.Rules){
+		"turn of the listener": func(r *limit.Rules) { r.Listeners = map[string]limit.Listener{"xmpp": {Scope: limit.Scope{Rate: slow}}} },
+		"turn of the source":   func(r *limit.Rules) { r.Source.Rate = slow },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := startFront(t, &picker{}, func(o *proxy.Options) {
+				trustLoopback(&o.Listeners[0])
+				rules(&o.Rules)
+				o.Timeouts.Handshake = handshake
+			})
+			clients := []*peer{f.dialFor("192.0.2.1"), f.dialFor("192.0.2.1"), f.dialFor("192.0.2.1")}
+			for _, client := range clients {
+				client.send(streamOpen)
+			}
+			for _, client := range clients {
+				client.expect(frontHeader + tlsOffer)
+			}
+		})
+	}
+}
