@@ -618,3 +618,33 @@ func TestOpaqueIPv6(t *testing.T) {
 		t.Errorf("picked for %q", got)
 	}
 }
+
+// However many sessions there are when the front stops, each ends for that reason, and in
+// order for its node.
+func TestOpaqueQUICShutdown(t *testing.T) {
+	t.Parallel()
+	const sessions = 30
+	n := startNode(t, "one")
+	f := startOpaque(t, witnessOf(n), proxy.Listener{Protocol: proxy.QUIC, ALPN: []string{"chat"}}, nil)
+	var legs []*leg
+	for range sessions {
+		client := f.openOpaqueQUIC()
+		client.send("hi")
+		leg := n.leg()
+		leg.recv("hi")
+		leg.send("welcome")
+		client.recv("welcome")
+		legs = append(legs, leg)
+	}
+	done := make(chan error, 1)
+	go func() { done <- f.Shutdown(context.WithoutCancel(t.Context())) }()
+	for _, leg := range legs {
+		leg.end()
+	}
+	for range sessions {
+		f.ended("shutdown")
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
