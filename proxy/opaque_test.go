@@ -449,9 +449,14 @@ func TestOpaqueQUICHalfOpen(t *testing.T) {
 	f.ended("half-open-timeout")
 }
 
-// openOpaqueQUIC returns a client on a stream of a connection of its own, for what the
-// listener x has agreed to carry as chat.
+// openOpaqueQUIC returns a client on a stream of a connection of its own.
 func (f *front) openOpaqueQUIC() *stream {
+	f.t.Helper()
+	return f.streamOn(f.dialOpaqueQUIC())
+}
+
+// dialOpaqueQUIC returns a connection for what the listener x has agreed to carry as chat.
+func (f *front) dialOpaqueQUIC() *quic.Conn {
 	f.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -460,6 +465,12 @@ func (f *front) openOpaqueQUIC() *stream {
 		f.t.Fatal(err)
 	}
 	f.t.Cleanup(func() { _ = conn.CloseWithError(0, "") })
+	return conn
+}
+
+// streamOn returns a client on a further stream of a connection.
+func (f *front) streamOn(conn *quic.Conn) *stream {
+	f.t.Helper()
 	s, err := conn.OpenStream()
 	if err != nil {
 		f.t.Fatal(err)
