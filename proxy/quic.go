@@ -17,7 +17,8 @@ import (
 
 // Bounds of QUIC connections. Idle ones are kept by keepalives of ours, often
 // enough for the NATs between; a peer that does not answer is given up after
-// quicIdle. Windows cost nothing until they are used.
+// quicIdle. Windows cost nothing until they are used. That of a connection has room for
+// all its sessions, so that those that are read do not wait for those that are not.
 //
 // A connection with one idle session takes 73 KiB: 47 on the heap, of which 8 are
 // the relay's buffers and nearly all else is quic-go's and crypto/tls's, and 26 for
@@ -29,6 +30,7 @@ const (
 	quicStreams   = 16 // sessions of one connection at a time
 	quicWindow    = 64 << 10
 	quicMaxWindow = 1 << 20
+	quicAllWindow = quicStreams * quicMaxWindow // of a connection
 )
 
 // Application error codes of QUIC (XEP-0467 defines none).
@@ -135,8 +137,8 @@ func quicConfig(handshake time.Duration) *quic.Config {
 		MaxIncomingUniStreams:          -1,
 		InitialStreamReceiveWindow:     quicWindow,
 		MaxStreamReceiveWindow:         quicMaxWindow,
-		InitialConnectionReceiveWindow: quicWindow,
-		MaxConnectionReceiveWindow:     quicMaxWindow,
+		InitialConnectionReceiveWindow: quicAllWindow,
+		MaxConnectionReceiveWindow:     quicAllWindow,
 		Allow0RTT:                      false, // SASL must not be replayed
 	}
 }

@@ -159,3 +159,27 @@ func TestQUICLeftCrowd(t *testing.T) {
 	}
 	wantClosed(t, first, 2)
 }
+
+// Sessions whose nodes do not read keep those from nothing that share their connection.
+func TestQUICStalledStreams(t *testing.T) {
+	t.Parallel()
+	f, n := startQUIC(t, nil)
+	conn := f.dialOpaqueQUIC()
+	start := func() (*stream, *leg) {
+		client := f.streamOn(conn)
+		client.send("hello")
+		leg := n.leg()
+		leg.recv("hello")
+		return client, leg
+	}
+	for range 3 {
+		client, leg := start()
+		leg.room(64 << 10)
+		client.fill(64 << 20)
+	}
+	client, leg := start()
+	for _, words := range []string{"one", string(pattern(200_000)), "three"} {
+		client.send(words)
+		leg.recv(words)
+	}
+}
