@@ -154,7 +154,7 @@ func (s *session) finish(ctx context.Context, end *ending) {
 	defer s.over()
 	defer s.srv.leave(s)
 	s.placed.Store(false)
-	s.ticket.Done()
+	s.leavePlace()
 	settle := s.leaveNode(ctx, end)
 	settle(s.part(end))
 	s.record(end)
