@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"os"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -217,6 +220,24 @@ func TestFailedDialBringsTheCheckForward(t *testing.T) {
 		pass(20 * time.Millisecond) // the least between two checks
 		p.want(t, "a=unfit")
 		p.Report("nobody", health.DialFailed)
+	})
+}
+
+// TestCheckThatCannotBeMade: a node that was fit stays so when there is no descriptor left to
+// check it with; of one that nothing is known of, nothing else can be said.
+func TestCheckThatCannotBeMade(t *testing.T) {
+	inBubble(t, func(t *testing.T, p *pool) {
+		want := fmt.Errorf("check: %w", &net.OpError{Op: "dial", Err: os.NewSyscallError("socket", syscall.EMFILE)})
+		p.source <- []health.Endpoint{node("a")}
+		p.want(t, "a=fit")
+		p.checks.fail("a:5222", want)
+		p.checks.fail("b:5222", want)
+		p.source <- []health.Endpoint{node("a"), node("b")}
+		pass(10 * time.Second)
+		p.want(t, "a=fit b=unfit")
+		p.checks.fail("a:5222", errors.New("refused"))
+		pass(3 * time.Second)
+		p.want(t, "a=unfit b=unfit")
 	})
 }
 

@@ -1,7 +1,11 @@
 package proxy_test
 
 import (
+	"fmt"
+	"net"
+	"os"
 	"reflect"
+	"syscall"
 	"testing"
 	"time"
 
@@ -78,5 +82,19 @@ func TestWhoIsToBlame(t *testing.T) {
 				t.Errorf("reported %v, want %v", pick.outcomes, want)
 			}
 		})
+	}
+}
+
+// That this machine lacks what a connection takes says nothing of the node.
+func TestOwnWantIsNobodysFault(t *testing.T) {
+	t.Parallel()
+	for errno, want := range map[syscall.Errno]bool{
+		syscall.EMFILE: false, syscall.ENFILE: false, syscall.ENOBUFS: false, syscall.ENOMEM: false, syscall.EADDRNOTAVAIL: false,
+		syscall.ECONNREFUSED: true, syscall.ETIMEDOUT: true, syscall.EHOSTUNREACH: true,
+	} {
+		err := fmt.Errorf("dial: %w", &net.OpError{Op: "dial", Err: os.NewSyscallError("socket", errno)})
+		if o, ok := proxy.OutcomeOf(err); ok != want || ok && o != proxy.OutcomeRefused {
+			t.Errorf("%v: %v, %v", errno, o, ok)
+		}
 	}
 }

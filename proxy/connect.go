@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
 	"imlb/backend/xmpp"
@@ -65,13 +66,28 @@ func (s *Server) report(c Choice, o Outcome) {
 	c.Report(o)
 }
 
-// reportFailure passes on that a node did not serve a session.
+// reportFailure passes on that a node did not serve a session, if it was the node.
 func (s *Server) reportFailure(c Choice, err error) {
-	if no := (*declined)(nil); errors.As(err, &no) {
-		s.report(c, OutcomeDeclined)
-		return
+	if o, ok := outcomeOf(err); ok {
+		s.report(c, o)
 	}
-	s.report(c, OutcomeRefused)
+}
+
+// outcomeOf is what an error says of the node that did not serve a session. ok is false when
+// the node was never asked, because this machine had no descriptor, port or memory left
+// for that, which clients can bring about.
+func outcomeOf(err error) (o Outcome, ok bool) {
+	no, errno := (*declined)(nil), syscall.Errno(0)
+	switch {
+	case errors.As(err, &no):
+		return OutcomeDeclined, true
+	case errors.As(err, &errno):
+		switch errno {
+		case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL:
+			return 0, false
+		}
+	}
+	return OutcomeRefused, true
 }
 
 func (c Choice) release() {

@@ -33,6 +33,9 @@ func (s *Server) SetFeatureAge(d time.Duration) {
 	s.offers.age = d
 }
 
+// OutcomeOf is outcomeOf.
+func OutcomeOf(err error) (Outcome, bool) { return outcomeOf(err) }
+
 // Tally brings the bytes of opaque sessions into the metrics now.
 func (s *Server) Tally() { s.tally() }
 
