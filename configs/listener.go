@@ -112,7 +112,7 @@ type Identifier struct {
 	// client asks for (sni), the request for a WebSocket (websocket), the client's
 	// certificate (certificate), a field of the PROXY v2 header that came (proxy-tlv), a
 	// pattern in the first bytes (pattern), the client's network (source), or nothing:
-	// each connection is a user (random). Logs and metrics name the way by this word.
+	// each connection is a user (random). Logs name the way by this word.
 	Type IdentifierType `yaml:"type" required:"say what users are known by, like mqtt or source"`
 	// First is what of a CONNECT counts if it is there, user-name (by default) or
 	// client-id; the other does if it is not (mqtt).
