@@ -46,7 +46,8 @@ func (l *Listener) opaque() bool {
 	case WS, WSS:
 		return l.WebSocket != nil && slices.ContainsFunc(l.WebSocket.Subprotocols, func(s string) bool { return s != "xmpp" })
 	case QUIC:
-		return len(l.ALPN) > 0 || slices.ContainsFunc(l.Routes, func(r Route) bool { return len(r.ALPN) > 0 })
+		other := func(protocol string) bool { return protocol != alpnXMPP }
+		return slices.ContainsFunc(l.ALPN, other) || slices.ContainsFunc(l.Routes, func(r Route) bool { return slices.ContainsFunc(r.ALPN, other) })
 	case XMPP, XMPPS:
 	}
 	return false
@@ -189,6 +190,9 @@ func (l *Listener) check(d *decoder, at string) {
 		by.check(d, fmt.Sprintf("%s.identify.by[%d]", at, i), l)
 	}
 }
+
+// alpnXMPP is what clients of XMPP agree on (XEP-0368 §4, XEP-0467).
+const alpnXMPP = "xmpp-client"
 
 // opaqueKey is what lets opaque sessions come on a listener that has XMPP alone.
 func (l *Listener) opaqueKey() string {

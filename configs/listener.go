@@ -32,7 +32,8 @@ type Listener struct {
 	DirectTLS bool `yaml:"direct_tls,omitempty"`
 	// ALPN lists the application protocols of opaque sessions in TLS (tls, mqtts, quic). A
 	// client that offers some has to offer one of them, or one of the routes'. By
-	// default any will do; for mqtts it is mqtt.
+	// default any will do; for mqtts it is mqtt, and for quic xmpp-client, which is XMPP
+	// there and has to be listed if others are.
 	ALPN []string `yaml:"alpn,omitempty" is:"alpn"`
 	// ClientAuth is whether clients show a certificate, where TLS ends here: none (by
 	// default), optional or required. The nodes are told of it in the PROXY v2 header.

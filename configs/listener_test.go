@@ -250,6 +250,7 @@ func TestEveryKeyOfListeners(t *testing.T) {
 		},
 		{"protocol: xmpp, direct_tls: true", configs.Listener{DirectTLS: true}},
 		{"protocol: quic, alpn: [mqtt]", configs.Listener{ALPN: []string{"mqtt"}, Identify: identifyBy(agreed, source())}},
+		{"protocol: quic, alpn: [xmpp-client]", configs.Listener{ALPN: []string{"xmpp-client"}}},
 		{"protocol: quic, routes: [{alpn: [mqtt]}]", configs.Listener{
 			Routes: []configs.Route{{ALPN: []string{"mqtt"}, Pool: "chat"}}, Identify: identifyBy(agreed, source()),
 		}},

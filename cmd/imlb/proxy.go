@@ -29,7 +29,7 @@ Quick mode needs no document, for trying it and for scripts. It prints what list
     imlb proxy --listen tcp://127.0.0.1:7000 --to 127.0.0.1:7001,127.0.0.1:7002
 
 It looks after the nodes by a connection to each, every second, which sends nothing; --check none does without. With --key pattern a client that sends
-nothing waits for --key-wait (30s) until its address decides. A quic listener takes XMPP alone unless --alpn names something else.`
+nothing waits for --key-wait (30s) until its address decides. A quic listener takes XMPP (xmpp-client) unless --alpn names something else.`
 }
 
 // Run serves until ctx ends.

@@ -23,7 +23,7 @@ type quickFlags struct {
 	Check     string        `placeholder:"KIND" help:"With --listen: connect or none. connect makes a connection to each node every second and closes it, which a server may show as a client that comes and goes; with none a node is passed over when it refuses a client. Default: connect."`
 	Policy    string        `placeholder:"NAME" help:"With --listen: table, ring, maglev, least-sessions, power-of-two or round-robin. Default: table."`
 	SendProxy string        `placeholder:"FORM" help:"With --listen: the PROXY header that nodes get, v1, v2 or none. Default: none."`
-	ALPN      []string      `name:"alpn" placeholder:"NAME,…" help:"With --listen: the application protocols of tls and quic. Without it quic takes XMPP alone (xmpp-client)."`
+	ALPN      []string      `name:"alpn" placeholder:"NAME,…" help:"With --listen: the application protocols of tls and quic. Without it quic takes XMPP (xmpp-client), which is to be listed if others are."`
 	Cert      string        `placeholder:"FILE" type:"path" help:"With --listen: the certificate chain, PEM. Default: one that the front makes and signs itself."`
 	CertOut   string        `placeholder:"FILE" type:"path" help:"With --listen and without --cert: where to write the certificate that the front makes, for clients to trust. Default: a temporary file, which goes with the front."`
 	KeyFile   string        `placeholder:"FILE" type:"path" help:"With --listen: the certificate's key, PEM."`
@@ -306,7 +306,7 @@ func isOpaque(l configs.Listener) bool {
 	case configs.XMPP, configs.XMPPS:
 		return false
 	case configs.QUIC:
-		return len(l.ALPN) > 0
+		return slices.ContainsFunc(l.ALPN, func(protocol string) bool { return protocol != "xmpp-client" })
 	case configs.TCP, configs.OpaqueTLS, configs.MQTT, configs.MQTTS, configs.WS, configs.WSS:
 	}
 	return true
