@@ -257,13 +257,36 @@ func (q *quickFlags) checkUse(list []configs.Listener) error {
 	if q.Key != "" && !slices.ContainsFunc(list, func(l configs.Listener) bool { return l.Identify != nil }) {
 		errs = append(errs, errors.New("--key: users of XMPP are known by their logins; leave it out"))
 	}
-	if q.KeyWait != 0 && !slices.ContainsFunc(list, func(l configs.Listener) bool { return l.Identify != nil }) {
-		errs = append(errs, errors.New("--key-wait: users of XMPP are known by their logins; leave it out"))
+	if q.KeyWait != 0 && !slices.ContainsFunc(list, q.waits) {
+		errs = append(errs, errors.New("--key-wait: no user is known by first bytes; leave it out, or say with --key pattern:REGEX or mqtt that they are"))
 	}
 	if len(q.ALPN) > 0 && !slices.ContainsFunc(list, func(l configs.Listener) bool { return len(l.ALPN) > 0 }) {
 		errs = append(errs, errors.New("--alpn: no listener has a use for it; leave it out, or listen with tls or quic"))
 	}
 	return errors.Join(errs...)
+}
+
+// waits tells whether users on a listener are known by first bytes, which can be waited for.
+func (q *quickFlags) waits(l configs.Listener) bool {
+	kind, _, _ := strings.Cut(q.Key, ":")
+	switch {
+	case l.Identify == nil:
+		return false
+	case kind == "pattern", kind == "mqtt":
+		return true
+	case kind == "sni":
+		return l.Protocol == configs.TCP // on which TLS is the nodes'
+	case kind != "":
+		return false
+	}
+	switch l.Protocol {
+	case configs.MQTT, configs.MQTTS, configs.WS, configs.WSS:
+		return true
+	case configs.OpaqueTLS, configs.QUIC:
+		return slices.Contains(l.ALPN, "mqtt")
+	case configs.TCP, configs.XMPP, configs.XMPPS:
+	}
+	return false
 }
 
 func (q *quickFlags) listener(flag string) (configs.Listener, error) {
