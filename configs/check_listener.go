@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 )
@@ -219,6 +220,9 @@ func (w *WebSocket) check(d *decoder, at string) {
 	}
 	if w.Path == "" {
 		d.refuse(at+".path", "is empty; write it like /xmpp-websocket, or leave the key out")
+	}
+	if u, err := url.Parse(w.Path); err == nil && u.Path != w.Path && u.Path != "" {
+		d.refuse(at+".path", "%q is more than a path, and no client would find it; write %q, which they may ask for with any query", w.Path, u.Path)
 	}
 }
 
