@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 )
@@ -46,7 +47,8 @@ func (l *Listener) opaque() bool {
 	case WS, WSS:
 		return l.WebSocket != nil && slices.ContainsFunc(l.WebSocket.Subprotocols, func(s string) bool { return s != "xmpp" })
 	case QUIC:
-		return len(l.ALPN) > 0 || slices.ContainsFunc(l.Routes, func(r Route) bool { return len(r.ALPN) > 0 })
+		other := func(protocol string) bool { return protocol != alpnXMPP }
+		return slices.ContainsFunc(l.ALPN, other) || slices.ContainsFunc(l.Routes, func(r Route) bool { return slices.ContainsFunc(r.ALPN, other) })
 	case XMPP, XMPPS:
 	}
 	return false
@@ -190,6 +192,9 @@ func (l *Listener) check(d *decoder, at string) {
 	}
 }
 
+// alpnXMPP is what clients of XMPP agree on (XEP-0368 §4, XEP-0467).
+const alpnXMPP = "xmpp-client"
+
 // opaqueKey is what lets opaque sessions come on a listener that has XMPP alone.
 func (l *Listener) opaqueKey() string {
 	if l.Protocol == QUIC {
@@ -215,6 +220,9 @@ func (w *WebSocket) check(d *decoder, at string) {
 	}
 	if w.Path == "" {
 		d.refuse(at+".path", "is empty; write it like /xmpp-websocket, or leave the key out")
+	}
+	if u, err := url.Parse(w.Path); err == nil && u.Path != w.Path && u.Path != "" {
+		d.refuse(at+".path", "%q is more than a path, and no client would find it; write %q, which they may ask for with any query", w.Path, u.Path)
 	}
 }
 

@@ -63,7 +63,12 @@ type SourceLimits struct {
 
 // UserLimits are those of each user.
 type UserLimits struct {
-	// Rate limits how fast its logins are accepted.
+	// Rate limits how fast its logins are accepted. It is looked at when a client says who
+	// it is, and taken when that has logged in, since a name is only a claim before. So all
+	// that are under way at a time may pass, and those that come later wait for all of
+	// them, or are refused. connections is never exceeded. Where the front does not see a
+	// login, as in protocols that it does not know, whoever says a name takes of what its
+	// user has.
 	Rate Pace `yaml:"rate"`
 	// Connections is how many it may be logged in with at a time; 0: no limit.
 	Connections int `yaml:"connections" default:"0" min:"0" max:"100000000"`

@@ -175,3 +175,12 @@ func TestFileOfSecrets(t *testing.T) {
 	_, err = configs.ParseProxyFor("f", text("none/secrets"), local)
 	compareErrors(t, err, []string{"f:3:11: secrets.file: cannot be used: stat " + dir + "/none: no such file or directory"})
 }
+
+// A grace that nobody has written is no reason to refuse a short period.
+func TestShortPeriod(t *testing.T) {
+	for period, want := range map[time.Duration]time.Duration{12 * time.Hour: 10 * time.Minute, 15 * time.Minute: 225 * time.Second, time.Minute: 15 * time.Second} {
+		if p := parse(t, front+"secrets: {file: s, period: "+period.String()+"}\n"); p.Secrets.Grace != want {
+			t.Errorf("a period of %v has a grace of %v, want %v", period, p.Secrets.Grace, want)
+		}
+	}
+}

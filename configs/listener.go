@@ -32,7 +32,8 @@ type Listener struct {
 	DirectTLS bool `yaml:"direct_tls,omitempty"`
 	// ALPN lists the application protocols of opaque sessions in TLS (tls, mqtts, quic). A
 	// client that offers some has to offer one of them, or one of the routes'. By
-	// default any will do; for mqtts it is mqtt.
+	// default any will do; for mqtts it is mqtt, and for quic xmpp-client, which is XMPP
+	// there and has to be listed if others are.
 	ALPN []string `yaml:"alpn,omitempty" is:"alpn"`
 	// ClientAuth is whether clients show a certificate, where TLS ends here: none (by
 	// default), optional or required. The nodes are told of it in the PROXY v2 header.
@@ -112,7 +113,7 @@ type Identifier struct {
 	// client asks for (sni), the request for a WebSocket (websocket), the client's
 	// certificate (certificate), a field of the PROXY v2 header that came (proxy-tlv), a
 	// pattern in the first bytes (pattern), the client's network (source), or nothing:
-	// each connection is a user (random). Logs and metrics name the way by this word.
+	// each connection is a user (random). Logs name the way by this word.
 	Type IdentifierType `yaml:"type" required:"say what users are known by, like mqtt or source"`
 	// First is what of a CONNECT counts if it is there, user-name (by default) or
 	// client-id; the other does if it is not (mqtt).

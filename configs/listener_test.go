@@ -70,6 +70,9 @@ var wrongListeners = []struct {
 		"f:3:47: listeners[0].websocket.path: is empty; write it like /xmpp-websocket, or leave the key out",
 		"f:3:57: listeners[0].websocket.subprotocols: is empty, so that nobody could connect; leave the key out for xmpp",
 	}},
+	{"WebSocket that no client would find", "protocol: ws, websocket: {path: '/a%20b?c'}", []string{
+		`f:3:47: listeners[0].websocket.path: "/a%20b?c" is more than a path, and no client would find it; write "/a b", which they may ask for with any query`,
+	}},
 	{"WebSocket of what is none", "protocol: ws, websocket: {path: a, subprotocols: ['a b', mqtt, mqtt], compression: little}", []string{
 		`f:3:53: listeners[0].websocket.path: "a" is not a path; write it like /readyz`,
 		`f:3:71: listeners[0].websocket.subprotocols[0]: "a b" is not a name of the kind of HTTP; use up to 64 letters, digits, dashes, dots and underscores`,
@@ -250,6 +253,7 @@ func TestEveryKeyOfListeners(t *testing.T) {
 		},
 		{"protocol: xmpp, direct_tls: true", configs.Listener{DirectTLS: true}},
 		{"protocol: quic, alpn: [mqtt]", configs.Listener{ALPN: []string{"mqtt"}, Identify: identifyBy(agreed, source())}},
+		{"protocol: quic, alpn: [xmpp-client]", configs.Listener{ALPN: []string{"xmpp-client"}}},
 		{"protocol: quic, routes: [{alpn: [mqtt]}]", configs.Listener{
 			Routes: []configs.Route{{ALPN: []string{"mqtt"}, Pool: "chat"}}, Identify: identifyBy(agreed, source()),
 		}},

@@ -59,7 +59,9 @@ type Pool struct {
 	Checks []Check `yaml:"checks,omitempty"`
 	// Check says how often the nodes are checked, and how many results decide.
 	Check CheckSchedule `yaml:"check"`
-	// Outlier takes nodes out for a time whose checks pass but that do not take sessions.
+	// Outlier takes nodes out for a time whose checks pass but that do not take sessions. How
+	// a session ends that a node has taken says nothing of the node, and only brings its
+	// next check forward.
 	Outlier Outlier `yaml:"outlier"`
 	// Damping keeps nodes out that come and go, until they have calmed down.
 	Damping Damping `yaml:"damping"`

@@ -20,7 +20,8 @@ type Secrets struct {
 	ReadOnly bool `yaml:"read_only,omitempty"`
 	// Period is the time between one secret and the next.
 	Period time.Duration `yaml:"period" default:"12h" min:"1m" max:"8760h"`
-	// Grace is for a new one to become known to all fronts before it is used.
+	// Grace is for a new one to become known to all fronts before it is used; by default
+	// less, a quarter of period, where that is short.
 	Grace time.Duration `yaml:"grace" default:"10m" min:"1s"`
 	// Kept is how many periods a secret is good for.
 	Kept int `yaml:"kept" default:"3" min:"2" max:"8"`
@@ -35,6 +36,9 @@ func (s *Secrets) check(d *decoder, agent *Consul) {
 		d.refuse("secrets.consul", "no agent is named; add a block consul with its address to the document")
 	case s.ReadOnly && s.File == "" && !s.Consul:
 		d.refuse("secrets.read_only", "there is nothing to read; name a file, or set consul to true")
+	}
+	if !d.has("secrets", "grace") {
+		s.Grace = min(s.Grace, s.Period/4)
 	}
 	if s.Grace > s.Period/2 {
 		d.refuse("secrets.grace", "%v is more than half of period, %v", s.Grace, s.Period)

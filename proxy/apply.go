@@ -114,7 +114,7 @@ func (s *Server) prepare(ctx context.Context, opts *Options) (*change, error) {
 		if l == nil {
 			var err error
 			if l, err = s.listen(ctx, t); err != nil {
-				errs = append(errs, fmt.Errorf("listener %s: %w", cfg.Name, err))
+				errs = append(errs, &ListenError{Name: "listener " + cfg.Name, Err: err})
 				continue
 			}
 			c.opened = append(c.opened, l)

@@ -192,13 +192,23 @@ func (p Protocol) httpName() string {
 	return "https"
 }
 
-// httpHandler serves what there is besides nothing.
+// httpHandler serves what there is besides nothing. A path is taken as it was written: an
+// http.ServeMux would lead clients from /a//b to /a/b, and those of WebSockets do not
+// follow (RFC 6455 §4.1 leaves that to them).
 func httpHandler() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /", handleUpgrade)
-	mux.HandleFunc("GET /.well-known/host-meta", handleHostMeta)
-	mux.HandleFunc("GET /.well-known/host-meta.json", handleHostMetaJSON)
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Method != http.MethodGet && r.Method != http.MethodHead:
+			w.Header().Set("Allow", "GET, HEAD")
+			http.Error(w, http.StatusText(http.StatusMethodNotAllowed), http.StatusMethodNotAllowed)
+		case r.URL.Path == "/.well-known/host-meta":
+			handleHostMeta(w, r)
+		case r.URL.Path == "/.well-known/host-meta.json":
+			handleHostMetaJSON(w, r)
+		default:
+			handleUpgrade(w, r)
+		}
+	})
 }
 
 // handleUpgrade makes the connection a WebSocket and hands it to its session.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -91,6 +92,31 @@ func (s *Server) listen(ctx context.Context, terms *terms) (*listener, error) {
 	}
 	l.tcp = tcp
 	return l, nil
+}
+
+// ListenError says that an address cannot be listened on, and what can be done about it.
+type ListenError struct {
+	Name string // of what was to be there, for people
+	Err  error
+}
+
+// Error is one line.
+func (e *ListenError) Error() string { return e.Name + ": " + e.Err.Error() + e.cure() }
+
+// Unwrap returns the cause.
+func (e *ListenError) Unwrap() error { return e.Err }
+
+func (e *ListenError) cure() string {
+	var unknown *net.DNSError
+	switch {
+	case errors.Is(e.Err, syscall.EADDRINUSE):
+		return "; end what listens there, or choose another port, 0 for any that is free"
+	case errors.Is(e.Err, syscall.EADDRNOTAVAIL), errors.As(e.Err, &unknown):
+		return "; choose an address of this machine, or none, like :7000, for all of them"
+	case errors.Is(e.Err, syscall.EACCES):
+		return "; choose a port from 1024 on, or let the program have lower ones (CAP_NET_BIND_SERVICE)"
+	}
+	return ""
 }
 
 // keepAlive finds a client that vanished within two minutes, and keeps idle

@@ -478,6 +478,24 @@ func (f *front) streamOn(conn *quic.Conn) *stream {
 	return newStream(f.t, proxy.NewQUICConn(conn, s))
 }
 
+// XMPP is there for who listens for it: where other protocols are listed it has to be, too.
+func TestQUICTakesWhatIsListed(t *testing.T) {
+	t.Parallel()
+	for alpn, takes := range map[string]bool{"": true, "xmpp-client": true, "chat": false, "chat xmpp-client": true} {
+		f := startOpaque(t, witnessOf(), proxy.Listener{Protocol: proxy.QUIC, ALPN: strings.Fields(alpn)}, nil)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		conn, err := quic.DialAddr(ctx, f.addr("x"), f.clientTLS("xmpp-client"), nil)
+		cancel()
+		if (err == nil) != takes {
+			t.Errorf("with %q: %v", alpn, err)
+		}
+		if err == nil {
+			_ = conn.CloseWithError(0, "")
+		}
+		f.record()
+	}
+}
+
 // A node that refuses costs the client nothing: the next one gets the same bytes.
 func TestOpaqueNextNode(t *testing.T) {
 	t.Parallel()

@@ -719,3 +719,21 @@ func TestWSCloses(t *testing.T) {
 		f.ended("slow-client")
 	})
 }
+
+// The path of a WebSocket is what the client wrote: one that is led elsewhere does not come.
+func TestOddPaths(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, "one")
+	f := startOpaque(t, witnessOf(n), proxy.Listener{
+		Protocol: proxy.WS, WebSocket: proxy.WebSocket{Path: "/c/", Subprotocols: []string{""}},
+	}, nil)
+	for _, path := range []string{"/c/u1", "/c//u1", "/c/a/../u1", "/c/./u1"} {
+		o := f.wsOptions(nil)
+		o.HTTPClient.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+		client := f.dialWith("ws", path, o)
+		leg := n.leg()
+		_ = client.CloseNow()
+		leg.Close()
+		f.record()
+	}
+}

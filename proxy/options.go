@@ -39,7 +39,8 @@ type Listener struct {
 	// DirectTLS lets clients of an XMPP listener begin with TLS, too.
 	DirectTLS bool
 	// ALPN lists the application protocols of opaque sessions in TLS. A client that
-	// offers some has to offer one of them, or one of the routes'.
+	// offers some has to offer one of them, or one of the routes'. On QUIC XMPP is one
+	// of them, xmpp-client, and what there is without any.
 	ALPN []string
 	// ClientAuth is whether clients have to show a certificate, signed by one of
 	// ClientCAs.
@@ -326,7 +327,7 @@ func (l Listener) onlyXMPP() bool {
 	case WS, WSS:
 		return !slices.ContainsFunc(l.WebSocket.Subprotocols, func(p string) bool { return p != subprotocolXMPP })
 	case QUIC:
-		return len(l.alpn()) == 1
+		return slices.Equal(l.alpn(), []string{alpnXMPP})
 	case TCP, TLS, MQTT, MQTTS:
 	}
 	return false

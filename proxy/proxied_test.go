@@ -126,8 +126,10 @@ func TestTurnIsNotHandshake(t *testing.T) {
 	const handshake = 300 * time.Millisecond
 	slow := limit.Rate{PerSecond: 1 / (2 * handshake).Seconds(), Burst: 1, MaxWait: time.Minute}
 	for name, rules := range map[string]func(*limit.Rules){
-		"turn of the listener": func(r *limit.Rules) { r.Listeners = map[string]limit.Listener{"xmpp": {Scope: limit.Scope{Rate: slow}}} },
-		"turn of the source":   func(r *limit.Rules) { r.Source.Rate = slow },
+		"turn of the listener": func(r *limit.Rules) {
+			r.Listeners = map[string]limit.Listener{"xmpp": {Scope: limit.Scope{Rate: slow}}}
+		},
+		"turn of the source": func(r *limit.Rules) { r.Source.Rate = slow },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -70,7 +70,9 @@ func (l Listener) alpn() []string {
 	case WSS:
 		return []string{"http/1.1"}
 	case QUIC:
-		protocols = []string{alpnXMPP}
+		if len(l.ALPN) == 0 {
+			protocols = []string{alpnXMPP}
+		}
 	case TLS, MQTTS, TCP, MQTT, WS:
 	}
 	protocols = append(protocols, l.ALPN...)

@@ -54,6 +54,7 @@ func TestWSHandshakeRefused(t *testing.T) {
 		"HTTP/1.0":             {"GET /xmpp-websocket HTTP/1.0", nil, 426, "spoke HTTP/1.0"},
 		"HEAD":                 {"HEAD /xmpp-websocket HTTP/1.1", nil, 426, ""},
 		"POST":                 {"POST /xmpp-websocket HTTP/1.1", nil, 405, "Method Not Allowed"},
+		"a path like it":       {"GET //xmpp-websocket HTTP/1.1", nil, 404, "not found"},
 		"another path":         {"GET /xmpp-websocket/ HTTP/1.1", nil, 404, "not found"},
 		"version 8":            {get, map[string]string{"Sec-WebSocket-Version": "8"}, 426, "has to be 13"},
 		"no version":           {get, map[string]string{"Sec-WebSocket-Version": ""}, 426, "has to be 13"},

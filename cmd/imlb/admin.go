@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -11,6 +10,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"imlb/proxy"
 )
 
 // adminServer answers operators and health checks over HTTP.
@@ -19,6 +20,9 @@ type adminServer struct {
 	ln     net.Listener
 	done   chan error
 }
+
+// adminName is what the listener for operators is called where it fails.
+const adminName = "admin HTTP"
 
 // startAdmin serves h at addr until stop is called. Without an address there is no
 // server, and nil is returned.
@@ -29,7 +33,7 @@ func startAdmin(ctx context.Context, addr string, h http.Handler, log *slog.Logg
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {
-		return nil, fmt.Errorf("listen for admin HTTP: %w", err)
+		return nil, &proxy.ListenError{Name: adminName, Err: err}
 	}
 	a := &adminServer{
 		server: &http.Server{

@@ -29,7 +29,7 @@ type sourceFlags struct {
 // watcher follows the document.
 func (f *sourceFlags) watcher(log *slog.Logger) (*configs.Watcher, error) {
 	if f.Consul == "" {
-		if f.Cluster+f.TokenFile+f.Cache+f.Name+f.Zone+f.Advertise != "" {
+		if f.ofConsul() {
 			return nil, errors.New("--cluster, --token-file, --cache, --name, --zone and --advertise go with --consul; with --config, write them in the document")
 		}
 		return configs.NewWatcher(configs.WatcherOptions{File: f.Config, Logger: log})
@@ -46,6 +46,11 @@ func (f *sourceFlags) watcher(log *slog.Logger) (*configs.Watcher, error) {
 		},
 		Logger: log,
 	})
+}
+
+// ofConsul tells whether there are flags that only a document in Consul has a use for.
+func (f *sourceFlags) ofConsul() bool {
+	return f.Cluster+f.TokenFile+f.Cache+f.Name+f.Zone+f.Advertise != ""
 }
 
 // configStatus is what /status tells of a front's configuration.

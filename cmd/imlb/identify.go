@@ -10,7 +10,7 @@ import (
 )
 
 // identifyOf translates how the users of a listener's opaque sessions are known.
-// Steps are named by the word of the document, for logs and metrics.
+// Steps are named by the word of the document, for logs.
 func identifyOf(c configs.Identify, protocol proxy.Protocol) (proxy.Identify, error) {
 	chain := make(identify.Chain, len(c.By))
 	for i, by := range c.By {

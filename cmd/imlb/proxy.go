@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -29,7 +30,15 @@ Quick mode needs no document, for trying it and for scripts. It prints what list
     imlb proxy --listen tcp://127.0.0.1:7000 --to 127.0.0.1:7001,127.0.0.1:7002
 
 It looks after the nodes by a connection to each, every second, which sends nothing; --check none does without. With --key pattern a client that sends
-nothing waits for --key-wait (30s) until its address decides. A quic listener takes XMPP alone unless --alpn names something else.`
+nothing waits for --key-wait (30s) until its address decides. A quic listener takes XMPP (xmpp-client) unless --alpn names something else.`
+}
+
+// Validate checks the flags, so that a mistake is one of the command line.
+func (c *proxyCmd) Validate() error {
+	if len(c.Listen) > 0 && c.ofConsul() {
+		return errors.New("--cluster, --token-file, --cache, --name, --zone and --advertise go with --consul, and not with --listen; leave them out")
+	}
+	return c.quickFlags.Validate()
 }
 
 // Run serves until ctx ends.

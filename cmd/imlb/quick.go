@@ -23,7 +23,7 @@ type quickFlags struct {
 	Check     string        `placeholder:"KIND" help:"With --listen: connect or none. connect makes a connection to each node every second and closes it, which a server may show as a client that comes and goes; with none a node is passed over when it refuses a client. Default: connect."`
 	Policy    string        `placeholder:"NAME" help:"With --listen: table, ring, maglev, least-sessions, power-of-two or round-robin. Default: table."`
 	SendProxy string        `placeholder:"FORM" help:"With --listen: the PROXY header that nodes get, v1, v2 or none. Default: none."`
-	ALPN      []string      `name:"alpn" placeholder:"NAME,…" help:"With --listen: the application protocols of tls and quic. Without it quic takes XMPP alone (xmpp-client)."`
+	ALPN      []string      `name:"alpn" placeholder:"NAME,…" help:"With --listen: the application protocols of tls and quic. Without it quic takes XMPP (xmpp-client), which is to be listed if others are."`
 	Cert      string        `placeholder:"FILE" type:"path" help:"With --listen: the certificate chain, PEM. Default: one that the front makes and signs itself."`
 	CertOut   string        `placeholder:"FILE" type:"path" help:"With --listen and without --cert: where to write the certificate that the front makes, for clients to trust. Default: a temporary file, which goes with the front."`
 	KeyFile   string        `placeholder:"FILE" type:"path" help:"With --listen: the certificate's key, PEM."`
@@ -257,13 +257,36 @@ func (q *quickFlags) checkUse(list []configs.Listener) error {
 	if q.Key != "" && !slices.ContainsFunc(list, func(l configs.Listener) bool { return l.Identify != nil }) {
 		errs = append(errs, errors.New("--key: users of XMPP are known by their logins; leave it out"))
 	}
-	if q.KeyWait != 0 && !slices.ContainsFunc(list, func(l configs.Listener) bool { return l.Identify != nil }) {
-		errs = append(errs, errors.New("--key-wait: users of XMPP are known by their logins; leave it out"))
+	if q.KeyWait != 0 && !slices.ContainsFunc(list, q.waits) {
+		errs = append(errs, errors.New("--key-wait: no user is known by first bytes; leave it out, or say with --key pattern:REGEX or mqtt that they are"))
 	}
 	if len(q.ALPN) > 0 && !slices.ContainsFunc(list, func(l configs.Listener) bool { return len(l.ALPN) > 0 }) {
 		errs = append(errs, errors.New("--alpn: no listener has a use for it; leave it out, or listen with tls or quic"))
 	}
 	return errors.Join(errs...)
+}
+
+// waits tells whether users on a listener are known by first bytes, which can be waited for.
+func (q *quickFlags) waits(l configs.Listener) bool {
+	kind, _, _ := strings.Cut(q.Key, ":")
+	switch {
+	case l.Identify == nil:
+		return false
+	case kind == "pattern", kind == "mqtt":
+		return true
+	case kind == "sni":
+		return l.Protocol == configs.TCP // on which TLS is the nodes'
+	case kind != "":
+		return false
+	}
+	switch l.Protocol {
+	case configs.MQTT, configs.MQTTS, configs.WS, configs.WSS:
+		return true
+	case configs.OpaqueTLS, configs.QUIC:
+		return slices.Contains(l.ALPN, "mqtt")
+	case configs.TCP, configs.XMPP, configs.XMPPS:
+	}
+	return false
 }
 
 func (q *quickFlags) listener(flag string) (configs.Listener, error) {
@@ -306,7 +329,7 @@ func isOpaque(l configs.Listener) bool {
 	case configs.XMPP, configs.XMPPS:
 		return false
 	case configs.QUIC:
-		return len(l.ALPN) > 0
+		return slices.ContainsFunc(l.ALPN, func(protocol string) bool { return protocol != "xmpp-client" })
 	case configs.TCP, configs.OpaqueTLS, configs.MQTT, configs.MQTTS, configs.WS, configs.WSS:
 	}
 	return true

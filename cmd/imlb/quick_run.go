@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -9,6 +10,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -18,6 +20,7 @@ import (
 	"time"
 
 	"imlb/configs"
+	"imlb/proxy"
 )
 
 // run serves what the flags describe until ctx ends.
@@ -41,7 +44,39 @@ func (q *quickFlags) run(ctx context.Context) error {
 		fmt.Fprintf(os.Stderr, "imlb: no --cert, so clients see a certificate that this front has signed itself, with the SHA-256 fingerprint %s; let them trust %s\n", fingerprint(cert.Leaf), file)
 	}
 	f.started = func(ctx context.Context) { f.running.Go(func() { f.announce(ctx, os.Stdout) }) }
-	return f.run(ctx)
+	return q.inFlagsOf(doc, f.run(ctx))
+}
+
+// inFlagsOf names the flags whose addresses cannot be listened on, if that is why a front has
+// ended: what else went wrong follows from it.
+func (q *quickFlags) inFlagsOf(doc configs.Proxy, err error) error {
+	flags := map[string]string{adminName: "--admin " + q.Admin}
+	for i, l := range doc.Listeners {
+		flags["listener "+l.Name] = "--listen " + q.Listen[i]
+	}
+	var named []error
+	for _, e := range listenErrors(err) {
+		named = append(named, &proxy.ListenError{Name: cmp.Or(flags[e.Name], e.Name), Err: e.Err})
+	}
+	if len(named) == 0 {
+		return err
+	}
+	return errors.Join(named...)
+}
+
+// listenErrors returns those that an error is made of.
+func listenErrors(err error) (all []*proxy.ListenError) {
+	switch e := err.(type) { //nolint:errorlint // the tree is walked here
+	case *proxy.ListenError:
+		return []*proxy.ListenError{e}
+	case interface{ Unwrap() []error }:
+		for _, part := range e.Unwrap() {
+			all = append(all, listenErrors(part)...)
+		}
+	case interface{ Unwrap() error }:
+		return listenErrors(e.Unwrap())
+	}
+	return all
 }
 
 // showCertificate writes the certificate that clients have to trust, and names the file.

@@ -494,6 +494,13 @@ func TestQuickModeSaysErrorsOnce(t *testing.T) {
 	if err == nil || strings.Count(string(out), "address already in use") != 1 {
 		t.Errorf("it said %q, %v", out, err)
 	}
+	if want := "--listen tcp://" + node.addr + ": "; !strings.Contains(string(out), want) || !strings.Contains(string(out), "choose another port") {
+		t.Errorf("it said %q, without %q and a cure", out, want)
+	}
+	out, err = exec.CommandContext(t.Context(), "imlb", "proxy", "--listen", "tcp://127.0.0.1:0", "--to", other.addr, "--admin", node.addr).CombinedOutput()
+	if want := "--admin " + node.addr + ": "; err == nil || !strings.Contains(string(out), want) || !strings.Contains(string(out), "choose another port") {
+		t.Errorf("it said %q, %v, without %q and a cure", out, err, want)
+	}
 }
 
 // A front is no node of its own.
