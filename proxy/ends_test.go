@@ -93,6 +93,27 @@ func TestNodeLostUnproved(t *testing.T) {
 	}
 }
 
+// The end of a QUIC connection proves nothing, however polite: its client may have left what
+// it was sent unread.
+func TestNodeLostUnprovedQUIC(t *testing.T) {
+	t.Parallel()
+	n, pick := onlyNode(t)
+	f := startFront(t, pick, nil)
+	conn := f.dialQUIC()
+	client := f.openQUIC(conn)
+	leg := login(client, n, "alice")
+	leg.send(entry("7"))
+	client.expect(entry("7"))
+	leg.reset()
+	client.expect(streamError("system-shutdown"))
+	if err := conn.CloseWithError(0, ""); err != nil {
+		t.Fatal(err)
+	}
+	if r := f.ended("node-lost"); r["settled"] != "unproved" {
+		t.Errorf("logged %v", r)
+	}
+}
+
 // Only what the node itself adds as the last child counts as an entry's number.
 func TestForgedEntry(t *testing.T) {
 	t.Parallel()
