@@ -265,13 +265,18 @@ func TestSlowNode(t *testing.T) {
 // An idle session is ended; one in which either side speaks is not idle.
 func TestIdle(t *testing.T) {
 	t.Parallel()
-	f, client, leg := loggedIn(t, func(o *proxy.Options) { o.Timeouts.Idle = 200 * time.Millisecond })
-	began := time.Now()
-	for time.Since(began) < time.Second {
+	const idle = 200 * time.Millisecond
+	f, client, leg := loggedIn(t, func(o *proxy.Options) { o.Timeouts.Idle = idle })
+	var last time.Time
+	for began := time.Now(); time.Since(began) < 5*idle; {
+		last = time.Now()
 		leg.send(" ")
 		client.expect(" ")
 	}
 	leg.expect(streamEnd)
+	if quiet := time.Since(last); quiet < idle {
+		t.Errorf("the session ended %v after the last byte", quiet)
+	}
 	leg.send(streamEnd)
 	client.expect(streamError("connection-timeout") + streamEnd)
 	client.close()

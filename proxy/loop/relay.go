@@ -668,7 +668,7 @@ func (r *Relay) due(now int64) {
 	case r.drain != 0 && now >= r.drain:
 		r.finish(r.ending)
 		return
-	case cause == HalfOpen && r.unread(r.ending.Side.other()):
+	case r.unread(Client) || r.unread(Node):
 		r.last = now
 	case idle != 0 && now-r.last >= idle:
 		r.finish(Ending{Side: r.ending.Side, Cause: cause})

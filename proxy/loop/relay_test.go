@@ -440,3 +440,40 @@ func TestRelayWatchRefuses(t *testing.T) {
 		t.Errorf("ending %+v", e)
 	}
 }
+
+// A session is not idle whose bytes wait, because of a limit or for who takes none.
+func TestRelayIdleUnread(t *testing.T) {
+	const idle = 200 * time.Millisecond
+	t.Run("throttled", func(t *testing.T) {
+		bothSides(t, func(t *testing.T, side loop.Side) {
+			s := newSession(t, func(cfg *loop.RelayConfig) {
+				cfg.Limits = &loop.Limits{Idle: idle}
+				cfg.Throttle[side] = func(int) time.Duration { return 3 * idle }
+			})
+			own, other := s.sides(side)
+			p := pattern(2 * len(s.front.group.Loops()[0].Scratch()))
+			together(
+				func() { mustWrite(t, own, p) },
+				func() { wantRead(t, other, p) },
+			)
+			wantEOF(t, other)
+			if e := s.end(t); e.Cause != loop.Idle {
+				t.Errorf("ending %+v, want idle", e)
+			}
+		})
+	})
+	t.Run("stalled", func(t *testing.T) {
+		bothSides(t, func(t *testing.T, side loop.Side) {
+			s := newSession(t, func(cfg *loop.RelayConfig) {
+				cfg.Limits = &loop.Limits{Idle: idle, ClientStall: time.Minute, NodeStall: time.Minute}
+			})
+			own, other := s.sides(side)
+			n := fill(t, own)
+			<-time.After(2 * idle)
+			own.CloseWrite()
+			if got, err := io.Copy(io.Discard, other); err != nil || got != int64(n) {
+				t.Errorf("%d bytes came, %v; want %d", got, err, n)
+			}
+		})
+	})
+}
