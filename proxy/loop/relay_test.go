@@ -310,7 +310,37 @@ func TestRelayDrainDoesNotWaitForEver(t *testing.T) {
 	s := newSession(t, func(cfg *loop.RelayConfig) { cfg.Limits = &loop.Limits{Linger: 100 * time.Millisecond} })
 	s.relay.Drain()
 	wantEOF(t, s.client)
+	wantReset(t, s.node)
+	if e := s.end(t); e.Cause != loop.Drained {
+		t.Errorf("ending %+v, want drained", e)
+	}
+}
+
+// A client that has ended its side before the drain gets what the node still says.
+func TestRelayDrainHalfOpen(t *testing.T) {
+	answer := pattern(1 << 20)
+	s := newSession(t, func(cfg *loop.RelayConfig) { cfg.Limits = &loop.Limits{Linger: time.Minute} })
+	s.client.CloseWrite()
 	wantEOF(t, s.node)
+	s.relay.Drain()
+	together(
+		func() { mustWrite(t, s.node, answer); s.node.Close() },
+		func() { wantRead(t, s.client, answer); wantEOF(t, s.client) },
+	)
+	if e := s.end(t); e.Cause != loop.Drained {
+		t.Errorf("ending %+v, want drained", e)
+	}
+}
+
+// It does not take half of that for all when there is no more time.
+func TestRelayDrainHalfOpenDoesNotWaitForEver(t *testing.T) {
+	s := newSession(t, func(cfg *loop.RelayConfig) { cfg.Limits = &loop.Limits{Linger: 100 * time.Millisecond} })
+	s.client.CloseWrite()
+	wantEOF(t, s.node)
+	mustWrite(t, s.node, []byte("half of"))
+	wantRead(t, s.client, []byte("half of"))
+	s.relay.Drain()
+	wantReset(t, s.client)
 	if e := s.end(t); e.Cause != loop.Drained {
 		t.Errorf("ending %+v, want drained", e)
 	}
@@ -327,7 +357,7 @@ func TestRelayDrainAfterQuiet(t *testing.T) {
 	<-time.After(linger / 5)
 	mustWrite(t, s.client, []byte("after"))
 	wantRead(t, s.node, []byte("after"))
-	wantEOF(t, s.node)
+	wantReset(t, s.node)
 	if e := s.end(t); e.Cause != loop.Drained {
 		t.Errorf("ending %+v, want drained", e)
 	}
