@@ -96,6 +96,27 @@ func TestNodeLostUnproved(t *testing.T) {
 	}
 }
 
+// The end of a QUIC connection proves nothing, however polite: its client may have left what
+// it was sent unread.
+func TestNodeLostUnprovedQUIC(t *testing.T) {
+	t.Parallel()
+	n, pick := onlyNode(t)
+	f := startFront(t, pick, nil)
+	conn := f.dialQUIC()
+	client := f.openQUIC(conn)
+	leg := login(client, n, "alice")
+	leg.send(entry("7"))
+	client.expect(entry("7"))
+	leg.reset()
+	client.expect(streamError("system-shutdown"))
+	if err := conn.CloseWithError(0, ""); err != nil {
+		t.Fatal(err)
+	}
+	if r := f.ended("node-lost"); r["settled"] != "unproved" {
+		t.Errorf("logged %v", r)
+	}
+}
+
 // Only what the node itself adds as the last child counts as an entry's number.
 func TestForgedEntry(t *testing.T) {
 	t.Parallel()
@@ -247,13 +268,18 @@ func TestSlowNode(t *testing.T) {
 // An idle session is ended; one in which either side speaks is not idle.
 func TestIdle(t *testing.T) {
 	t.Parallel()
-	f, client, leg := loggedIn(t, func(o *proxy.Options) { o.Timeouts.Idle = 200 * time.Millisecond })
-	began := time.Now()
-	for time.Since(began) < time.Second {
+	const idle = 200 * time.Millisecond
+	f, client, leg := loggedIn(t, func(o *proxy.Options) { o.Timeouts.Idle = idle })
+	var last time.Time
+	for began := time.Now(); time.Since(began) < 5*idle; {
+		last = time.Now()
 		leg.send(" ")
 		client.expect(" ")
 	}
 	leg.expect(streamEnd)
+	if quiet := time.Since(last); quiet < idle {
+		t.Errorf("the session ended %v after the last byte", quiet)
+	}
 	leg.send(streamEnd)
 	client.expect(streamError("connection-timeout") + streamEnd)
 	client.close()

@@ -212,17 +212,17 @@ func (s *session) halfOpen(client bool) *ending {
 func (s *session) clientEnded(err error) *ending {
 	reason := goneReason(err)
 	switch {
-	case reason == ReasonClientClosed:
+	case ended(err):
 		return &ending{reason: reason}
 	case errors.Is(err, loop.ErrStalled):
 		reason = ReasonSlowClient
 	}
-	return &ending{reason: reason, cause: err}
+	return &ending{reason: reason, cause: err} // the node must not take what it got for all
 }
 
 // nodeEnded is how an opaque session ends by its node.
 func (s *session) nodeEnded(err error) *ending {
-	if goneReason(err) == ReasonClientClosed {
+	if ended(err) {
 		return &ending{reason: ReasonNodeClosed}
 	}
 	return &ending{reason: ReasonNodeLost, cause: fmt.Errorf("node %s: %w", s.far.name(), err)}

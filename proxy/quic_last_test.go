@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -181,5 +182,24 @@ func TestQUICStalledStreams(t *testing.T) {
 	for _, words := range []string{"one", string(pattern(200_000)), "three"} {
 		client.send(words)
 		leg.recv(words)
+	}
+}
+
+// A client that closes its connection before the end of its stream has not sent all: its
+// node must not take what it got for that, however polite the client was (RFC 9000 §10.2).
+func TestQUICClosedEarly(t *testing.T) {
+	t.Parallel()
+	f, n := startQUIC(t, nil)
+	conn := f.dialOpaqueQUIC()
+	client := f.streamOn(conn)
+	client.send("half of")
+	leg := n.leg()
+	leg.recv("half of")
+	if err := conn.CloseWithError(0, ""); err != nil {
+		t.Fatal(err)
+	}
+	leg.broken()
+	if r := f.ended("client-closed"); !strings.Contains(r["cause"], "(remote)") {
+		t.Errorf("logged %v", r)
 	}
 }

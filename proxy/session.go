@@ -297,7 +297,7 @@ func drained(l leg) bool {
 			continue
 		}
 		if err := l.Fill(); err != nil {
-			return goneReason(err) == ReasonClientClosed
+			return ended(err)
 		}
 	}
 }
