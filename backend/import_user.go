@@ -25,6 +25,7 @@ type incomingUser struct {
 
 	standing bool // the document says which role and state it has
 	creds    []store.Credential
+	unusable bool // the document has keys that are left out
 	contacts map[string]store.RosterItem
 	version  uint64 // of the roster
 	timeline incomingTimeline
@@ -73,11 +74,8 @@ func (u *incomingUser) finish(ctx context.Context) error {
 	if err := u.store.RestoreRoster(ctx, u.owner, items, max(u.version, uint64(len(items)))); err != nil {
 		return err
 	}
-	if len(u.creds) == 0 && u.password != "" {
-		var err error
-		if u.creds, err = DeriveCredentials(u.password, u.opts.ScramIterations); err != nil {
-			return err
-		}
+	if err := u.deriveKeys(); err != nil {
+		return err
 	}
 	if err := u.store.SetCredentials(ctx, u.temporary, u.creds); err != nil {
 		return err
@@ -177,12 +175,29 @@ func (u *incomingUser) account(ctx context.Context, e xmpp.Element) error {
 
 func (u *incomingUser) credential(e xmpp.Element) error {
 	c, err := readCredential(e)
+	if slices.ContainsFunc(u.creds, func(other store.Credential) bool { return other.Mechanism == c.Mechanism }) {
+		err = errors.New("there are others before")
+	}
 	if err == nil {
 		u.creds = append(u.creds, c)
 	} else {
+		u.unusable = true
 		u.tell("%s: keys for %q: %v", u.jid, c.Mechanism, err)
 	}
 	return nil
+}
+
+// deriveKeys makes keys of the password if the document has no others, and says so if nobody can
+// log in.
+func (u *incomingUser) deriveKeys() (err error) {
+	switch {
+	case len(u.creds) > 0:
+	case u.password != "":
+		u.creds, err = DeriveCredentials(u.password, u.opts.ScramIterations)
+	case u.unusable:
+		u.tell("%s: none of the keys can be used; imlb user passwd gives a password", u.jid)
+	}
+	return err
 }
 
 // roster reads the contacts, one by one: all of them may be long.

@@ -2,6 +2,7 @@ package backend_test
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -377,6 +378,51 @@ func TestTransferOfAnything(t *testing.T) {
 	}
 	if document := export(t, second, a.User); document != export(t, importedAgain(t, document), a.User) {
 		t.Error("exported again, it is another document")
+	}
+}
+
+// Keys that no password fits are left out, and those of a password in the document taken.
+func TestImportOfKeys(t *testing.T) {
+	keys := func(mechanism string, size int, iterations string) string {
+		key := base64.StdEncoding.EncodeToString(make([]byte, size))
+		return "<scram-credentials xmlns='urn:xmpp:pie:0#scram' mechanism='" + mechanism + "'><iter-count>" + iterations + "</iter-count><salt>AAAA</salt><server-key>" +
+			key + "</server-key><stored-key>" + key + "</stored-key></scram-credentials>"
+	}
+	good := keys("SCRAM-SHA-256", 32, "4096")
+	for _, tt := range []struct {
+		name, user, keys string
+		mechanisms       string
+		leftOut          string
+	}{
+		{"good", "", good + keys("SCRAM-SHA-1", 20, "1"), "SCRAM-SHA-1 SCRAM-SHA-256", "^$"},
+		{"with channel binding", "", keys("SCRAM-SHA-512-PLUS", 64, "10000000"), "SCRAM-SHA-512", "^$"},
+		{"too short", "", good + keys("SCRAM-SHA-1", 3, "4096"), "SCRAM-SHA-256", `"SCRAM-SHA-1": .*-key has 3 bytes and not 20$`},
+		{"unknown", "", good + keys("SCRAM-MD5", 16, "4096"), "SCRAM-SHA-256", `"SCRAM-MD5": the mechanism is not known here$`},
+		{"none", "", good + keys("", 32, "4096"), "SCRAM-SHA-256", `"": the mechanism`},
+		{"twice", "", good + keys("SCRAM-SHA-256", 32, "4097"), "SCRAM-SHA-256", `"SCRAM-SHA-256": there are others before$`},
+		{"not base64", "", good + strings.Replace(keys("SCRAM-SHA-1", 20, "4096"), "<salt>", "<salt>!", 1), "SCRAM-SHA-256", `salt is not base64$`},
+		{"too much work", "", good + keys("SCRAM-SHA-1", 20, "10000001"), "SCRAM-SHA-256", `iter-count is "10000001", not a number from 1 to 10000000$`},
+		{"no work", "", good + keys("SCRAM-SHA-1", 20, "0"), "SCRAM-SHA-256", `iter-count is "0"`},
+		{"none that is good", "", keys("SCRAM-SHA-1", 3, "4096"), "", `none of the keys can be used; imlb user passwd`},
+		{"a password", " password='R0m30'", keys("SCRAM-SHA-1", 3, "4096"), "SCRAM-SHA-1 SCRAM-SHA-256 SCRAM-SHA-512", `has 3 bytes and not 20$`},
+	} {
+		s := storetest.NewMemory()
+		done, err := backend.ImportUsers(t.Context(), s, strings.NewReader("<server-data xmlns='urn:xmpp:pie:0'><host jid='example.com'><user name='alice'"+
+			tt.user+">"+tt.keys+"</user></host></server-data>"), backend.ImportOptions{Domain: domain, ScramIterations: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		creds, err := s.Credentials(t.Context(), "alice@example.com")
+		var mechanisms []string
+		for _, c := range creds {
+			mechanisms = append(mechanisms, c.Mechanism)
+		}
+		if got := strings.Join(mechanisms, " "); err != nil || got != tt.mechanisms {
+			t.Errorf("%s: keys for %s, %v", tt.name, got, err)
+		}
+		if got := strings.Join(done.LeftOut, "\n"); !regexp.MustCompile(tt.leftOut).MatchString(got) {
+			t.Errorf("%s: left out %q", tt.name, got)
+		}
 	}
 }
 
