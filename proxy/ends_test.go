@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"context"
 	"crypto/tls"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/pires/go-proxyproto"
 
 	"imlb/proxy"
+	"imlb/proxy/loop"
 )
 
 // entry is a message that is entry n of alice's timeline.
@@ -328,4 +330,26 @@ func TestShutdownImpatient(t *testing.T) {
 		t.Error("the client is still connected")
 	}
 	f.record()
+}
+
+// A client that is slow to read what its node sent last, and says something meanwhile, gets
+// all of it, and the end of the stream.
+func TestSlowLastWords(t *testing.T) {
+	t.Parallel()
+	f, client, leg := loggedIn(t, nil)
+	if err := client.conn.(*tls.Conn).NetConn().(*net.TCPConn).SetReadBuffer(64 << 10); err != nil {
+		t.Fatal(err)
+	}
+	message := "<message><body>" + strings.Repeat("x", 10_000) + "</body></message>"
+	const messages = 60
+	leg.send(strings.Repeat(message, messages) + streamEnd)
+	<-time.After(loop.AnswerTime + 500*time.Millisecond)
+	client.send(" ")
+	for range messages {
+		client.expect(message)
+	}
+	client.expect(streamEnd)
+	client.send(streamEnd)
+	client.close()
+	f.ended("node-closed")
 }

@@ -666,7 +666,14 @@ func TestOpaqueQUICShutdown(t *testing.T) {
 // stops.
 func drained(t *testing.T, run func(t *testing.T, start starter)) {
 	t.Helper()
-	carried(t, run)
+	carried(t, func(t *testing.T, start starter) {
+		run(t, func(t *testing.T, change func(*proxy.Options)) (*front, *stream, *leg) {
+			f, client, leg := start(t, change)
+			client.send("hello")
+			leg.recv("hello")
+			return f, client, leg
+		})
+	})
 	t.Run("quic", func(t *testing.T) {
 		t.Parallel()
 		run(t, func(t *testing.T, change func(*proxy.Options)) (*front, *stream, *leg) {

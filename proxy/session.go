@@ -233,7 +233,8 @@ func (s *session) limit(ctx context.Context) error {
 }
 
 // part says good-bye: it ends the client's stream (RFC 6120 §4.4), waits a
-// little for the client to end its side, and closes the connection. It returns
+// little for the client to end its side when it has got all, and closes the connection.
+// To close it before would take from a slow client what it was sent last. It returns
 // whether the client has received all that was written to it: it read up to the
 // stream's end and answered, or ended its connection in order afterwards.
 func (s *session) part(end *ending) (received bool) {
@@ -253,7 +254,8 @@ func (s *session) part(end *ending) (received bool) {
 		return false
 	}
 	defer s.client.Close()
-	hurry := time.AfterFunc(lingerTime, func() { _ = s.wire.SetWriteDeadline(past) })
+	s.wire.stall = s.parting(end)
+	hurry := time.AfterFunc(s.wire.stall, func() { _ = s.wire.SetWriteDeadline(past) })
 	err := s.farewell(end)
 	hurry.Stop()
 	if err != nil {
@@ -262,8 +264,17 @@ func (s *session) part(end *ending) (received bool) {
 	}
 	// A reset is reported once, here or by the read, which would then see an end.
 	whole := s.client.CloseWrite() == nil
-	_ = s.wire.SetReadDeadline(time.Now().Add(lingerTime))
+	s.wire.Await()
 	return drained(s.client) && whole
+}
+
+// parting is how long a client may take nothing of what it was sent last. A front that stops
+// waits less for those that are not there any more.
+func (s *session) parting(end *ending) time.Duration {
+	if end.reason == ReasonShutdown {
+		return lingerTime
+	}
+	return max(s.terms.Timeouts.Write, lingerTime)
 }
 
 // farewell writes the stream error, if there is one, and the stream's end.
