@@ -29,7 +29,7 @@ func (s *session) join(ctx context.Context) error {
 	p := pump{
 		client: pumpEnd{
 			halfCloser: s.inner, pause: metered(s.inner.Conn, s.throttle(limit.In)), gone: s.clientEnded, slow: ReasonSlowClient,
-			shut: s.shut, part: s.partWebSocket,
+			shut: s.shut, part: s.partWebSocket, hush: s.wire.Close,
 		},
 		node: pumpEnd{
 			halfCloser: s.far.conn, pause: s.throttle(limit.Out), gone: s.nodeEnded, slow: ReasonSlowNode, watch: s.watch(),

@@ -16,6 +16,7 @@ import (
 
 	"imlb/proxy"
 	"imlb/proxy/identify"
+	"imlb/proxy/loop"
 )
 
 // wsClient is a test's end of a WebSocket.
@@ -749,6 +750,34 @@ func TestWSDrained(t *testing.T) {
 			f.ended("shutdown")
 			if err := <-done; err != nil {
 				t.Error(err)
+			}
+		})
+	}
+}
+
+// A client that does not answer the end of its WebSocket is waited for only while there is
+// patience.
+func TestWSUnanswered(t *testing.T) {
+	t.Parallel()
+	for name, compress := range map[string]bool{"plain": false, "compressed": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := startNode(t, "one")
+			f := startOpaque(t, witnessOf(n), proxy.Listener{
+				Protocol: proxy.WS, WebSocket: proxy.WebSocket{Subprotocols: []string{""}, Compress: compress},
+			}, func(o *proxy.Options) { o.Timeouts.Idle = 50 * time.Millisecond })
+			c := f.dial()
+			said := c.upgrade("Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover; server_no_context_takeover")
+			n.leg().end()
+			if op, err := said.ReadByte(); op != 0x88 || err != nil {
+				t.Fatalf("got %#x, %v, want a close frame", op, err)
+			}
+			began := time.Now()
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			_ = f.Shutdown(ctx) // which cannot wait
+			if took := time.Since(began); took > loop.AnswerTime/2 {
+				t.Errorf("the front stopped after %v", took)
 			}
 		})
 	}

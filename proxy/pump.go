@@ -53,6 +53,7 @@ type pumpEnd struct {
 	watch func(p []byte) (more bool, err error) // sees what is first read from it; nil: nothing
 	shut  func(*ending) error                   // says that nothing follows, and why; nil: CloseWrite
 	part  func(*ending)                         // says good-bye before the end is closed; nil: nothing to say
+	hush  func() error                          // ends that
 }
 
 // pumpLimits bound how long a pump waits; zero does not.
@@ -133,6 +134,7 @@ func (p *pump) Abort(err error) {
 	}
 	p.mu.Unlock()
 	if over {
+		_ = p.client.hush() // which may be waited for
 		return
 	}
 	breakOff(p.client.halfCloser)

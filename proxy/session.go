@@ -58,7 +58,7 @@ type session struct {
 
 	mu      sync.Mutex
 	open    []net.Conn // what abort has to close
-	carrier carrier    // what the session goes on on by itself; nil before
+	carrier carrier    // nil before there is one
 	moving  mover      // of an opaque session: what carries its bytes; nil before
 	told    [2]int64   // of which so many, in and out, are in the metrics
 	aborted bool
@@ -75,8 +75,8 @@ type login struct {
 // counted is what of the traffic is in the metrics.
 type counted struct{ in, out traffic }
 
-// carrier is what a session goes on on by itself. Its methods may be called from any
-// goroutine.
+// carrier is what a session goes on on by itself, or what carries it in its goroutines until
+// both sides have ended. Its methods may be called from any goroutine.
 type carrier interface {
 	// Abort cuts the session off.
 	Abort(err error)
@@ -247,6 +247,9 @@ func (s *session) part(end *ending) (received bool) {
 		return false
 	}
 	if end.reason.clientGone() || s.client == nil {
+		if q, ok := s.wire.Conn.(*quicConn); ok && s.client == nil {
+			q.CancelWrite(quicRefused) // to end it in order would be an answer
+		}
 		_ = s.wire.Close()
 		if s.client != nil {
 			_ = s.client.Close()
@@ -542,7 +545,7 @@ func (s *session) abort() {
 	}
 }
 
-// goOn lets the session go on by itself, on c. What abort had to close is c's.
+// goOn lets the session go on on c. What abort had to close is c's.
 func (s *session) goOn(ctx context.Context, c carrier) {
 	s.mu.Lock()
 	s.open, s.carrier = nil, c
@@ -556,8 +559,7 @@ func (s *session) goOn(ctx context.Context, c carrier) {
 	}
 }
 
-// drain ends a session that goes on by itself, because the front stops. Others have
-// heard of it.
+// drain ends a session that has a carrier, because the front stops. Others have heard of it.
 func (s *session) drain() {
 	s.mu.Lock()
 	carrier := s.carrier
