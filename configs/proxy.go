@@ -303,6 +303,8 @@ type ProxyTimeouts struct {
 	Write time.Duration `yaml:"write" default:"30s" min:"10ms"`
 	// HalfOpen is for an opaque session of which one side has ended: without a byte from
 	// the other; 0: no limit. The side that has ended still waits, and sees a reset.
+	// When the front stops, clients get the end of their opaque sessions and have this
+	// time to end their side, too.
 	HalfOpen time.Duration `yaml:"half_open" default:"30s" min:"0s"`
 	// Shutdown is for sessions to end when the front stops.
 	Shutdown time.Duration `yaml:"shutdown" default:"20s" min:"0s"`

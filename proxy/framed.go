@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"time"
 
 	"imlb/proxy/loop"
 )
@@ -184,23 +183,11 @@ func (f *framed) leave(e *ending) {
 	f.node.leaveLoop()
 	unsent, end := f.takeBack(), f.cause.Load()
 	go func() {
-		if !end.reason.clientGone() && f.sendRest(unsent) != nil {
+		if !end.reason.clientGone() && f.wire.sendAll(unsent, f.parting(end)) != nil {
 			_ = f.wire.Close() // what comes after a gap is worth nothing
 		}
 		f.finish(f.ctx, end)
 	}()
-}
-
-// sendRest sends what the loop could not.
-func (f *framed) sendRest(unsent []byte) error {
-	if len(unsent) == 0 {
-		return nil
-	}
-	if err := f.wire.SetWriteDeadline(time.Now().Add(max(f.terms.Timeouts.Write, lingerTime))); err != nil {
-		return err
-	}
-	_, err := f.wire.Write(unsent)
-	return err
 }
 
 // takeBack makes the client's connection one that blocks again, and returns what it

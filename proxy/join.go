@@ -28,12 +28,14 @@ func (s *session) join(ctx context.Context) error {
 	s.wire.stall = t.Write
 	p := pump{
 		client: pumpEnd{
-			halfCloser: s.inner, pause: metered(s.inner.Conn, s.throttle(limit.In)), gone: s.clientEnded, slow: ReasonSlowClient, part: s.partWebSocket,
+			halfCloser: s.inner, pause: metered(s.inner.Conn, s.throttle(limit.In)), gone: s.clientEnded, slow: ReasonSlowClient,
+			shut: s.shut, part: s.partWebSocket, hush: s.wire.Close,
 		},
 		node: pumpEnd{
 			halfCloser: s.far.conn, pause: s.throttle(limit.Out), gone: s.nodeEnded, slow: ReasonSlowNode, watch: s.watch(),
 		},
 		late:   s.halfOpen,
+		begun:  func(c carrier) { s.goOn(ctx, c) },
 		limits: pumpLimits{idle: t.Idle, halfOpen: t.HalfOpen, write: t.Write},
 	}
 	s.moves(&p)

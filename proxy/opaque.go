@@ -174,10 +174,21 @@ func (s *session) refuseMQTT(answer []byte) {
 	}
 }
 
+// shut says to the client of a relayed session that nothing follows. A WebSocket has a word
+// for why, and answers before it ends.
+func (s *session) shut(end *ending) error {
+	if c, ok := s.inner.Conn.(*wsConn); ok && end.reason == ReasonShutdown {
+		if err := c.Shut(end.webSocketStatus(), end.reason.String()); !errors.Is(err, ws.ErrClosed) {
+			return err
+		}
+	}
+	return s.inner.CloseWrite()
+}
+
 // partWebSocket tells the client of a WebSocket that still listens why it ends, and
 // waits a little for its answer.
 func (s *session) partWebSocket(end *ending) {
-	if c, ok := s.inner.Conn.(*wsConn); ok && !end.reason.clientGone() {
+	if c, ok := s.inner.Conn.(*wsConn); ok && !end.reason.clientGone() && !errors.Is(end, errCutOff) {
 		c.Conn.Part(end.webSocketStatus(), end.reason.String())
 	}
 }

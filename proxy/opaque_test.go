@@ -649,12 +649,12 @@ func TestOpaqueIPv6(t *testing.T) {
 }
 
 // However many sessions there are when the front stops, each ends for that reason, and in
-// order for its node.
+// order for its client and its node.
 func TestOpaqueQUICShutdown(t *testing.T) {
 	t.Parallel()
 	const sessions = 30
-	n := startNode(t, "one")
-	f := startOpaque(t, witnessOf(n), proxy.Listener{Protocol: proxy.QUIC, ALPN: []string{"chat"}}, nil)
+	f, n := startQUIC(t, nil)
+	var clients []*stream
 	var legs []*leg
 	for range sessions {
 		client := f.openOpaqueQUIC()
@@ -663,12 +663,14 @@ func TestOpaqueQUICShutdown(t *testing.T) {
 		leg.recv("hi")
 		leg.send("welcome")
 		client.recv("welcome")
-		legs = append(legs, leg)
+		clients, legs = append(clients, client), append(legs, leg)
 	}
 	done := make(chan error, 1)
 	go func() { done <- f.Shutdown(context.WithoutCancel(t.Context())) }()
-	for _, leg := range legs {
-		leg.end()
+	for i, client := range clients {
+		client.end()
+		client.closeWrite()
+		legs[i].end()
 	}
 	for range sessions {
 		f.ended("shutdown")
@@ -676,4 +678,110 @@ func TestOpaqueQUICShutdown(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
+}
+
+// drained are the sessions that something carries which has to be drained when the front
+// stops.
+func drained(t *testing.T, run func(t *testing.T, start starter)) {
+	t.Helper()
+	carried(t, func(t *testing.T, start starter) {
+		run(t, func(t *testing.T, change func(*proxy.Options)) (*front, *stream, *leg) {
+			f, client, leg := start(t, change)
+			client.send("hello")
+			leg.recv("hello")
+			return f, client, leg
+		})
+	})
+	t.Run("quic", func(t *testing.T) {
+		t.Parallel()
+		run(t, func(t *testing.T, change func(*proxy.Options)) (*front, *stream, *leg) {
+			f, n := startQUIC(t, change)
+			client := f.openOpaqueQUIC()
+			client.send("hello")
+			leg := n.leg()
+			leg.recv("hello")
+			return f, client, leg
+		})
+	})
+}
+
+// When the front stops, what a client still sends goes to its node, up to the client's end.
+// There is an end to the patience with it, which its node must not take for that.
+func TestOpaqueDrained(t *testing.T) {
+	t.Parallel()
+	body := string(pattern(1 << 20))
+	stop := func(t *testing.T, f *front) (wait func()) {
+		done := make(chan error, 1)
+		go func() { done <- f.Shutdown(context.WithoutCancel(t.Context())) }()
+		return func() {
+			t.Helper()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	t.Run("in time", func(t *testing.T) {
+		t.Parallel()
+		drained(t, func(t *testing.T, start starter) {
+			f, client, leg := start(t, nil)
+			leg.send("before")
+			client.recv("before")
+			wait := stop(t, f)
+			client.end()
+			go func() {
+				client.send(body)
+				client.closeWrite()
+			}()
+			leg.recv(body)
+			leg.end()
+			f.ended("shutdown")
+			client.Close()
+			wait()
+		})
+	})
+	t.Run("too slow", func(t *testing.T) {
+		t.Parallel()
+		drained(t, func(t *testing.T, start starter) {
+			f, client, leg := start(t, func(o *proxy.Options) { o.Timeouts.HalfOpen = 300 * time.Millisecond })
+			wait := stop(t, f)
+			client.end()
+			client.send("half of")
+			leg.recv("half of")
+			leg.broken()
+			f.ended("shutdown")
+			wait()
+		})
+	})
+	t.Run("cut off", func(t *testing.T) {
+		t.Parallel()
+		drained(t, func(t *testing.T, start starter) {
+			f, client, leg := start(t, func(o *proxy.Options) { o.Timeouts.Shutdown = 300 * time.Millisecond })
+			wait := stop(t, f)
+			client.end()
+			client.send("half of")
+			leg.recv("half of")
+			leg.broken()
+			if r := f.ended("shutdown"); r["cause"] == "" {
+				t.Errorf("logged %v", r)
+			}
+			wait()
+		})
+	})
+	t.Run("the client has ended", func(t *testing.T) {
+		t.Parallel()
+		drained(t, func(t *testing.T, start starter) {
+			f, client, leg := start(t, nil)
+			client.closeWrite()
+			leg.end()
+			wait := stop(t, f)
+			leg.send("answer")
+			client.recv("answer")
+			leg.closeWrite()
+			client.end()
+			if r := f.record()["reason"]; r != "shutdown" && r != "client-closed" { // it may have been faster
+				t.Errorf("logged %s", r)
+			}
+			wait()
+		})
+	})
 }

@@ -24,10 +24,14 @@ type pump struct {
 	client, node pumpEnd
 	limits       pumpLimits
 	late         func(client bool) *ending // what it means that a limit has struck after the end of one side
+	begun        func(carrier)             // is told when the pump can be drained and aborted
+
+	halt, deafen context.CancelFunc // end the pauses of both directions, and of that from the node
 
 	up, down atomic.Int64 // bytes read from the client, and from the node
 	active   atomic.Bool  // some came since the timer last ran, or a ping
 	stopping atomic.Bool  // stop was called
+	draining atomic.Bool  // Drain was called
 
 	stuck atomic.Int32 // directions that have read what is not written yet, or that pause
 
@@ -47,7 +51,9 @@ type pumpEnd struct {
 	gone  func(err error) *ending               // what an error in reading means, io.EOF too
 	slow  Reason                                // when it does not take what is written
 	watch func(p []byte) (more bool, err error) // sees what is first read from it; nil: nothing
+	shut  func(*ending) error                   // says that nothing follows, and why; nil: CloseWrite
 	part  func(*ending)                         // says good-bye before the end is closed; nil: nothing to say
+	hush  func() error                          // ends that
 }
 
 // pumpLimits bound how long a pump waits; zero does not.
@@ -57,18 +63,20 @@ type pumpLimits struct {
 	write    time.Duration // for what is written to be taken
 }
 
-// run carries until both directions have ended, or ctx has and the client has been
-// told so by the end of what is written to it. Both ends are closed then.
+// run carries until both directions have ended. Both ends are closed then.
 func (p *pump) run(ctx context.Context) *ending {
+	ctx, p.halt = context.WithCancel(context.WithoutCancel(ctx)) // the end of the front's is for Drain
+	defer p.halt()
+	var hearing context.Context
+	hearing, p.deafen = context.WithCancel(ctx)
 	p.watch(p.limits.idle)
-	stop := context.AfterFunc(ctx, func() { p.end(&ending{reason: ReasonShutdown}) })
-	defer stop()
+	p.begun(p)
 	up := make(chan struct{})
 	go func() {
 		defer close(up)
 		p.carry(ctx, &p.client, &p.node, &p.up)
 	}()
-	p.carry(ctx, &p.node, &p.client, &p.down)
+	p.carry(hearing, &p.node, &p.client, &p.down)
 	<-up
 	cause := p.finish()
 	_ = p.node.Close()
@@ -77,6 +85,61 @@ func (p *pump) run(ctx context.Context) *ending {
 	}
 	_ = p.client.Close()
 	return cause
+}
+
+// Drain ends the pump in order, because the front stops; see [loop.Relay.Drain].
+func (p *pump) Drain() {
+	p.mu.Lock()
+	over := p.done || p.both || p.stopping.Load() || p.draining.Swap(true)
+	hears := p.ended == &p.client // who has ended gets what the node still says
+	if !over {
+		p.cause = &ending{reason: ReasonShutdown}
+		if p.timer != nil {
+			p.timer.Stop()
+		}
+		if p.limits.halfOpen > 0 {
+			p.timer = time.AfterFunc(p.limits.halfOpen, p.cutOff)
+		}
+	}
+	p.mu.Unlock()
+	if !over && !hears {
+		p.deafen()
+		_ = p.node.SetReadDeadline(past)
+	}
+}
+
+// cutOff ends a drained pump that has had its time. Who waits for the other side must not
+// take what it has got for all.
+func (p *pump) cutOff() {
+	p.mu.Lock()
+	ended, over := p.ended, p.both || p.done
+	p.mu.Unlock()
+	if over {
+		return
+	}
+	if ended != &p.client {
+		ended = &p.node
+	}
+	breakOff(ended.halfCloser)
+	p.end(&ending{reason: ReasonShutdown})
+}
+
+// Abort ends the pump at once. Both sides see it break.
+func (p *pump) Abort(err error) {
+	e := &ending{reason: ReasonShutdown, cause: err}
+	p.mu.Lock()
+	over := p.done
+	if !over {
+		p.cause = e
+	}
+	p.mu.Unlock()
+	if over {
+		_ = p.client.hush() // which may be waited for
+		return
+	}
+	breakOff(p.client.halfCloser)
+	breakOff(p.node.halfCloser)
+	p.end(e)
 }
 
 // Bytes returns how many bytes have come from the client and from the node so far. It
@@ -105,7 +168,7 @@ func (p *pump) carry(ctx context.Context, from, to *pumpEnd, count *atomic.Int64
 		return
 	}
 	p.half(from, e)
-	if err := to.CloseWrite(); err != nil {
+	if err := to.end(e); err != nil {
 		if e := p.writeError(to, err); e != nil {
 			p.end(e)
 		}
@@ -133,7 +196,7 @@ func (p *pump) copy(ctx context.Context, from, to *pumpEnd, count *atomic.Int64)
 			}
 			p.stuck.Add(-1)
 			if errors.Is(err, ws.ErrClosed) {
-				p.drain(from)
+				p.discard(from)
 				return nil
 			} else if err != nil {
 				return p.writeError(to, err)
@@ -146,10 +209,20 @@ func (p *pump) copy(ctx context.Context, from, to *pumpEnd, count *atomic.Int64)
 		case err == nil:
 		case isTimeout(err) && p.stopping.Load():
 			return nil
+		case isTimeout(err) && p.draining.Load() && from == &p.node:
+			return &ending{reason: ReasonShutdown}
 		default:
 			return from.gone(err)
 		}
 	}
+}
+
+// end says to the side that nothing follows.
+func (e *pumpEnd) end(why *ending) error {
+	if e.shut != nil {
+		return e.shut(why)
+	}
+	return e.CloseWrite()
 }
 
 // see lets who watches the end see what was read from it.
@@ -180,9 +253,9 @@ func (p *pump) write(to *pumpEnd, b []byte) error {
 	return nil
 }
 
-// drain reads off what a side still says to one that has ended its WebSocket: if that
+// discard reads off what a side still says to one that has ended its WebSocket: if that
 // stayed unread, the side would get a reset, which may overtake what it was sent last.
-func (p *pump) drain(from *pumpEnd) {
+func (p *pump) discard(from *pumpEnd) {
 	_ = from.SetReadDeadline(time.Now().Add(lingerTime))
 	if p.stopping.Load() { // its deadline may have come before
 		return
@@ -240,6 +313,7 @@ func (p *pump) halfLimited() bool {
 // that did not take what it was sent.
 func (p *pump) stop(e *ending) {
 	p.stopping.Store(true)
+	p.halt()
 	switch e.reason {
 	case ReasonShutdown, ReasonIdle, ReasonHalfOpen: // see idle
 	default:
@@ -256,7 +330,7 @@ func (p *pump) watch(quiet time.Duration) {
 	defer p.mu.Unlock()
 	p.quiet = quiet
 	switch {
-	case quiet <= 0 || p.done:
+	case quiet <= 0 || p.done || p.draining.Load(): // which has its own
 	case p.timer == nil:
 		p.timer = time.AfterFunc(quiet, p.idle)
 	default:
@@ -277,10 +351,10 @@ func (p *pump) again() time.Duration {
 // is another limit, or because of those on bytes.
 func (p *pump) idle() {
 	p.mu.Lock()
-	ended, both := p.ended, p.both || p.done
+	ended, over := p.ended, p.both || p.done || p.draining.Load()
 	p.mu.Unlock()
 	switch {
-	case both:
+	case over:
 		return
 	case p.active.Swap(false), p.stuck.Load() > 0:
 		p.watch(p.again())

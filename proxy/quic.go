@@ -38,7 +38,8 @@ const (
 	quicOK     = 0
 	quicCutOff = 1 // a stream that ends before all of it was sent
 	// quicRefused is the connection's: a limit refuses it. Before the handshake is done
-	// there is CONNECTION_REFUSED for that (RFC 9000 §20.1).
+	// there is CONNECTION_REFUSED for that (RFC 9000 §20.1). Or it is a stream's, of which
+	// nothing was read.
 	quicRefused = 2
 	// quicLeft is the connection's, too: it has had sessions, and the front has waited long
 	// enough for the client to close it. What the client has not read by then it will never

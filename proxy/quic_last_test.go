@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"context"
 	"errors"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -135,8 +136,14 @@ func TestQUICNoPlace(t *testing.T) {
 	other := f.dialOpaqueQUIC() // takes the place of who has not logged in
 	f.countsOf("x", "another connection", 2, 1)
 	for range 3 {
-		f.streamOn(conn).send("question")
+		refused := f.streamOn(conn)
+		refused.send("question")
 		f.ended("too-many")
+		refused.soon()
+		var reset *quic.StreamError
+		if got, err := io.ReadAll(refused); len(got) > 0 || !errors.As(err, &reset) || reset.ErrorCode != 2 {
+			t.Errorf("got %q and %v, want a refusal", got, err)
+		}
 	}
 	client.recv("bye")
 	client.end()

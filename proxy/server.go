@@ -228,7 +228,7 @@ func (s *Server) leave(ss *session) {
 	delete(s.sessions, ss)
 }
 
-// drain ends the sessions that go on by themselves.
+// drain ends the sessions that have a carrier.
 func (s *Server) drain() {
 	for _, ss := range s.all() {
 		ss.drain()

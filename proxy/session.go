@@ -59,7 +59,7 @@ type session struct {
 
 	mu      sync.Mutex
 	open    []net.Conn // what abort has to close
-	carrier carrier    // what the session goes on on by itself; nil before
+	carrier carrier    // nil before there is one
 	moving  mover      // of an opaque session: what carries its bytes; nil before
 	told    [2]int64   // of which so many, in and out, are in the metrics
 	aborted bool
@@ -76,8 +76,8 @@ type login struct {
 // counted is what of the traffic is in the metrics.
 type counted struct{ in, out traffic }
 
-// carrier is what a session goes on on by itself. Its methods may be called from any
-// goroutine.
+// carrier is what a session goes on on by itself, or what carries it in its goroutines until
+// both sides have ended. Its methods may be called from any goroutine.
 type carrier interface {
 	// Abort cuts the session off.
 	Abort(err error)
@@ -233,9 +233,9 @@ func (s *session) limit(ctx context.Context) error {
 	return s.wait(ctx, wait)
 }
 
-// part says good-bye: it ends the client's stream (RFC 6120 §4.4), waits until the client
-// has got all and then a little for it to end its side, and closes the connection; what
-// the client still sends would else make the kernel drop what waits for it. It returns
+// part says good-bye: it ends the client's stream (RFC 6120 §4.4), waits a
+// little for the client to end its side when it has got all, and closes the connection.
+// To close it before would take from a slow client what it was sent last. It returns
 // whether the client has received all that was written to it: it read up to the
 // stream's end and answered, or ended its connection in order afterwards.
 func (s *session) part(end *ending) (received bool) {
@@ -248,6 +248,9 @@ func (s *session) part(end *ending) (received bool) {
 		return false
 	}
 	if end.reason.clientGone() || s.client == nil {
+		if q, ok := s.wire.Conn.(*quicConn); ok && s.client == nil {
+			q.CancelWrite(quicRefused) // to end it in order would be an answer
+		}
 		_ = s.wire.Close()
 		if s.client != nil {
 			_ = s.client.Close()
@@ -255,8 +258,8 @@ func (s *session) part(end *ending) (received bool) {
 		return false
 	}
 	defer s.client.Close()
-	s.wire.stall = s.terms.Timeouts.Write
-	hurry := time.AfterFunc(max(s.wire.stall, lingerTime), func() { _ = s.wire.SetWriteDeadline(past) })
+	s.wire.stall = s.parting(end)
+	hurry := time.AfterFunc(s.wire.stall, func() { _ = s.wire.SetWriteDeadline(past) })
 	err := s.farewell(end)
 	hurry.Stop()
 	if err != nil {
@@ -267,6 +270,15 @@ func (s *session) part(end *ending) (received bool) {
 	whole := s.client.CloseWrite() == nil
 	s.wire.Await()
 	return drained(s.client) && whole
+}
+
+// parting is how long a client may take nothing of what it was sent last. A front that stops
+// waits less for those that are not there any more.
+func (s *session) parting(end *ending) time.Duration {
+	if end.reason == ReasonShutdown {
+		return lingerTime
+	}
+	return max(s.terms.Timeouts.Write, lingerTime)
 }
 
 // farewell writes the stream error, if there is one, and the stream's end.
@@ -534,7 +546,7 @@ func (s *session) abort() {
 	}
 }
 
-// goOn lets the session go on by itself, on c. What abort had to close is c's.
+// goOn lets the session go on on c. What abort had to close is c's.
 func (s *session) goOn(ctx context.Context, c carrier) {
 	s.mu.Lock()
 	s.open, s.carrier = nil, c
@@ -548,8 +560,7 @@ func (s *session) goOn(ctx context.Context, c carrier) {
 	}
 }
 
-// drain ends a session that goes on by itself, because the front stops. Others have
-// heard of it.
+// drain ends a session that has a carrier, because the front stops. Others have heard of it.
 func (s *session) drain() {
 	s.mu.Lock()
 	carrier := s.carrier

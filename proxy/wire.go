@@ -97,6 +97,21 @@ func (w *wire) take() []byte {
 // CloseWrite ends the sending side.
 func (w *wire) CloseWrite() error { return w.half.CloseWrite() }
 
+// sendAll writes to a client that may take some within each stall, and so all of it.
+func (w *wire) sendAll(p []byte, stall time.Duration) error {
+	for len(p) > 0 {
+		if err := w.SetWriteDeadline(time.Now().Add(stall)); err != nil {
+			return err
+		}
+		n, err := w.Write(p[:min(len(p), chunk)])
+		if err != nil {
+			return err
+		}
+		p = p[n:]
+	}
+	return nil
+}
+
 // Pending returns how many bytes wait to be sent, which is none but on a loop.
 func (w *wire) Pending() int {
 	if c, ok := w.Conn.(*loop.Conn); ok {
