@@ -79,8 +79,9 @@ func isOwnWant(err error) bool {
 	switch errno {
 	case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL:
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
 // dial connects to the node's session address until ctx is done at most, and sends

@@ -81,13 +81,20 @@ func outcomeOf(err error) (o Outcome, ok bool) {
 	switch {
 	case errors.As(err, &no):
 		return OutcomeDeclined, true
-	case errors.As(err, &errno):
-		switch errno {
-		case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL:
-			return 0, false
-		}
+	case errors.As(err, &errno) && isWant(errno):
+		return 0, false
 	}
 	return OutcomeRefused, true
+}
+
+// isWant tells whether this machine lacks what a connection takes.
+func isWant(errno syscall.Errno) bool {
+	switch errno {
+	case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL:
+		return true
+	default:
+		return false
+	}
 }
 
 func (c Choice) release() {
