@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"crypto/tls"
 	"net"
 	"net/netip"
 	"strings"
@@ -146,5 +147,35 @@ func TestTurnIsNotHandshake(t *testing.T) {
 				client.expect(frontHeader + tlsOffer)
 			}
 		})
+	}
+}
+
+// What a client asks for as a server name is passed on if it is a name. Others may be as long
+// as a handshake, and no node reads a header like that.
+func TestServerNameThatIsNone(t *testing.T) {
+	t.Parallel()
+	n, pick := onlyNode(t)
+	f := startFront(t, pick, nil)
+	for _, name := range []string{strings.Repeat("a", 5000), "a b\n", strings.Repeat("a", 254)} {
+		config := f.clientTLS("xmpp-client")
+		config.ServerName, config.InsecureSkipVerify = name, true
+		conn, err := tls.Dial("tcp", f.addr("xmpps"), config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client := newPeer(t, conn)
+		leg := login(client, n, "alice")
+		tlvs, err := leg.proxy.TLVs()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, tlv := range tlvs {
+			if tlv.Type == proxyproto.PP2_TYPE_AUTHORITY {
+				t.Errorf("the node was told a server name of %d bytes", len(tlv.Value))
+			}
+		}
+		if r := f.leaves(client, leg); r["server_name"] != "" {
+			t.Errorf("logged %v", r)
+		}
 	}
 }
