@@ -71,6 +71,8 @@ type login struct {
 	from  xmpp.JID // whom the current stream's header names, of the stream's domain; zero for nobody
 	offer offer    // what the client may log in with
 
+	by time.Time // when it has to be over
+
 	registrations int // that the client has asked for
 }
 
