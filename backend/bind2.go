@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"imlb/backend/store"
 	"imlb/backend/xmpp"
 )
 
@@ -21,7 +22,7 @@ func (s *session) bind2(ctx context.Context, b xmpp.Bind2) (bound []byte, err er
 		return nil, err
 	}
 	s.endTwins()
-	s.clearOffline()
+	s.clearOffline(ctx)
 	bound = append(bound, "<bound xmlns='"+xmpp.NSBind2+"'>"...)
 	bound = s.appendMetadata(ctx, bound)
 	if b.Carbons {
@@ -83,22 +84,47 @@ func (h *hub) twins(s *session) []*session {
 	return all
 }
 
-// boundPlace is where the timeline was when the client was bound. What was there before
-// is what it reads from its archive, and is not sent to it (XEP-0386 §3.2).
+// boundPlace is where the timeline was when the client was bound by Bind 2. What was
+// there before is what it reads from its archive, and is not sent to it (XEP-0386 §3.2),
+// unless it is not in there.
 type boundPlace struct {
-	seq uint64
-	at  time.Time // zero once the client was available
+	seq   uint64
+	from  uint64    // all entries up to this one are in the archive, or received
+	alone bool      // no other session could receive what was there
+	at    time.Time // zero in a session that was resumed
 }
 
-// clearOffline takes what waits for the user as received, unless it is on its way to
+// isRead tells whether the client has an entry from its archive, or sent it itself.
+func (b boundPlace) isRead(e store.Entry) bool {
+	return e.Seq <= b.seq && (e.Sent || !e.Hidden)
+}
+
+// leaves tells whether the client says nothing about an entry, which may be on its way to
 // another session.
-func (s *session) clearOffline() {
-	s.cur.bound = boundPlace{s.cur.pos, time.Now()}
+func (b boundPlace) leaves(seq uint64) bool { return seq <= b.seq && !b.alone }
+
+// clearOffline takes what waits for the user as received, unless it is on its way to
+// another session, or cannot be read from the archive.
+func (s *session) clearOffline(ctx context.Context) {
+	delivered := s.hub.atLeast(0)
+	query, cancel := s.node.storeContext(ctx)
+	defer cancel()
+	hidden, err := s.node.store.Find(query, s.account.Owner, store.Range{
+		After: delivered, Before: s.cur.pos + 1, Hidden: true, Limit: 1,
+	})
+	if err != nil {
+		s.endBy(storeFailed(err)) // the session is known by now: run ends it
+		return
+	}
+	s.cur.bound = boundPlace{seq: s.cur.pos, from: s.cur.pos, at: time.Now()}
+	if len(hidden) > 0 {
+		s.cur.bound.from = hidden[0].Seq - 1
+	}
 	s.hub.mu.Lock()
-	alone := len(s.hub.sessions) == 1
+	s.cur.bound.alone = len(s.hub.sessions) == 1
 	s.hub.mu.Unlock()
-	if alone {
-		s.hub.raise(s.cur.pos)
+	if s.cur.bound.alone {
+		s.hub.raise(s.cur.bound.from)
 	}
 }
 
@@ -107,11 +133,11 @@ func (s *session) clearOffline() {
 // after Bind 2 where it was bound.
 func (s *session) beginning(delivered uint64, available time.Time) (uint64, time.Time) {
 	bound := s.cur.bound
-	if bound.at.IsZero() {
-		return max(delivered, bound.seq), available
+	if s.cur.begun || bound.at.IsZero() {
+		return max(delivered, bound.from), available
 	}
-	s.cur.bound.at = time.Time{}
-	return bound.seq, bound.at
+	s.cur.begun = true
+	return bound.from, bound.at
 }
 
 // appendMetadata says where the archive began and ended when the session was bound. It

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"imlb/backend"
+	"imlb/backend/bus"
 	"imlb/backend/store"
 )
 
@@ -184,6 +185,82 @@ func TestBind2ClearsOffline(t *testing.T) {
 	old := c.online(0, "alice", "old")
 	old.sync()
 	old.close()
+}
+
+// What cannot be read from the archive is not left to it, and the rest is.
+func TestBind2BringsWhatIsNotArchived(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, nil)
+	bob, old := c.online(0, "bob", "desk"), c.login(0, "alice", "old")
+	old.prefs("always", "")
+	say := func(body, more string) {
+		bob.write("<message to='alice@example.com' type='chat'><body>" + body + "</body>" + more + "</message>")
+		bob.sync()
+	}
+	const passing = "<no-permanent-store xmlns='urn:xmpp:hints'/>"
+	say("archived 1", "")
+	say("passing 2", passing)
+	say("archived 3", "")
+	old.prefs("never", "")
+	say("never 4", "")
+	old.close()
+	c.eventually("the client is gone", func() bool { return len(c.sessions("alice")) == 0 })
+
+	alice, success := c.bound2(1, "alice", phone+bind(smResumable))
+	id := between(success, "<enabled xmlns='urn:xmpp:sm:3' id='", "'")
+	if _, delivered := c.head("alice"); delivered > 1 {
+		t.Fatalf("delivered %d before anything was", delivered)
+	}
+	alice.write("<presence/>")
+	alice.skipToAll("^<presence ", "passing 2.*<stanza-id [^>]*/></message>$", "never 4")
+	_ = alice.conn.Close() // without having acknowledged it
+	alice = c.returns(0, "alice")
+	alice.resumed(id, 0, 1)
+	alice.skipToAll("^<presence ", "passing 2", "never 4")
+	alice.settled()
+	alice.write("<a xmlns='urn:xmpp:sm:3' h='4'/>") // the presence, two messages and a result
+	c.eventually("all is received", func() bool { _, delivered := c.head("alice"); return delivered == 4 })
+	alice.close()
+	again := c.online(0, "alice", "old")
+	again.sync()
+}
+
+// Beside another client, which is to get all of it, it comes as well.
+func TestBind2BringsWhatIsNotArchivedToBoth(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1, nil)
+	bob, old := c.online(0, "bob", "desk"), c.login(0, "alice", "old")
+	for _, more := range []string{"1</body>", "2</body><no-permanent-store xmlns='urn:xmpp:hints'/>", "3</body>"} {
+		bob.write("<message to='alice@example.com' type='chat'><body>" + more + "</message>")
+		bob.sync()
+	}
+	alice, _ := c.bound2(0, "alice", phone+bind())
+	alice.write("<presence/>")
+	alice.expectAll("^<presence ", "<stanza-id [^>]*/><body>2</body>")
+	alice.sync()
+	old.write("<presence/>")
+	old.expectAll("^<presence ", "^<presence ", "<body>1</body>", "<body>3</body>")
+	old.sync()
+}
+
+// A node that dies while it delivers what waited has not made it count as received.
+func TestWaitingOutlivesTheNode(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, nil)
+	c.bus.cut = func(sig bus.Signal) bool { return strings.Contains(string(sig.Data), "yield") }
+	bob := c.online(1, "bob", "desk")
+	bob.write(say("alice", "one") + say("alice", "two"))
+	bob.settled()
+	alice := c.login(0, "alice", "phone")
+	id := alice.resumable()
+	alice.write("<presence/>")
+	alice.skipToAll("<body>two</body>", "^<presence ")
+	alice.write(smAsk)
+	alice.skipTo("^<a [^>]*h='1'/>") // so that the presence need not be said again
+	again := c.returns(1, "alice")   // the first node is cut off
+	again.resumed(id, 0, 1)
+	again.skipTo("<body>one</body>")
+	again.skipTo("<body>two</body>")
 }
 
 // What is on its way to another client stays so.

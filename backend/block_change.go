@@ -38,10 +38,9 @@ func (h *hub) changeBlocks(c blockChange) {
 func (h *hub) applyBlocks(c blockChange) {
 	now := newBlocklist(store.Blocklist{Version: c.Version, Addresses: c.Addresses})
 	h.learnBlocks(now)
-	changed := &blocklist{addresses: addressSet(c.Changed)}
+	changed := blocklistOf(c.Changed)
 	if c.Block {
-		before := &blocklist{addresses: addressSet(without(c.Addresses, c.Changed))}
-		h.hideFrom(changed, before)
+		h.hideFrom(changed, blocklistOf(without(c.Addresses, c.Changed)))
 		return
 	}
 	h.showTo(changed, now)
@@ -83,14 +82,14 @@ type sight struct {
 // blocked now, and were not before.
 func (h *hub) hideFrom(blocked, before *blocklist) {
 	for _, see := range slices.Concat(h.seenByContacts(blocked, before), h.takeDirected(blocked)) {
-		h.node.sendTo(see.to, unavailablePresence(see.from))
+		h.node.show(see.to, unavailablePresence(see.from), before)
 	}
 }
 
 // showTo shows the sessions to those who may see them again, and asks for theirs.
 func (h *hub) showTo(unblocked, still *blocklist) {
 	for _, see := range h.seenByContacts(unblocked, still) {
-		h.node.sendTo(see.to, see.presence)
+		h.node.show(see.to, see.presence, still)
 	}
 	for _, contact := range h.contacts(store.SubscriptionTo) {
 		if !unblocked.matchesUser(contact) {
@@ -145,7 +144,7 @@ func (h *hub) concerned(list *blocklist) []xmpp.JID {
 }
 
 // takeDirected returns what those on the list see by directed presence (RFC 6121 §4.6),
-// and forgets that they do.
+// and forgets that they do. Of a user who was shown it, single resources may be on the list.
 func (h *hub) takeDirected(blocked *blocklist) []sight {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -155,6 +154,12 @@ func (h *hub) takeDirected(blocked *blocklist) []sight {
 			if blocked.matches(to) {
 				all = append(all, sight{to: to, from: s.jid})
 				delete(s.directed, to)
+				continue
+			}
+			for _, resource := range blocked.resourcesOf(to.String()) {
+				if one, err := to.WithResource(resource); err == nil {
+					all = append(all, sight{to: one, from: s.jid})
+				}
 			}
 		}
 	}

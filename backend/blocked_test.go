@@ -32,12 +32,10 @@ func TestBlockAndPresence(t *testing.T) {
 			phone.block(address)
 			phone.sync()
 			bob.sync() // is not told again
-			if address != "bob@example.com/desk" {
-				phone.write("<presence><show>dnd</show></presence>")
-				phone.skipTo("dnd")
-				tab.skipTo("dnd")
-				bob.sync()
-			}
+			phone.write("<presence><show>dnd</show></presence>")
+			phone.skipTo("dnd")
+			tab.skipTo("dnd")
+			bob.sync()
 
 			var seen []string
 			if address != "bob@example.com/desk" {
@@ -62,6 +60,84 @@ func TestBlockAndDirectedPresence(t *testing.T) {
 	alice.block("bob@example.com")
 	bob.expect("type='unavailable'.*from='alice@example.com/phone'")
 	alice.close()
+	bob.sync()
+}
+
+// A contact of whom one resource is blocked sees everything with the others, and nothing
+// with that one, whatever becomes of the block and of the session.
+func TestBlockOneResource(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, nil)
+	c.befriend("alice", "bob")
+	desk, pad := c.online(0, "bob", "desk"), c.online(1, "bob", "pad")
+	desk.skipTo("from='bob@example.com/pad'")
+	alice := c.login(0, "alice", "phone")
+	alice.block("bob@example.com/desk")
+	seen := func(pattern string) {
+		t.Helper()
+		pad.skipTo(pattern)
+		desk.write("<presence to='alice@example.com' type='probe'/>") // has no answer
+		desk.sync()
+		pad.write("<message to='bob@example.com/desk' type='headline' id='after'/>")
+		desk.expect("^<message [^>]*id='after'")
+	}
+	alice.write("<presence/>")
+	seen("^<presence [^>]*from='alice@example.com/phone'")
+	alice.write("<presence to='bob@example.com'/>")
+	seen("^<presence [^>]*from='alice@example.com/phone'")
+	alice.write("<presence><show>away</show></presence>")
+	seen("from='alice@example.com/phone'.*away")
+
+	alice.block("bob@example.com")
+	seen("type='unavailable'.*from='alice@example.com/phone'")
+	alice.unblock([]string{"bob@example.com"})
+	seen("^<presence [^>]*from='alice@example.com/phone'")
+	alice.write("<presence type='unavailable'/>")
+	seen("type='unavailable'.*from='alice@example.com/phone'")
+	alice.write("<presence/>")
+	seen("^<presence [^>]*from='alice@example.com/phone'")
+	_ = c.login(1, "alice", "phone") // replaces the first
+	seen("type='unavailable'.*from='alice@example.com/phone'")
+}
+
+// Who was shown directed presence by one resource of theirs does not see it any more when that
+// is blocked, and the others do.
+func TestBlockOneResourceAndDirectedPresence(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, nil)
+	desk, pad := c.online(0, "bob", "desk"), c.online(1, "bob", "pad")
+	desk.skipTo("from='bob@example.com/pad'")
+	alice := c.online(0, "alice", "phone")
+	alice.write("<presence to='bob@example.com'/>")
+	desk.expect("^<presence [^>]*from='alice@example.com/phone'")
+	pad.skipTo("^<presence [^>]*from='alice@example.com/phone'")
+	alice.block("bob@example.com/desk")
+	desk.expect("type='unavailable'.*from='alice@example.com/phone'")
+	pad.sync()
+	alice.close()
+	pad.expect("type='unavailable'.*from='alice@example.com/phone'")
+	desk.sync()
+}
+
+// A session that is resumed where nobody else of the user's is knows whom the user has blocked.
+func TestBlockAndResumption(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, nil)
+	c.befriend("alice", "bob")
+	bob := c.online(1, "bob", "desk")
+	alice := c.login(0, "alice", "phone")
+	alice.block("bob@example.com")
+	alice.write("<presence/>")
+	alice.expect("^<presence [^>]*from='alice@example.com/phone'")
+	id := alice.resumable()
+	_ = alice.conn.Close()
+	alice = c.returns(1, "alice")
+	alice.resumed(id, 0, 0)
+	bob.write("<presence><show>away</show></presence>")
+	bob.expect("from='bob@example.com/desk'.*away")
+	alice.sync()
+	alice.write("<presence type='unavailable'/>")
+	alice.sync()
 	bob.sync()
 }
 
@@ -152,4 +228,73 @@ func TestBlockWithoutSignals(t *testing.T) {
 	bob.write("<message to='alice@example.com' type='headline'><body>3</body></message>")
 	bob.expect(unavailable)
 	alice.sync()
+}
+
+// A message that nobody has received when its sender is blocked is not delivered any more, and
+// stays in the archive (XEP-0191 §3.3). What comes after it is delivered.
+func TestBlockAndWaitingMessages(t *testing.T) {
+	t.Parallel()
+	for address, got := range map[string][]string{
+		"bob@example.com":      {"carol's"},
+		"bob@example.com/desk": {"bob's other", "carol's"},
+	} {
+		t.Run(address, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, 2, nil)
+			alice := c.login(0, "alice", "phone")
+			for _, m := range []struct{ user, resource, body string }{
+				{"bob", "desk", "bob's"}, {"bob", "pad", "bob's other"}, {"carol", "pad", "carol's"},
+			} {
+				cl := c.login(1, m.user, m.resource)
+				cl.write("<message type='chat' to='alice@example.com'><body>" + m.body + "</body></message>")
+				cl.sync()
+				cl.close()
+			}
+			alice.block(address)
+			alice.write("<presence/>")
+			comes := []string{"^<presence "}
+			for _, body := range got {
+				comes = append(comes, "^<message .*<body>"+body+"</body>")
+			}
+			alice.expectAll(comes...)
+			alice.sync()
+			c.eventually("all counts as delivered", func() bool {
+				head, delivered := c.head("alice")
+				return head == 3 && delivered == 3
+			})
+
+			alice.unblock(nil)
+			alice.write("<iq type='set' id='mam'><query xmlns='urn:xmpp:mam:2'/></iq>")
+			alice.expect("^<message .*<result .*<body>bob's</body>")
+			alice.close()
+			alice = c.online(1, "alice", "phone")
+			alice.sync()
+		})
+	}
+}
+
+// Messages that were left to a session of the user's that is gone are not delivered to another
+// if their sender was blocked in the meantime.
+func TestBlockAndOrphans(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1, nil)
+	bob, carol := c.login(0, "bob", "desk"), c.login(0, "carol", "pad")
+	phone, tab := c.online(0, "alice", "phone"), c.online(0, "alice", "tab")
+	phone.expect("from='alice@example.com/tab'")
+	tab.write("<enable xmlns='urn:xmpp:sm:3'/>")
+	tab.skipTo("^<enabled ")
+	for _, cl := range []*client{bob, carol} {
+		cl.write("<message type='chat' to='alice@example.com/tab'><body>for the tab</body></message>")
+		cl.sync()
+		tab.skipTo("<body>for the tab</body>")
+	}
+	phone.block("bob@example.com")
+	_ = tab.conn.Close() // without having acknowledged anything
+	phone.expectAll("type='unavailable'", "^<message [^>]*from='carol@example.com/pad'")
+	phone.sync()
+	phone.close()
+	c.eventually("all counts as delivered", func() bool {
+		_, delivered := c.head("alice")
+		return delivered == 2
+	})
 }

@@ -16,18 +16,28 @@ import (
 type blocklist struct {
 	version   uint64
 	addresses map[string]struct{}
+	resources map[string][]string // those on it by themselves, by bare address; nil: none
 }
 
 func newBlocklist(list store.Blocklist) *blocklist {
-	return &blocklist{list.Version, addressSet(list.Addresses)}
+	b := blocklistOf(list.Addresses)
+	b.version = list.Version
+	return b
 }
 
-func addressSet(addresses []string) map[string]struct{} {
-	set := make(map[string]struct{}, len(addresses))
+// blocklistOf returns a list of these addresses that has no version.
+func blocklistOf(addresses []string) *blocklist {
+	b := &blocklist{addresses: make(map[string]struct{}, len(addresses))}
 	for _, a := range addresses {
-		set[a] = struct{}{}
+		b.addresses[a] = struct{}{}
+		if bare, resource, full := strings.Cut(a, "/"); full {
+			if b.resources == nil {
+				b.resources = make(map[string][]string)
+			}
+			b.resources[bare] = append(b.resources[bare], resource)
+		}
 	}
-	return set
+	return b
 }
 
 // matches tells whether an address is blocked (XEP-0191 §5): by itself, with all
@@ -39,6 +49,14 @@ func (b *blocklist) matches(j xmpp.JID) bool {
 // matchesUser is matches for a canonical bare JID.
 func (b *blocklist) matchesUser(user string) bool {
 	return b.blocksAny() && (b.has(user) || b.has(user[strings.IndexByte(user, '@')+1:]))
+}
+
+// resourcesOf returns which resources of a user are blocked by themselves.
+func (b *blocklist) resourcesOf(user string) []string {
+	if b == nil {
+		return nil
+	}
+	return b.resources[user]
 }
 
 func (b *blocklist) blocksAny() bool { return b != nil && len(b.addresses) > 0 }
@@ -145,6 +163,9 @@ func (b *blocklist) cost() int {
 	cost := blocksOverhead
 	for a := range b.addresses {
 		cost += len(a) + blockedOverhead
+	}
+	for bare, resources := range b.resources {
+		cost += len(bare) + blockedOverhead*(1+len(resources))
 	}
 	return cost
 }

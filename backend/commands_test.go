@@ -105,6 +105,9 @@ func TestCommandErrors(t *testing.T) {
 		return "<" + condition + " xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/><" + own + " xmlns='" + nsCommands + "'/></error>"
 	}
 	good := submit(field("accountjid", "bob@example.com"))
+	if _, err := c.store.CreateAccount(t.Context(), store.UnfinishedName("bob@example.com"), nil); err != nil { // an import is under way
+		t.Fatal(err)
+	}
 	for _, tt := range []struct {
 		name, got, want string
 	}{
@@ -132,6 +135,9 @@ func TestCommandErrors(t *testing.T) {
 		{"nobody's password", alice.runs("change-user-password", field("accountjid", "mallory@example.com"), field("password", "correct horse")), "<item-not-found "},
 		{"a time that is over", alice.runs("disable-user", field("accountjids", "bob@example.com"), field("{urn:imlb:admin:0}until", "2020-01-01T00:00:00Z")), "<not-acceptable "},
 		{"one of them is missing", alice.runs("delete-user", field("accountjids", "bob@example.com", "mallory@example.com")), "<item-not-found "},
+		{"an address with a resource", alice.runs("delete-user", field("accountjids", "bob@example.com/import")), "<item-not-found "},
+		{"another", alice.runs("disable-user", field("accountjids", "bob@example.com/phone")), "<item-not-found "},
+		{"somebody's session's password", alice.runs("change-user-password", field("accountjid", "bob@example.com/phone"), field("password", "correct horse")), "<item-not-found "},
 		{"itself", alice.runs("delete-user", field("accountjids", "bob@example.com", "alice@example.com")), "<not-allowed "},
 		{"its own role", alice.runs(setRole, field("accountjid", "alice@example.com")), "<not-allowed "},
 	} {

@@ -28,6 +28,16 @@ func (r *commandRun) address(text string) (xmpp.JID, error) {
 	return jid, nil
 }
 
+// account reads an answer that is the address of an account, which no resource belongs to: whoever
+// gives one means something else.
+func (r *commandRun) account(text string) (xmpp.JID, error) {
+	jid, err := r.address(text)
+	if err == nil && !jid.IsBare() {
+		return jid, xmpp.NewStanzaError(xmpp.ItemNotFound, text+" is no account: its address would have no resource")
+	}
+	return jid, err
+}
+
 // target is a user that is there.
 type target struct {
 	jid     xmpp.JID // as it was answered
@@ -37,9 +47,14 @@ type target struct {
 // targets looks up the users that the answers to a field name. All have to be there, so
 // that a command does nothing rather than a part.
 func (r *commandRun) targets(ctx context.Context, field string) ([]target, error) {
+	return r.lookUp(ctx, field, r.account)
+}
+
+// lookUp is targets, with what reads an answer.
+func (r *commandRun) lookUp(ctx context.Context, field string, read func(text string) (xmpp.JID, error)) ([]target, error) {
 	var all []target
 	for _, text := range r.answers[field] {
-		jid, err := r.address(text)
+		jid, err := read(text)
 		if err != nil {
 			return nil, err
 		}
@@ -85,7 +100,7 @@ func (r *commandRun) each(ctx context.Context, done string, do func(ctx context.
 
 func addUser(ctx context.Context, r *commandRun) (outcome, error) {
 	n := r.session.node
-	jid, err := r.address(r.answer("accountjid"))
+	jid, err := r.account(r.answer("accountjid"))
 	if err != nil {
 		return outcome{}, err
 	}
@@ -96,12 +111,12 @@ func addUser(ctx context.Context, r *commandRun) (outcome, error) {
 	if err := n.checkPassword(secret); err != nil {
 		return outcome{}, err
 	}
-	return outcome{note: "added: " + jid.Bare().String()}, n.createAccount(ctx, jid.Bare(), secret)
+	return outcome{note: "added: " + jid.String()}, n.createAccount(ctx, jid, secret)
 }
 
 func deleteUsers(ctx context.Context, r *commandRun) (outcome, error) {
 	return r.each(ctx, "deleted", func(ctx context.Context, t target) error {
-		return r.session.node.removeUser(ctx, t.jid.Bare())
+		return r.session.node.removeUser(ctx, t.jid)
 	})
 }
 
@@ -130,7 +145,7 @@ func enableUsers(ctx context.Context, r *commandRun) (outcome, error) {
 }
 
 func endSessions(ctx context.Context, r *commandRun) (outcome, error) {
-	all, err := r.targets(ctx, "accountjids")
+	all, err := r.lookUp(ctx, "accountjids", r.address)
 	if err != nil {
 		return outcome{}, err
 	}
@@ -143,14 +158,14 @@ func endSessions(ctx context.Context, r *commandRun) (outcome, error) {
 }
 
 func changeUserPassword(ctx context.Context, r *commandRun) (outcome, error) {
-	jid, err := r.address(r.answer("accountjid"))
+	jid, err := r.account(r.answer("accountjid"))
 	if err != nil {
 		return outcome{}, err
 	}
 	if err := r.session.node.checkPassword(r.answer("password")); err != nil {
 		return outcome{}, err
 	}
-	return outcome{note: "changed: " + jid.Bare().String()}, r.session.node.setPassword(ctx, jid.Bare().String(), r.answer("password"))
+	return outcome{note: "changed: " + jid.String()}, r.session.node.setPassword(ctx, jid.String(), r.answer("password"))
 }
 
 func lastLogins(ctx context.Context, r *commandRun) (outcome, error) {

@@ -18,6 +18,7 @@ type control struct {
 	Withdraw string        `json:"withdraw,omitempty"` // this user may no longer see the presence
 	Sent     *sentCopy     `json:"sent,omitempty"`     // one of the user's clients has sent this
 	Blocks   *blockChange  `json:"blocks,omitempty"`   // the user's blocklist has changed
+	Shown    *shown        `json:"shown,omitempty"`    // presence that not all of the user's resources see
 	Account  bool          `json:"account,omitempty"`  // an administrator has changed the account
 	Kick     *kick         `json:"kick,omitempty"`     // an administrator ends sessions
 }
@@ -59,6 +60,8 @@ func (h *hub) control(sig bus.Signal) {
 		h.copySent(*c.Sent)
 	case c.Blocks != nil:
 		h.changeBlocks(*c.Blocks)
+	case c.Shown != nil:
+		h.receive("", c.Shown.Presence, c.Shown.Hidden)
 	case c.Account:
 		h.node.standing.look()
 	case c.Kick != nil:
@@ -68,11 +71,12 @@ func (h *hub) control(sig bus.Signal) {
 
 // withdraw shows a user who may no longer see them all sessions as unavailable.
 func (h *hub) withdraw(user string) {
-	if h.blocklist().matchesUser(user) {
+	blocks := h.blocklist()
+	if blocks.matchesUser(user) {
 		return // it was shown that already
 	}
 	for _, from := range h.available() {
-		h.node.publish(bus.Signal{Kind: bus.Stanza, User: user, Data: addressed(unavailablePresence(from), user)})
+		h.node.showUser(user, unavailablePresence(from), blocks)
 	}
 }
 

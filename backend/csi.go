@@ -29,15 +29,12 @@ const quietBytes = 128 << 10
 func (s *session) csi(name string) error {
 	switch name {
 	case "active":
-		s.inactive = false
 		s.out.push(item{kind: itemQuiet})
 	case "inactive":
-		s.inactive = true
 		s.out.push(item{kind: itemQuiet, on: true})
 	default:
 		return &xmpp.StreamError{Condition: xmpp.UnsupportedStanzaType}
 	}
-	s.touched = true
 	return nil
 }
 

@@ -34,6 +34,7 @@ type cursor struct {
 	here    bool   // the client is available, whatever its priority
 	carbons bool   // the client wants copies of what others send and get
 	bound   boundPlace
+	begun   bool      // the client was available
 	login   bool      // entries that were there before the client are being read
 	since   time.Time // when the client said that it is there
 	behind  bool      // there may be entries after pos of which no signal came
@@ -200,10 +201,27 @@ func (s *session) goLive(ctx context.Context, since time.Time) {
 		s.endBy(storeFailed(err))
 		return
 	}
-	s.cur.pos, since = s.beginning(s.hub.atLeast(delivered), since)
+	pos, since := s.beginning(s.hub.atLeast(delivered), since)
+	if err := s.rewind(ctx, pos); err != nil {
+		s.endBy(storeFailed(err))
+		return
+	}
 	waits := head > s.cur.pos // of what comes after the head there are signals
 	s.cur.live, s.cur.login, s.cur.behind = true, waits, waits || s.cur.behind
 	s.cur.since = since.Truncate(time.Millisecond) // as entries' times are
+}
+
+// rewind puts the cursor at an entry. When that is before the one where the client would go
+// on after a crash of the node, the store learns of it before anything is delivered.
+func (s *session) rewind(ctx context.Context, pos uint64) error {
+	s.cur.pos = pos
+	if !s.unacked.rewind(pos) {
+		return nil
+	}
+	query, cancel := s.node.storeContext(ctx)
+	defer cancel()
+	count, pos := s.unacked.point()
+	return s.node.store.SetResumePoints(query, []store.ResumePoint{{ID: s.id, Epoch: s.epoch, Count: count, Pos: pos}})
 }
 
 // catchUp reads and delivers one page after the cursor.
@@ -245,9 +263,14 @@ func (s *session) consider(e store.Entry, delay []byte) {
 	s.cur.pos = e.Seq
 	mine := e.Resource == s.jid.Resource()
 	switch {
+	case s.cur.bound.isRead(e) && !s.cur.live:
+		s.unacked.pass(e.Seq)
+	case s.cur.bound.isRead(e):
+		s.skip(e)
 	case e.Sent:
 		s.copyEntry(e, delay)
 		s.skip(e)
+	case s.unwelcome(e):
 	case !mine && !s.cur.live:
 		s.copyEntry(e, delay)
 		s.unacked.pass(e.Seq)
@@ -258,13 +281,30 @@ func (s *session) consider(e store.Entry, delay []byte) {
 		s.copyEntry(e, delay)
 		s.skip(e)
 	default:
-		s.deliver(e, delay, s.cur.live, e.Seq)
+		s.deliver(e, delay, s.cur.live && !s.cur.bound.leaves(e.Seq), e.Seq)
 	}
+}
+
+// unwelcome passes over an entry for good if its sender is blocked by now (XEP-0191 §3.3):
+// it stays in the archive.
+func (s *session) unwelcome(e store.Entry) bool {
+	if !s.hub.ignoresSenderOf(e.Stanza) {
+		return false
+	}
+	s.hub.arrived(flight{seq: e.Seq})
+	if s.cur.live {
+		s.checkUnacked(s.unacked.skip(e.Seq))
+	} else {
+		s.unacked.pass(e.Seq)
+	}
+	return true
 }
 
 // skip passes over an entry that needs no delivery here.
 func (s *session) skip(e store.Entry) {
 	switch {
+	case s.cur.bound.leaves(e.Seq):
+		s.unacked.pass(e.Seq)
 	case s.cur.live:
 		s.checkUnacked(s.unacked.skip(e.Seq))
 	case e.Sent:
@@ -329,7 +369,11 @@ func (s *session) putAgain(ctx context.Context, seqs []uint64) {
 		if err != nil || len(page) == 0 || page[0].Seq != seq {
 			continue // it stays undelivered, and comes with the next login
 		}
-		if !s.hub.isDone(seq) && !s.unacked.has(seq) {
+		switch {
+		case s.hub.isDone(seq) || s.unacked.has(seq):
+		case s.hub.ignoresSenderOf(page[0].Stanza):
+			s.hub.arrived(flight{seq: seq})
+		default:
 			s.deliver(page[0], s.delay(page[0]), false, 0)
 		}
 	}

@@ -29,7 +29,7 @@ func (s *session) directedPresence(ctx context.Context, raw []byte, header xmpp.
 	case presenceProbe:
 		return s.askPresence(ctx, raw, header, to)
 	}
-	s.node.sendTo(to, s.stamp(raw, header))
+	s.node.show(to, s.stamp(raw, header), s.hub.blocklist())
 	return nil
 }
 
@@ -63,7 +63,7 @@ func (s *session) withdrawDirected(presence []byte, told []string) {
 	s.hub.mu.Unlock()
 	for to := range directed {
 		if _, ok := slices.BinarySearch(told, to.Bare().String()); !ok {
-			s.node.sendTo(to, presence)
+			s.node.show(to, presence, s.hub.blocklist())
 		}
 	}
 }

@@ -344,8 +344,11 @@ func (h *hub) entry(sig bus.Signal) {
 
 // stanza hands a stanza that is not stored to the sessions that it is for (RFC 6121
 // §8.5).
-func (h *hub) stanza(sig bus.Signal) {
-	header, err := xmpp.ParseHeader(sig.Data)
+func (h *hub) stanza(sig bus.Signal) { h.receive(sig.Target, sig.Data, nil) }
+
+// receive is stanza for all but the hidden resources.
+func (h *hub) receive(resource string, raw []byte, hidden []string) {
+	header, err := xmpp.ParseHeader(raw)
 	if err != nil {
 		h.node.metrics.dropped.WithLabelValues("decode").Inc()
 		return
@@ -354,18 +357,18 @@ func (h *hub) stanza(sig bus.Signal) {
 		return
 	}
 	if header.Kind == xmpp.Presence && header.Type == presenceProbe {
-		h.answerProbe(sig.Target, header)
+		h.answerProbe(resource, header)
 		return
 	}
-	recipients := h.recipients(sig.Target, header)
+	recipients := slices.DeleteFunc(h.recipients(resource, header), func(s *session) bool {
+		return slices.Contains(hidden, s.jid.Resource())
+	})
 	for _, s := range recipients {
-		s.send(header.Kind, sig.Data)
+		s.send(header.Kind, raw)
 	}
-	if len(recipients) > 0 {
-		h.copyLive(carbonReceived, header, sig.Data, func(s *session) bool {
-			return slices.Contains(recipients, s) || header.From == s.jid.String()
-		})
-	}
+	h.copyLive(carbonReceived, header, raw, func(s *session) bool {
+		return slices.Contains(recipients, s) || header.From == s.jid.String()
+	})
 }
 
 // recipients are the sessions that a stanza is for.

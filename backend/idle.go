@@ -21,7 +21,7 @@ func (s *session) watch(wait time.Duration) {
 		_ = s.conn.SetReadDeadline(time.Now())
 	}
 	if s.ended() { // finish may have set a shorter one before
-		_ = s.conn.SetReadDeadline(time.Now().Add(s.node.opts.Timeouts.Close))
+		_ = s.conn.SetReadDeadline(time.Now().Add(s.closeTime()))
 	}
 }
 

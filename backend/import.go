@@ -35,7 +35,9 @@ type Imported struct {
 const leftOutMost = 1000
 
 // ImportUsers brings in the users of a document of XEP-0227. A user appears when all
-// that belongs to it is stored, and not at all if something fails before.
+// that belongs to it is stored, and not at all if something fails before. What is there
+// of one whose import is killed is erased by the next import or DeleteUser of the
+// user, and by a node a day after it was begun.
 func ImportUsers(ctx context.Context, s store.Store, r io.Reader, o ImportOptions) (Imported, error) {
 	setDefault(&o.ScramIterations, DefaultScramIterations)
 	im := &importer{store: s, opts: o}
@@ -54,7 +56,7 @@ type importer struct {
 }
 
 // part reads one element, whose start was read, to its end.
-type part func(ctx context.Context, d *document, start xml.StartElement) error
+type part func(ctx context.Context, d *document, start opening) error
 
 // file reads a document whose root is one part.
 func (im *importer) file(ctx context.Context, r io.Reader, do part) error {
@@ -68,8 +70,8 @@ func (im *importer) file(ctx context.Context, r io.Reader, do part) error {
 
 // children reads the children of an element, those that it includes from other files
 // as well.
-func (im *importer) children(ctx context.Context, d *document, parent xml.StartElement, do part) error {
-	return d.children(parent, func(start xml.StartElement) error {
+func (im *importer) children(ctx context.Context, d *document, parent opening, do part) error {
+	return d.children(parent, func(start opening) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -100,17 +102,8 @@ func (im *importer) include(ctx context.Context, name string, do part) error {
 	return nil
 }
 
-func attribute(start xml.StartElement, name string) string {
-	for _, a := range start.Attr {
-		if a.Name.Space == "" && a.Name.Local == name {
-			return a.Value
-		}
-	}
-	return ""
-}
-
 // leaveOut passes over an element and says so.
-func (im *importer) leaveOut(d *document, start xml.StartElement, where string) error {
+func (im *importer) leaveOut(d *document, start opening, where string) error {
 	im.tell("<%s xmlns='%s'/> of %s is not understood", start.Name.Local, start.Name.Space, where)
 	return d.skip()
 }
@@ -122,7 +115,7 @@ func (im *importer) tell(format string, args ...any) {
 }
 
 // serverData reads the root (XEP-0227 §4).
-func (im *importer) serverData(ctx context.Context, d *document, start xml.StartElement) error {
+func (im *importer) serverData(ctx context.Context, d *document, start opening) error {
 	if start.Name != (xml.Name{Space: nsPIE, Local: "server-data"}) {
 		return fmt.Errorf("<%s/> is not the beginning of a document of XEP-0227", start.Name.Local)
 	}
@@ -130,7 +123,7 @@ func (im *importer) serverData(ctx context.Context, d *document, start xml.Start
 }
 
 // host reads a <host/> (XEP-0227 §4.1).
-func (im *importer) host(ctx context.Context, d *document, start xml.StartElement) error {
+func (im *importer) host(ctx context.Context, d *document, start opening) error {
 	if start.Name != (xml.Name{Space: nsPIE, Local: "host"}) {
 		return im.leaveOut(d, start, "the document")
 	}
@@ -145,7 +138,7 @@ func (im *importer) host(ctx context.Context, d *document, start xml.StartElemen
 
 // user reads a <user/> (XEP-0227 §4.2). The account is made under a name that nobody
 // can have, and renamed when it is complete.
-func (im *importer) user(ctx context.Context, d *document, start xml.StartElement) error {
+func (im *importer) user(ctx context.Context, d *document, start opening) error {
 	if start.Name != (xml.Name{Space: nsPIE, Local: "user"}) {
 		return im.leaveOut(d, start, "host "+im.opts.Domain)
 	}
@@ -154,7 +147,7 @@ func (im *importer) user(ctx context.Context, d *document, start xml.StartElemen
 		im.tell("user %q has a name that no user can have", attribute(start, "name"))
 		return d.skip()
 	}
-	u := &incomingUser{importer: im, jid: jid, temporary: jid.String() + "/import", password: attribute(start, "password")}
+	u := &incomingUser{importer: im, jid: jid, temporary: store.UnfinishedName(jid.String()), password: attribute(start, "password")}
 	if err := u.begin(ctx); err != nil {
 		return fmt.Errorf("%s: %w", jid, err)
 	}

@@ -2,7 +2,6 @@ package backend
 
 import (
 	"context"
-	"encoding/xml"
 	"errors"
 	"fmt"
 	"strconv"
@@ -47,7 +46,7 @@ type waitingMessage struct {
 }
 
 // span reads how far the timeline had come.
-func (t *incomingTimeline) span(start xml.StartElement) error {
+func (t *incomingTimeline) span(start opening) error {
 	var errs []error
 	for name, to := range map[string]*uint64{"first": &t.first, "head": &t.head, "delivered": &t.delivered} {
 		n, err := strconv.ParseUint(attribute(start, name), 10, 63)

@@ -25,6 +25,7 @@ type incomingUser struct {
 
 	standing bool // the document says which role and state it has
 	creds    []store.Credential
+	unusable bool // the document has keys that are left out
 	contacts map[string]store.RosterItem
 	version  uint64 // of the roster
 	timeline incomingTimeline
@@ -73,11 +74,8 @@ func (u *incomingUser) finish(ctx context.Context) error {
 	if err := u.store.RestoreRoster(ctx, u.owner, items, max(u.version, uint64(len(items)))); err != nil {
 		return err
 	}
-	if len(u.creds) == 0 && u.password != "" {
-		var err error
-		if u.creds, err = DeriveCredentials(u.password, u.opts.ScramIterations); err != nil {
-			return err
-		}
+	if err := u.deriveKeys(); err != nil {
+		return err
 	}
 	if err := u.store.SetCredentials(ctx, u.temporary, u.creds); err != nil {
 		return err
@@ -98,33 +96,41 @@ func (u *incomingUser) other() store.Other {
 }
 
 // part reads a child of <user/>.
-func (u *incomingUser) part(ctx context.Context, d *document, start xml.StartElement) error {
+func (u *incomingUser) part(ctx context.Context, d *document, start opening) error {
 	switch start.Name {
 	case xml.Name{Space: nsTransfer, Local: "timeline"}:
 		return errors.Join(u.timeline.span(start), d.skip())
 	case xml.Name{Space: nsPIE, Local: "offline-messages"}:
-		return d.children(start, func(start xml.StartElement) error { return u.waiting(d, start) })
+		return d.children(start, func(start opening) error { return u.waiting(d, start) })
 	case xml.Name{Space: nsPIEMAM, Local: "archive"}:
-		return d.children(start, func(start xml.StartElement) error { return u.archived(ctx, d, start) })
+		return d.children(start, func(start opening) error { return u.archived(ctx, d, start) })
+	case xml.Name{Space: xmpp.NSRoster, Local: "query"}:
+		return u.roster(d, start)
 	}
 	return u.wholePart(ctx, d, start)
 }
 
 // wholePart reads a child of <user/> that is small enough to be read at once.
-func (u *incomingUser) wholePart(ctx context.Context, d *document, start xml.StartElement) error {
+func (u *incomingUser) wholePart(ctx context.Context, d *document, start opening) error {
 	restore := u.known(ctx, start.Name)
 	if restore == nil {
 		return u.leaveOut(d, start, u.jid.String())
 	}
-	e, err := d.element(start)
-	if errors.Is(err, errNotForStreams) {
-		u.tell("%s: %v", u.jid, err)
-		return nil
-	}
-	if err != nil {
+	e, ok, err := u.whole(d, start)
+	if err != nil || !ok {
 		return err
 	}
 	return restore(e)
+}
+
+// whole reads an element; ok is false if it is none that a user may have, which has been told.
+func (u *incomingUser) whole(d *document, start opening) (e xmpp.Element, ok bool, err error) {
+	e, err = d.element(start)
+	if errors.Is(err, errNotForStreams) {
+		u.tell("%s: %v", u.jid, err)
+		return e, false, nil
+	}
+	return e, err == nil, err
 }
 
 // known returns what stores a part of that name, or nil.
@@ -134,8 +140,6 @@ func (u *incomingUser) known(ctx context.Context, name xml.Name) func(xmpp.Eleme
 		return func(e xmpp.Element) error { return u.account(ctx, e) }
 	case xml.Name{Space: nsPIEScram, Local: "scram-credentials"}:
 		return u.credential
-	case xml.Name{Space: xmpp.NSRoster, Local: "query"}:
-		return u.roster
 	case xml.Name{Space: xmpp.NSClient, Local: "presence"}:
 		return u.request
 	}
@@ -171,28 +175,54 @@ func (u *incomingUser) account(ctx context.Context, e xmpp.Element) error {
 
 func (u *incomingUser) credential(e xmpp.Element) error {
 	c, err := readCredential(e)
+	if slices.ContainsFunc(u.creds, func(other store.Credential) bool { return other.Mechanism == c.Mechanism }) {
+		err = errors.New("there are others before")
+	}
 	if err == nil {
 		u.creds = append(u.creds, c)
 	} else {
+		u.unusable = true
 		u.tell("%s: keys for %q: %v", u.jid, c.Mechanism, err)
 	}
 	return nil
 }
 
-// roster reads the contacts.
-func (u *incomingUser) roster(e xmpp.Element) error {
-	version, _ := e.Attr("ver")
-	u.version, _ = strconv.ParseUint(version, 10, 63) // another server's may be anything
-	for child := range e.Children() {
-		it, err := readContact(child)
-		if err != nil || !child.Is(xmpp.NSRoster, "item") {
-			u.tell("%s: a contact: %v", u.jid, err)
-			continue
-		}
-		it.PendingIn = u.contacts[it.Contact].PendingIn
-		u.contacts[it.Contact] = it
+// deriveKeys makes keys of the password if the document has no others, and says so if nobody can
+// log in.
+func (u *incomingUser) deriveKeys() (err error) {
+	switch {
+	case len(u.creds) > 0:
+	case u.password != "":
+		u.creds, err = DeriveCredentials(u.password, u.opts.ScramIterations)
+	case u.unusable:
+		u.tell("%s: none of the keys can be used; imlb user passwd gives a password", u.jid)
 	}
-	return nil
+	return err
+}
+
+// roster reads the contacts, one by one: all of them may be long.
+func (u *incomingUser) roster(d *document, start opening) error {
+	u.version, _ = strconv.ParseUint(attribute(start, "ver"), 10, 63) // another server's may be anything
+	return d.children(start, func(start opening) error {
+		if start.Name != (xml.Name{Space: xmpp.NSRoster, Local: "item"}) {
+			return u.leaveOut(d, start, "the roster of "+u.jid.String())
+		}
+		e, ok, err := u.whole(d, start)
+		if err == nil && ok {
+			u.contact(e)
+		}
+		return err
+	})
+}
+
+func (u *incomingUser) contact(e xmpp.Element) {
+	it, err := readContact(e)
+	if err != nil {
+		u.tell("%s: a contact: %v", u.jid, err)
+		return
+	}
+	it.PendingIn = u.contacts[it.Contact].PendingIn
+	u.contacts[it.Contact] = it
 }
 
 // request reads a subscription request that waits for an answer.
@@ -216,7 +246,7 @@ func inStream(raw []byte) []byte {
 }
 
 // waiting reads a message that is to be delivered (XEP-0227 §4.5).
-func (u *incomingUser) waiting(d *document, start xml.StartElement) error {
+func (u *incomingUser) waiting(d *document, start opening) error {
 	e, ok, err := u.message(d, start)
 	if err != nil || !ok {
 		return err
@@ -225,27 +255,22 @@ func (u *incomingUser) waiting(d *document, start xml.StartElement) error {
 }
 
 // message reads a <message/>; ok is false if it is none, which has been told.
-func (u *incomingUser) message(d *document, start xml.StartElement) (e xmpp.Element, ok bool, err error) {
+func (u *incomingUser) message(d *document, start opening) (e xmpp.Element, ok bool, err error) {
 	if start.Name != (xml.Name{Space: xmpp.NSClient, Local: "message"}) {
 		return e, false, u.leaveOut(d, start, u.jid.String())
 	}
-	e, err = d.element(start)
-	if errors.Is(err, errNotForStreams) {
-		u.tell("%s: %v", u.jid, err)
-		return e, false, nil
-	}
-	return e, err == nil, err
+	return u.whole(d, start)
 }
 
 // archived reads a <result/> (XEP-0227 §4.11).
-func (u *incomingUser) archived(ctx context.Context, d *document, start xml.StartElement) error {
+func (u *incomingUser) archived(ctx context.Context, d *document, start opening) error {
 	if start.Name != (xml.Name{Space: xmpp.NSMAM, Local: "result"}) {
 		return u.leaveOut(d, start, u.jid.String())
 	}
 	var at time.Time
 	var stanza xmpp.Element
 	found := false
-	forwarded := func(start xml.StartElement) (err error) {
+	forwarded := func(start opening) (err error) {
 		if start.Name == (xml.Name{Space: xmpp.NSDelay, Local: "delay"}) {
 			at, _ = time.Parse(time.RFC3339, attribute(start, "stamp"))
 			return d.skip()
@@ -253,7 +278,7 @@ func (u *incomingUser) archived(ctx context.Context, d *document, start xml.Star
 		stanza, found, err = u.message(d, start)
 		return err
 	}
-	err := d.children(start, func(start xml.StartElement) error {
+	err := d.children(start, func(start opening) error {
 		if start.Name != (xml.Name{Space: xmpp.NSForward, Local: "forwarded"}) {
 			return u.leaveOut(d, start, u.jid.String())
 		}

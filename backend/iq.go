@@ -33,6 +33,8 @@ func (s *session) iq(ctx context.Context, raw []byte, header xmpp.Header) error 
 		return s.bounce(raw, header, xmpp.JIDMalformed)
 	case to.Domain() != s.node.opts.Domain:
 		return s.bounce(raw, header, xmpp.RemoteServerNotFound)
+	case to.Local() != "" && to.Resource() != "" && header.Type == iqGet && payloads[0].Space() == xmpp.NSLast:
+		return s.routeLast(ctx, raw, header, to)
 	case to.Local() != "" && to.Resource() != "":
 		return s.routeIQ(ctx, raw, header, to)
 	case !asks:
@@ -64,6 +66,25 @@ func (s *session) routeIQ(ctx context.Context, raw []byte, header xmpp.Header, t
 	}
 	s.node.publish(bus.Signal{Kind: bus.Stanza, User: account.User, Target: to.Resource(), Data: s.stamp(raw, header)})
 	return nil
+}
+
+// routeLast sends a question for how long a client is idle to it (XEP-0012 §4), if who asks
+// may know. That there is no such user looks as if it was not for the one who asks.
+func (s *session) routeLast(ctx context.Context, raw []byte, header xmpp.Header, to xmpp.JID) error {
+	condition, account, err := s.findUser(ctx, to)
+	missing := condition != "" && account.User == ""
+	shown := to.Bare() == s.hub.user
+	if err == nil && condition == "" && !shown {
+		shown, err = s.node.shownTo(ctx, account, s.hub.user)
+	}
+	switch {
+	case err != nil:
+		return s.bounceFailed(ctx, raw, header, err)
+	case missing, condition == "" && !shown:
+		return s.bounce(raw, header, xmpp.Forbidden)
+	default:
+		return s.routeIQ(ctx, raw, header, to)
+	}
 }
 
 // request is an IQ get or set for the server, or for the user whom it speaks for.

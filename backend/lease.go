@@ -137,9 +137,10 @@ func (n *Node) forgetEnded(ctx context.Context) {
 }
 
 func (n *Node) renewOnce(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, n.opts.Timeouts.Lease/renewals)
+	query, cancel := context.WithTimeout(ctx, n.opts.Timeouts.Lease/renewals)
 	defer cancel()
-	err := n.renewLease(ctx)
+	err := n.renewLease(query)
+	n.writable.leased(err)
 	if err != nil && ctx.Err() == nil {
 		n.opts.Logger.WarnContext(ctx, "renew the node's lease", slog.Any("error", err))
 	}
@@ -219,15 +220,15 @@ func (n *Node) announceEnd(ctx context.Context, dead store.Session) {
 		return
 	}
 	items, _, err := n.store.Roster(ctx, dead.Owner)
-	var told []string
+	var blocks *blocklist
 	if err == nil {
-		told, err = n.subscribers(ctx, dead.Owner, items)
+		blocks, err = n.blocksOf(ctx, dead.Owner)
 	}
 	if err != nil {
 		n.opts.Logger.WarnContext(ctx, "announce the end of a session", slog.String("user", dead.User), slog.Any("error", err))
 		return
 	}
-	n.broadcast(user, told, unavailablePresence(from))
+	n.broadcast(user, n.subscribers(items, blocks), unavailablePresence(from), blocks)
 }
 
 // storeContext bounds one query.

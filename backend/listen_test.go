@@ -55,13 +55,16 @@ func TestForeignDomain(t *testing.T) {
 func TestBrokenStreams(t *testing.T) {
 	c := newCluster(t, 1, nil)
 	for input, condition := range map[string]string{
-		"<message><body></message>":                                      "not-well-formed",
-		"<message from='bob@example.com'/>":                              "invalid-from",
-		"<hello xmlns='urn:example'/>":                                   "unsupported-stanza-type",
-		"<message xmlns='jabber:server'/>":                               "invalid-namespace",
-		"<!-- x --><presence/>":                                          "restricted-xml",
-		"<a xmlns='urn:xmpp:sm:3' h='1'/>":                               "undefined-condition",
-		"<message><x>" + strings.Repeat("x", 300<<10) + "</x></message>": "policy-violation",
+		"<message><body></message>":                                         "not-well-formed",
+		"<message from='bob@example.com'/>":                                 "invalid-from",
+		"<hello xmlns='urn:example'/>":                                      "unsupported-stanza-type",
+		"<message xmlns='jabber:server'/>":                                  "invalid-namespace",
+		"<message xmlns='' to='bob@example.com'/>":                          "unsupported-stanza-type",
+		"<iq xmlns='' type='get' id='1'><ping xmlns='urn:xmpp:ping'/></iq>": "unsupported-stanza-type",
+		"<q:message xmlns:q='jabber:client' to='bob@example.com'/>":         "bad-namespace-prefix",
+		"<!-- x --><presence/>":                                             "restricted-xml",
+		"<a xmlns='urn:xmpp:sm:3' h='1'/>":                                  "undefined-condition",
+		"<message><x>" + strings.Repeat("x", 300<<10) + "</x></message>":    "policy-violation",
 	} {
 		cl := c.login(0, "alice", "phone")
 		cl.write(input)

@@ -42,12 +42,22 @@ func (s *session) evict(reason Reason) {
 	s.giveUp()
 }
 
-// move ends a session that is resumed elsewhere.
+// move ends a session that is resumed elsewhere. If its connection is still there, it ends
+// in order (XEP-0198 §5), and is not taken for that of a node that was lost. That may
+// not take long: the client waits on another connection.
 func (s *session) move() {
-	s.finish(ReasonMoved, nil, nil)
-	_ = s.conn.Close() // nobody reads what comes here
+	if s.ended() {
+		_ = s.conn.Close() // nobody waits for more of it
+	} else {
+		s.end(ReasonMoved, &xmpp.StreamError{Condition: xmpp.Conflict, Text: "the session was resumed on another connection"})
+		time.AfterFunc(farewellTime, func() { _ = s.conn.Close() })
+	}
 	s.giveUp()
 }
+
+// farewellTime is how long a connection that does not take what is written to it holds up
+// whoever resumes its session. It is within yieldTime.
+const farewellTime = yieldTime / 4
 
 // park waits for the client. It returns false when it has not come, and the session has
 // to end.

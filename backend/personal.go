@@ -71,7 +71,10 @@ func ownNamespace(e xmpp.Element) (string, error) {
 
 // setPrivateXML stores elements by their namespace, each instead of what was there.
 func (s *session) setPrivateXML(ctx context.Context, q request) error {
-	docs, err := s.readPrivateXML(q.payload)
+	docs, err := readPrivateXML(q.payload, s.node.opts.Limits.Stanza)
+	if err == nil && len(docs) == 0 {
+		err = xmpp.NewStanzaError(xmpp.NotAcceptable, "there is nothing to keep")
+	}
 	if err != nil {
 		return err
 	}
@@ -89,8 +92,9 @@ func (s *session) setPrivateXML(ctx context.Context, q request) error {
 	return nil
 }
 
-// readPrivateXML reads the elements of a set; the error is a *xmpp.StanzaError.
-func (s *session) readPrivateXML(query xmpp.Element) ([]store.PrivateXML, error) {
+// readPrivateXML reads the elements of a query, those of one namespace together; the error is
+// a *xmpp.StanzaError.
+func readPrivateXML(query xmpp.Element, limits xmpp.Limits) ([]store.PrivateXML, error) {
 	var docs []store.PrivateXML
 	place := make(map[string]int)
 	for child := range query.Children() {
@@ -98,7 +102,7 @@ func (s *session) readPrivateXML(query xmpp.Element) ([]store.PrivateXML, error)
 		if err != nil {
 			return nil, err
 		}
-		if !standsAlone(child.Raw(), s.node.opts.Limits.Stanza) {
+		if !standsAlone(child.Raw(), limits) {
 			return nil, xmpp.NewStanzaError(xmpp.NotAcceptable, "the element does not declare its prefixes")
 		}
 		i, known := place[space]
@@ -108,9 +112,6 @@ func (s *session) readPrivateXML(query xmpp.Element) ([]store.PrivateXML, error)
 			docs = append(docs, store.PrivateXML{Space: space})
 		}
 		docs[i].XML = append(docs[i].XML, child.Raw()...)
-	}
-	if len(docs) == 0 {
-		return nil, xmpp.NewStanzaError(xmpp.NotAcceptable, "there is nothing to keep")
 	}
 	return docs, nil
 }

@@ -86,6 +86,32 @@ func TestVCard(t *testing.T) {
 	ask(late, "get", "", none, "type='result' id='q' to='[^']+'><vCard xmlns='vcard-temp'/></iq>$")
 }
 
+// A question that is for one client reaches it only from who may know the answer (XEP-0012 §4).
+func TestLastActivityOfAClient(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, nil)
+	c.subscribed("bob", "alice", store.SubscriptionFrom)
+	alice, bob, carol := c.online(0, "alice", "phone"), c.online(1, "bob", "desk"), c.online(0, "carol", "pad")
+	ask := func(cl *client, to string) {
+		cl.write("<iq type='get' id='l' to='" + to + "'><query xmlns='jabber:iq:last'/></iq>")
+	}
+	for _, to := range []string{bob.jid, "bob@example.com/none", "nobody@example.com/desk"} {
+		ask(carol, to)
+		carol.expect("^<iq [^>]*type='error'.*<forbidden ")
+	}
+	ask(alice, "bob@example.com/none")
+	alice.skipTo("^<iq [^>]*type='error'.*<service-unavailable ")
+	ask(alice, bob.jid)
+	bob.expect("^<iq [^>]*from='alice@example.com/phone'")
+	ask(bob, bob.jid)
+	bob.expect("^<iq [^>]*from='bob@example.com/desk'")
+	bob.block("alice@example.com")
+	c.eventually("the block counts", func() bool {
+		ask(alice, bob.jid)
+		return strings.Contains(alice.skipTo("^<iq "), "<service-unavailable ")
+	})
+}
+
 // endedStore says when sessions have ended last.
 type endedStore struct {
 	store.Store

@@ -60,7 +60,7 @@ func (s *session) goAvailable(ctx context.Context, raw []byte, header xmpp.Heade
 	}
 	presence := s.stamp(raw, header)
 	before := s.hub.show(s, presence, priority, received)
-	s.node.broadcast(s.hub.user, s.hub.contacts(store.SubscriptionFrom), s.update(before, presence))
+	s.hub.broadcast(s.hub.contacts(store.SubscriptionFrom), s.update(before, presence))
 	if before == nil {
 		s.probeContacts()
 		return s.showRequests(ctx)
@@ -165,7 +165,7 @@ func (s *session) goUnavailable(presence []byte) {
 	var told []string
 	if h.hide(s) {
 		told = h.contacts(store.SubscriptionFrom)
-		s.node.broadcast(h.user, told, presence)
+		h.broadcast(told, presence)
 	}
 	s.withdrawDirected(presence, told)
 }
@@ -179,12 +179,42 @@ func (s *session) sayGoodbye(_ context.Context) {
 	s.goUnavailable(unavailablePresence(s.jid))
 }
 
+func (h *hub) broadcast(contacts []string, presence []byte) {
+	h.node.broadcast(h.user, contacts, presence, h.blocklist())
+}
+
 // broadcast sends presence to contacts and to the user's own resources (RFC 6121
-// §4.2.2).
-func (n *Node) broadcast(user xmpp.JID, contacts []string, presence []byte) {
+// §4.2.2). blocks is the user's list.
+func (n *Node) broadcast(user xmpp.JID, contacts []string, presence []byte, blocks *blocklist) {
 	for _, contact := range append(slices.Clip(contacts), user.String()) {
-		n.publish(bus.Signal{Kind: bus.Stanza, User: contact, Data: addressed(presence, contact)})
+		n.showUser(contact, presence, blocks)
 	}
+}
+
+// show sends a user's presence to a local address. blocks is the user's list.
+func (n *Node) show(to xmpp.JID, presence []byte, blocks *blocklist) {
+	if to.IsBare() {
+		n.showUser(to.String(), presence, blocks)
+		return
+	}
+	n.sendTo(to, presence)
+}
+
+// showUser is show for a canonical bare JID: all resources see it but those that are
+// blocked by themselves (XEP-0191 §5).
+func (n *Node) showUser(to string, presence []byte, blocks *blocklist) {
+	presence = addressed(presence, to)
+	if hidden := blocks.resourcesOf(to); len(hidden) > 0 {
+		n.publishControl(to, control{Shown: &shown{presence, hidden}})
+		return
+	}
+	n.publish(bus.Signal{Kind: bus.Stanza, User: to, Data: presence})
+}
+
+// shown is presence that some of a user's resources do not see.
+type shown struct {
+	Presence []byte   `json:"presence"`
+	Hidden   []string `json:"hidden"` // from these resources
 }
 
 // sendTo sends a stanza that is not stored to a local address.
@@ -222,18 +252,14 @@ func (h *hub) contacts(with store.Subscription) []string {
 
 // subscribers returns the contacts that may see the owner of a roster and are not
 // blocked.
-func (n *Node) subscribers(ctx context.Context, owner store.OwnerID, items []store.RosterItem) ([]string, error) {
-	blocks, err := n.blocksOf(ctx, owner)
-	if err != nil {
-		return nil, err
-	}
+func (n *Node) subscribers(items []store.RosterItem, blocks *blocklist) []string {
 	var all []string
 	for _, it := range items {
 		if it.Subscription&store.SubscriptionFrom != 0 && n.isLocal(it.Contact) && !blocks.matchesUser(it.Contact) {
 			all = append(all, it.Contact)
 		}
 	}
-	return all, nil
+	return all
 }
 
 // isLocal tells whether a canonical bare JID may be an account here.

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"fmt"
 
 	"imlb/backend/bus"
 	"imlb/backend/store"
@@ -33,7 +34,7 @@ func (s *session) askPresence(ctx context.Context, raw []byte, header xmpp.Heade
 	}
 	contact := to.Bare()
 	if !s.hub.sees(contact.String()) {
-		s.node.sendTo(to, s.stamp(raw, header)) // it may have shown itself by directed presence
+		s.forwardProbe(raw, header, to, "") // it may have shown itself by directed presence
 		return nil
 	}
 	condition, account, err := s.findUser(ctx, contact)
@@ -56,16 +57,26 @@ func (s *session) askContact(ctx context.Context, raw []byte, header xmpp.Header
 		no := subscriptionStanza(presenceUnsubscribed, to.Bare(), s.hub.user)
 		return s.node.receiveSubscription(ctx, presenceUnsubscribed, no, to.Bare(), party{s.hub.user, s.account.Owner})
 	}
-	there, err := s.node.isConnected(ctx, to, account)
-	if err != nil {
+	nodes, err := s.node.nodesOf(ctx, to, account)
+	switch {
+	case err != nil:
 		return err
-	}
-	if !there {
+	case len(nodes) == 0:
 		s.send(xmpp.Presence, addressed(unavailablePresence(to), s.jid.String()))
-		return nil
+	case len(nodes) == 1:
+		s.forwardProbe(raw, header, to, answerAnyway)
+	default: // each knows only of its own sessions whether they are available
+		s.forwardProbe(raw, header, to, "")
 	}
-	s.node.sendTo(to, s.stamp(raw, header))
 	return nil
+}
+
+// answerAnyway is the id of a probe to which the contact's node says that nothing is
+// available. Probes that have none are answered with what is.
+const answerAnyway = "answer"
+
+func (s *session) forwardProbe(raw []byte, header xmpp.Header, to xmpp.JID, id string) {
+	s.node.sendTo(to, xmpp.AppendWithAttrs(nil, s.stamp(raw, header), xmpp.Attr{Name: "id", Value: id}))
 }
 
 // shownTo tells whether the owner of an account has agreed to show itself to a user.
@@ -84,15 +95,21 @@ func (n *Node) shownTo(ctx context.Context, account store.Account, user xmpp.JID
 	return false, nil
 }
 
-// isConnected tells whether a resource is connected, or any if the address is bare.
-func (n *Node) isConnected(ctx context.Context, to xmpp.JID, account store.Account) (bool, error) {
-	if !to.IsBare() {
-		return n.isThere(ctx, to, account)
-	}
+// nodesOf returns the nodes to which a resource is connected, or any if the address is bare.
+func (n *Node) nodesOf(ctx context.Context, to xmpp.JID, account store.Account) (map[string]struct{}, error) {
 	query, cancel := n.storeContext(ctx)
 	defer cancel()
 	sessions, err := n.store.SessionsOf(query, account.Owner)
-	return len(sessions) > 0, err
+	if err != nil {
+		return nil, fmt.Errorf("look up the sessions of %s: %w", account.User, err)
+	}
+	nodes := make(map[string]struct{})
+	for _, other := range sessions {
+		if to.IsBare() || to.Resource() == other.Resource {
+			nodes[other.Node] = struct{}{}
+		}
+	}
+	return nodes, nil
 }
 
 // answerProbe shows the sessions, or the one of a resource, to one who may see them.
@@ -101,19 +118,23 @@ func (h *hub) answerProbe(resource string, probe xmpp.Header) {
 	if err != nil {
 		return
 	}
-	for _, presence := range h.visibleTo(from, resource) {
-		h.node.sendTo(from, presence)
+	visible, allowed := h.visibleTo(from, resource)
+	for _, presence := range visible {
+		h.node.show(from, presence, h.blocklist())
+	}
+	if to, err := xmpp.ParseJID(probe.To); err == nil && len(visible) == 0 && allowed && probe.ID == answerAnyway {
+		h.node.sendTo(from, unavailablePresence(to))
 	}
 }
 
 // visibleTo returns the presence of the sessions that an address may see: a
 // subscriber all, a user itself all others of its own, and one who was sent
-// directed presence those that have sent it (RFC 6121 §4.6).
-func (h *hub) visibleTo(from xmpp.JID, resource string) [][]byte {
+// directed presence those that have sent it (RFC 6121 §4.6). allowed tells whether it is
+// one of the former.
+func (h *hub) visibleTo(from xmpp.JID, resource string) (seen [][]byte, allowed bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	allowed := from.Bare() == h.user || h.roster[from.Bare().String()].subscription&store.SubscriptionFrom != 0
-	var seen [][]byte
+	allowed = from.Bare() == h.user || h.roster[from.Bare().String()].subscription&store.SubscriptionFrom != 0
 	for _, s := range h.sessions {
 		if s.jid == from || resource != "" && s.jid.Resource() != resource {
 			continue
@@ -122,10 +143,11 @@ func (h *hub) visibleTo(from xmpp.JID, resource string) [][]byte {
 			seen = append(seen, presence)
 		}
 	}
-	return seen
+	return seen, allowed
 }
 
-// visible is what an address sees of a session, nil if nothing; under hub.mu.
+// visible is what an address sees of a session, nil if nothing; under hub.mu. Who was
+// sent directed presence sees that the session is there, and not what is broadcast.
 func (s *session) visible(from xmpp.JID, allowed bool) []byte {
 	if allowed && s.presence != nil {
 		return s.presence
@@ -134,9 +156,6 @@ func (s *session) visible(from xmpp.JID, allowed bool) []byte {
 	_, bare := s.directed[from.Bare()]
 	if !full && !bare {
 		return nil
-	}
-	if s.presence != nil {
-		return s.presence
 	}
 	return append(appendAttr([]byte("<presence"), "from", s.jid.String()), "/>"...)
 }

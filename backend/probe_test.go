@@ -34,6 +34,14 @@ func TestProbe(t *testing.T) {
 	alice.write("<presence type='probe' to='bob@example.com/tab'/>")
 	alice.expect("from='bob@example.com/tab'")
 
+	// Who is connected and not available looks like who is not connected.
+	for _, cl := range []*client{bob, tab} {
+		cl.write("<presence type='unavailable'/>")
+		alice.expect("type='unavailable'")
+	}
+	ask("bob@example.com", "^<presence type='unavailable' from='bob@example.com' to='alice@example.com/phone'/>$")
+	ask("bob@example.com/tab", "^<presence type='unavailable' from='bob@example.com/tab'")
+
 	// Bob's list says that he does not show himself any more; alice's does not know.
 	c.setState("bob", "alice", "to")
 	alice.write(getRoster)
@@ -75,7 +83,7 @@ func TestDirectedPresenceEnds(t *testing.T) {
 			alice.skipTo("away")
 			dave.expect("away")
 			carol.write("<presence type='probe' to='alice@example.com'/>")
-			carol.expect("^<presence [^>]*from='alice@example.com/phone'.*away")
+			carol.expect("^<presence from='alice@example.com/phone' to='carol@example.com/pad'/>$") // and not what is broadcast
 			bob.sync()
 
 			if end == "" {

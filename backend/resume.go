@@ -195,6 +195,9 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival) erro
 	for _, f := range a.flights {
 		s.hub.arrived(f)
 	}
+	if _, err := s.blocklist(ctx); err != nil {
+		return err
+	}
 	if st.Presence != "" {
 		if err := s.hub.loadRoster(ctx); err != nil {
 			return err

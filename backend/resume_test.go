@@ -3,6 +3,7 @@ package backend_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -121,6 +122,67 @@ func TestResume(t *testing.T) {
 			bob.skipTo("^<presence [^>]*type='unavailable'")
 		})
 	}
+}
+
+// Pushes go on after a resumption (XEP-0191 §3.3), and the client is active (XEP-0352 §5.2).
+func TestResumeActive(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, nil)
+	c.befriend("alice", "bob")
+	bob, alice := c.online(0, "bob", "desk"), c.online(0, "alice", "phone")
+	alice.skipTo("^<presence [^>]*from='bob@example.com/desk'")
+	id := alice.resumable()
+	alice.write("<iq type='get' id='b'><blocklist xmlns='urn:xmpp:blocking'/></iq>" + csiInactive)
+	alice.expect("^<iq [^>]*id='b'")
+	alice.settled()
+	bob.write("<presence><status>held</status></presence>")
+	bob.skipTo("held")
+	alice.settled()
+	again := c.returns(1, "alice")
+	again.resumed(id, 3, 3)
+	again.expect("<status>held</status>")
+	bob.write("<presence><status>news</status></presence>")
+	again.expect("<status>news</status>")
+	again.write("<iq type='set' id='c'><block xmlns='urn:xmpp:blocking'><item jid='carol@example.com'/></block></iq>")
+	again.skipToAll("^<iq [^>]*id='c'", "^<iq type='set'.*<block ")
+}
+
+// A connection that is still there when its session is resumed on another one ends in order
+// (XEP-0198 §5).
+func TestResumeEndsTheOldStream(t *testing.T) {
+	t.Parallel()
+	for where := range 2 {
+		c := newCluster(t, 2, nil)
+		alice := c.online(0, "alice", "phone")
+		id := alice.resumable()
+		alice.settled()
+		again := c.returns(where, "alice")
+		again.resumed(id, 1, 1)
+		alice.end("conflict")
+		alice.gone()
+		again.settled()
+	}
+}
+
+// One that takes nothing does not keep its node from leaving the session in order, which
+// then knows that too much was not acknowledged.
+func TestResumeWhileTheOldConnectionIsStuck(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, func(o *backend.Options) { o.Limits.QueueBytes = 64 << 20 })
+	bob := c.online(0, "bob", "desk")
+	alice := c.online(0, "alice", "phone")
+	id := alice.resumable()
+	_ = alice.conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+	headline := "<message type='headline' to='alice@example.com/phone'><body>" + strings.Repeat("x", 100<<10) + "</body></message>"
+	stanzas := func() float64 {
+		return c.counter(0, "imlb_node_stanzas_total", map[string]string{"direction": "out", "kind": "message"})
+	}
+	const many = 60 // more than fits into the kernel's buffers
+	bob.write(strings.Repeat(headline, many))
+	c.eventually("all is on its way", func() bool { return stanzas() >= many })
+	again := c.returns(1, "alice")
+	again.resume(id, 0)
+	again.expect("^<failed .* h='0'")
 }
 
 // A node that does not leave a session is taken for dead. Should it live, it does no

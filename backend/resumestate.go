@@ -16,7 +16,10 @@ type sessionState struct {
 	Priority   int      `json:"priority,omitempty"`
 	Interested bool     `json:"interested,omitempty"` // in the roster
 	Carbons    bool     `json:"carbons,omitempty"`
-	Quiet      bool     `json:"quiet,omitempty"`
+	Blocks     bool     `json:"blocks,omitempty"` // has asked for the blocklist
+	Bound      uint64   `json:"bound,omitempty"` // of boundPlace
+	BoundFrom  uint64   `json:"bound_from,omitempty"`
+	BoundAlone bool     `json:"bound_alone,omitempty"`
 	Directed   []string `json:"directed,omitempty"`
 	Lang       string   `json:"lang,omitempty"`
 	Mechanism  string   `json:"mechanism,omitempty"`
@@ -196,18 +199,20 @@ func (n frontNote) reckon(h uint32, pos uint64) uint64 {
 // state is what has to be known to go on with the session; what it has not delivered is
 // not in it.
 func (s *session) state() sessionState {
-	st := sessionState{Lang: s.stream.lang, Mechanism: s.mechanism, Quiet: s.inactive}
+	st := sessionState{Lang: s.stream.lang, Mechanism: s.mechanism}
+	st.Bound, st.BoundFrom, st.BoundAlone = s.cur.bound.seq, s.cur.bound.from, s.cur.bound.alone // not changed any more
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
 	st.Presence, st.Priority = string(s.presence), s.priority
-	st.Interested, st.Carbons = s.interested, s.carbons
+	st.Interested, st.Carbons, st.Blocks = s.interested, s.carbons, s.blockPushes
 	for to := range s.directed {
 		st.Directed = append(st.Directed, to.String())
 	}
 	return st
 }
 
-// apply gives the session what another had. Its cursor is not running yet.
+// apply gives the session what another had, but for that its client was inactive: on the new
+// stream it is not before it says so again (XEP-0352 §5.2). Its cursor is not running yet.
 func (s *session) apply(st sessionState) {
 	directed := make(map[xmpp.JID]struct{}, len(st.Directed))
 	for _, text := range st.Directed {
@@ -216,7 +221,7 @@ func (s *session) apply(st sessionState) {
 		}
 	}
 	s.hub.mu.Lock()
-	s.interested, s.carbons = st.Interested, st.Carbons
+	s.interested, s.carbons, s.blockPushes = st.Interested, st.Carbons, st.Blocks
 	if st.Presence != "" {
 		s.presence, s.priority = []byte(st.Presence), st.Priority
 	}
@@ -228,5 +233,5 @@ func (s *session) apply(st sessionState) {
 	s.cur.here = st.Presence != ""
 	s.cur.live = s.cur.here && st.Priority >= 0
 	s.cur.carbons = st.Carbons
-	s.cur.quiet.on, s.inactive = st.Quiet, st.Quiet
+	s.cur.bound = boundPlace{seq: st.Bound, from: st.BoundFrom, alone: st.BoundAlone}
 }

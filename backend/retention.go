@@ -48,6 +48,9 @@ const (
 	retentionTries = 4
 	// trimStep is how many entries go in one transaction.
 	trimStep = 500
+	// importMost is how long an import may take. One that was begun earlier and is not
+	// finished was interrupted.
+	importMost = 24 * time.Hour
 )
 
 // keepRetention removes what is not to be kept, whenever no other node does, until ctx
@@ -64,6 +67,7 @@ func (n *Node) keepRetention(ctx context.Context) {
 		}
 		if now := time.Now(); n.claimJob(ctx, retentionJob, now, now.Add(every)) {
 			n.trim(ctx, n.opts.Retention.at(now))
+			n.tidy(ctx, now.Add(-importMost))
 		}
 	}
 }
@@ -103,4 +107,22 @@ func (n *Node) trimStep(ctx context.Context, r store.Retention, from store.Owner
 	query, cancel := n.storeContext(ctx)
 	defer cancel()
 	return n.store.Trim(query, r, from, trimStep)
+}
+
+// tidy erases what deletions and imports that were interrupted have left, and rests as trim
+// does.
+func (n *Node) tidy(ctx context.Context, before time.Time) {
+	for more := true; more; {
+		begun := time.Now()
+		query, cancel := n.storeContext(ctx)
+		var err error
+		more, err = n.store.Tidy(query, before)
+		cancel()
+		if err != nil && ctx.Err() == nil {
+			n.opts.Logger.WarnContext(ctx, "erase what interrupted deletions and imports have left", slog.Any("error", err))
+		}
+		if err != nil || !pause(ctx, time.Since(begun)) {
+			return // what is left goes in the next round
+		}
+	}
 }

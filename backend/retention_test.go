@@ -18,7 +18,7 @@ import (
 type countingStore struct {
 	store.Store
 
-	claims, rounds atomic.Int64
+	claims, rounds, tidied atomic.Int64
 }
 
 func (s *countingStore) ClaimJob(ctx context.Context, name string, now, next time.Time) (bool, error) {
@@ -33,6 +33,16 @@ func (s *countingStore) Trim(ctx context.Context, r store.Retention, from store.
 		s.rounds.Add(1)
 	}
 	return next, removed, err
+}
+
+func (s *countingStore) Tidy(ctx context.Context, before time.Time) (more bool, err error) {
+	if ago := time.Since(before).Round(time.Hour); ago != 24*time.Hour {
+		return false, fmt.Errorf("imports of %v ago are to go", ago)
+	}
+	if more, err = s.Store.Tidy(ctx, before); err == nil {
+		more = s.tidied.Add(1)%2 == 1
+	}
+	return more, err
 }
 
 // count starts a node that counts.
@@ -132,6 +142,15 @@ func TestRetentionByCount(t *testing.T) {
 	bob := c.login(0, "bob", "desk")
 	bob.write("<presence/>")
 	bob.expectAll("^<presence ", "<body>1</body>.*<delay ", "<body>2</body>", "<body>3</body>", "<body>4</body>", "<body>5</body>")
+}
+
+// In each round what was left undone is finished, until there is no more.
+func TestRetentionTidies(t *testing.T) {
+	c := newCluster(t, 0, func(o *backend.Options) {
+		o.Retention = backend.Retention{Every: 20 * time.Millisecond}
+	})
+	counting := c.count()
+	c.eventually("what interrupted deletions have left is erased", func() bool { return counting.tidied.Load() >= 4 })
 }
 
 // Who comes late gets what is still there, from the first entry on, and what follows.

@@ -45,7 +45,6 @@ type session struct {
 	overSince time.Time     // when the client was last within its own rates; zero: it is
 	runs      []*commandRun // commands that wait for answers
 	asked     bool          // whether it is there, and has not said anything yet
-	inactive  bool          // it does not look (XEP-0352)
 	touched   bool          // something may have changed that is saved
 	saved     []byte
 	first     []item // of a resumed session: what is written before everything else
@@ -303,10 +302,18 @@ func (s *session) finish(reason Reason, cause error, last []byte) {
 		s.kept = s.holdTime.Load() > 0 && (reason.parks() || reason == ReasonSlowClient && last == nil)
 		close(s.done)
 		s.out.close(last, s.kept)
-		// From here the client has a little time to end its stream as well.
-		_ = s.conn.SetReadDeadline(time.Now().Add(s.node.opts.Timeouts.Close))
+		_ = s.conn.SetReadDeadline(time.Now().Add(s.closeTime()))
 		s.node.quiet.rouse(s)
 	})
+}
+
+// closeTime is how long the client of a session that has ended may take to end its stream
+// as well. Nobody waits for one that is already somewhere else.
+func (s *session) closeTime() time.Duration {
+	if s.reason == ReasonMoved {
+		return 0
+	}
+	return s.node.opts.Timeouts.Close
 }
 
 func (s *session) ended() bool {

@@ -36,6 +36,9 @@ func (s *session) nonStanza(ctx context.Context, raw []byte) error {
 		s.finish(ReasonClientClosed, fmt.Errorf("the client sent a %w", broken), []byte(xmpp.StreamEnd))
 		return nil
 	}
+	if e.Prefix() != "" && e.Space() == xmpp.NSClient {
+		return &xmpp.StreamError{Condition: xmpp.BadNamespacePrefix, Text: "stanzas have no prefix"}
+	}
 	if e.Space() == xmpp.NSCSI {
 		return s.csi(e.Local())
 	}

@@ -114,27 +114,44 @@ func appendCredential(dst []byte, c store.Credential) []byte {
 	return append(dst, "</stored-key></scram-credentials>"...)
 }
 
-// readCredential reads a <scram-credentials/>.
+// importedIterations bounds the work in imported keys: each PLAIN login costs a node as much. It is the
+// most that a node's document may ask for.
+const importedIterations = 10_000_000
+
+// readCredential reads a <scram-credentials/>. Keys that no password fits are an error.
 func readCredential(e xmpp.Element) (c store.Credential, err error) {
-	c.Mechanism, _ = e.Attr("mechanism")
-	text := func(name string) string {
-		child, _ := e.Child(nsPIEScram, name)
-		return child.Text()
+	mechanism, _ := e.Attr("mechanism")
+	c.Mechanism = keysOf(mechanism)
+	if !isScram(mechanism) {
+		return c, errors.New("the mechanism is not known here")
 	}
-	key := func(name string) []byte {
-		b, wrong := base64.StdEncoding.DecodeString(text(name))
-		if wrong != nil || len(b) == 0 {
-			err = errors.Join(err, fmt.Errorf("%s is not base64", name))
+	size := scramHash(mechanism)().Size()
+	if c.Salt, err = readKey(e, "salt"); err != nil {
+		return c, err
+	}
+	for name, key := range map[string]*[]byte{"server-key": &c.ServerKey, "stored-key": &c.StoredKey} {
+		if *key, err = readKey(e, name); err != nil {
+			return c, err
 		}
-		return b
+		if len(*key) != size {
+			return c, fmt.Errorf("%s has %d bytes and not %d", name, len(*key), size)
+		}
 	}
-	c.Salt, c.ServerKey, c.StoredKey = key("salt"), key("server-key"), key("stored-key")
-	iterations, wrong := strconv.ParseInt(text("iter-count"), 10, 32)
-	if wrong != nil || iterations <= 0 || c.Mechanism == "" {
-		err = errors.Join(err, errors.New("mechanism and iterations are not what they should be"))
+	count, _ := e.Child(nsPIEScram, "iter-count")
+	c.Iterations, err = strconv.Atoi(count.Text())
+	if err != nil || c.Iterations < 1 || c.Iterations > importedIterations {
+		return c, fmt.Errorf("iter-count is %q, not a number from 1 to %d", count.Text(), importedIterations)
 	}
-	c.Iterations = int(iterations)
-	return c, err
+	return c, nil
+}
+
+func readKey(e xmpp.Element, name string) ([]byte, error) {
+	child, _ := e.Child(nsPIEScram, name)
+	key, err := base64.StdEncoding.DecodeString(child.Text())
+	if err != nil || len(key) == 0 {
+		return nil, fmt.Errorf("%s is not base64", name)
+	}
+	return key, nil
 }
 
 // readContact reads an <item/> of a roster (RFC 6121 §2.1.2).

@@ -3,6 +3,7 @@ package backend
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"imlb/backend/store"
 	"imlb/backend/xmpp"
@@ -48,17 +49,20 @@ func exportPrivate(ctx context.Context, s store.Store, owner store.OwnerID, dst 
 	return append(dst, "</query>"...), nil
 }
 
+// restorePrivate adds to what an earlier element of the document has brought.
 func restorePrivate(ctx context.Context, s store.Store, owner store.OwnerID, e xmpp.Element) error {
-	var docs []store.PrivateXML
-	for child := range e.Children() {
-		space, err := ownNamespace(child)
-		if err == nil && !standsAlone(child.Raw(), xmpp.Limits{}) {
-			err = xmpp.NewStanzaError(xmpp.NotAcceptable, "private XML does not declare its prefixes")
+	docs, err := readPrivateXML(e, documentLimits)
+	if err != nil {
+		return err
+	}
+	earlier, err := s.PrivateXML(ctx, owner)
+	if err != nil {
+		return err
+	}
+	for i, doc := range docs {
+		if at := slices.IndexFunc(earlier, func(other store.PrivateXML) bool { return other.Space == doc.Space }); at >= 0 {
+			docs[i].XML = slices.Concat(earlier[at].XML, doc.XML)
 		}
-		if err != nil {
-			return err
-		}
-		docs = append(docs, store.PrivateXML{Space: space, XML: child.Raw()})
 	}
 	return s.SetPrivateXML(ctx, owner, docs, store.Quota{})
 }
@@ -72,7 +76,7 @@ func exportVCard(ctx context.Context, s store.Store, owner store.OwnerID, dst []
 }
 
 func restoreVCard(ctx context.Context, s store.Store, owner store.OwnerID, e xmpp.Element) error {
-	if !standsAlone(e.Raw(), xmpp.Limits{}) {
+	if !standsAlone(e.Raw(), documentLimits) {
 		return xmpp.NewStanzaError(xmpp.NotAcceptable, "the vCard does not declare its prefixes")
 	}
 	return s.SetVCard(ctx, owner, e.Raw())

@@ -2,6 +2,7 @@ package backend_test
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -19,7 +20,8 @@ import (
 	"imlb/backend/store/storetest"
 )
 
-// export returns a user's document, which must be well-formed.
+// export returns a user's document, which must be well-formed. Some names are beyond the
+// decoder of encoding/xml.
 func export(t *testing.T, s store.Store, user string) string {
 	t.Helper()
 	var out bytes.Buffer
@@ -27,9 +29,11 @@ func export(t *testing.T, s store.Store, user string) string {
 		t.Fatal(err)
 	}
 	for dec := xml.NewDecoder(bytes.NewReader(out.Bytes())); ; {
-		if _, err := dec.Token(); errors.Is(err, io.EOF) {
+		_, err := dec.Token()
+		if syntax, ok := errors.AsType[*xml.SyntaxError](err); errors.Is(err, io.EOF) || ok && strings.HasPrefix(syntax.Msg, "invalid XML name") {
 			return out.String()
-		} else if err != nil {
+		}
+		if err != nil {
 			t.Fatalf("%v in\n%s", err, out.String())
 		}
 	}
@@ -74,7 +78,7 @@ func fullAccount(t *testing.T) store.Store {
 	check(err)
 	check(s.SetPrivateXML(t.Context(), a.Owner, []store.PrivateXML{
 		{Space: "storage:bookmarks", XML: []byte("<storage xmlns='storage:bookmarks'><p:x xmlns:p='urn:p'/></storage>")},
-		{Space: "urn:x", XML: []byte("<x xmlns='urn:x'>1 &amp; 2</x>")},
+		{Space: "urn:x", XML: []byte("<x xmlns='urn:x'>1 &amp; 2</x><y xmlns='urn:x'/><p:x xmlns:p='urn:x'/>")},
 	}, store.Quota{}))
 	check(s.SetVCard(t.Context(), a.Owner, []byte("<vCard xmlns='vcard-temp'><FN>Alice</FN></vCard>")))
 	at := time.Date(2024, 2, 29, 23, 59, 59, 123_000_000, time.UTC)
@@ -306,6 +310,173 @@ func TestImportFromElsewhere(t *testing.T) {
 	}
 }
 
+// Whatever the node takes of users can be exported and imported: names that are of XML since its
+// fifth edition only, quotes and marks where they mean nothing. Prefixes, which stanzas
+// could have once, go.
+func TestTransferOfAnything(t *testing.T) {
+	s := storetest.NewMemory()
+	a, err := s.CreateAccount(t.Context(), "alice@example.com", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inside := []string{
+		"<😀 xmlns='x' 😀='1'/>", "<ẞx/>", "<a·‿/>", "<é:ẞ xmlns:é='urn:é' é:_='>'/>",
+		"<body><![CDATA[</body></message>]]>]]</body>", `<x a="&lt;/x>'>" b='"/>'>></x >`, "<body>\r\n&#13;]</body>",
+	}
+	var entries []store.Entry
+	for i, x := range inside {
+		entries = append(entries, store.Entry{
+			Seq: uint64(i) + 1, Peer: "bob@example.com", Stanza: []byte("<message from='bob@example.com/x' to='alice@example.com'>" + x + "</message>"),
+		})
+	}
+	private := []store.PrivateXML{
+		{Space: "urn:p", XML: []byte("<p:y xmlns:p='urn:p'/><😀 xmlns='urn:p'/>")},
+	}
+	prefixed := []byte("<q:message xmlns:q='jabber:client' from='bob@example.com/x'><q:body>/></q:body></q:message>")
+	for _, err := range []error{
+		s.RestoreRoster(t.Context(), a.Owner, []store.RosterItem{
+			{Contact: "x@example.com", PendingIn: []byte("<q:presence xmlns:q='jabber:client' from='x@example.com' type='subscribe'/>")},
+		}, 42),
+		s.SetPrivateXML(t.Context(), a.Owner, private, store.Quota{}),
+		s.SetVCard(t.Context(), a.Owner, []byte("<v:vCard xmlns:v='vcard-temp'><v:FN/></v:vCard>")),
+		s.RestoreEntries(t.Context(), a.Owner, append(entries, store.Entry{Seq: 99, Peer: "bob@example.com", Stanza: prefixed})),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	second := storetest.NewMemory()
+	if done := importInto(t, second, export(t, s, "alice@example.com"), false); len(done.LeftOut) > 0 {
+		t.Errorf("left out: %.300q", done.LeftOut)
+	}
+	if a, err = second.Account(t.Context(), a.User); err != nil {
+		t.Fatal(err)
+	}
+	got, err := second.Read(t.Context(), a.Owner, 0, 100)
+	if err != nil || len(got) != len(entries)+1 {
+		t.Fatalf("%d entries, %v", len(got), err)
+	}
+	for i, e := range entries {
+		if !bytes.Equal(got[i].Stanza, e.Stanza) {
+			t.Errorf("got %s, want %s", got[i].Stanza, e.Stanza)
+		}
+	}
+	if want := "<message xmlns:q='jabber:client' from='bob@example.com/x'><q:body>/></q:body></message>"; string(got[len(entries)].Stanza) != want {
+		t.Errorf("got %s, want %s", got[len(entries)].Stanza, want)
+	}
+	docs, err := second.PrivateXML(t.Context(), a.Owner)
+	if err != nil || !reflect.DeepEqual(docs, private) {
+		t.Errorf("private XML: %.300q, %v", docs, err)
+	}
+	contacts, _, err := second.Roster(t.Context(), a.Owner)
+	if err != nil || len(contacts) != 1 || !bytes.HasPrefix(contacts[0].PendingIn, []byte("<presence ")) {
+		t.Errorf("%d contacts, %v", len(contacts), err)
+	}
+	vcard, err := second.VCard(t.Context(), a.Owner)
+	if err != nil || !bytes.HasPrefix(vcard, []byte("<vCard ")) {
+		t.Errorf("vCard: %.100s, %v", vcard, err)
+	}
+	if document := export(t, second, a.User); document != export(t, importedAgain(t, document), a.User) {
+		t.Error("exported again, it is another document")
+	}
+}
+
+// Keys that no password fits are left out, and those of a password in the document taken.
+func TestImportOfKeys(t *testing.T) {
+	keys := func(mechanism string, size int, iterations string) string {
+		key := base64.StdEncoding.EncodeToString(make([]byte, size))
+		return "<scram-credentials xmlns='urn:xmpp:pie:0#scram' mechanism='" + mechanism + "'><iter-count>" + iterations + "</iter-count><salt>AAAA</salt><server-key>" +
+			key + "</server-key><stored-key>" + key + "</stored-key></scram-credentials>"
+	}
+	good := keys("SCRAM-SHA-256", 32, "4096")
+	for _, tt := range []struct {
+		name, user, keys string
+		mechanisms       string
+		leftOut          string
+	}{
+		{"good", "", good + keys("SCRAM-SHA-1", 20, "1"), "SCRAM-SHA-1 SCRAM-SHA-256", "^$"},
+		{"with channel binding", "", keys("SCRAM-SHA-512-PLUS", 64, "10000000"), "SCRAM-SHA-512", "^$"},
+		{"too short", "", good + keys("SCRAM-SHA-1", 3, "4096"), "SCRAM-SHA-256", `"SCRAM-SHA-1": .*-key has 3 bytes and not 20$`},
+		{"unknown", "", good + keys("SCRAM-MD5", 16, "4096"), "SCRAM-SHA-256", `"SCRAM-MD5": the mechanism is not known here$`},
+		{"none", "", good + keys("", 32, "4096"), "SCRAM-SHA-256", `"": the mechanism`},
+		{"twice", "", good + keys("SCRAM-SHA-256", 32, "4097"), "SCRAM-SHA-256", `"SCRAM-SHA-256": there are others before$`},
+		{"not base64", "", good + strings.Replace(keys("SCRAM-SHA-1", 20, "4096"), "<salt>", "<salt>!", 1), "SCRAM-SHA-256", `salt is not base64$`},
+		{"too much work", "", good + keys("SCRAM-SHA-1", 20, "10000001"), "SCRAM-SHA-256", `iter-count is "10000001", not a number from 1 to 10000000$`},
+		{"no work", "", good + keys("SCRAM-SHA-1", 20, "0"), "SCRAM-SHA-256", `iter-count is "0"`},
+		{"none that is good", "", keys("SCRAM-SHA-1", 3, "4096"), "", `none of the keys can be used; imlb user passwd`},
+		{"a password", " password='R0m30'", keys("SCRAM-SHA-1", 3, "4096"), "SCRAM-SHA-1 SCRAM-SHA-256 SCRAM-SHA-512", `has 3 bytes and not 20$`},
+	} {
+		s := storetest.NewMemory()
+		done, err := backend.ImportUsers(t.Context(), s, strings.NewReader("<server-data xmlns='urn:xmpp:pie:0'><host jid='example.com'><user name='alice'"+
+			tt.user+">"+tt.keys+"</user></host></server-data>"), backend.ImportOptions{Domain: domain, ScramIterations: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		creds, err := s.Credentials(t.Context(), "alice@example.com")
+		var mechanisms []string
+		for _, c := range creds {
+			mechanisms = append(mechanisms, c.Mechanism)
+		}
+		if got := strings.Join(mechanisms, " "); err != nil || got != tt.mechanisms {
+			t.Errorf("%s: keys for %s, %v", tt.name, got, err)
+		}
+		if got := strings.Join(done.LeftOut, "\n"); !regexp.MustCompile(tt.leftOut).MatchString(got) {
+			t.Errorf("%s: left out %q", tt.name, got)
+		}
+	}
+}
+
+// All that users may have can be imported, however large it is.
+func TestImportOfMuch(t *testing.T) {
+	s := storetest.NewMemory()
+	much := strings.Repeat(" ", 20<<20)
+	private := "<y xmlns='urn:y'>" + strings.Repeat("y", 5<<20) + "</y>"
+	done := importInto(t, s, "<server-data xmlns='urn:xmpp:pie:0'><host jid='example.com'><user name='alice'>"+
+		"<query xmlns='jabber:iq:roster'><item jid='bob@example.com'/>"+much+"<item jid='carol@example.com'/>"+much+"</query>"+
+		"<query xmlns='jabber:iq:private'>"+private+"</query><vCard xmlns='vcard-temp'>"+strings.Repeat("v", 960<<10)+"</vCard></user></host></server-data>", false)
+	if len(done.LeftOut) > 0 {
+		t.Errorf("left out: %.300q", done.LeftOut)
+	}
+	a, err := s.Account(t.Context(), "alice@example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if items, _, err := s.Roster(t.Context(), a.Owner); err != nil || len(items) != 2 {
+		t.Errorf("%d contacts, %v", len(items), err)
+	}
+	if doc, err := s.PrivateXMLIn(t.Context(), a.Owner, "urn:y"); err != nil || string(doc.XML) != private {
+		t.Errorf("private XML of %d bytes, %v", len(doc.XML), err)
+	}
+	if vcard, err := s.VCard(t.Context(), a.Owner); err != nil || len(vcard) < 960<<10 {
+		t.Errorf("vCard of %d bytes, %v", len(vcard), err)
+	}
+}
+
+// importedAgain returns a store in which a document was imported.
+func importedAgain(t *testing.T, document string) store.Store {
+	t.Helper()
+	s := storetest.NewMemory()
+	importInto(t, s, document, false)
+	return s
+}
+
+// Other servers may write each element of the private storage in a query of its own.
+func TestImportOfPrivatePieces(t *testing.T) {
+	s := storetest.NewMemory()
+	done := importInto(t, s, "<server-data xmlns='urn:xmpp:pie:0'><host jid='example.com'><user name='juliet'>"+
+		"<query xmlns='jabber:iq:private'><a xmlns='urn:x'/><b xmlns='urn:y'/></query><query xmlns='jabber:iq:private'/>"+
+		"<query xmlns='jabber:iq:private'><c xmlns='urn:x'/></query></user></host></server-data>", false)
+	a, err := s.Account(t.Context(), "juliet@example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	docs, err := s.PrivateXML(t.Context(), a.Owner)
+	want := []store.PrivateXML{{Space: "urn:x", XML: []byte("<a xmlns='urn:x'/><c xmlns='urn:x'/>")}, {Space: "urn:y", XML: []byte("<b xmlns='urn:y'/>")}}
+	if err != nil || !reflect.DeepEqual(docs, want) || len(done.LeftOut) > 0 {
+		t.Errorf("got %q, %v; left out %q", docs, err, done.LeftOut)
+	}
+}
+
 func TestImportIncludes(t *testing.T) {
 	files := fstest.MapFS{
 		"example.com.xml":        {Data: []byte("<host xmlns='urn:xmpp:pie:0' xmlns:xi='http://www.w3.org/2001/XInclude' jid='example.com'><xi:include href='example.com/juliet.xml'/></host>")},
@@ -346,20 +517,25 @@ func TestImportIncludes(t *testing.T) {
 func TestImportErrors(t *testing.T) {
 	whole := export(t, fullAccount(t), "alice@example.com")
 	for name, document := range map[string]string{
-		"empty":           "",
-		"another root":    "<server-data/>",
-		"a doctype":       "<!DOCTYPE x><server-data xmlns='urn:xmpp:pie:0'/>",
-		"cut off":         whole[:len(whole)/2],
-		"cut off late":    whole[:strings.Index(whole, "</archive>")],
-		"wrong order":     strings.Replace(whole, "id='12'", "id='99'", 1),
-		"no number":       strings.Replace(whole, "id='12'", "id='x'", 1),
-		"wrong span":      strings.Replace(whole, "head='21'", "head='-1'", 1),
-		"a large thing":   strings.Replace(whole, "<archive", "<query xmlns='jabber:iq:private'><x/></query><query xmlns='jabber:iq:roster'>"+strings.Repeat(" ", 5<<20)+"</query><archive", 1),
-		"a late span":     strings.Replace(whole, "</archive>", "</archive><timeline xmlns='urn:imlb:transfer:0' first='1' head='1' delivered='1'/>", 1),
-		"a wrong role":    strings.Replace(whole, "role='moderator'", "role='king'", 1),
-		"a wrong state":   strings.Replace(whole, "suspended='true'", "suspended='perhaps'", 1),
-		"a wrong end":     strings.Replace(whole, "until='2099", "until='soon", 1),
-		"not well-formed": strings.Replace(whole, "</host>", "</hots>", 1),
+		"empty":            "",
+		"another root":     "<server-data/>",
+		"a doctype":        "<!DOCTYPE x><server-data xmlns='urn:xmpp:pie:0'/>",
+		"cut off":          whole[:len(whole)/2],
+		"cut off late":     whole[:strings.Index(whole, "</archive>")],
+		"wrong order":      strings.Replace(whole, "id='12'", "id='99'", 1),
+		"no number":        strings.Replace(whole, "id='12'", "id='x'", 1),
+		"wrong span":       strings.Replace(whole, "head='21'", "head='-1'", 1),
+		"a large thing":    strings.Replace(whole, "<archive", "<query xmlns='jabber:iq:private'><x/></query><query xmlns='jabber:iq:private'>"+strings.Repeat(" ", 33<<20)+"</query><archive", 1),
+		"a late span":      strings.Replace(whole, "</archive>", "</archive><timeline xmlns='urn:imlb:transfer:0' first='1' head='1' delivered='1'/>", 1),
+		"a wrong role":     strings.Replace(whole, "role='moderator'", "role='king'", 1),
+		"a wrong state":    strings.Replace(whole, "suspended='true'", "suspended='perhaps'", 1),
+		"a wrong end":      strings.Replace(whole, "until='2099", "until='soon", 1),
+		"another encoding": strings.Replace(whole, "encoding='UTF-8'", "encoding='ISO-8859-1'", 1),
+		"a bad prefix":     strings.Replace(whole, "<archive ", "<p:x/><archive ", 1),
+		"a bad attribute":  strings.Replace(whole, "<archive ", "<x y=z/><archive ", 1),
+		"a bad end":        strings.Replace(whole, "<archive ", "<x><y></x></y><archive ", 1),
+		"a tag in a tag":   strings.Replace(whole, "<archive ", "<x <y/>/><archive ", 1),
+		"not well-formed":  strings.Replace(whole, "</host>", "</hots>", 1),
 	} {
 		s := storetest.NewMemory()
 		_, err := backend.ImportUsers(t.Context(), s, strings.NewReader(document), backend.ImportOptions{Domain: domain})
@@ -367,9 +543,66 @@ func TestImportErrors(t *testing.T) {
 		if name == "not well-formed" { // after the user, who was complete
 			all = nil
 		}
+		if _, err := s.Account(t.Context(), store.UnfinishedName("alice@example.com")); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("%s: what is not finished stays: %v", name, err)
+		}
 		if err == nil || listErr != nil || len(all) > 0 {
 			t.Errorf("%s: %v; accounts: %v, %v", name, err, all, listErr)
 		}
+	}
+}
+
+// killedImport is a store in which an import of alice was killed.
+func killedImport(t *testing.T, s store.Store) {
+	t.Helper()
+	a, err := s.CreateAccount(t.Context(), store.UnfinishedName("alice@example.com"), nil)
+	if err == nil {
+		err = s.RestoreEntries(t.Context(), a.Owner, []store.Entry{{Seq: 1, Peer: "bob@example.com", Stanza: []byte("<message/>")}})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What a killed import has left goes with the user's account, and if there is none, and is
+// not in the way of another import.
+func TestKilledImport(t *testing.T) {
+	full := fullAccount(t)
+	whole := export(t, full, "alice@example.com")
+	killedImport(t, full)
+	entries := func(s store.Store) (rows int64) {
+		t.Helper()
+		erased, err := backend.DeleteUser(t.Context(), s, "alice@example.com")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range erased {
+			if e.Table == "entries" {
+				rows += e.Rows
+			}
+		}
+		if _, err := s.Account(t.Context(), store.UnfinishedName("alice@example.com")); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("what the import has left is still there: %v", err)
+		}
+		return rows
+	}
+	if n := entries(full); n != 10 {
+		t.Errorf("%d entries were erased with the account", n)
+	}
+	s := storetest.NewMemory()
+	killedImport(t, s)
+	if n := entries(s); n != 1 {
+		t.Errorf("%d entries were erased without an account", n)
+	}
+	killedImport(t, s)
+	if done := importInto(t, s, whole, false); len(done.Users) != 1 {
+		t.Errorf("imported %+v", done)
+	}
+	if n := entries(s); n == 0 {
+		t.Error("nothing was imported")
+	}
+	if _, err := backend.DeleteUser(t.Context(), s, "alice@example.com"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("deleting nobody: %v", err)
 	}
 }
 

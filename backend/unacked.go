@@ -116,6 +116,20 @@ func (u *unacked) pass(pos uint64) {
 	}
 }
 
+// rewind notes that the cursor goes back to pos: what is written from there on decides
+// where the client is. It returns whether a session that may be resumed has to go on
+// from an earlier entry than before.
+func (u *unacked) rewind(pos uint64) (earlier bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for i := range u.flights {
+		u.flights[i].pos = 0
+	}
+	earlier = u.keeping && pos < u.pos
+	u.pos = min(u.pos, pos)
+	return earlier
+}
+
 // has tells whether an entry is on its way.
 func (u *unacked) has(seq uint64) bool {
 	u.mu.Lock()

@@ -37,6 +37,19 @@ func (l *Listener) complete(pools map[string]Pool) {
 	for i := range l.Identify.By {
 		l.Identify.By[i].complete()
 	}
+	if l.Identify.MaxBytes == 0 {
+		l.Identify.MaxBytes = l.Identify.firstBytes()
+	}
+}
+
+// firstBytes is how many of the first bytes are looked at by default. An MQTT CONNECT has up to
+// 64 KiB each of client identifier and of the topic and the payload of the will, before as many of
+// the user name.
+func (i *Identify) firstBytes() Size {
+	if slices.ContainsFunc(i.By, func(by Identifier) bool { return by.Type == ByMQTT }) {
+		return 256 << 10
+	}
+	return 16 << 10
 }
 
 // opaque reports whether opaque sessions can come on the listener.

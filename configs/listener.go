@@ -100,8 +100,10 @@ type Identify struct {
 	// agree on mqtt by subprotocol or ALPN, for those that have; else source. A list that
 	// does not end with source or random refuses whom it does not find.
 	By []Identifier `yaml:"by,omitempty"`
-	// MaxBytes is how many of the first bytes are looked at; of patterns, at most 1KiB.
-	MaxBytes Size `yaml:"max_bytes" default:"16KiB" min:"64" max:"1MiB"`
+	// MaxBytes is how many of the first bytes are looked at; of patterns, at most 1KiB. By default
+	// 256KiB where a CONNECT of MQTT is looked for, of which the will comes before the user name,
+	// else 16KiB.
+	MaxBytes Size `yaml:"max_bytes,omitempty" min:"64" max:"1MiB"`
 	// Timeout is how long they may take to come; 0: as long as timeouts.identify.
 	Timeout time.Duration `yaml:"timeout" default:"0s" min:"0s"`
 }

@@ -157,7 +157,11 @@ func source() configs.Identifier {
 }
 
 func identifyBy(by ...configs.Identifier) *configs.Identify {
-	return &configs.Identify{By: by, MaxBytes: 16 << 10}
+	most := configs.Size(16 << 10)
+	if slices.ContainsFunc(by, func(one configs.Identifier) bool { return one.Type == configs.ByMQTT }) {
+		most = 256 << 10
+	}
+	return &configs.Identify{By: by, MaxBytes: most}
 }
 
 // A listener that says no more than its protocol is completed like this.

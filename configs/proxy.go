@@ -299,7 +299,8 @@ type ProxyTimeouts struct {
 	// Idle is without a byte in either direction, of opaque sessions too. Clients that
 	// ping live on.
 	Idle time.Duration `yaml:"idle" default:"1h" min:"1s"`
-	// Write is until a client reads what was sent to it.
+	// Write is until a client reads what was sent to it. For as long a QUIC connection
+	// waits after its last session to be closed by its client, or used again.
 	Write time.Duration `yaml:"write" default:"30s" min:"10ms"`
 	// HalfOpen is for an opaque session of which one side has ended: without a byte from
 	// the other; 0: no limit. The side that has ended still waits, and sees a reset.

@@ -69,21 +69,6 @@ func (c TLSCheck) Probe(ctx context.Context, e Endpoint) (*Answer, error) {
 // errNobody is the error of a check that found nobody at the session address.
 var errNobody = errors.New("nobody listens")
 
-// isOwnWant tells whether a check could not be made because this machine had no descriptor,
-// port or memory left for it, which says nothing of the node.
-func isOwnWant(err error) bool {
-	var errno syscall.Errno
-	if !errors.As(err, &errno) {
-		return false
-	}
-	switch errno {
-	case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL:
-		return true
-	default:
-		return false
-	}
-}
-
 // dial connects to the node's session address until ctx is done at most, and sends
 // a PROXY v2 header if wanted.
 func dial(ctx context.Context, e Endpoint, proxyHeader bool) (net.Conn, error) {

@@ -301,10 +301,6 @@ func (m *Monitor) check(ctx context.Context, w *watched, e Endpoint) (wait time.
 			return // the question has changed meanwhile: ask again; or the node has left
 		}
 		first := w.machine.state == Unknown
-		if w.machine.state == Up && isOwnWant(err) {
-			wait = rules.jittered(rules.Interval, false)
-			return
-		}
 		w.checked(u.now, answer, err)
 		m.totals.Checks++
 		if err != nil {

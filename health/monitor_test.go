@@ -211,6 +211,22 @@ func TestHangingNodeIsUnfit(t *testing.T) {
 	})
 }
 
+// A check that could not be made says nothing about the node.
+func TestChecksThatCannotBeMade(t *testing.T) {
+	inBubble(t, func(t *testing.T, p *pool) {
+		p.source <- []health.Endpoint{node("a")}
+		p.want(t, "a=fit")
+		for _, lack := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL} {
+			p.checks.fail("a:5222", &net.OpError{Op: "dial", Err: os.NewSyscallError("socket", lack)})
+			pass(10 * time.Second)
+			p.want(t, "a=fit")
+		}
+		p.checks.fail("a:5222", &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)})
+		pass(10 * time.Second)
+		p.want(t, "a=unfit")
+	})
+}
+
 func TestFailedDialBringsTheCheckForward(t *testing.T) {
 	inBubble(t, func(t *testing.T, p *pool) {
 		p.source <- []health.Endpoint{node("a")}
@@ -220,24 +236,6 @@ func TestFailedDialBringsTheCheckForward(t *testing.T) {
 		pass(20 * time.Millisecond) // the least between two checks
 		p.want(t, "a=unfit")
 		p.Report("nobody", health.DialFailed)
-	})
-}
-
-// TestCheckThatCannotBeMade: a node that was fit stays so when there is no descriptor left to
-// check it with; of one that nothing is known of, nothing else can be said.
-func TestCheckThatCannotBeMade(t *testing.T) {
-	inBubble(t, func(t *testing.T, p *pool) {
-		want := fmt.Errorf("check: %w", &net.OpError{Op: "dial", Err: os.NewSyscallError("socket", syscall.EMFILE)})
-		p.source <- []health.Endpoint{node("a")}
-		p.want(t, "a=fit")
-		p.checks.fail("a:5222", want)
-		p.checks.fail("b:5222", want)
-		p.source <- []health.Endpoint{node("a"), node("b")}
-		pass(10 * time.Second)
-		p.want(t, "a=fit b=unfit")
-		p.checks.fail("a:5222", errors.New("refused"))
-		pass(3 * time.Second)
-		p.want(t, "a=unfit b=unfit")
 	})
 }
 

@@ -109,7 +109,9 @@ func (w *watched) pause(ctx context.Context, wait time.Duration) bool {
 
 // checked takes the result of a check.
 func (w *watched) checked(now time.Time, answer *Answer, err error) {
-	w.machine.checked(now, err)
+	if !lacking(err) {
+		w.machine.checked(now, err)
+	}
 	w.at, w.failing = now, err
 	w.checks++
 	if err != nil {

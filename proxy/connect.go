@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 
@@ -48,16 +49,20 @@ func (s *session) pool() Pool {
 // unplaced makes an ending for a user whom no node takes. When nodes are there
 // and cannot be reached it is this service's own fault: internal-server-error
 // (RFC 6120 §4.9.3.6, and §4.9.3.15 on what remote-connection-failed is not for).
-// When there is no node to be had it is resource-constraint (§4.9.3.17), after
-// which a client tries again later.
+// When there is no node to be had, or this system lacks what a connection takes, it is
+// resource-constraint (§4.9.3.17), after which a client tries again later.
 func (s *session) unplaced(ctx context.Context, err error, dialled bool) *ending {
 	switch {
 	case ctx.Err() != nil:
 		return s.shutdown()
-	case dialled:
+	case dialled && !lacking(err):
 		return &ending{reason: ReasonDialFailed, condition: xmpp.InternalServerError, cause: err}
 	}
-	return &ending{reason: ReasonNoNode, condition: xmpp.ResourceConstraint, cause: err}
+	reason := ReasonNoNode
+	if dialled {
+		reason = ReasonDialFailed
+	}
+	return &ending{reason: reason, condition: xmpp.ResourceConstraint, cause: err}
 }
 
 // report passes on what was learnt of a node.
@@ -66,35 +71,24 @@ func (s *Server) report(c Choice, o Outcome) {
 	c.Report(o)
 }
 
-// reportFailure passes on that a node did not serve a session, if it was the node.
-func (s *Server) reportFailure(c Choice, err error) {
-	if o, ok := outcomeOf(err); ok {
-		s.report(c, o)
-	}
-}
-
-// outcomeOf is what an error says of the node that did not serve a session. ok is false when
-// the node was never asked, because this machine had no descriptor, port or memory left
-// for that, which clients can bring about.
-func outcomeOf(err error) (o Outcome, ok bool) {
-	no, errno := (*declined)(nil), syscall.Errno(0)
+// outcomeOf is what is learnt of a node from the error for which it did not serve a session.
+func outcomeOf(err error) Outcome {
+	no := (*declined)(nil)
 	switch {
+	case lacking(err):
+		return OutcomeUntried
 	case errors.As(err, &no):
-		return OutcomeDeclined, true
-	case errors.As(err, &errno) && isWant(errno):
-		return 0, false
+		return OutcomeDeclined
 	}
-	return OutcomeRefused, true
+	return OutcomeRefused
 }
 
-// isWant tells whether this machine lacks what a connection takes.
-func isWant(errno syscall.Errno) bool {
-	switch errno {
-	case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL:
-		return true
-	default:
-		return false
-	}
+// lacking tells whether an error says what this system or process has not got: descriptors,
+// memory, local ports.
+func lacking(err error) bool {
+	return slices.ContainsFunc([]error{
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL,
+	}, func(lack error) bool { return errors.Is(err, lack) })
 }
 
 func (c Choice) release() {

@@ -3,6 +3,8 @@ package proxy_test
 import (
 	"context"
 	"crypto/tls"
+	"io"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +12,7 @@ import (
 	"github.com/pires/go-proxyproto"
 
 	"imlb/proxy"
+	"imlb/proxy/loop"
 )
 
 // entry is a message that is entry n of alice's timeline.
@@ -88,6 +91,27 @@ func TestNodeLostUnproved(t *testing.T) {
 	leg.reset()
 	client.expect(streamError("system-shutdown"))
 	client.reset()
+	if r := f.ended("node-lost"); r["settled"] != "unproved" {
+		t.Errorf("logged %v", r)
+	}
+}
+
+// The end of a QUIC connection proves nothing, however polite: its client may have left what
+// it was sent unread.
+func TestNodeLostUnprovedQUIC(t *testing.T) {
+	t.Parallel()
+	n, pick := onlyNode(t)
+	f := startFront(t, pick, nil)
+	conn := f.dialQUIC()
+	client := f.openQUIC(conn)
+	leg := login(client, n, "alice")
+	leg.send(entry("7"))
+	client.expect(entry("7"))
+	leg.reset()
+	client.expect(streamError("system-shutdown"))
+	if err := conn.CloseWithError(0, ""); err != nil {
+		t.Fatal(err)
+	}
 	if r := f.ended("node-lost"); r["settled"] != "unproved" {
 		t.Errorf("logged %v", r)
 	}
@@ -244,13 +268,18 @@ func TestSlowNode(t *testing.T) {
 // An idle session is ended; one in which either side speaks is not idle.
 func TestIdle(t *testing.T) {
 	t.Parallel()
-	f, client, leg := loggedIn(t, func(o *proxy.Options) { o.Timeouts.Idle = 200 * time.Millisecond })
-	began := time.Now()
-	for time.Since(began) < time.Second {
+	const idle = 200 * time.Millisecond
+	f, client, leg := loggedIn(t, func(o *proxy.Options) { o.Timeouts.Idle = idle })
+	var last time.Time
+	for began := time.Now(); time.Since(began) < 5*idle; {
+		last = time.Now()
 		leg.send(" ")
 		client.expect(" ")
 	}
 	leg.expect(streamEnd)
+	if quiet := time.Since(last); quiet < idle {
+		t.Errorf("the session ended %v after the last byte", quiet)
+	}
 	leg.send(streamEnd)
 	client.expect(streamError("connection-timeout") + streamEnd)
 	client.close()
@@ -302,4 +331,23 @@ func TestShutdownImpatient(t *testing.T) {
 		t.Error("the client is still connected")
 	}
 	f.record()
+}
+
+// A client that is slow to read, and talks meanwhile, gets all that its node has sent before
+// the end of the stream, and the end.
+func TestSlowReaderOfTheEnd(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("the system does not tell what a peer has acknowledged")
+	}
+	f, client, leg := loggedIn(t, nil)
+	all := strings.Repeat("<message><body>"+strings.Repeat("x", 10000)+"</body></message>", 100)
+	leg.send(all + streamEnd)
+	go io.Copy(io.Discard, leg.conn)
+	for began := time.Now(); time.Since(began) < 2*loop.AnswerTime+500*time.Millisecond; <-time.After(200 * time.Millisecond) {
+		client.send(" ")
+	}
+	client.expect(all + streamEnd)
+	client.close()
+	f.ended("node-closed")
 }

@@ -26,15 +26,15 @@ func (s *Server) Learn(pool, domain, features string) error {
 	return nil
 }
 
+// OutcomeOf is what is reported of a node that did not serve a session because of err.
+func OutcomeOf(err error) Outcome { return outcomeOf(err) }
+
 // SetFeatureAge sets how long features are believed.
 func (s *Server) SetFeatureAge(d time.Duration) {
 	s.offers.mu.Lock()
 	defer s.offers.mu.Unlock()
 	s.offers.age = d
 }
-
-// OutcomeOf is outcomeOf.
-func OutcomeOf(err error) (Outcome, bool) { return outcomeOf(err) }
 
 // Tally brings the bytes of opaque sessions into the metrics now.
 func (s *Server) Tally() { s.tally() }

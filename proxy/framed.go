@@ -196,7 +196,7 @@ func (f *framed) sendRest(unsent []byte) error {
 	if len(unsent) == 0 {
 		return nil
 	}
-	if err := f.wire.SetWriteDeadline(time.Now().Add(lingerTime)); err != nil {
+	if err := f.wire.SetWriteDeadline(time.Now().Add(max(f.terms.Timeouts.Write, lingerTime))); err != nil {
 		return err
 	}
 	_, err := f.wire.Write(unsent)

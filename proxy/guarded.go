@@ -77,6 +77,19 @@ func (s *session) mayTry(ctx context.Context, user string) error {
 // one more.
 func (s *session) admitted(now time.Time) error { return s.refusal(s.ticket.LoggedIn(now)) }
 
+// leavePlace says that the session is over. Its place goes to the QUIC connection, if it has
+// come on one: until that is closed it takes one, too.
+func (s *session) leavePlace() {
+	if s.wire != nil {
+		if q, ok := s.wire.Conn.(*quicConn); ok {
+			s.ticket.Rest()
+			q.place, s.ticket = s.ticket, limit.Ticket{}
+			return
+		}
+	}
+	s.ticket.Done()
+}
+
 // refusal makes an ending of what a limit says; nil if it says nothing.
 func (s *session) refusal(why limit.Reason) error {
 	if why == limit.ReasonNone {

@@ -17,6 +17,9 @@ func (s *session) join(ctx context.Context) error {
 	_ = s.wire.SetDeadline(time.Time{})
 	_ = s.far.conn.SetDeadline(time.Time{})
 	s.placed.Store(true)
+	if !s.deaf() { // whatever carries the session hears of the shutdown by itself
+		return s.shutdown()
+	}
 	if s.fitsLoop() {
 		return s.handOver(ctx)
 	}
@@ -65,9 +68,6 @@ func (w *wire) isTCP() bool {
 // handOver lets the session go on on a loop. What was looked at before is what the
 // node gets first.
 func (s *session) handOver(ctx context.Context) error {
-	if !s.deaf() {
-		return s.shutdown()
-	}
 	l := s.srv.loops.Next()
 	if !l.Post(func() { s.land(ctx, l) }) {
 		return s.shutdown()
@@ -212,17 +212,17 @@ func (s *session) halfOpen(client bool) *ending {
 func (s *session) clientEnded(err error) *ending {
 	reason := goneReason(err)
 	switch {
-	case reason == ReasonClientClosed:
+	case ended(err):
 		return &ending{reason: reason}
 	case errors.Is(err, loop.ErrStalled):
 		reason = ReasonSlowClient
 	}
-	return &ending{reason: reason, cause: err}
+	return &ending{reason: reason, cause: err} // the node must not take what it got for all
 }
 
 // nodeEnded is how an opaque session ends by its node.
 func (s *session) nodeEnded(err error) *ending {
-	if goneReason(err) == ReasonClientClosed {
+	if ended(err) {
 		return &ending{reason: ReasonNodeClosed}
 	}
 	return &ending{reason: ReasonNodeLost, cause: fmt.Errorf("node %s: %w", s.far.name(), err)}

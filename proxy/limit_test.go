@@ -279,3 +279,60 @@ func TestBytesOfStanzas(t *testing.T) {
 		})
 	}
 }
+
+// What the limits on bytes hold up does not make a session idle, whoever carries it.
+func TestThrottledIsNotIdle(t *testing.T) {
+	t.Parallel()
+	const idle, perSecond = 200 * time.Millisecond, 32 << 10
+	slow := func(o *proxy.Options) {
+		o.Timeouts.Idle = idle
+		o.Rules.User.In = limit.Bandwidth{PerSecond: perSecond, Burst: 1}
+		o.Rules.User.Out = o.Rules.User.In
+	}
+	body := string(pattern(4 * perSecond))
+	opaque := func(t *testing.T, f *front, client *stream, leg *leg) {
+		t.Helper()
+		client.send(body)
+		leg.send(body)
+		leg.recv(body)
+		client.recv(body)
+		client.end()
+		leg.end()
+		f.ended("idle-timeout")
+	}
+	carried(t, func(t *testing.T, start starter) {
+		f, client, leg := start(t, slow)
+		opaque(t, f, client, leg)
+	})
+	t.Run("quic", func(t *testing.T) {
+		t.Parallel()
+		f, n := startQUIC(t, slow)
+		client := f.streamOn(f.dialOpaqueQUIC())
+		client.send("x")
+		leg := n.leg()
+		leg.recv("x")
+		opaque(t, f, client, leg)
+	})
+	message := "<message><body>" + strings.Repeat("x", 10_000) + "</body></message>"
+	for name, dial := range map[string]func(*front) *peer{
+		"xmpps":        (*front).dialTLS,
+		"xmpp on quic": func(f *front) *peer { return f.openQUIC(f.dialQUIC()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n, pick := onlyNode(t)
+			f := startFront(t, pick, slow)
+			client := dial(f)
+			leg := login(client, n, "alice")
+			for _, way := range [][2]*peer{{client, leg}, {leg, client}} {
+				way[0].send(strings.Repeat(message, 6))
+				for range 6 {
+					way[1].expect(message)
+				}
+				way[0].send(message) // it is held up
+				way[1].expect(message)
+			}
+			f.leaves(client, leg)
+		})
+	}
+}

@@ -281,7 +281,7 @@ func (s *looped) arrived(node *nodeConn) {
 // refused notes that a node did not take the session, and tries the next.
 func (s *looped) refused(pool Pool, choice Choice, err error) {
 	choice.release()
-	s.srv.reportFailure(choice, err)
+	s.srv.report(choice, outcomeOf(err))
 	s.tried = append(s.tried, choice.Node.Name)
 	s.failed = errors.Join(s.failed, fmt.Errorf("dial %s: %w", choice.Node.Name, err))
 	switch {

@@ -65,7 +65,7 @@ func (s *session) reach(ctx context.Context, user string, greet func(*nodeConn) 
 		case errors.As(err, &final):
 			return nil, final
 		}
-		s.srv.reportFailure(choice, err)
+		s.srv.report(choice, outcomeOf(err))
 		failed = errors.Join(failed, fmt.Errorf("dial %s: %w", choice.Node.Name, err))
 		tried = append(tried, choice.Node.Name)
 	}

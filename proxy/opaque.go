@@ -121,7 +121,7 @@ func (s *session) lastLook(ctx context.Context, err error) bool {
 		s.sniffing.late = true
 		return ctx.Err() == nil
 	}
-	return s.wire.used.Load() && goneReason(err) == ReasonClientClosed
+	return s.wire.used.Load() && ended(err)
 }
 
 // known returns what there is to know a user by besides the bytes.

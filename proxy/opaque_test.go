@@ -166,8 +166,8 @@ func TestOpaqueReset(t *testing.T) {
 	})
 }
 
-// A connection to a node that breaks after it stood is no news of the node: a client can
-// make it break, by sending to a node what that does not read any more.
+// A connection to a node that breaks after it stood is a reason to look at the node; its end
+// in order is not.
 func TestOpaqueOutcomes(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, "one")
@@ -187,7 +187,7 @@ func TestOpaqueOutcomes(t *testing.T) {
 	pick.free(t)
 	pick.mu.Lock()
 	defer pick.mu.Unlock()
-	want := []string{"one: connected", "one: connected"}
+	want := []string{"one: connected", "one: connected", "one: lost"}
 	if !slices.Equal(pick.outcomes, want) {
 		t.Errorf("reported %q, want %q", pick.outcomes, want)
 	}
@@ -449,9 +449,14 @@ func TestOpaqueQUICHalfOpen(t *testing.T) {
 	f.ended("half-open-timeout")
 }
 
-// openOpaqueQUIC returns a client on a stream of a connection of its own, for what the
-// listener x has agreed to carry as chat.
+// openOpaqueQUIC returns a client on a stream of a connection of its own.
 func (f *front) openOpaqueQUIC() *stream {
+	f.t.Helper()
+	return f.streamOn(f.dialOpaqueQUIC())
+}
+
+// dialOpaqueQUIC returns a connection for what the listener x has agreed to carry as chat.
+func (f *front) dialOpaqueQUIC() *quic.Conn {
 	f.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -460,6 +465,12 @@ func (f *front) openOpaqueQUIC() *stream {
 		f.t.Fatal(err)
 	}
 	f.t.Cleanup(func() { _ = conn.CloseWithError(0, "") })
+	return conn
+}
+
+// streamOn returns a client on a further stream of a connection.
+func (f *front) streamOn(conn *quic.Conn) *stream {
+	f.t.Helper()
 	s, err := conn.OpenStream()
 	if err != nil {
 		f.t.Fatal(err)
@@ -634,5 +645,35 @@ func TestOpaqueIPv6(t *testing.T) {
 	f.hangsUp(client, leg)
 	if got := pick.users(); !slices.Equal(got, []string{"::/64"}) {
 		t.Errorf("picked for %q", got)
+	}
+}
+
+// However many sessions there are when the front stops, each ends for that reason, and in
+// order for its node.
+func TestOpaqueQUICShutdown(t *testing.T) {
+	t.Parallel()
+	const sessions = 30
+	n := startNode(t, "one")
+	f := startOpaque(t, witnessOf(n), proxy.Listener{Protocol: proxy.QUIC, ALPN: []string{"chat"}}, nil)
+	var legs []*leg
+	for range sessions {
+		client := f.openOpaqueQUIC()
+		client.send("hi")
+		leg := n.leg()
+		leg.recv("hi")
+		leg.send("welcome")
+		client.recv("welcome")
+		legs = append(legs, leg)
+	}
+	done := make(chan error, 1)
+	go func() { done <- f.Shutdown(context.WithoutCancel(t.Context())) }()
+	for _, leg := range legs {
+		leg.end()
+	}
+	for range sessions {
+		f.ended("shutdown")
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

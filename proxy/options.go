@@ -155,8 +155,9 @@ type Outcome uint8
 const (
 	OutcomeConnected Outcome = 1 + iota // the node offered its stream features
 	OutcomeRefused                      // it could not be reached in time, or refused the stream
-	OutcomeLost                         // the leg of an XMPP session broke, which the client may have wanted
+	OutcomeLost                         // the leg of a session broke, which the client may have wanted
 	OutcomeDeclined                     // it was reached, and did not serve this client; others it may
+	OutcomeUntried                      // the front had no descriptor, memory or port left to connect with
 )
 
 // String returns the outcome as it labels the metric.
@@ -170,6 +171,8 @@ func (o Outcome) String() string {
 		return "lost"
 	case OutcomeDeclined:
 		return "declined"
+	case OutcomeUntried:
+		return "untried"
 	}
 	return "unknown"
 }

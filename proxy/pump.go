@@ -273,7 +273,8 @@ func (p *pump) again() time.Duration {
 
 // idle ends the pump if no byte came since it last looked. A side that has ended is cut
 // off while it waits for the other, so it must not take what it has got for all. Nothing
-// can come from a side that is not read.
+// can come from a side that is not read, because the other takes nothing, for which there
+// is another limit, or because of those on bytes.
 func (p *pump) idle() {
 	p.mu.Lock()
 	ended, both := p.ended, p.both || p.done
@@ -281,7 +282,7 @@ func (p *pump) idle() {
 	switch {
 	case both:
 		return
-	case p.active.Swap(false), ended != nil && p.stuck.Load() > 0:
+	case p.active.Swap(false), p.stuck.Load() > 0:
 		p.watch(p.again())
 		return
 	}

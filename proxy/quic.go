@@ -11,11 +11,14 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"imlb/proxy/limit"
 )
 
 // Bounds of QUIC connections. Idle ones are kept by keepalives of ours, often
 // enough for the NATs between; a peer that does not answer is given up after
-// quicIdle. Windows cost nothing until they are used.
+// quicIdle. Windows cost nothing until they are used. That of a connection has room for
+// all its sessions, so that those that are read do not wait for those that are not.
 //
 // A connection with one idle session takes 73 KiB: 47 on the heap, of which 8 are
 // the relay's buffers and nearly all else is quic-go's and crypto/tls's, and 26 for
@@ -27,6 +30,7 @@ const (
 	quicStreams   = 16 // sessions of one connection at a time
 	quicWindow    = 64 << 10
 	quicMaxWindow = 1 << 20
+	quicAllWindow = quicStreams * quicMaxWindow // of a connection
 )
 
 // Application error codes of QUIC (XEP-0467 defines none).
@@ -36,6 +40,10 @@ const (
 	// quicRefused is the connection's: a limit refuses it. Before the handshake is done
 	// there is CONNECTION_REFUSED for that (RFC 9000 §20.1).
 	quicRefused = 2
+	// quicLeft is the connection's, too: it has had sessions, and the front has waited long
+	// enough for the client to close it. What the client has not read by then it will never
+	// read, so it must not take that for an end in order.
+	quicLeft = 3
 )
 
 // quicListener accepts QUIC connections and their streams (XEP-0467).
@@ -129,8 +137,8 @@ func quicConfig(handshake time.Duration) *quic.Config {
 		MaxIncomingUniStreams:          -1,
 		InitialStreamReceiveWindow:     quicWindow,
 		MaxStreamReceiveWindow:         quicMaxWindow,
-		InitialConnectionReceiveWindow: quicWindow,
-		MaxConnectionReceiveWindow:     quicMaxWindow,
+		InitialConnectionReceiveWindow: quicAllWindow,
+		MaxConnectionReceiveWindow:     quicAllWindow,
 		Allow0RTT:                      false, // SASL must not be replayed
 	}
 }
@@ -175,7 +183,7 @@ func (q *quicListener) serve(ctx context.Context) {
 }
 
 // serveConn serves the streams of one connection, each a session of its own. A
-// connection on which there is none for the time of a handshake is closed.
+// connection on which there is none for too long is closed.
 func (q *quicListener) serveConn(ctx context.Context, conn *quic.Conn) {
 	a := arrivalOf(conn)
 	if !a.stand(conn) {
@@ -193,12 +201,12 @@ func (q *quicListener) serveConn(ctx context.Context, conn *quic.Conn) {
 		c.admitted = a.open()
 		sessions.Add(1)
 		go q.srv.session(ctx, q.listener, c, func() {
-			a.over()
+			a.over(c.place)
 			sessions.Done()
 		})
 	}
 	sessions.Wait()
-	_ = conn.CloseWithError(quicOK, "")
+	a.farewell()
 	a.left(ctx, end)
 }
 
@@ -206,7 +214,8 @@ func (q *quicListener) serveConn(ctx context.Context, conn *quic.Conn) {
 type quicConn struct {
 	*quic.Stream
 	conn     *quic.Conn
-	admitted *admission // of the first stream; nil for others, and when it was used
+	admitted *admission   // of the first stream; nil for others, and when it was used
+	place    limit.Ticket // of the session, which leaves it to the connection
 
 	closed   atomic.Bool
 	writing  sync.Mutex // held while a Write runs

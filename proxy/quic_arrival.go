@@ -20,7 +20,10 @@ import (
 const (
 	quicHandshakes = 1024 // under way; further ones are refused
 	quicCalm       = 32   // handshakes under way from which on clients are doubted
-	quicUnused     = 512  // connections without a stream; the next one ends the oldest
+	// quicUnused is how many connections have had no stream yet, and how many have no
+	// session any more; the next one ends the oldest, but not before its client has had
+	// lingerTime to read what it was sent last.
+	quicUnused = 512
 )
 
 // arrivals are the QUIC connections of a listener.
@@ -30,8 +33,12 @@ const (
 // forges addresses could use up what others may have. That is at once with a token of
 // a Retry or an earlier connection, and otherwise when the handshake is done
 // (RFC 9000 §8.1). Its place is taken over by the session of its first stream. The
-// sessions of further streams have places of their own, and while there is no
-// session the connection has one.
+// sessions of further streams have places of their own. The last one leaves its place to
+// the connection, in which who has logged in is no stranger.
+//
+// With a connection all goes that its client has not read, acknowledged or not
+// (RFC 9000 §10.2), and when that has read the last of it nobody but the client knows.
+// So after its sessions a connection waits for the client to close it.
 type arrivals struct {
 	serving atomic.Bool    // there is a journal
 	pending sync.WaitGroup // handshakes
@@ -41,7 +48,8 @@ type arrivals struct {
 	unproven   int         // of handshakes
 	refused    [16]refusal // the last ones, in turn
 	next       int         // of refused
-	unused     list.List   // of *arrival: those without a stream, the oldest first
+	unused     list.List   // of *arrival: those that had no stream yet, the oldest first
+	left       list.List   // and those that have no session any more
 }
 
 // refusal is a connection that was refused. To quic-go each further packet of it begins
@@ -84,15 +92,20 @@ type arrival struct {
 	proven   bool        // the address is the client's own
 	began    func() bool // ends the wait for the end of the handshake; false when it has ended
 	conn     *quic.Conn  // once it stands
-	timer    *time.Timer // closes conn when it has had no stream for too long
+	timer    *time.Timer // closes conn when it has had no session for too long
 
-	mu     sync.Mutex
-	ticket limit.Ticket // while there is no session
-	turn   time.Time    // of the first stream
-	used   bool         // there was a stream
-	users  int          // sessions
-	why    *ending      // of the connection, when it was ended here
-	place  *list.Element
+	mu      sync.Mutex
+	ticket  limit.Ticket // while there is no session
+	turn    time.Time    // of the first stream
+	used    bool         // there was a stream
+	users   int          // sessions
+	due     time.Time    // when conn has to be closed, if there is no session then
+	refusal *ending      // why there is no ticket
+	why     *ending      // of the connection, when it was ended here
+
+	// guarded by the mutex of arrivals
+	place *list.Element
+	since time.Time // for how long there has been no session
 }
 
 type arrivalKey struct{}
@@ -278,34 +291,51 @@ func (a *arrival) stand(conn *quic.Conn) bool {
 	a.conn = conn
 	after := a.q.terms.Load().Timeouts.Handshake
 	a.mu.Lock()
-	a.timer = time.AfterFunc(after, func() { a.close(&ending{reason: ReasonNoStream, cause: errNoStream}, quicOK) })
+	a.due = time.Now().Add(after)
+	a.timer = time.AfterFunc(after, a.expire)
 	oldest := a.rest()
 	a.mu.Unlock()
 	oldest.evict()
 	return true
 }
 
-// rest counts the connection as one without a stream, and returns one that has to go
+// rest counts the connection as one without a session, and returns one that has to go
 // for it, or nil.
-func (a *arrival) rest() (oldest *arrival) {
+func (a *arrival) rest() *arrival {
 	s := &a.q.arrivals
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a.place = s.unused.PushBack(a)
-	if s.unused.Len() <= quicUnused {
-		return nil
+	a.since = time.Now()
+	if a.used {
+		a.place = s.left.PushBack(a)
+		return oldest(&s.left, a.since.Add(-lingerTime))
 	}
-	oldest, _ = s.unused.Remove(s.unused.Front()).(*arrival)
-	return oldest
+	a.place = s.unused.PushBack(a)
+	return oldest(&s.unused, a.since)
 }
 
-// wake counts it as one without a stream no more.
+// oldest takes the oldest of too many connections from them, if it has had no session since
+// then or longer.
+func oldest(of *list.List, then time.Time) *arrival {
+	if of.Len() <= quicUnused {
+		return nil
+	}
+	a, _ := of.Front().Value.(*arrival)
+	if a.since.After(then) {
+		return nil
+	}
+	of.Remove(of.Front())
+	return a
+}
+
+// wake counts it as one without a session no more.
 func (a *arrival) wake() {
 	s := &a.q.arrivals
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if a.place != nil {
-		s.unused.Remove(a.place) // unless it was evicted
+	if a.place != nil { // in one of them, unless it was evicted
+		s.unused.Remove(a.place)
+		s.left.Remove(a.place)
 		a.place = nil
 	}
 }
@@ -318,6 +348,22 @@ func (a *arrival) evict() {
 	a.close(&ending{
 		reason: ReasonTooMany, cause: fmt.Errorf("%d connections without a stream came after it", quicUnused),
 	}, quicRefused)
+}
+
+// expire ends the connection when it is time.
+func (a *arrival) expire() {
+	a.mu.Lock()
+	early, used, refusal := time.Now().Before(a.due), a.used, a.refusal
+	a.mu.Unlock()
+	switch {
+	case early: // a session came and went meanwhile
+	case refusal != nil:
+		a.close(refusal, quicRefused)
+	case used:
+		a.close(&ending{reason: ReasonNoStream, cause: errNoStream}, quicLeft)
+	default:
+		a.close(&ending{reason: ReasonNoStream, cause: errNoStream}, quicOK)
+	}
 }
 
 // close ends the connection, unless it has sessions.
@@ -361,28 +407,68 @@ func (a *arrival) open() *admission {
 	return first
 }
 
-// over is told that a session has ended. After the last one the connection needs a
-// place of its own again, or has to go.
-func (a *arrival) over() {
+// over is told that a session has ended. The place of the last one is the connection's
+// from then on.
+func (a *arrival) over(place limit.Ticket) {
 	a.mu.Lock()
 	a.users--
-	var oldest *arrival
-	var end *ending
-	if a.users == 0 && a.conn.Context().Err() == nil {
-		ticket, refusal := a.q.srv.guard.Stay(time.Now(), a.listener, addrOf(a.conn.RemoteAddr()))
-		if refusal != limit.ReasonNone {
-			end = refused(refusal)
-			a.q.srv.metrics.refused.WithLabelValues(a.listener, refusal.String()).Inc()
-		}
-		a.ticket = ticket
-		a.timer.Reset(a.q.terms.Load().Timeouts.Handshake)
-		oldest = a.rest()
+	if a.users > 0 || a.conn.Context().Err() != nil {
+		a.mu.Unlock()
+		place.Done()
+		return
 	}
+	a.keep(time.Now(), place)
+	oldest := a.rest()
 	a.mu.Unlock()
 	oldest.evict()
-	if end != nil {
-		a.close(end, quicRefused)
+}
+
+// keep gives the connection the place of its last session, or another one if that had none.
+// It may keep it for as long as it may take to read what was sent; without one it has to go
+// soon, also if it tries on.
+func (a *arrival) keep(now time.Time, place limit.Ticket) {
+	if place == (limit.Ticket{}) {
+		var refusal limit.Reason
+		if place, refusal = a.q.srv.guard.Stay(now, a.listener, addrOf(a.conn.RemoteAddr())); refusal != limit.ReasonNone {
+			a.deny(now, refusal)
+			return
+		}
 	}
+	a.ticket, a.refusal, a.due = place, nil, now.Add(a.q.terms.Load().Timeouts.Write)
+	a.timer.Reset(a.due.Sub(now))
+}
+
+// deny has the connection go because it is refused a place.
+func (a *arrival) deny(now time.Time, why limit.Reason) {
+	if a.refusal == nil {
+		a.refusal, a.due = refused(why), now.Add(lingerTime)
+		a.q.srv.metrics.refused.WithLabelValues(a.listener, why.String()).Inc()
+	}
+	a.timer.Reset(a.due.Sub(now))
+}
+
+// farewell closes the connection, on which there will be no session any more. If one has
+// just ended, its client has a little time to read all of it, and close it itself.
+func (a *arrival) farewell() {
+	a.mu.Lock()
+	used := a.used
+	a.mu.Unlock()
+	if !used {
+		_ = a.conn.CloseWithError(quicOK, "")
+		return
+	}
+	s := &a.q.arrivals
+	s.mu.Lock()
+	since := a.since
+	s.mu.Unlock()
+	timer := time.NewTimer(time.Until(since.Add(lingerTime)))
+	defer timer.Stop()
+	select {
+	case <-a.conn.Context().Done():
+	case <-timer.C:
+	case <-a.q.srv.hurry:
+	}
+	_ = a.conn.CloseWithError(quicLeft, "")
 }
 
 // left is told that the connection has ended, why, and that its sessions have, too.

@@ -171,8 +171,14 @@ func TestQUICFlood(t *testing.T) {
 // counts waits until that is what is counted of the QUIC listener.
 func (f *front) counts(what string, connections, unauthenticated int) {
 	f.t.Helper()
+	f.countsOf("quic", what, connections, unauthenticated)
+}
+
+// countsOf waits until that is what is counted of a listener.
+func (f *front) countsOf(listener, what string, connections, unauthenticated int) {
+	f.t.Helper()
 	for by := time.Now().Add(patience); ; runtime.Gosched() {
-		s := f.Limits(time.Now(), 0).Listeners["quic"]
+		s := f.Limits(time.Now(), 0).Listeners[listener]
 		if s.Connections == connections && s.Unauthenticated == unauthenticated {
 			return
 		}
@@ -217,7 +223,7 @@ func TestQUICPlace(t *testing.T) {
 	leave(alice, leg)
 	counts("one session", 1, 0)
 	leave(bob, atBob)
-	counts("a connection that has no session any more", 1, 1)
+	counts("a connection that has no session any more", 1, 0)
 	alice = f.openQUIC(conn) // the fourth turn
 	leg = login(alice, n, "alice")
 	counts("a session again", 1, 0)
@@ -227,25 +233,25 @@ func TestQUICPlace(t *testing.T) {
 	leave(alice, leg)
 }
 
-// A connection that comes back to no place is ended.
-func TestQUICNoPlace(t *testing.T) {
+// The place of a connection's last session is the connection's afterwards: nobody else
+// takes it, and what the client was sent last is there to be read.
+func TestQUICKeepsPlace(t *testing.T) {
 	t.Parallel()
 	n, pick := onlyNode(t)
-	f := limited(t, pick, limit.Listener{Scope: limit.Scope{Unauthenticated: 1}}, nil)
+	f := limited(t, pick, limit.Listener{Scope: limit.Scope{Concurrent: 2, Unauthenticated: 1}}, nil)
 	conn := f.dialQUIC()
 	alice := f.openQUIC(conn)
 	leg := login(alice, n, "alice")
-	other := f.dialQUIC() // takes the place of who has not logged in
+	f.dialQUIC() // takes the place of who has not logged in
 	f.counts("another connection", 2, 1)
-	alice.close()
-	leg.eof()
-	leg.close()
-	if err := wantRefusal(closed(conn)); err != nil {
+	f.leaves(alice, leg)
+	f.counts("a connection that has no session any more", 2, 1)
+	if err := f.refusedQUIC(f.addr("quic")); err != nil {
 		t.Error(err)
 	}
-	f.ended("client-closed")
-	if other.Context().Err() != nil {
-		t.Error("the other connection has ended, too")
+	f.ended("too-many")
+	if err := context.Cause(conn.Context()); err != nil {
+		t.Errorf("the connection has ended: %v", err)
 	}
 }
 

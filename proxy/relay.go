@@ -178,8 +178,11 @@ func (r *relay) fillUp(ctx context.Context) *ending {
 				return e
 			}
 			return parked
-		case isTimeout(err) && ctx.Err() == nil && !r.over.Load() && r.active.Swap(false):
-			continue // idle, but the node was not
+		case isTimeout(err) && ctx.Err() == nil && !r.over.Load() && (r.active.Swap(false) || r.out.paused.Load()):
+			if e := r.armIdle(ctx); e != nil {
+				return e
+			}
+			continue // idle, but the node was not, or is not heard
 		}
 		return r.clientError(ctx, err)
 	}
@@ -275,14 +278,14 @@ type meter struct {
 	took   func(n int) time.Duration // nil when nothing limits it
 	extra  func() int64              // bytes that came besides those of tokens; nil for none
 	told   int64                     // bytes that took knows of
-	paused bool                      // on a loop: until the limits have room again
+	paused atomic.Bool               // until the limits have room again
 }
 
 // hold lets the limits on bytes recover, before more is read. On a loop it tells
 // whether they have to be waited for; the next turn comes when they have room again.
 func (r *relay) hold(ctx context.Context, m *meter, bytes int64) bool {
-	if m.took == nil || m.paused {
-		return m.paused
+	if m.took == nil || m.paused.Load() {
+		return m.paused.Load()
 	}
 	if m.extra != nil {
 		bytes += m.extra()
@@ -292,16 +295,20 @@ func (r *relay) hold(ctx context.Context, m *meter, bytes int64) bool {
 	}
 	d := m.took(int(bytes - m.told))
 	m.told = bytes
-	switch {
-	case d <= 0:
-		return false
-	case r.loop == nil:
-		_ = pause(ctx, d) // at the end of ctx the read ends, too
+	if d <= 0 {
 		return false
 	}
-	m.paused = true
+	m.paused.Store(true)
+	if r.loop == nil {
+		_ = pause(ctx, d) // at the end of ctx the read ends, too
+		m.paused.Store(false)
+		return false
+	}
 	r.loop.client.Loop().After(d, func() {
-		m.paused = false
+		m.paused.Store(false)
+		if idle := r.terms.Timeouts.Idle; idle > 0 && !r.over.Load() {
+			r.loop.client.SetReadTimeout(idle) // nobody has looked whether anything came
+		}
 		r.loop.client.Wake()
 	})
 	return true

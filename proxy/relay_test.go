@@ -120,7 +120,9 @@ func FuzzEntryNumber(f *testing.F) {
 // A QUIC connection that has no streams is closed after a while; one that has is not.
 func TestQUICUnused(t *testing.T) {
 	t.Parallel()
-	f := startFront(t, &picker{}, func(o *proxy.Options) { o.Timeouts.Handshake = 300 * time.Millisecond })
+	f := startFront(t, &picker{}, func(o *proxy.Options) {
+		o.Timeouts.Handshake, o.Timeouts.Write = 300*time.Millisecond, 300*time.Millisecond
+	})
 	used, unused := f.dialQUIC(), f.dialQUIC()
 	client := f.openQUIC(used)
 	client.send(streamOpen)

@@ -33,9 +33,11 @@ type Server struct {
 	opts     atomic.Pointer[Options] // normalized; of what comes from now on
 	changing chan struct{}           // holds one while opts and listeners are being changed
 
-	stop     chan struct{} // closed when Shutdown is called
-	stopOnce sync.Once
-	done     chan struct{} // closed when Serve has returned
+	stop      chan struct{} // closed when Shutdown is called
+	stopOnce  sync.Once
+	done      chan struct{} // closed when Serve has returned
+	hurry     chan struct{} // closed when all that is still open is cut off
+	hurryOnce sync.Once
 
 	mu        sync.Mutex
 	state     serverState
@@ -80,6 +82,7 @@ func New(opts Options) (*Server, error) {
 		changing: make(chan struct{}, 1),
 		stop:     make(chan struct{}),
 		done:     make(chan struct{}),
+		hurry:    make(chan struct{}),
 		sessions: make(map[*session]struct{}),
 	}
 	s.opts.Store(&opts)
@@ -259,6 +262,7 @@ func (s *Server) panicked(err error) {
 
 // abort cuts off all sessions.
 func (s *Server) abort() {
+	s.hurryOnce.Do(func() { close(s.hurry) })
 	for _, ss := range s.all() {
 		ss.abort()
 	}

@@ -157,7 +157,7 @@ func (s *session) finish(ctx context.Context, end *ending) {
 	defer s.over()
 	defer s.srv.leave(s)
 	s.placed.Store(false)
-	s.ticket.Done()
+	s.leavePlace()
 	settle := s.leaveNode(ctx, end)
 	settle(s.part(end))
 	s.record(end)
@@ -236,8 +236,9 @@ func (s *session) limit(ctx context.Context) error {
 	return s.wait(ctx, wait)
 }
 
-// part says good-bye: it ends the client's stream (RFC 6120 §4.4), waits a
-// little for the client to end its side, and closes the connection. It returns
+// part says good-bye: it ends the client's stream (RFC 6120 §4.4), waits until the client
+// has got all and then a little for it to end its side, and closes the connection; what
+// the client still sends would else make the kernel drop what waits for it. It returns
 // whether the client has received all that was written to it: it read up to the
 // stream's end and answered, or ended its connection in order afterwards.
 func (s *session) part(end *ending) (received bool) {
@@ -257,7 +258,8 @@ func (s *session) part(end *ending) (received bool) {
 		return false
 	}
 	defer s.client.Close()
-	hurry := time.AfterFunc(lingerTime, func() { _ = s.wire.SetWriteDeadline(past) })
+	s.wire.stall = s.terms.Timeouts.Write
+	hurry := time.AfterFunc(max(s.wire.stall, lingerTime), func() { _ = s.wire.SetWriteDeadline(past) })
 	err := s.farewell(end)
 	hurry.Stop()
 	if err != nil {
@@ -266,7 +268,7 @@ func (s *session) part(end *ending) (received bool) {
 	}
 	// A reset is reported once, here or by the read, which would then see an end.
 	whole := s.client.CloseWrite() == nil
-	_ = s.wire.SetReadDeadline(time.Now().Add(lingerTime))
+	s.wire.Await()
 	return drained(s.client) && whole
 }
 
@@ -298,7 +300,7 @@ func drained(l leg) bool {
 			continue
 		}
 		if err := l.Fill(); err != nil {
-			return goneReason(err) == ReasonClientClosed
+			return ended(err)
 		}
 	}
 }

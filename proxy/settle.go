@@ -87,6 +87,7 @@ func (t *settles) wait(ctx context.Context, user string) error {
 func (s *session) leaveNode(ctx context.Context, end *ending) (settle func(received bool)) {
 	node := s.node
 	if node == nil {
+		s.leaveFar(end)
 		return func(bool) {}
 	}
 	s.dropNode()
@@ -108,6 +109,13 @@ func (s *session) leaveNode(ctx context.Context, end *ending) (settle func(recei
 		return s.srv.settles.soon(settle)
 	}
 	return settle
+}
+
+// leaveFar reports that the node's connection of an opaque session broke.
+func (s *session) leaveFar(end *ending) {
+	if s.far != nil && (end.reason == ReasonNodeLost || end.reason == ReasonNodeError) {
+		s.srv.report(s.far.choice, OutcomeLost)
+	}
 }
 
 // proofTime is how long the settle of a session that can be resumed waits for a proof of
@@ -170,7 +178,7 @@ func (s *session) settleNext(ctx context.Context, note proxyproto.TLV, tried []s
 		if err == nil {
 			return nil
 		}
-		s.srv.reportFailure(choice, err)
+		s.srv.report(choice, outcomeOf(err))
 		failed = errors.Join(failed, fmt.Errorf("settle at %s: %w", choice.Node.Name, err))
 		tried = append(tried, choice.Node.Name)
 	}

@@ -220,13 +220,18 @@ func (closedConn) SetDeadline(time.Time) error      { return net.ErrClosed }
 func (closedConn) SetReadDeadline(time.Time) error  { return net.ErrClosed }
 func (closedConn) SetWriteDeadline(time.Time) error { return net.ErrClosed }
 
+// ended tells whether the error of a read says that the peer has ended its side in order, so
+// that all was read that it has sent. A TCP FIN without TLS's close_notify is how many clients
+// leave. The end of a QUIC connection is none of its streams, which it breaks off, whatever
+// its code is (RFC 9000 §10.2).
+func ended(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
+
 // goneReason says how a client left, from the error of a read or write.
 func goneReason(err error) Reason {
 	var app *quic.ApplicationError
 	var idle *quic.IdleTimeoutError
 	switch {
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		// A TCP FIN without TLS's close_notify is how many clients leave.
+	case ended(err):
 		return ReasonClientClosed
 	case errors.As(err, &app) && app.Remote && app.ErrorCode == 0:
 		return ReasonClientClosed

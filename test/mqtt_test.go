@@ -393,6 +393,9 @@ func (m *brokers) testWill(t *testing.T, user string) {
 			broken := m.connect(t, device{id: "wb-" + how, user: user, version: version, listener: listener}, packetWill{"will/broken", how})
 			broken.reset()
 			watcher.awaitLine("will/broken " + how)
+			long := how + strings.Repeat(" long", 12_000) // which comes before the user name
+			m.connect(t, device{id: "wl-" + how, user: user, version: version, listener: listener}, packetWill{"will/long", long}).reset()
+			watcher.awaitLine("will/long " + how)
 		}
 	}
 	m.publish(t, device{id: "w-end", user: user, version: "mqttv5", listener: "mqtt"}, "-t", "will/end", "-m", "x")

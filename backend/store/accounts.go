@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // CreateAccount implements Accounts.
@@ -113,7 +114,7 @@ func ownerOf(ctx context.Context, tx *sql.Tx, user, lock string) (OwnerID, error
 // ListAccounts implements Accounts.
 func (db *DB) ListAccounts(ctx context.Context, after string, limit int) ([]Account, error) {
 	rows, err := db.read.QueryContext(long(ctx), `
-		SELECT `+accountColumns+` FROM accounts WHERE name > $1 ORDER BY name LIMIT $2`, after, max(limit, 0))
+		SELECT `+accountColumns+` FROM accounts WHERE name > $1 AND `+finished+` ORDER BY name LIMIT $2`, after, max(limit, 0))
 	list, err := collect(rows, err, scanAccount)
 	return list, db.wrap("list accounts", err)
 }
@@ -126,14 +127,18 @@ func (db *DB) DeleteAccount(ctx context.Context, user string) error {
 
 // EraseAccount implements Transfers. The account is gone when the first
 // transaction is; its timeline, which may be long, is then cleared in
-// steps, and by the next EraseAccount if this one is interrupted.
+// steps, and by the next EraseAccount or Tidy if this one is interrupted.
 func (db *DB) EraseAccount(ctx context.Context, user string) (erased []Erased, err error) {
-	var owner OwnerID
 	err = db.update(ctx, "delete account "+user, func(tx *sql.Tx) error {
-		if owner, err = ownerOf(ctx, tx, user, db.dialect.locks.change); err != nil {
+		erased = nil
+		owner, err := ownerOf(ctx, tx, user, db.dialect.locks.change)
+		if errors.Is(err, sql.ErrNoRows) {
+			return isToBeCleared(ctx, tx, user)
+		}
+		if err != nil {
 			return err
 		}
-		if erased, err = eraseOwner(ctx, tx, owner); err != nil {
+		if erased, err = eraseOwner(ctx, tx, owner, user); err != nil {
 			return err
 		}
 		return noteChange(ctx, tx, user)
@@ -141,8 +146,14 @@ func (db *DB) EraseAccount(ctx context.Context, user string) (erased []Erased, e
 	if err != nil {
 		return nil, err
 	}
-	entries, err := db.purge(ctx, owner)
+	entries, err := db.purge(ctx, user)
 	return append(erased, Erased{"entries", entries}), err
+}
+
+// isToBeCleared returns sql.ErrNoRows unless a deletion of that account was interrupted.
+func isToBeCleared(ctx context.Context, tx *sql.Tx, user string) error {
+	var owner OwnerID
+	return tx.QueryRowContext(ctx, `SELECT owner FROM purges WHERE name = $1 LIMIT 1`, user).Scan(&owner)
 }
 
 // eraseStatements remove all that belongs to an account but its entries. Each table
@@ -160,7 +171,7 @@ var eraseStatements = append(slices.Clone(personalDeletes), //nolint:gochecknogl
 )
 
 // eraseOwner removes an account; its entries are to be purged afterwards.
-func eraseOwner(ctx context.Context, tx *sql.Tx, owner OwnerID) (erased []Erased, err error) {
+func eraseOwner(ctx context.Context, tx *sql.Tx, owner OwnerID, user string) (erased []Erased, err error) {
 	for _, statement := range eraseStatements {
 		n, err := affected(tx.ExecContext(ctx, statement, owner))
 		if err != nil {
@@ -168,7 +179,7 @@ func eraseOwner(ctx context.Context, tx *sql.Tx, owner OwnerID) (erased []Erased
 		}
 		erased = append(erased, Erased{strings.Fields(statement)[2], int64(n)})
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO purges (owner) VALUES ($1)`, owner)
+	_, err = tx.ExecContext(ctx, `INSERT INTO purges (owner, name) VALUES ($1, $2)`, owner, user)
 	return erased, err
 }
 
@@ -176,45 +187,88 @@ func eraseOwner(ctx context.Context, tx *sql.Tx, owner OwnerID) (erased []Erased
 // never wait long for one.
 const purgeStep = 1000
 
-// purge clears the timelines of deleted accounts. It returns how many entries of one
-// of them it has deleted.
-func (db *DB) purge(ctx context.Context, of OwnerID) (entries int64, err error) {
+// purged says what was deleted of the timeline of a deleted account.
+type purged struct {
+	owner   OwnerID // 0: there is no such timeline
+	name    string  // of the account
+	entries int64
+}
+
+// purge clears the timelines of deleted accounts. It returns how many entries of
+// those that had a name it has deleted.
+func (db *DB) purge(ctx context.Context, name string) (entries int64, err error) {
 	for {
-		var owner OwnerID
-		var n int64
-		err := db.update(ctx, "clear timelines of deleted accounts", func(tx *sql.Tx) (err error) {
-			owner, n, err = purgeSome(ctx, tx, db.dialect.locks.change)
-			return err
-		})
-		if err != nil || owner == 0 {
+		p, err := db.purgeSome(ctx)
+		if err != nil || p.owner == 0 {
 			return entries, err
 		}
-		if owner == of {
-			entries += n
+		if p.name == name {
+			entries += p.entries
 		}
 	}
 }
 
-// purgeSome deletes some entries of one deleted account; owner is 0 when there is
-// none. Two never clear the same timeline at a time: one of them would find
-// nothing left while the other may still be undone.
-func purgeSome(ctx context.Context, tx *sql.Tx, lock string) (owner OwnerID, n int64, err error) {
-	err = tx.QueryRowContext(ctx, `SELECT owner FROM purges ORDER BY owner LIMIT 1`+lock).Scan(&owner)
+// purgeSome takes one step of purge.
+func (db *DB) purgeSome(ctx context.Context) (p purged, err error) {
+	err = db.update(ctx, "clear timelines of deleted accounts", func(tx *sql.Tx) (err error) {
+		p, err = purgeSome(ctx, tx, db.dialect.locks.change)
+		return err
+	})
+	return p, err
+}
+
+// purgeSome deletes some entries of one deleted account. Two never clear the same
+// timeline at a time: one of them would find nothing left while the other may still be
+// undone.
+func purgeSome(ctx context.Context, tx *sql.Tx, lock string) (p purged, err error) {
+	err = tx.QueryRowContext(ctx, `SELECT owner, name FROM purges ORDER BY owner LIMIT 1`+lock).Scan(&p.owner, &p.name)
 	if errors.Is(err, sql.ErrNoRows) {
-		return 0, 0, nil
+		return purged{}, nil
 	}
 	if err != nil {
-		return 0, 0, err
+		return purged{}, err
 	}
 	r, err := tx.ExecContext(ctx, `
 		DELETE FROM entries WHERE owner = $1 AND seq <=
-			(SELECT MIN(seq) FROM entries WHERE owner = $2) + $3`, owner, owner, purgeStep-1)
+			(SELECT MIN(seq) FROM entries WHERE owner = $2) + $3`, p.owner, p.owner, purgeStep-1)
 	if err != nil {
-		return 0, 0, err
+		return purged{}, err
 	}
-	if n, err = r.RowsAffected(); err != nil || n > 0 {
-		return owner, n, err
+	if p.entries, err = r.RowsAffected(); err != nil || p.entries > 0 {
+		return p, err
 	}
-	_, err = tx.ExecContext(ctx, `DELETE FROM purges WHERE owner = $1`, owner)
-	return owner, 0, err
+	_, err = tx.ExecContext(ctx, `DELETE FROM purges WHERE owner = $1`, p.owner)
+	return p, err
+}
+
+// finished chooses the accounts that are there: not those that are being brought in.
+const finished = `name NOT LIKE '%/%'`
+
+// Tidy implements Transfers.
+func (db *DB) Tidy(ctx context.Context, before time.Time) (more bool, err error) {
+	p, err := db.purgeSome(ctx)
+	if err != nil || p.owner != 0 {
+		return true, err
+	}
+	var user string
+	err = db.read.QueryRowContext(long(ctx), `SELECT name FROM accounts WHERE name LIKE '%/%' AND created < $1 LIMIT 1`,
+		millis(before)).Scan(&user)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	if err != nil {
+		return false, db.wrap("look for imports that were interrupted", err)
+	}
+	err = db.update(ctx, "erase what is left of an import", func(tx *sql.Tx) error {
+		owner, err := ownerOf(ctx, tx, user, db.dialect.locks.change)
+		if err != nil {
+			return err
+		}
+		_, err = eraseOwner(ctx, tx, owner, user)
+		return err
+	})
+	if errors.Is(err, ErrNotFound) {
+		err = nil // somebody else was faster
+	}
+	return true, err
 }

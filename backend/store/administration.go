@@ -188,7 +188,7 @@ func (f AccountFilter) condition() string {
 // CountAccounts implements Administration.
 func (db *DB) CountAccounts(ctx context.Context, which AccountFilter) (n int, err error) {
 	//nolint:gosec // made of constants
-	err = db.read.QueryRowContext(long(ctx), `SELECT COUNT(*) FROM accounts WHERE name > $1 AND `+which.condition(),
+	err = db.read.QueryRowContext(long(ctx), `SELECT COUNT(*) FROM accounts WHERE name > $1 AND `+finished+` AND `+which.condition(),
 		"", millis(db.now())).Scan(&n)
 	return n, db.wrap("count accounts", err)
 }
@@ -197,7 +197,7 @@ func (db *DB) CountAccounts(ctx context.Context, which AccountFilter) (n int, er
 func (db *DB) FindAccounts(ctx context.Context, which AccountFilter, after string, limit int) ([]Account, error) {
 	//nolint:gosec // made of constants
 	rows, err := db.read.QueryContext(long(ctx), `
-		SELECT `+accountColumns+` FROM accounts WHERE name > $1 AND `+which.condition()+` ORDER BY name LIMIT $3`,
+		SELECT `+accountColumns+` FROM accounts WHERE name > $1 AND `+finished+` AND `+which.condition()+` ORDER BY name LIMIT $3`,
 		after, millis(db.now()), max(limit, 0))
 	list, err := collect(rows, err, scanAccount)
 	return list, db.wrap("find accounts", err)

@@ -37,7 +37,7 @@ func (db *DB) Count(ctx context.Context, owner OwnerID, r Range) (n int, err err
 
 // query is a SELECT without what is selected. byPeer is the dialect's.
 func (r Range) query(owner OwnerID, byPeer string) (query string, args []any) {
-	const all = ` FROM entries WHERE owner = $1 AND seq > $2 AND seq < $3 AND NOT hidden`
+	const all = ` FROM entries WHERE owner = $1 AND seq > $2 AND seq < $3 AND `
 	before := storable(r.Before)
 	if before == 0 {
 		before = storable(1<<64 - 1)
@@ -47,8 +47,11 @@ func (r Range) query(owner OwnerID, byPeer string) (query string, args []any) {
 		order = ` ORDER BY seq DESC`
 	}
 	args = []any{owner, storable(r.After), before}
-	if r.Peer == "" {
-		return all + order + ` LIMIT $4`, append(args, max(r.Limit, 0))
+	switch {
+	case r.Hidden:
+		return all + `hidden` + order + ` LIMIT $4`, append(args, max(r.Limit, 0))
+	case r.Peer == "":
+		return all + `NOT hidden` + order + ` LIMIT $4`, append(args, max(r.Limit, 0))
 	}
 	return byPeer + order + ` LIMIT $5`, append(args, r.Peer, max(r.Limit, 0))
 }

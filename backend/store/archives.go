@@ -12,7 +12,7 @@ type Archives interface {
 	// the one after the last that retention has removed, and that of the last entry;
 	// ErrNotFound when the owner does not exist. There is none if first > head.
 	Span(ctx context.Context, owner OwnerID) (first, head uint64, err error)
-	// Find returns the entries in a range that are not hidden.
+	// Find returns the entries in a range that are not hidden, or only those that are.
 	Find(ctx context.Context, owner OwnerID, r Range) ([]Entry, error)
 	// Count returns how many entries Find would return.
 	Count(ctx context.Context, owner OwnerID, r Range) (int, error)
@@ -37,6 +37,7 @@ type Range struct {
 	After  uint64 // only entries with higher numbers
 	Before uint64 // only entries with lower numbers; 0: all
 	Peer   string // only those of this other party; empty: all
+	Hidden bool   // those that are hidden, of all parties, instead of those that are not
 	Newest bool   // the last ones, from the last to the first, instead of the first ones
 	Limit  int
 }

@@ -217,6 +217,8 @@ func undo(t *testing.T, url string) {
 	db := look(t, url)
 	if !strings.HasPrefix(url, "postgres") {
 		undoPeerIndex(t, db)
+	} else if _, err := db.ExecContext(t.Context(), undoPurgeNames); err != nil {
+		t.Fatal(err)
 	}
 	for _, statement := range []string{
 		`DROP INDEX entries_hidden`, `ALTER TABLE entries DROP COLUMN hidden`,
@@ -236,9 +238,13 @@ func undo(t *testing.T, url string) {
 	}
 }
 
+const undoPurgeNames = `ALTER TABLE purges DROP COLUMN name`
+
+// undoPeerIndex takes the migration of the table peer_index back, and those after it.
 func undoPeerIndex(t *testing.T, db *sql.DB) {
 	t.Helper()
 	for _, statement := range []string{
+		undoPurgeNames,
 		`DROP TRIGGER entries_removed`, `DROP TABLE peer_index`, `ALTER TABLE heads DROP COLUMN indexed`,
 		`CREATE INDEX entries_by_peer ON entries (owner, peer, seq)`,
 		`DELETE FROM goose_db_version WHERE version_id >= 70`,

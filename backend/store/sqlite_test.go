@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -214,19 +215,47 @@ func TestCheckpoints(t *testing.T) {
 	}
 }
 
-// An interrupted deletion is finished by the next.
+// An interrupted deletion is finished when it is done again, by the next one of
+// somebody else, and by whoever tidies.
 func TestDeletionIsFinishedLater(t *testing.T) {
 	t.Parallel()
+	for name, finish := range map[string]func(*testing.T, *store.DB){
+		"again": func(t *testing.T, db *store.DB) {
+			erased, err := db.EraseAccount(t.Context(), "alice")
+			if want := []store.Erased{{Table: "entries", Rows: 2}}; err != nil || !slices.Equal(erased, want) {
+				t.Errorf("erased %v, %v", erased, err)
+			}
+			if _, err := db.EraseAccount(t.Context(), "alice"); !errors.Is(err, store.ErrNotFound) {
+				t.Errorf("and again: %v", err)
+			}
+		},
+		"of somebody else": func(t *testing.T, db *store.DB) {
+			if err := db.DeleteAccount(t.Context(), "bob"); err != nil {
+				t.Error(err)
+			}
+		},
+		"by whoever tidies": func(t *testing.T, db *store.DB) {
+			for more := true; more; {
+				var err error
+				if more, err = db.Tidy(t.Context(), time.Now()); err != nil {
+					t.Fatal(err)
+				}
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			deletionIsFinished(t, finish)
+		})
+	}
+}
+
+func deletionIsFinished(t *testing.T, finish func(*testing.T, *store.DB)) {
 	path := filepath.Join(t.TempDir(), "imlb.db")
 	db := open(t, path, store.Options{})
 	defer db.Close()
-	owners := make(map[string]store.OwnerID)
-	for _, user := range []string{"alice", "bob"} {
-		a, err := db.CreateAccount(t.Context(), user, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		owners[user] = a.Owner
+	if _, err := db.CreateAccount(t.Context(), "bob", nil); err != nil {
+		t.Fatal(err)
 	}
 	raw, err := sql.Open("sqlite", path)
 	if err != nil {
@@ -236,15 +265,13 @@ func TestDeletionIsFinishedLater(t *testing.T) {
 	// As if the process had died after the first transaction.
 	for _, statement := range []string{
 		`INSERT INTO entries (owner, seq, time, peer, sent, resource, stanza) VALUES (77, 1, 0, '', 0, '', x''), (77, 2, 0, '', 0, '', x'')`,
-		`INSERT INTO purges VALUES (77)`,
+		`INSERT INTO purges (owner, name) VALUES (77, 'alice')`,
 	} {
 		if _, err := raw.ExecContext(t.Context(), statement); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := db.DeleteAccount(t.Context(), "bob"); err != nil {
-		t.Fatal(err)
-	}
+	finish(t, db)
 	if left, err := db.Read(t.Context(), 77, 0, 10); err != nil || len(left) != 0 {
 		t.Errorf("%d entries are left, %v", len(left), err)
 	}

@@ -100,7 +100,7 @@ type Accounts interface {
 	// SetCredentials replaces all keys of a user, and revokes its tokens; ErrNotFound.
 	SetCredentials(ctx context.Context, user string, creds []Credential) error
 	// ListAccounts returns up to limit accounts, sorted by the bytes of their
-	// user, whose user sorts after after.
+	// user, whose user sorts after after. Those with an UnfinishedName are left out.
 	ListAccounts(ctx context.Context, after string, limit int) ([]Account, error)
 	// DeleteAccount removes a user and all that it owns: keys, tokens, roster, sessions,
 	// timeline, blocklist, private XML and vCard; ErrNotFound.

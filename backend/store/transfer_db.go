@@ -124,7 +124,7 @@ func (db *DB) RenameAccount(ctx context.Context, user, name string, other Other)
 	if err != nil || !erased {
 		return err
 	}
-	_, err = db.purge(ctx, 0)
+	_, err = db.purge(ctx, name)
 	return err
 }
 
@@ -148,6 +148,6 @@ func makeWay(ctx context.Context, tx *sql.Tx, successor OwnerID, name string, ot
 			return false, err
 		}
 	}
-	_, err = eraseOwner(ctx, tx, old)
+	_, err = eraseOwner(ctx, tx, old, name)
 	return true, err
 }

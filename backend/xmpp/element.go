@@ -165,6 +165,18 @@ func (e Element) Attr(name string) (string, bool) {
 	return "", false
 }
 
+// Attrs yields the attributes, declarations of namespaces included: names as written, values
+// unescaped.
+func (e Element) Attrs() iter.Seq[Attr] {
+	return func(yield func(Attr) bool) {
+		for a := range attributes(e.raw[:e.body], e.name) {
+			if !yield(Attr{string(a.name.of(e.raw)), unescape(a.value.of(e.raw), true)}) {
+				return
+			}
+		}
+	}
+}
+
 // Children yields the direct child elements.
 func (e Element) Children() iter.Seq[Element] {
 	return func(yield func(Element) bool) {

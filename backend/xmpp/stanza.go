@@ -39,8 +39,10 @@ type Header struct {
 }
 
 // ParseHeader reads the envelope of an element. An element that declares a
-// namespace other than jabber:client (or jabber:server) is NotStanza, whatever
-// its name. The error is a *StreamError.
+// namespace other than jabber:client (or jabber:server), or that it is in none, is
+// NotStanza, whatever its name. So is one with a prefix: stanzas are passed on as they
+// were written, and those that are written have none (RFC 6120 §4.8.5). The error is a
+// *StreamError.
 func ParseHeader(raw []byte) (Header, error) {
 	e, err := view(raw)
 	if err != nil {
@@ -48,12 +50,16 @@ func ParseHeader(raw []byte) (Header, error) {
 	}
 	tag := string(raw[:e.body]) // one copy for all fields
 	h := Header{Local: tag[e.name.local:e.name.to]}
+	declares := false
 	for a := range attributes(raw[:e.body], e.name) {
 		if field := h.field(raw, e.name, a); field != nil {
 			*field = unescapeString(tag[a.value.from:a.value.to])
+			declares = declares || field == &h.NS
 		}
 	}
-	h.Kind = stanzaKind(h.Local, h.NS, e.name.prefixed())
+	if !e.name.prefixed() && (h.NS != "" || !declares) {
+		h.Kind = stanzaKind(h.Local, h.NS)
+	}
 	return h, nil
 }
 
@@ -77,9 +83,9 @@ func (h *Header) field(raw []byte, n name, a attribute) *string {
 	return nil
 }
 
-// stanzaKind tells a stanza by name and namespace; one with a prefix has to declare it.
-func stanzaKind(local, space string, prefixed bool) StanzaKind {
-	if space != NSClient && space != NSServer && (space != "" || prefixed) {
+// stanzaKind tells a stanza by name and namespace, "" being that of the stream.
+func stanzaKind(local, space string) StanzaKind {
+	if space != NSClient && space != NSServer && space != "" {
 		return NotStanza
 	}
 	switch local {

@@ -54,8 +54,8 @@ func TestListenersBecomeOptions(t *testing.T) {
 	}
 	source := identify.Step{Name: "source", Identifier: identify.Source{IPv4Bits: 32, IPv6Bits: 64}}
 	opaque := proxy.Identify{Chain: identify.Chain{source}, MaxBytes: 16 << 10}
-	mqtt := proxy.Identify{Chain: identify.Chain{{Name: "mqtt", Identifier: identify.MQTT{Max: 16 << 10}}, source}, MaxBytes: 16 << 10}
-	agreed := proxy.Identify{Chain: identify.Chain{{Name: "mqtt", Identifier: identify.MQTT{Max: 16 << 10, Agreed: true}}, source}, MaxBytes: 16 << 10}
+	mqtt := proxy.Identify{Chain: identify.Chain{{Name: "mqtt", Identifier: identify.MQTT{Max: 256 << 10}}, source}, MaxBytes: 256 << 10}
+	agreed := proxy.Identify{Chain: identify.Chain{{Name: "mqtt", Identifier: identify.MQTT{Max: 256 << 10, Agreed: true}}, source}, MaxBytes: 256 << 10}
 	want := []proxy.Listener{
 		{Name: "xmpp", Protocol: proxy.XMPP, Address: ":1", Pool: "a", DirectTLS: true},
 		{Name: "xmpps", Protocol: proxy.XMPPS, Address: ":2", Pool: "a"},

@@ -267,7 +267,7 @@ func (p *pool) report(node string, o proxy.Outcome) {
 		p.monitor.Report(node, health.DialFailed)
 	case proxy.OutcomeLost:
 		p.monitor.Report(node, health.Lost)
-	case proxy.OutcomeDeclined: // which says nothing of its health
+	case proxy.OutcomeDeclined, proxy.OutcomeUntried: // which say nothing of its health
 	}
 }
 

@@ -68,7 +68,7 @@ type userImportCmd struct {
 // Help is the long text of `imlb user import --help`.
 func (userImportCmd) Help() string {
 	return `Reads users from a document in the portable format of XEP-0227, of this or another server, with the files beside it that it includes. A user
-appears when all that belongs to it is stored. What is not understood is named on standard error and left out.`
+appears when all that belongs to it is stored. What is not understood is named on standard error and left out. That nobody is imported is an error.`
 }
 
 // Run brings the users in.
@@ -87,6 +87,9 @@ func (c *userImportCmd) Run(ctx context.Context, parent *userCmd) error {
 		}
 		for _, user := range done.Users {
 			err = errors.Join(err, tell(user, "imported", ""))
+		}
+		if err == nil && len(done.Users) == 0 {
+			err = fmt.Errorf("import: nobody was imported: there is no user of %s in %s that can be; what was left out is named above", d.domain, c.File)
 		}
 		return err
 	})

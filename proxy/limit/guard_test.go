@@ -576,3 +576,34 @@ func TestStay(t *testing.T) {
 		})
 	}
 }
+
+// A connection that rests after its session counts as before, but for no user.
+func TestRest(t *testing.T) {
+	t.Parallel()
+	g := newGuard(t, limit.Rules{User: limit.Scope{Concurrent: 1}})
+	login := func(want limit.Reason) *limit.Ticket {
+		t.Helper()
+		ticket := admitted(t, g, start(), "a", "192.0.2.1")
+		if _, reason := ticket.Identified(start(), "alice"); reason != want {
+			t.Fatalf("%v, want %v", reason, want)
+		}
+		if reason := ticket.LoggedIn(start()); want == limit.ReasonNone && reason != want {
+			t.Fatalf("%v, want %v", reason, want)
+		}
+		return ticket
+	}
+	first := login(limit.ReasonNone)
+	second := login(limit.ReasonConcurrentUser)
+	second.Done()
+	first.Rest()
+	first.Rest()
+	third := login(limit.ReasonNone)
+	if s := g.Snapshot(start(), 1); s.Global.Connections != 2 || s.Global.Unauthenticated != 0 || s.Sources.Connected != 1 {
+		t.Errorf("counted are %+v", s)
+	}
+	first.Done()
+	third.Done()
+	if s := g.Snapshot(start(), 1); s.Global.Connections != 0 || s.Sources.Connected != 0 {
+		t.Errorf("counted are %+v", s)
+	}
+}

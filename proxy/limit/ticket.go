@@ -67,8 +67,8 @@ func (g *Guard) Denied(listener string, addr netip.Addr) bool {
 	return c.denies(addr.Unmap().WithZone(""), &l.access)
 }
 
-// Stay admits a connection that Accept has admitted before, and whose Ticket went to
-// a session that is over. It takes no turn, since the connection is no new one.
+// Stay admits a connection that Accept has admitted before, and that has no Ticket any more.
+// It takes no turn, since the connection is no new one.
 func (g *Guard) Stay(now time.Time, listener string, addr netip.Addr) (t Ticket, refusal Reason) {
 	c := g.rules.Load()
 	l := c.listeners[listener]
@@ -375,18 +375,29 @@ func (t *Ticket) Took(now time.Time, dir Direction, n int) (pause time.Duration)
 	return time.Duration(wait)
 }
 
+// Rest says that the session of the user is over, and that the connection stays: it counts
+// for no user any more, and otherwise as before.
+func (t *Ticket) Rest() {
+	if t.guard == nil {
+		return
+	}
+	t.withdraw()
+	t.named = false
+	if t.user != nil {
+		p := t.guard.users.of(t.user)
+		p.release(t.user, 1, 0)
+		p.mu.Unlock()
+		t.user = nil
+	}
+}
+
 // Done says that the connection is over. Further calls do nothing.
 func (t *Ticket) Done() {
 	if t.guard == nil {
 		return
 	}
-	t.withdraw()
+	t.Rest()
 	t.leaveSource()
-	if t.user != nil {
-		p := t.guard.users.of(t.user)
-		p.release(t.user, 1, 0)
-		p.mu.Unlock()
-	}
 	if t.listener != nil {
 		t.listener.leave(t.loggedIn)
 	}

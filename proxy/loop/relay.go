@@ -184,6 +184,7 @@ type direction struct {
 	passed  bool  // and the other side knows
 	waiting bool  // for the other side to take what is pending
 	parted  bool  // the side that is read has gone, or been told to; see Parter
+	cut     bool  // bytes of it were lost at the end
 	extra   int64 // what the Meter that is read said last
 }
 
@@ -236,9 +237,11 @@ func (r *Relay) Abort(err error) {
 
 // Drain ends the session in order: the client gets what is pending and then the
 // end; what it still sends goes to the node. The session is over when the client
-// has ended, too, or after the limit of lingering, if there is one. What the node says
-// from then on is lost, and answered with a reset when all is over. Drain may be called
-// from any goroutine, and at any time.
+// has ended, too, or after the limit of lingering, if there is one: then the node sees a
+// reset, since the client may have had more to say. What the node says from then on is lost,
+// and answered with a reset when all is over. A client that has ended before gets what the
+// node still says, within the same limit. Drain may be called from any goroutine, and at
+// any time.
 func (r *Relay) Drain() {
 	r.loop().Post(r.drained)
 }
@@ -251,7 +254,7 @@ func (r *Relay) drained() {
 		r.drain = r.loop().now + int64(r.limits.Linger)
 	}
 	r.ending, r.first = Ending{Side: Node, Cause: Drained}, true
-	if !r.dirs[Node].ended {
+	if !r.dirs[Node].ended && !r.dirs[Client].ended {
 		r.dirs[Node].ended = true
 		r.passEnd(Node)
 	}
@@ -608,6 +611,7 @@ func (r *Relay) finish(e Ending) {
 	l.wheel.stop(&r.timer)
 	for side := range r.ends {
 		if d := &r.dirs[side]; d.pipe != nil {
+			d.cut = d.pipe.held > 0
 			r.giveBack(d)
 		}
 	}
@@ -643,10 +647,12 @@ func (r *Relay) close(side Side, e Ending) {
 	}
 }
 
-// waits tells whether a side has ended and is cut off while it waits for what the other
-// has to say. It must not take what it has got for all.
+// waits tells whether a side has ended, or was told so by Drain, and is cut off while it waits
+// for what the other has to say, or whether some of that was lost. It must not take what it has
+// got for all.
 func (r *Relay) waits(side Side, e Ending) bool {
-	return (e.Cause == HalfOpen || e.Cause == Idle) && r.dirs[side].ended && !r.dirs[side.other()].ended
+	other := &r.dirs[side.other()]
+	return e.Cause != EOF && r.dirs[side].ended && !other.ended || other.cut
 }
 
 // Failed ends the session because of a panic.
@@ -668,7 +674,7 @@ func (r *Relay) due(now int64) {
 	case r.drain != 0 && now >= r.drain:
 		r.finish(r.ending)
 		return
-	case cause == HalfOpen && r.unread(r.ending.Side.other()):
+	case r.unread(Client) || r.unread(Node):
 		r.last = now
 	case idle != 0 && now-r.last >= idle:
 		r.finish(Ending{Side: r.ending.Side, Cause: cause})

@@ -310,7 +310,37 @@ func TestRelayDrainDoesNotWaitForEver(t *testing.T) {
 	s := newSession(t, func(cfg *loop.RelayConfig) { cfg.Limits = &loop.Limits{Linger: 100 * time.Millisecond} })
 	s.relay.Drain()
 	wantEOF(t, s.client)
+	wantReset(t, s.node)
+	if e := s.end(t); e.Cause != loop.Drained {
+		t.Errorf("ending %+v, want drained", e)
+	}
+}
+
+// A client that has ended its side before the drain gets what the node still says.
+func TestRelayDrainHalfOpen(t *testing.T) {
+	answer := pattern(1 << 20)
+	s := newSession(t, func(cfg *loop.RelayConfig) { cfg.Limits = &loop.Limits{Linger: time.Minute} })
+	s.client.CloseWrite()
 	wantEOF(t, s.node)
+	s.relay.Drain()
+	together(
+		func() { mustWrite(t, s.node, answer); s.node.Close() },
+		func() { wantRead(t, s.client, answer); wantEOF(t, s.client) },
+	)
+	if e := s.end(t); e.Cause != loop.Drained {
+		t.Errorf("ending %+v, want drained", e)
+	}
+}
+
+// It does not take half of that for all when there is no more time.
+func TestRelayDrainHalfOpenDoesNotWaitForEver(t *testing.T) {
+	s := newSession(t, func(cfg *loop.RelayConfig) { cfg.Limits = &loop.Limits{Linger: 100 * time.Millisecond} })
+	s.client.CloseWrite()
+	wantEOF(t, s.node)
+	mustWrite(t, s.node, []byte("half of"))
+	wantRead(t, s.client, []byte("half of"))
+	s.relay.Drain()
+	wantReset(t, s.client)
 	if e := s.end(t); e.Cause != loop.Drained {
 		t.Errorf("ending %+v, want drained", e)
 	}
@@ -327,7 +357,7 @@ func TestRelayDrainAfterQuiet(t *testing.T) {
 	<-time.After(linger / 5)
 	mustWrite(t, s.client, []byte("after"))
 	wantRead(t, s.node, []byte("after"))
-	wantEOF(t, s.node)
+	wantReset(t, s.node)
 	if e := s.end(t); e.Cause != loop.Drained {
 		t.Errorf("ending %+v, want drained", e)
 	}
@@ -439,4 +469,41 @@ func TestRelayWatchRefuses(t *testing.T) {
 	if e := s.end(t); e.Cause != loop.Aborted || !errors.Is(e.Err, why) || e.Down != int64(len("secret")) {
 		t.Errorf("ending %+v", e)
 	}
+}
+
+// A session is not idle whose bytes wait, because of a limit or for who takes none.
+func TestRelayIdleUnread(t *testing.T) {
+	const idle = 200 * time.Millisecond
+	t.Run("throttled", func(t *testing.T) {
+		bothSides(t, func(t *testing.T, side loop.Side) {
+			s := newSession(t, func(cfg *loop.RelayConfig) {
+				cfg.Limits = &loop.Limits{Idle: idle}
+				cfg.Throttle[side] = func(int) time.Duration { return 3 * idle }
+			})
+			own, other := s.sides(side)
+			p := pattern(2 * len(s.front.group.Loops()[0].Scratch()))
+			together(
+				func() { mustWrite(t, own, p) },
+				func() { wantRead(t, other, p) },
+			)
+			wantEOF(t, other)
+			if e := s.end(t); e.Cause != loop.Idle {
+				t.Errorf("ending %+v, want idle", e)
+			}
+		})
+	})
+	t.Run("stalled", func(t *testing.T) {
+		bothSides(t, func(t *testing.T, side loop.Side) {
+			s := newSession(t, func(cfg *loop.RelayConfig) {
+				cfg.Limits = &loop.Limits{Idle: idle, ClientStall: time.Minute, NodeStall: time.Minute}
+			})
+			own, other := s.sides(side)
+			n := fill(t, own)
+			<-time.After(2 * idle)
+			own.CloseWrite()
+			if got, err := io.Copy(io.Discard, other); err != nil || got != int64(n) {
+				t.Errorf("%d bytes came, %v; want %d", got, err, n)
+			}
+		})
+	})
 }

@@ -140,6 +140,9 @@ func hiddenEntries(t suite, s store.Store) {
 	page, err := s.Find(t.Context(), a, store.Range{Limit: 5})
 	t.check(err)
 	t.equal("found", page, all[:1])
+	page, err = s.Find(t.Context(), a, store.Range{Peer: carolJID, Limit: 5, Hidden: true})
+	t.check(err)
+	t.equal("found of the hidden", page, all[1:])
 }
 
 func archivePrefs(t suite, s store.Store) {

@@ -171,7 +171,7 @@ func (m *Memory) ListAccounts(ctx context.Context, after string, limit int) ([]s
 	}
 	var list []store.Account
 	for _, user := range slices.Sorted(maps.Keys(m.accounts)) {
-		if user > after && len(list) < limit {
+		if user > after && len(list) < limit && !unfinished(user) {
 			list = append(list, m.accounts[user].Account)
 		}
 	}

@@ -73,7 +73,7 @@ func (m *Memory) FindAccounts(ctx context.Context, which store.AccountFilter, af
 	}
 	var list []store.Account
 	for _, user := range slices.Sorted(maps.Keys(m.accounts)) {
-		if a := m.accounts[user]; user > after && len(list) < limit && m.chosen(a, which) {
+		if a := m.accounts[user]; user > after && len(list) < limit && !unfinished(user) && m.chosen(a, which) {
 			list = append(list, a.Account)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"imlb/backend/store"
@@ -75,7 +76,9 @@ func (m *Memory) Span(ctx context.Context, owner store.OwnerID) (first, head uin
 
 // Find implements store.Archives.
 func (m *Memory) Find(ctx context.Context, owner store.OwnerID, r store.Range) ([]store.Entry, error) {
-	return m.read(ctx, owner, r, func(e store.Entry) bool { return !e.Hidden && (r.Peer == "" || e.Peer == r.Peer) })
+	return m.read(ctx, owner, r, func(e store.Entry) bool {
+		return e.Hidden == r.Hidden && (r.Hidden || r.Peer == "" || e.Peer == r.Peer)
+	})
 }
 
 // Count implements store.Archives.
@@ -277,4 +280,19 @@ func (m *Memory) RenameAccount(ctx context.Context, user, name string, other sto
 	a.User = name
 	m.accounts[name] = a
 	return nil
+}
+
+// unfinished tells whether a name is that of an account that is not complete.
+func unfinished(user string) bool { return strings.Contains(user, "/") }
+
+// Tidy implements store.Transfers.
+func (m *Memory) Tidy(ctx context.Context, before time.Time) (more bool, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for user, a := range m.accounts {
+		if unfinished(user) && a.Created.Before(before) {
+			m.erase(a)
+		}
+	}
+	return false, ctx.Err()
 }

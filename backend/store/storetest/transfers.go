@@ -16,6 +16,7 @@ func transferTests() []test {
 		{"Rename", on(rename)},
 		{"RenameReplaces", on(renameReplaces)},
 		{"RenameSucceeds", on(renameSucceeds)},
+		{"Unfinished", on(unfinishedAccounts)},
 	}
 }
 
@@ -143,13 +144,13 @@ func renameReplaces(t suite, s store.Store) {
 func renameSucceeds(t suite, s store.Store) {
 	suspended := store.AccountState{Suspended: true, Reason: "spam", Until: time.UnixMilli(4_000_000_000_123).UTC()}
 	for _, other := range []store.Other{store.EraseOther, store.SucceedOther} {
-		t.newAccount(s, "alice@example.com/import")
+		t.newAccount(s, store.UnfinishedName(bobJID))
 		if other == store.EraseOther {
 			t.newAccount(s, bobJID)
 		}
 		t.check(s.SetRole(t.Context(), bobJID, store.RoleAdmin))
 		t.check(s.SetState(t.Context(), bobJID, suspended))
-		t.check(s.RenameAccount(t.Context(), "alice@example.com/import", bobJID, other))
+		t.check(s.RenameAccount(t.Context(), store.UnfinishedName(bobJID), bobJID, other))
 		want := store.Account{}
 		if other == store.SucceedOther {
 			want.Role, want.State = store.RoleAdmin, suspended
@@ -158,4 +159,39 @@ func renameSucceeds(t suite, s store.Store) {
 		t.equal("role", got.Role, want.Role)
 		t.equal("state", got.State, want.State)
 	}
+}
+
+// unfinishedAccounts checks that what an import has not finished is nowhere to be seen, and
+// goes after a time.
+func unfinishedAccounts(t suite, s store.Store) {
+	t.newAccount(s, bobJID)
+	a := t.newAccount(s, store.UnfinishedName(bobJID))
+	t.conversation(s, a.Owner, carolJID)
+	t.newSession(s, a.Owner, "s1", "phone", "node-1")
+	t.check(s.SetState(t.Context(), a.User, store.AccountState{Suspended: true}))
+	list, err := s.ListAccounts(t.Context(), "", 10)
+	t.check(err)
+	t.equal("accounts in the list", len(list), 1)
+	for which, want := range map[store.AccountFilter]int{store.EveryAccount: 1, store.SuspendedAccounts: 0, store.OnlineAccounts: 0} {
+		list, err := s.FindAccounts(t.Context(), which, "", 10)
+		t.check(err)
+		t.equal("accounts found", len(list), want)
+		n, err := s.CountAccounts(t.Context(), which)
+		t.check(err)
+		t.equal("accounts counted", n, want)
+	}
+	tidy := func(before time.Time) {
+		for more := true; more; {
+			var err error
+			more, err = s.Tidy(t.Context(), before)
+			t.check(err)
+		}
+	}
+	tidy(a.Created)
+	t.equal("owner", t.account(s, a.User).Owner, a.Owner)
+	tidy(a.Created.Add(time.Millisecond))
+	_, err = s.Account(t.Context(), a.User)
+	t.wantErr(err, store.ErrNotFound)
+	t.equal("entries", len(t.readAll(s, a.Owner)), 0)
+	t.account(s, bobJID)
 }

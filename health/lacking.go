@@ -1,0 +1,15 @@
+package health
+
+import (
+	"errors"
+	"slices"
+	"syscall"
+)
+
+// lacking tells whether an error says what this system or process has not got: descriptors,
+// memory, local ports. Of the node nothing was learnt then.
+func lacking(err error) bool {
+	return slices.ContainsFunc([]error{
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL,
+	}, func(lack error) bool { return errors.Is(err, lack) })
+}
