@@ -290,7 +290,8 @@ type ProxySASL struct {
 
 // ProxyTimeouts bound how long each step of a connection may take.
 type ProxyTimeouts struct {
-	// Handshake is for PROXY header, TLS and WebSocket upgrade, together.
+	// Handshake is for PROXY header, TLS and WebSocket upgrade, together. As with identify,
+	// the time in which a client waits for its turn (max_wait) does not count.
 	Handshake time.Duration `yaml:"handshake" default:"10s" min:"10ms"`
 	// Identify is from the stream's start to a successful login; of opaque sessions,
 	// until the user is known.

@@ -160,7 +160,7 @@ func sslField(t *tls.ConnectionState) (proxyproto.TLV, error) {
 		if len(t.VerifiedChains) > 0 {
 			ssl.Verify = 0
 		}
-		if cn := t.PeerCertificates[0].Subject.CommonName; cn != "" {
+		if cn := t.PeerCertificates[0].Subject.CommonName; cn != "" && len(cn) <= maxNames {
 			ssl.TLV = append(ssl.TLV, proxyproto.TLV{Type: proxyproto.PP2_SUBTYPE_SSL_CN, Value: []byte(cn)})
 		}
 	}

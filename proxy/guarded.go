@@ -60,10 +60,14 @@ func (s *session) claim(now time.Time, user string) (wait time.Duration, err err
 }
 
 // mayTry waits until a login with the user's credentials may be tried, which takes the
-// longer the more have failed.
+// longer the more have failed. That time is not taken off the client's.
 func (s *session) mayTry(ctx context.Context, user string) error {
 	wait, err := s.claim(time.Now(), user)
-	if err != nil {
+	if err != nil || wait <= 0 {
+		return err
+	}
+	s.login.by = s.login.by.Add(wait)
+	if err := s.readBy(ctx, s.login.by, ReasonIdentifyTimeout); err != nil {
 		return err
 	}
 	return s.wait(ctx, wait)

@@ -29,6 +29,7 @@ func (s *session) greet(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.login.by = by
 	// A node that is told what to bind to takes a client that was offered nothing of the kind,
 	// and says so, for one that somebody stands before (RFC 5802 §6).
 	wanted := s.terms.Mechanisms

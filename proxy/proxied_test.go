@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"crypto/tls"
 	"net"
 	"net/netip"
 	"strings"
@@ -123,7 +124,7 @@ func TestLongProxyHeader(t *testing.T) {
 // handshake.
 func TestTurnIsNotHandshake(t *testing.T) {
 	t.Parallel()
-	const handshake = 300 * time.Millisecond
+	const handshake = 700 * time.Millisecond
 	slow := limit.Rate{PerSecond: 1 / (2 * handshake).Seconds(), Burst: 1, MaxWait: time.Minute}
 	for name, rules := range map[string]func(*limit.Rules){
 		"turn of the listener": func(r *limit.Rules) {
@@ -138,7 +139,7 @@ func TestTurnIsNotHandshake(t *testing.T) {
 				rules(&o.Rules)
 				o.Timeouts.Handshake = handshake
 			})
-			clients := []*peer{f.dialFor("192.0.2.1"), f.dialFor("192.0.2.1"), f.dialFor("192.0.2.1")}
+			clients := []*peer{f.dialFor("192.0.2.1"), f.dialFor("192.0.2.1")}
 			for _, client := range clients {
 				client.send(streamOpen)
 			}
@@ -147,4 +148,55 @@ func TestTurnIsNotHandshake(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What a client asks for as a server name is passed on if it is a name. Others may be as long
+// as a handshake, and no node reads a header like that.
+func TestServerNameThatIsNone(t *testing.T) {
+	t.Parallel()
+	n, pick := onlyNode(t)
+	f := startFront(t, pick, nil)
+	for _, name := range []string{strings.Repeat("a", 5000), "a b\n", strings.Repeat("a", 254)} {
+		config := f.clientTLS("xmpp-client")
+		config.ServerName, config.InsecureSkipVerify = name, true
+		conn, err := tls.Dial("tcp", f.addr("xmpps"), config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client := newPeer(t, conn)
+		leg := login(client, n, "alice")
+		tlvs, err := leg.proxy.TLVs()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, tlv := range tlvs {
+			if tlv.Type == proxyproto.PP2_TYPE_AUTHORITY {
+				t.Errorf("the node was told a server name of %d bytes", len(tlv.Value))
+			}
+		}
+		if r := f.leaves(client, leg); r["server_name"] != "" {
+			t.Errorf("logged %v", r)
+		}
+	}
+}
+
+// Nor is the time in which a login waits for its turn taken off the time for it.
+func TestTurnIsNotLogin(t *testing.T) {
+	t.Parallel()
+	const identify = time.Second
+	n, pick := onlyNode(t)
+	f := startFront(t, pick, func(o *proxy.Options) {
+		o.Rules.User.Rate = limit.Rate{PerSecond: 1 / (2 * identify).Seconds(), Burst: 1, MaxWait: time.Minute}
+		o.Timeouts.Identify = identify
+	})
+	login(f.dialTLS(), n, "alice")
+	const initial = "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='SCRAM-SHA-1'>biwsbj1hbGljZSxyPWFiYw==</auth>"
+	client := begin(f, initial)
+	leg := n.accept().offer()
+	leg.expect(initial)
+	const challenge, response = "<challenge xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>YQ==</challenge>", "<response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>YQ==</response>"
+	leg.send(challenge)
+	client.expect(challenge)
+	client.send(response)
+	leg.expect(response)
 }

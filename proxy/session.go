@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"imlb/backend/xmpp"
+	"imlb/proxy/identify"
 	"imlb/proxy/limit"
 	"imlb/proxy/loop"
 )
@@ -69,6 +70,8 @@ type session struct {
 type login struct {
 	from  xmpp.JID // whom the current stream's header names, of the stream's domain; zero for nobody
 	offer offer    // what the client may log in with
+
+	by time.Time // when it has to be over
 
 	registrations int // that the client has asked for
 }
@@ -463,14 +466,23 @@ func addrText(a net.Addr) string {
 
 // setTLS notes what the handshake agreed on.
 func (s *session) setTLS(state tls.ConnectionState) {
-	s.facts.tls, s.facts.serverName, s.facts.alpn = &state, state.ServerName, state.NegotiatedProtocol
+	s.facts.tls, s.facts.serverName, s.facts.alpn = &state, serverName(state), state.NegotiatedProtocol
 	s.rec.TLS = recordTLS(state)
+}
+
+// serverName is what the client has asked for, if it is a name. Another counts as not said: it
+// would go to the nodes, which need not read a header as long as it may be.
+func serverName(state tls.ConnectionState) string {
+	if !identify.IsServerName(state.ServerName) {
+		return ""
+	}
+	return state.ServerName
 }
 
 func recordTLS(state tls.ConnectionState) *RecordTLS {
 	return &RecordTLS{
 		Version: tls.VersionName(state.Version), Cipher: tls.CipherSuiteName(state.CipherSuite),
-		ServerName: state.ServerName, ALPN: state.NegotiatedProtocol,
+		ServerName: serverName(state), ALPN: state.NegotiatedProtocol,
 	}
 }
 

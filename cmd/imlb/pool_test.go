@@ -333,6 +333,28 @@ func TestLoginWaitsNoLongerThanItMay(t *testing.T) {
 }
 
 // Only what placement knows counts as ready.
+// What clients can bring about takes no node out, and what they cannot does.
+func TestWhatTakesNodesOut(t *testing.T) {
+	p := startPool(t, poolOf(t, "", "outlier: {consecutive: 5}, damping: {enabled: false}", startNode(t, "node-1"), startNode(t, "node-2")))
+	choice := pick(t, p, "u1@a.example")
+	defer choice.Release()
+	name := choice.Node.Name
+	before := p.nodeNow(name).Transitions
+	for range 100 {
+		choice.Report(proxy.OutcomeLost)
+		choice.Report(proxy.OutcomeDeclined)
+	}
+	if n := p.nodeNow(name); n.Standing != "fit" || n.Transitions != before {
+		t.Errorf("after sessions that were lost and declined it is %+v", n)
+	}
+	for range 5 {
+		choice.Report(proxy.OutcomeRefused)
+	}
+	if n := p.nodeNow(name); n.Transitions == before { // by now its checks may have brought it back
+		t.Errorf("after sessions that it refused it is %+v", n)
+	}
+}
+
 func TestPoolIsReadyWhenPlacementIs(t *testing.T) {
 	p := parkPool(t, "park: 0s")
 	for _, step := range []struct {

@@ -282,13 +282,18 @@ func (h *helloView) parseALPN(data fields) bool {
 	return true
 }
 
+// IsServerName says whether a name that a client asks for in TLS can be one. The TLS library
+// takes anything, up to the length of a handshake.
+func IsServerName(name string) bool { return isHostName(name) }
+
 // isHostName says whether a name has only what server names are made of. Names in
 // other scripts come as A-labels.
-func isHostName(name []byte) bool {
-	if len(name) > serverNameMax+1 {
+func isHostName[T ~string | ~[]byte](name T) bool {
+	if n := len(name); n > serverNameMax && !(n == serverNameMax+1 && name[n-1] == '.') {
 		return false
 	}
-	for _, b := range name {
+	for i := range len(name) {
+		b := name[i]
 		letter := 'a' <= b|0x20 && b|0x20 <= 'z'
 		if !letter && (b < '0' || b > '9') && b != '-' && b != '.' && b != '_' {
 			return false
@@ -298,6 +303,6 @@ func isHostName(name []byte) bool {
 }
 
 // hostName returns a name as it is compared.
-func hostName[T string | []byte](name T) string {
+func hostName[T ~string | ~[]byte](name T) string {
 	return strings.TrimSuffix(strings.ToLower(string(name)), ".")
 }
