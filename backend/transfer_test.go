@@ -2,6 +2,7 @@ package backend_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/xml"
 	"errors"
@@ -230,6 +231,28 @@ func TestExportOfNobody(t *testing.T) {
 	err := backend.ExportUser(t.Context(), storetest.NewMemory(), "alice@example.com", &out)
 	if !errors.Is(err, store.ErrNotFound) || out.Len() > 0 {
 		t.Errorf("%v, %q", err, out.String())
+	}
+}
+
+// vanishing is a store in which alice is replaced while her archive is read.
+type vanishing struct{ store.Store }
+
+func (s vanishing) Find(ctx context.Context, owner store.OwnerID, r store.Range) ([]store.Entry, error) {
+	err := s.DeleteAccount(ctx, "alice@example.com")
+	if err == nil {
+		_, err = s.CreateAccount(ctx, "alice@example.com", nil)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s.Store.Find(ctx, owner, r)
+}
+
+// A document of half an account is not taken for all of it.
+func TestExportOfWhoIsDeleted(t *testing.T) {
+	err := backend.ExportUser(t.Context(), vanishing{fullAccount(t)}, "alice@example.com", io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "deleted or replaced meanwhile") {
+		t.Errorf("got %v", err)
 	}
 }
 
