@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"reflect"
 	"regexp"
 	"strings"
@@ -131,6 +132,35 @@ func TestTransferRoundTrip(t *testing.T) {
 	sameAccount(t, first, second)
 	if all, err := second.ListAccounts(t.Context(), "", 10); err != nil || len(all) != 2 {
 		t.Errorf("accounts: %v, %v", all, err)
+	}
+}
+
+// Messages to be delivered for which there is no memory are kept in a file meanwhile.
+func TestImportOfManyWaiting(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	for name, document := range map[string]string{"ours": export(t, fullAccount(t), "alice@example.com"), "foreign": foreign} {
+		var exported []string
+		for _, held := range []int{0, 1, 400} {
+			s := storetest.NewMemory()
+			done, err := backend.ImportUsers(t.Context(), s, strings.NewReader(document), backend.ImportOptions{Domain: domain, HeldBytes: held})
+			if err != nil || len(done.Users) != 1 {
+				t.Fatal(name, done.Users, err)
+			}
+			a, err := s.Account(t.Context(), done.Users[0])
+			if err == nil {
+				err = s.SetCredentials(t.Context(), a.User, nil) // those of a password differ each time
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			exported = append(exported, export(t, s, a.User))
+		}
+		if exported[1] != exported[0] || exported[2] != exported[0] {
+			t.Errorf("%s: with a file another account was imported:\n%s\n%s\n%s", name, exported[1], exported[2], exported[0])
+		}
+	}
+	if left, err := os.ReadDir(os.TempDir()); err != nil || len(left) > 0 {
+		t.Errorf("files are left: %v, %v", left, err)
 	}
 }
 
