@@ -175,7 +175,7 @@ func (s *session) plain(ctx context.Context, initial []byte) error {
 	if s.node.opts.Passwords != nil {
 		return s.elsewhere(ctx, user, password)
 	}
-	cred, known, err := s.credential(ctx, MechanismScramSHA256, user)
+	cred, known, err := s.anyCredential(ctx, user)
 	if err != nil {
 		return err
 	}
@@ -187,6 +187,21 @@ func (s *session) plain(ctx context.Context, initial []byte) error {
 		return s.failedAs(user, errWrong)
 	}
 	return s.loggedIn(ctx, user)
+}
+
+// anyCredential is credential for a password, which any keys that the user has can verify:
+// those of SCRAM-SHA-256, which few have not, before others.
+func (s *session) anyCredential(ctx context.Context, user xmpp.JID) (cred store.Credential, known bool, err error) {
+	usual, known, err := s.credential(ctx, MechanismScramSHA256, user)
+	if known || err != nil {
+		return usual, known, err
+	}
+	for _, mechanism := range []string{MechanismScramSHA512, MechanismScramSHA1} {
+		if cred, known, err = s.credential(ctx, mechanism, user); known || err != nil {
+			return cred, known, err
+		}
+	}
+	return usual, false, nil
 }
 
 // verify hashes the password when there is a place for it.

@@ -111,28 +111,43 @@ func (s *session) credential(ctx context.Context, mechanism string, user xmpp.JI
 	}
 }
 
-// lookForKeys learns whether every account that has keys has those of SCRAM-SHA-512,
-// which versions before this one did not make: most clients take the first mechanism
-// that they know, and give up when it fails.
+// lookForKeys learns whether every account that has keys has those of the stronger mechanisms: most
+// clients take the first mechanism that they know, and give up when it fails. Versions before this one
+// did not make those of SCRAM-SHA-512, and accounts that were imported from other servers
+// may have those of SCRAM-SHA-1 only, which are offered whoever has them.
 func (n *Node) lookForKeys(ctx context.Context) {
-	if !slices.ContainsFunc(n.opts.Mechanisms, func(m string) bool { return keysOf(m) == MechanismScramSHA512 }) {
-		return
+	if n.knowsKeys(MechanismScramSHA512) {
+		n.ifKnown(ctx, MechanismScramSHA512, func(lacking bool) { n.sha512.Store(!lacking) })
 	}
+	if n.knowsKeys(MechanismScramSHA256) && n.knowsKeys(MechanismScramSHA1) {
+		n.ifKnown(ctx, MechanismScramSHA256, n.noSHA256.Store)
+	}
+}
+
+// knowsKeys tells whether clients may log in with the keys of a mechanism.
+func (n *Node) knowsKeys(mechanism string) bool {
+	return slices.ContainsFunc(n.opts.Mechanisms, func(m string) bool { return keysOf(m) == mechanism })
+}
+
+// ifKnown calls tell with whether an account has keys and lacks those of a mechanism, if that can be
+// found out.
+func (n *Node) ifKnown(ctx context.Context, mechanism string, tell func(lacking bool)) {
 	query, cancel := n.storeContext(ctx)
 	defer cancel()
-	lacking, err := n.store.LacksKeys(query, MechanismScramSHA512)
+	lacking, err := n.store.LacksKeys(query, mechanism)
 	if err != nil {
 		n.opts.Logger.WarnContext(ctx, "look for accounts without keys", slog.Any("error", err))
 		return
 	}
-	n.sha512.Store(!lacking)
+	tell(lacking)
 	if lacking {
-		n.opts.Logger.InfoContext(ctx, "an account has no keys for SCRAM-SHA-512, so that it is not offered; a new password makes them")
+		n.opts.Logger.InfoContext(ctx, "an account has no keys for a mechanism, so that it is not offered; a new password makes them",
+			slog.String("mechanism", mechanism))
 	}
 }
 
 // keysPeriod is how often accounts without keys are looked for: they come from nodes of an
-// older version only.
+// older version and from imports.
 const keysPeriod = time.Hour
 
 // watchKeys looks again and again until ctx ends.

@@ -167,6 +167,34 @@ func TestNoBinding(t *testing.T) {
 	}
 }
 
+// An account of another server may have the keys of one mechanism only. Its user logs in with a
+// password whichever it is, and stronger ones are not offered as long as there is such an account.
+func TestImportedKeys(t *testing.T) {
+	creds, err := credentials()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, cred := range creds {
+		c := newCluster(t, 0, nil)
+		if err := c.store.SetCredentials(t.Context(), "alice@"+domain, []store.Credential{cred}); err != nil {
+			t.Fatal(err)
+		}
+		c.startNode("after")
+		cl := c.dial(0, leg{})
+		features := cl.open()
+		for _, mechanism := range []string{"SCRAM-SHA-512", "SCRAM-SHA-256", "SCRAM-SHA-1"} {
+			want := mechanism == cred.Mechanism || mechanism == "SCRAM-SHA-1"
+			if strings.Contains(features, "<mechanism>"+mechanism+"</mechanism>") != want {
+				t.Errorf("keys for %s: %s is to be offered: %t; got %s", cred.Mechanism, mechanism, want, features)
+			}
+		}
+		cl.write(auth("PLAIN", b64("\x00alice\x00not "+password)))
+		cl.expect("<not-authorized/>")
+		cl.write(auth("PLAIN", b64("\x00alice\x00"+password)))
+		cl.expect("<success ")
+	}
+}
+
 // Accounts of an older version have no keys for SCRAM-SHA-512. They log in with what they
 // have, and it is not offered as long as there is one.
 func TestOldAccounts(t *testing.T) {

@@ -3,6 +3,7 @@ package backend
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -16,7 +17,8 @@ const exportPage = 200
 
 // ExportUser writes all that is stored of a user, as a document of XEP-0227. What is
 // appended to the user's timeline meanwhile is left out. The error is
-// store.ErrNotFound if there is no such user; then nothing was written.
+// store.ErrNotFound if there is no such user; then nothing was written. After any other
+// error what was written is not all.
 func ExportUser(ctx context.Context, s store.Store, user string, w io.Writer) error {
 	account, err := s.Account(ctx, user)
 	if err != nil {
@@ -35,6 +37,9 @@ func ExportUser(ctx context.Context, s store.Store, user string, w io.Writer) er
 			return fmt.Errorf("export %s: %w", user, err)
 		}
 	}
+	if err := x.stillThere(ctx); err != nil {
+		return fmt.Errorf("export %s: %w", user, err)
+	}
 	x.line([]byte("</user>\n</host>\n</server-data>"), "")
 	if err := out.Flush(); err != nil {
 		return fmt.Errorf("export %s: %w", user, err)
@@ -50,6 +55,16 @@ type exporter struct {
 	jid             xmpp.JID
 	out             *bufio.Writer
 	head, delivered uint64 // when the export began
+}
+
+// stillThere tells whether it is the same account that the export began with: what was read
+// after it was deleted is not what it had.
+func (x *exporter) stillThere(ctx context.Context) error {
+	now, err := x.Account(ctx, x.account.User)
+	if errors.Is(err, store.ErrNotFound) || err == nil && now.Owner != x.account.Owner {
+		return errors.New("the account was deleted or replaced meanwhile")
+	}
+	return err
 }
 
 // line writes a line.

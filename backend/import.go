@@ -23,6 +23,9 @@ type ImportOptions struct {
 	// ScramIterations is the work in keys that are derived from a password in the
 	// document; 0: DefaultScramIterations.
 	ScramIterations int
+	// HeldBytes is how much of the messages that are to be delivered is held in memory; the rest
+	// is in a temporary file until the archive has been read. 0: 256 MiB.
+	HeldBytes int
 }
 
 // Imported says what was brought in.
@@ -40,6 +43,7 @@ const leftOutMost = 1000
 // user, and by a node a day after it was begun.
 func ImportUsers(ctx context.Context, s store.Store, r io.Reader, o ImportOptions) (Imported, error) {
 	setDefault(&o.ScramIterations, DefaultScramIterations)
+	setDefault(&o.HeldBytes, heldBytes)
 	im := &importer{store: s, opts: o}
 	err := im.file(ctx, r, im.serverData)
 	if err != nil {
@@ -155,6 +159,7 @@ func (im *importer) user(ctx context.Context, d *document, start opening) error 
 	if err == nil {
 		err = u.finish(ctx)
 	}
+	u.timeline.close()
 	if err != nil {
 		return errors.Join(fmt.Errorf("%s: %w", jid, err), u.abandon(ctx))
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"time"
 
@@ -14,9 +15,9 @@ import (
 // importBatch is how many entries are stored in one transaction.
 const importBatch = 500
 
-// waitingMost bounds the messages to be delivered that are held until the archive has
-// been read, in bytes.
-const waitingMost = 256 << 20
+// heldBytes is how much of the messages to be delivered is held in memory until the archive
+// has been read, if the options do not say otherwise.
+const heldBytes = 256 << 20
 
 // incomingTimeline makes a timeline of an archive and of the messages to be delivered.
 // In other servers' documents these overlap, or do not, and ids may be anything: then
@@ -30,19 +31,66 @@ type incomingTimeline struct {
 	first, head, delivered uint64
 
 	waiting  []waitingMessage
-	held     int            // bytes in waiting
+	heldMost int            // bytes that waiting may hold
+	held     int            // bytes that it holds
+	spool    *os.File       // for more than that; nil until there is
+	spooled  int64          // bytes in it
 	byName   map[string]int // places in waiting by what is also found in the archive
 	undone   uint64         // number of the first entry that is to be delivered; 0: none so far
 	last     store.Entry
 	unstored []store.Entry
 }
 
-// waitingMessage is one that is to be delivered and, for all that is known so far, not
-// in the archive.
+// waitingMessage is one that is to be delivered.
 type waitingMessage struct {
-	seq uint64 // if it has one
-	at  time.Time
-	e   xmpp.Element
+	seq      uint64 // if it has one
+	at       time.Time
+	e        xmpp.Element // if it is held in memory
+	from     int64        // where it is in the spool …
+	size     int          // … if it is there
+	archived bool         // it was also found in the archive
+}
+
+// hold keeps a message until it is its turn. Users can have others send them more than there is
+// memory.
+func (t *incomingTimeline) hold(m waitingMessage, e xmpp.Element) (err error) {
+	if size := len(e.Raw()); t.held+size <= t.heldMost {
+		t.held += size
+		m.e = e
+		t.waiting = append(t.waiting, m)
+		return nil
+	}
+	if t.spool == nil {
+		if t.spool, err = os.CreateTemp("", "imlb-import-*"); err != nil {
+			return fmt.Errorf("make a file for messages that are to be delivered: %w", err)
+		}
+		_ = os.Remove(t.spool.Name()) // at once, where that can be done
+	}
+	m.from = t.spooled
+	m.size, err = t.spool.WriteAt(e.Raw(), m.from)
+	t.spooled += int64(m.size)
+	t.waiting = append(t.waiting, m)
+	return err
+}
+
+// heldMessage returns what hold has kept.
+func (t *incomingTimeline) heldMessage(m waitingMessage) (xmpp.Element, error) {
+	if m.size == 0 {
+		return m.e, nil
+	}
+	raw := make([]byte, m.size)
+	if _, err := t.spool.ReadAt(raw, m.from); err != nil {
+		return xmpp.Element{}, err
+	}
+	return xmpp.ParseElement(raw)
+}
+
+// close removes the spool. That it cannot be removed does no harm to what was imported.
+func (t *incomingTimeline) close() {
+	if t.spool != nil {
+		_ = t.spool.Close()
+		_ = os.Remove(t.spool.Name())
+	}
 }
 
 // span reads how far the timeline had come.
@@ -69,10 +117,7 @@ func (t *incomingTimeline) wait(e xmpp.Element) error {
 	if _, hidden := e.Child(nsTransfer, "hidden"); t.ours && !hidden {
 		return nil
 	}
-	if t.held += len(e.Raw()); t.held > waitingMost {
-		return errors.New("too many messages are to be delivered")
-	}
-	m := waitingMessage{e: e}
+	var m waitingMessage
 	names := []string{messageName(e)}
 	for child := range e.Children() {
 		switch {
@@ -93,8 +138,7 @@ func (t *incomingTimeline) wait(e xmpp.Element) error {
 			t.byName[name] = len(t.waiting)
 		}
 	}
-	t.waiting = append(t.waiting, m)
-	return nil
+	return t.hold(m, e)
 }
 
 // idName and messageName are what a message to be delivered may have in common with its
@@ -121,8 +165,8 @@ func (t *incomingTimeline) add(ctx context.Context, id string, at time.Time, e x
 	if !t.ours {
 		seq := t.last.Seq + 1
 		for _, name := range []string{idName(id), messageName(e)} {
-			if i, ok := t.byName[name]; ok && t.waiting[i].e.Raw() != nil {
-				t.waiting[i] = waitingMessage{}
+			if i, ok := t.byName[name]; ok && !t.waiting[i].archived {
+				t.waiting[i] = waitingMessage{archived: true}
 				t.isUndone(seq)
 			}
 		}
@@ -143,7 +187,11 @@ func (t *incomingTimeline) addWaiting(ctx context.Context, before uint64) error 
 	for len(t.waiting) > 0 && t.waiting[0].seq < before {
 		m := t.waiting[0]
 		t.waiting = t.waiting[1:]
-		if err := t.push(ctx, m.seq, m.at, m.e, true); err != nil {
+		e, err := t.heldMessage(m)
+		if err == nil {
+			err = t.push(ctx, m.seq, m.at, e, true)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -219,11 +267,15 @@ func (t *incomingTimeline) finish(ctx context.Context) error {
 		return errors.Join(err, t.flush(ctx), t.store.RestoreSpan(ctx, t.owner, t.first, t.head, t.delivered))
 	}
 	for _, m := range t.waiting {
-		if m.e.Raw() == nil { // it is in the archive
+		if m.archived {
 			continue
 		}
+		e, err := t.heldMessage(m)
+		if err != nil {
+			return err
+		}
 		t.isUndone(t.last.Seq + 1)
-		if err := t.push(ctx, t.last.Seq+1, m.at, m.e, false); err != nil && !errors.Is(err, errAddress) {
+		if err := t.push(ctx, t.last.Seq+1, m.at, e, false); err != nil && !errors.Is(err, errAddress) {
 			return err
 		}
 	}

@@ -49,7 +49,7 @@ func (u *incomingUser) begin(ctx context.Context) error {
 	}
 	u.owner = a.Owner
 	u.contacts = make(map[string]store.RosterItem)
-	u.timeline = incomingTimeline{store: u.store, owner: a.Owner, user: u.jid}
+	u.timeline = incomingTimeline{store: u.store, owner: a.Owner, user: u.jid, heldMost: u.opts.HeldBytes}
 	return nil
 }
 

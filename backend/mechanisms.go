@@ -94,7 +94,14 @@ func (s *session) usable(mechanism string) bool {
 	case bindsChannel(mechanism) && len(s.client.bindings) == 0:
 		return false
 	}
-	return keysOf(mechanism) != MechanismScramSHA512 || s.node.sha512.Load()
+	switch keysOf(mechanism) {
+	case MechanismScramSHA512:
+		return s.node.sha512.Load()
+	case MechanismScramSHA256:
+		return !s.node.noSHA256.Load()
+	default:
+		return true
+	}
 }
 
 // refused says why a mechanism cannot be used.

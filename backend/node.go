@@ -51,6 +51,7 @@ type Node struct {
 	hashing chan struct{} // a place for each password that may be hashed at a time
 
 	sha512   atomic.Bool // every account that has keys has those of SCRAM-SHA-512
+	noSHA256 atomic.Bool // an account that has keys has none of SCRAM-SHA-256
 	failures *failures   // of logins; nil: not counted
 
 	writer    *store.Writer

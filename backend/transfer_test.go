@@ -2,12 +2,14 @@ package backend_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/xml"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"reflect"
 	"regexp"
 	"strings"
@@ -133,6 +135,35 @@ func TestTransferRoundTrip(t *testing.T) {
 	}
 }
 
+// Messages to be delivered for which there is no memory are kept in a file meanwhile.
+func TestImportOfManyWaiting(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	for name, document := range map[string]string{"ours": export(t, fullAccount(t), "alice@example.com"), "foreign": foreign} {
+		var exported []string
+		for _, held := range []int{0, 1, 400} {
+			s := storetest.NewMemory()
+			done, err := backend.ImportUsers(t.Context(), s, strings.NewReader(document), backend.ImportOptions{Domain: domain, HeldBytes: held})
+			if err != nil || len(done.Users) != 1 {
+				t.Fatal(name, done.Users, err)
+			}
+			a, err := s.Account(t.Context(), done.Users[0])
+			if err == nil {
+				err = s.SetCredentials(t.Context(), a.User, nil) // those of a password differ each time
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			exported = append(exported, export(t, s, a.User))
+		}
+		if exported[1] != exported[0] || exported[2] != exported[0] {
+			t.Errorf("%s: with a file another account was imported:\n%s\n%s\n%s", name, exported[1], exported[2], exported[0])
+		}
+	}
+	if left, err := os.ReadDir(os.TempDir()); err != nil || len(left) > 0 {
+		t.Errorf("files are left: %v, %v", left, err)
+	}
+}
+
 // sameAccount compares alice in two stores. What was delivered and is not in the archive
 // stays behind.
 func sameAccount(t *testing.T, first, second store.Store) {
@@ -230,6 +261,28 @@ func TestExportOfNobody(t *testing.T) {
 	err := backend.ExportUser(t.Context(), storetest.NewMemory(), "alice@example.com", &out)
 	if !errors.Is(err, store.ErrNotFound) || out.Len() > 0 {
 		t.Errorf("%v, %q", err, out.String())
+	}
+}
+
+// vanishing is a store in which alice is replaced while her archive is read.
+type vanishing struct{ store.Store }
+
+func (s vanishing) Find(ctx context.Context, owner store.OwnerID, r store.Range) ([]store.Entry, error) {
+	err := s.DeleteAccount(ctx, "alice@example.com")
+	if err == nil {
+		_, err = s.CreateAccount(ctx, "alice@example.com", nil)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s.Store.Find(ctx, owner, r)
+}
+
+// A document of half an account is not taken for all of it.
+func TestExportOfWhoIsDeleted(t *testing.T) {
+	err := backend.ExportUser(t.Context(), vanishing{fullAccount(t)}, "alice@example.com", io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "deleted or replaced meanwhile") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -81,8 +81,8 @@ type BusCluster struct {
 type NodeSASL struct {
 	// Mechanisms are those that clients may log in with, best first, as far as they can:
 	// PLAIN and OAUTHBEARER in TLS, EXTERNAL with a certificate that the front has verified,
-	// -PLUS where the front ends TLS, and SCRAM-SHA-512 once no account is left whose keys
-	// are older than it. By default SCRAM-SHA-512, SCRAM-SHA-256, SCRAM-SHA-1 and PLAIN,
+	// -PLUS where the front ends TLS, and SCRAM-SHA-512 and SCRAM-SHA-256 while no account has
+	// keys for weaker ones only. By default SCRAM-SHA-512, SCRAM-SHA-256, SCRAM-SHA-1 and PLAIN,
 	// with accounts of elsewhere PLAIN alone, and OAUTHBEARER with oauth. Most clients of
 	// today can do -PLUS; some old ones try it in a way that is no longer safe, and
 	// then cannot log in at all.

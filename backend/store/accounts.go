@@ -147,6 +147,7 @@ func (db *DB) EraseAccount(ctx context.Context, user string) (erased []Erased, e
 		return nil, err
 	}
 	entries, err := db.purge(ctx, user)
+	db.forget(ctx)
 	return append(erased, Erased{"entries", entries}), err
 }
 
@@ -247,6 +248,9 @@ const finished = `name NOT LIKE '%/%'`
 // Tidy implements Transfers.
 func (db *DB) Tidy(ctx context.Context, before time.Time) (more bool, err error) {
 	p, err := db.purgeSome(ctx)
+	if err == nil && p.owner != 0 && p.entries == 0 { // that was all of it
+		db.forget(ctx)
+	}
 	if err != nil || p.owner != 0 {
 		return true, err
 	}

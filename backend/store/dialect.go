@@ -65,6 +65,8 @@ type pools struct {
 	writers int
 	// committed is called after each commit.
 	committed func()
+	// forget is called after an erasure, to remove what may be left of it.
+	forget func(context.Context)
 	// close ends all of it and waits.
 	close func() error
 }

@@ -150,6 +150,7 @@ func openPostgres(ctx context.Context, location string, o Options) (*pools, erro
 		raiseDelivered: pgRaiseDelivered,
 		setPoints:      pgSetPoints,
 		committed:      func() {},
+		forget:         func(context.Context) {},
 	}
 	p.append = (&postgresAppender{pool: write}).run
 	p.close = func() error {

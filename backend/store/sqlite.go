@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -86,6 +87,7 @@ func openSQLite(ctx context.Context, path string, o Options) (*pools, error) {
 		group:     &group{begin: func(ctx context.Context) (*sql.Tx, error) { return write.BeginTx(ctx, nil) }},
 		writers:   1,
 		committed: checkpoints.kick,
+		forget:    checkpoints.forget,
 		close:     func() error { return errors.Join(checkpoints.close(), read.Close(), write.Close()) },
 	}, nil
 }
@@ -117,7 +119,8 @@ func createPrivate(path string) error {
 func openSQLiteWriter(ctx context.Context, path string, o Options) (*sql.DB, error) {
 	db, err := openSQLitePool(path, o, 1, url.Values{
 		"_txlock": {"immediate"}, // a transaction that starts can commit
-		"_pragma": {"synchronous(FULL)", "wal_autocheckpoint(0)"},
+		// What is deleted is overwritten, so that it cannot be found in the file.
+		"_pragma": {"synchronous(FULL)", "wal_autocheckpoint(0)", "secure_delete(ON)"},
 	})
 	if err != nil {
 		return nil, err
@@ -176,7 +179,7 @@ const (
 	// that nobody waits for never catches up.
 	restartAt = 16000
 	// restartPatience is how long the writers may be held up while readers are
-	// waited for; then it is tried again after the next commit.
+	// waited for; then it is tried again after a commit.
 	restartPatience = time.Second
 	// checkpointPause is how long the log is not looked at again.
 	checkpointPause = 10 * time.Millisecond
@@ -190,6 +193,7 @@ type checkpointer struct {
 	db     *sql.DB
 	write  *sql.DB
 	logger *slog.Logger
+	erased atomic.Bool // the log may have what was erased since
 	kicked chan struct{}
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -221,6 +225,29 @@ func (c *checkpointer) kick() {
 	}
 }
 
+// forget empties the log, which has pages as they were before something was erased. If
+// readers are in the way it is tried again after the next commit, and the last process to leave
+// the file removes the log.
+func (c *checkpointer) forget(ctx context.Context) {
+	c.erased.Store(true)
+	if err := c.truncate(context.WithoutCancel(ctx)); err != nil {
+		c.logger.WarnContext(ctx, "what was erased is still in the database's log", "error", err)
+	}
+}
+
+func (c *checkpointer) truncate(ctx context.Context) error {
+	patience, cancel := context.WithTimeout(ctx, restartPatience)
+	defer cancel()
+	length, _, err := c.pragma(patience, c.write, "TRUNCATE")
+	switch {
+	case patience.Err() != nil:
+		return nil // readers are in the way
+	case err == nil && length == 0:
+		c.erased.Store(false)
+	}
+	return err
+}
+
 // close ends the goroutine and the connection. The last process to leave the
 // file finishes the log.
 func (c *checkpointer) close() error {
@@ -248,6 +275,9 @@ func (c *checkpointer) run(ctx context.Context) {
 
 // checkpoint looks at the log's length and does what it asks for.
 func (c *checkpointer) checkpoint(ctx context.Context) error {
+	if c.erased.Load() {
+		return c.truncate(ctx)
+	}
 	length, moved, err := c.pragma(ctx, c.db, "NOOP")
 	if err == nil && (length-moved >= checkpointAt || length >= restartAt && length > moved) {
 		length, _, err = c.pragma(ctx, c.db, "PASSIVE")

@@ -125,6 +125,7 @@ func (db *DB) RenameAccount(ctx context.Context, user, name string, other Other)
 		return err
 	}
 	_, err = db.purge(ctx, name)
+	db.forget(ctx)
 	return err
 }
 

@@ -177,7 +177,10 @@ func (p password) give(d *directory, name, done string, set func(user string, cr
 	if err := set(user, creds); err != nil {
 		return err
 	}
-	return tell(user, done, made)
+	if err := tell(user, done, made); err != nil {
+		return fmt.Errorf("%s is %s, but nobody was told its password; imlb user passwd gives another: %w", user, done, err)
+	}
+	return nil
 }
 
 // userAddCmd is `imlb user add`.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -17,7 +18,7 @@ import (
 // userExportCmd is `imlb user export`.
 type userExportCmd struct {
 	Name string `arg:"" help:"The user: alice or alice@example.com."`
-	Out  string `placeholder:"FILE" help:"Write to a file that only you may read, instead of standard output. It appears when it is complete."`
+	Out  string `placeholder:"FILE" help:"Write to a file that only you may read, instead of standard output. It appears when it is complete. A device or a pipe is written to."`
 }
 
 // Help is the long text of `imlb user export --help`.
@@ -37,8 +38,32 @@ func (c *userExportCmd) Run(ctx context.Context, parent *userCmd) error {
 		if c.Out == "" {
 			return write(os.Stdout)
 		}
-		return writeWhole(c.Out, write)
+		return writeOut(c.Out, write)
 	})
+}
+
+// writeOut writes to what a name stands for: a device or a pipe as it is, a file as a whole, and
+// where a link points to the same.
+func writeOut(name string, write func(io.Writer) error) error {
+	if _, err := os.Lstat(name); errors.Is(err, fs.ErrNotExist) {
+		return writeWhole(name, write)
+	}
+	target, err := filepath.EvalSymlinks(name)
+	if err != nil {
+		return fmt.Errorf("write to %s: %w", name, err)
+	}
+	info, err := os.Stat(target)
+	if err != nil {
+		return err
+	}
+	if info.Mode().IsRegular() {
+		return writeWhole(target, write)
+	}
+	f, err := os.OpenFile(target, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(write(f), f.Close())
 }
 
 // writeWhole writes a file that only its owner may read, and that is not there until it
