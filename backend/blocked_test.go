@@ -229,3 +229,72 @@ func TestBlockWithoutSignals(t *testing.T) {
 	bob.expect(unavailable)
 	alice.sync()
 }
+
+// A message that nobody has received when its sender is blocked is not delivered any more, and
+// stays in the archive (XEP-0191 §3.3). What comes after it is delivered.
+func TestBlockAndWaitingMessages(t *testing.T) {
+	t.Parallel()
+	for address, got := range map[string][]string{
+		"bob@example.com":      {"carol's"},
+		"bob@example.com/desk": {"bob's other", "carol's"},
+	} {
+		t.Run(address, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, 2, nil)
+			alice := c.login(0, "alice", "phone")
+			for _, m := range []struct{ user, resource, body string }{
+				{"bob", "desk", "bob's"}, {"bob", "pad", "bob's other"}, {"carol", "pad", "carol's"},
+			} {
+				cl := c.login(1, m.user, m.resource)
+				cl.write("<message type='chat' to='alice@example.com'><body>" + m.body + "</body></message>")
+				cl.sync()
+				cl.close()
+			}
+			alice.block(address)
+			alice.write("<presence/>")
+			comes := []string{"^<presence "}
+			for _, body := range got {
+				comes = append(comes, "^<message .*<body>"+body+"</body>")
+			}
+			alice.expectAll(comes...)
+			alice.sync()
+			c.eventually("all counts as delivered", func() bool {
+				head, delivered := c.head("alice")
+				return head == 3 && delivered == 3
+			})
+
+			alice.unblock(nil)
+			alice.write("<iq type='set' id='mam'><query xmlns='urn:xmpp:mam:2'/></iq>")
+			alice.expect("^<message .*<result .*<body>bob's</body>")
+			alice.close()
+			alice = c.online(1, "alice", "phone")
+			alice.sync()
+		})
+	}
+}
+
+// Messages that were left to a session of the user's that is gone are not delivered to another
+// if their sender was blocked in the meantime.
+func TestBlockAndOrphans(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1, nil)
+	bob, carol := c.login(0, "bob", "desk"), c.login(0, "carol", "pad")
+	phone, tab := c.online(0, "alice", "phone"), c.online(0, "alice", "tab")
+	phone.expect("from='alice@example.com/tab'")
+	tab.write("<enable xmlns='urn:xmpp:sm:3'/>")
+	tab.skipTo("^<enabled ")
+	for _, cl := range []*client{bob, carol} {
+		cl.write("<message type='chat' to='alice@example.com/tab'><body>for the tab</body></message>")
+		cl.sync()
+		tab.skipTo("<body>for the tab</body>")
+	}
+	phone.block("bob@example.com")
+	_ = tab.conn.Close() // without having acknowledged anything
+	phone.expectAll("type='unavailable'", "^<message [^>]*from='carol@example.com/pad'")
+	phone.sync()
+	phone.close()
+	c.eventually("all counts as delivered", func() bool {
+		_, delivered := c.head("alice")
+		return delivered == 2
+	})
+}

@@ -13,8 +13,8 @@ import (
 
 // Blocking (XEP-0191). Whoever sends a message or an IQ looks the recipient's list up,
 // so that it is refused before it is stored; what a blocked user says by
-// presence goes the usual way and ends at the recipient's hub. What the user sends
-// is held against its own list.
+// presence, or has said before and nobody has received yet, goes the usual way and ends at
+// the recipient's hub. What the user sends is held against its own list.
 
 // blockedBytes bounds the addresses of one list together, so that a list fits into a
 // stanza and a signal.
@@ -95,6 +95,15 @@ func (h *hub) ignores(header xmpp.Header) bool {
 	}
 	from, err := xmpp.ParseJID(header.From)
 	return err == nil && from.Bare() != h.user && from != h.node.domain && list.matches(from)
+}
+
+// ignoresSenderOf is ignores for a stored stanza.
+func (h *hub) ignoresSenderOf(stanza []byte) bool {
+	if !h.blocklist().blocksAny() {
+		return false
+	}
+	header, err := xmpp.ParseHeader(stanza)
+	return err == nil && h.ignores(header)
 }
 
 // blocking answers a request about the blocklist.

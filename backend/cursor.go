@@ -248,6 +248,7 @@ func (s *session) consider(e store.Entry, delay []byte) {
 	case e.Sent:
 		s.copyEntry(e, delay)
 		s.skip(e)
+	case s.unwelcome(e):
 	case !mine && !s.cur.live:
 		s.copyEntry(e, delay)
 		s.unacked.pass(e.Seq)
@@ -260,6 +261,21 @@ func (s *session) consider(e store.Entry, delay []byte) {
 	default:
 		s.deliver(e, delay, s.cur.live, e.Seq)
 	}
+}
+
+// unwelcome passes over an entry for good if its sender is blocked by now (XEP-0191 §3.3):
+// it stays in the archive.
+func (s *session) unwelcome(e store.Entry) bool {
+	if !s.hub.ignoresSenderOf(e.Stanza) {
+		return false
+	}
+	s.hub.arrived(flight{seq: e.Seq})
+	if s.cur.live {
+		s.skip(e)
+	} else {
+		s.unacked.pass(e.Seq)
+	}
+	return true
 }
 
 // skip passes over an entry that needs no delivery here.
@@ -329,7 +345,11 @@ func (s *session) putAgain(ctx context.Context, seqs []uint64) {
 		if err != nil || len(page) == 0 || page[0].Seq != seq {
 			continue // it stays undelivered, and comes with the next login
 		}
-		if !s.hub.isDone(seq) && !s.unacked.has(seq) {
+		switch {
+		case s.hub.isDone(seq) || s.unacked.has(seq):
+		case s.hub.ignoresSenderOf(page[0].Stanza):
+			s.hub.arrived(flight{seq: seq})
+		default:
 			s.deliver(page[0], s.delay(page[0]), false, 0)
 		}
 	}
