@@ -137,9 +137,10 @@ func (n *Node) forgetEnded(ctx context.Context) {
 }
 
 func (n *Node) renewOnce(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, n.opts.Timeouts.Lease/renewals)
+	query, cancel := context.WithTimeout(ctx, n.opts.Timeouts.Lease/renewals)
 	defer cancel()
-	err := n.renewLease(ctx)
+	err := n.renewLease(query)
+	n.writable.leased(err)
 	if err != nil && ctx.Err() == nil {
 		n.opts.Logger.WarnContext(ctx, "renew the node's lease", slog.Any("error", err))
 	}

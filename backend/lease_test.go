@@ -3,6 +3,7 @@ package backend_test
 import (
 	"context"
 	"errors"
+	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -64,8 +65,8 @@ func (b *brokenStore) Read(ctx context.Context, owner store.OwnerID, after uint6
 	return b.Store.Read(ctx, owner, after, limit)
 }
 
-// A node that could not renew its lease for too long ends the sessions that others
-// have ended meanwhile, and keeps the rest.
+// A node that cannot renew its lease is not ready. When it could not for too long it ends the
+// sessions that others have ended meanwhile, and keeps the rest.
 func TestLapsedLease(t *testing.T) {
 	broken := &brokenStore{}
 	c := newCluster(t, 1, func(o *backend.Options) {
@@ -73,7 +74,13 @@ func TestLapsedLease(t *testing.T) {
 		o.Timeouts.Lease = 100 * time.Millisecond
 	})
 	alice, bob := c.online(0, "alice", "phone"), c.online(0, "bob", "desk")
+	health := healthOf(t, c.nodes[0])
+	ready := func() bool { return health("/readyz") == http.StatusOK }
+	if !ready() {
+		t.Error("a node is not ready")
+	}
 	broken.noLease.Store(true)
+	c.eventually("the node is not ready", func() bool { return !ready() })
 	var reaped []store.Session
 	c.eventually("the lease runs out", func() bool {
 		var err error
@@ -87,6 +94,7 @@ func TestLapsedLease(t *testing.T) {
 	}
 	gone.end("internal-server-error")
 	kept.sync()
+	c.eventually("the node is ready", ready)
 }
 
 // What the store does not take is not acknowledged: the session ends.

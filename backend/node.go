@@ -54,6 +54,7 @@ type Node struct {
 	failures *failures   // of logins; nil: not counted
 
 	writer    *store.Writer
+	writable  writable
 	accounts  *accountCache
 	blocks    *blockCache
 	delivered *deliveredNumbers
@@ -133,7 +134,8 @@ func (n *Node) Serve(ctx context.Context, ln net.Listener) error {
 	}
 	n.writer = store.NewWriter(work, n.store, store.WriterOptions{
 		Logger: n.opts.Logger,
-		Observe: func(messages int, took time.Duration, _ error) {
+		Observe: func(messages int, took time.Duration, err error) {
+			n.writable.stored(err, time.Now())
 			n.metrics.batch.Observe(float64(messages))
 			n.metrics.commit.Observe(took.Seconds())
 		},
@@ -274,6 +276,9 @@ func (n *Node) ready(ctx context.Context) error {
 	defer cancel()
 	if err := n.store.Ping(ctx); err != nil {
 		return fmt.Errorf("ask the store: %w", err)
+	}
+	if err := n.writable.err(time.Now(), n.opts.Timeouts.Lease); err != nil {
+		return fmt.Errorf("write to the store: %w", err)
 	}
 	if b, ok := n.bus.(interface{ Err() error }); ok && b.Err() != nil {
 		return fmt.Errorf("ask the bus: %w", b.Err())

@@ -20,7 +20,7 @@ type awayStore struct {
 	store.Store
 
 	away     atomic.Bool // it answers nothing
-	full     atomic.Bool // it takes no messages, and says so when asked
+	full     atomic.Bool // it takes no messages
 	attempts atomic.Int64
 	lookups  atomic.Int64
 	renewals atomic.Int64
@@ -70,7 +70,7 @@ func (s *awayStore) RenewLease(ctx context.Context, node, incarnation string, un
 }
 
 func (s *awayStore) Ping(ctx context.Context) error {
-	if s.away.Load() || s.full.Load() {
+	if s.away.Load() {
 		return errAway
 	}
 	return s.Store.Ping(ctx)
