@@ -9,8 +9,8 @@ import (
 )
 
 // Message carbons (XEP-0280). A client that has asked for them, and is available, gets
-// a copy of what the user's other clients send and of what is delivered to them but
-// not to it. Copies of stored messages come from the timeline, where both are
+// a copy of what the user's other clients send and of what the user gets but not this
+// client (§7), be it delivered to others or waiting for one that takes it. Copies of stored messages come from the timeline, where both are
 // entries; those of other messages from the signals.
 
 // The names of the wrappers of a copy.
@@ -87,8 +87,8 @@ func (s *session) copyEntry(e store.Entry, delay []byte) {
 		return
 	case e.Sent && (e.Resource == s.jid.Resource() || e.Peer == s.account.User):
 		return
-	case !e.Sent && !s.hub.takenByOther(s, e.Resource):
-		return // it waits for the user's next client
+	case !e.Sent && s.cur.live && !s.hub.takenByOther(s, e.Resource):
+		return // it has come, or comes, as itself
 	}
 	header, err := xmpp.ParseHeader(e.Stanza)
 	if err != nil || header.From == s.jid.String() && !e.Sent || !copyable(e.Stanza) {

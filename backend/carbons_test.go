@@ -73,6 +73,37 @@ func TestCarbons(t *testing.T) {
 	c.eventually("all delivered", func() bool { head, delivered := c.head("alice"); return head == 6 && delivered == 6 })
 }
 
+// A client that takes nothing gets a copy also of what waits for another, and no second one when
+// that comes, on this node or on another.
+func TestCarbonsOfWhatWaits(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, nil)
+	bob := c.online(1, "bob", "desk")
+	car := c.login(0, "alice", "car")
+	car.carbons("enable")
+	car.write("<presence><priority>-1</priority></presence>")
+	car.expect("from='alice@example.com/car'")
+	for _, to := range []string{"alice@example.com", "alice@example.com/gone"} {
+		bob.write("<message to='" + to + "' type='chat'><body>waits</body></message>")
+		car.expect("^<message from='alice@example.com' to='alice@example.com/car' type='chat'><received .*<body>waits</body>")
+	}
+	for i := range c.nodes {
+		phone := c.login(i, "alice", "phone")
+		phone.write("<presence/>")
+		phone.skipToAll("from='alice@example.com/car'", "from='alice@example.com/phone'")
+		if i == 0 {
+			c.eventually("what waited is delivered", func() bool { head, delivered := c.head("alice"); return head == 2 && delivered == 2 })
+		}
+		car.expect("from='alice@example.com/phone'")
+		bob.write("<message to='" + phone.jid + "' type='chat'><body>stored</body></message>" +
+			"<message to='" + phone.jid + "' type='chat'><body>live</body><no-store xmlns='urn:xmpp:hints'/></message>")
+		car.expectAll("<received .*<body>stored</body>", "<received .*<body>live</body>")
+		phone.close()
+		car.expect("type='unavailable'")
+	}
+	car.sync()
+}
+
 // What is not stored is copied as well, if it belongs to a conversation.
 func TestCarbonsOfLiveMessages(t *testing.T) {
 	c := newCluster(t, 2, nil)

@@ -366,11 +366,9 @@ func (h *hub) receive(resource string, raw []byte, hidden []string) {
 	for _, s := range recipients {
 		s.send(header.Kind, raw)
 	}
-	if len(recipients) > 0 {
-		h.copyLive(carbonReceived, header, raw, func(s *session) bool {
-			return slices.Contains(recipients, s) || header.From == s.jid.String()
-		})
-	}
+	h.copyLive(carbonReceived, header, raw, func(s *session) bool {
+		return slices.Contains(recipients, s) || header.From == s.jid.String()
+	})
 }
 
 // recipients are the sessions that a stanza is for.
