@@ -72,8 +72,8 @@ func (n *Node) awayFor(ctx context.Context, account store.Account) (time.Duratio
 	}
 	query, cancel := n.storeContext(ctx)
 	defer cancel()
-	elsewhere, err := n.hasSessionElsewhere(query, account)
-	if err != nil || elsewhere {
+	elsewhere, err := n.othersWith(query, account)
+	if err != nil || len(elsewhere) > 0 {
 		return 0, err
 	}
 	ended, err := n.store.LastEnd(query, account.Owner)

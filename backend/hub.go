@@ -408,12 +408,18 @@ func (s *session) takes(header xmpp.Header) bool {
 	}
 }
 
-// takesMessages tells whether a session on this node takes what is addressed to the user.
-func (h *hub) takesMessages() bool {
+// reaches tells whether a message to the user that is not stored is for a session on this
+// node, as itself or as a copy.
+func (h *hub) reaches(stanza []byte) bool {
+	header, err := xmpp.ParseHeader(stanza)
+	if err != nil {
+		return false
+	}
+	copied := eligible(header.Type, stanza) && copyable(stanza)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, s := range h.sessions {
-		if s.takes(xmpp.Header{Kind: xmpp.Message}) {
+		if s.takes(header) || copied && s.carbons && s.presence != nil && s.jid.String() != header.From {
 			return true
 		}
 	}
