@@ -135,10 +135,11 @@ func (h *hub) copySent(c sentCopy) {
 	h.copyLive(carbonSent, header, []byte(c.Stanza), func(s *session) bool { return s.jid.Resource() == c.Resource })
 }
 
-// copyLive hands copies of a message that is not stored to the sessions that want one.
-func (h *hub) copyLive(name string, header xmpp.Header, stanza []byte, skip func(*session) bool) {
+// copyLive hands copies of a message that is not stored to the sessions that want one, and
+// returns how many these are.
+func (h *hub) copyLive(name string, header xmpp.Header, stanza []byte, skip func(*session) bool) int {
 	if header.Kind != xmpp.Message || !eligible(header.Type, stanza) || !copyable(stanza) {
-		return
+		return 0
 	}
 	h.mu.Lock()
 	var to []*session
@@ -151,6 +152,7 @@ func (h *hub) copyLive(name string, header xmpp.Header, stanza []byte, skip func
 	for _, s := range to {
 		s.send(xmpp.Message, s.carbon(name, header.Type, stanza))
 	}
+	return len(to)
 }
 
 // eligible tells whether a message that is not stored is one of a conversation

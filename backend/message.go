@@ -363,14 +363,14 @@ func (h *hub) lost(m lostMessage) {
 	h.node.refuse(m.Stanza)
 }
 
-// refuse tells the sender of a message that nobody was there to take it.
+// refuse tells the client that has sent a stanza that nobody was there to take it.
 func (n *Node) refuse(stanza []byte) {
 	header, err := xmpp.ParseHeader(stanza)
 	if err != nil {
 		return
 	}
 	from, err := xmpp.ParseJID(header.From)
-	if err != nil {
+	if err != nil || from.Local() == "" {
 		return
 	}
 	n.metrics.bounced.WithLabelValues(xmpp.ServiceUnavailable).Inc()
