@@ -164,7 +164,23 @@ func eligible(kind string, stanza []byte) bool {
 	case messageGroupchat, messageHeadline, typeError:
 		return false
 	}
-	return hasBody(stanza)
+	return hasBody(stanza) || accompanies(stanza)
+}
+
+// accompanies tells whether a message without words belongs to a conversation: a chat state
+// (XEP-0085), a receipt (XEP-0184) or a marker (XEP-0333).
+func accompanies(stanza []byte) bool {
+	e, err := xmpp.ParseElement(stanza)
+	if err != nil {
+		return false
+	}
+	for child := range e.Children() {
+		switch child.Space() {
+		case xmpp.NSChatStates, xmpp.NSReceipts, xmpp.NSMarkers:
+			return true
+		}
+	}
+	return false
 }
 
 // hasBody tells whether a message says something to a person (RFC 6121 §5.2.3).
