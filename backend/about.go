@@ -41,7 +41,8 @@ func (q request) replyLast(passed time.Duration) {
 
 // lastSeen answers for how long a user is away (XEP-0012 §4), if who asks may know: the
 // user itself, and who is subscribed to the user's presence. That there is no such user
-// looks as if it was not for the one who asks.
+// looks as if it was not for the one who asks, and so does that the user has blocked it: who
+// could tell would know the one or the other (XEP-0191 §3.3 leaves the error open).
 func (s *session) lastSeen(ctx context.Context, q request) error {
 	condition, account, err := s.findUser(ctx, q.to)
 	if err != nil {
@@ -72,8 +73,8 @@ func (n *Node) awayFor(ctx context.Context, account store.Account) (time.Duratio
 	}
 	query, cancel := n.storeContext(ctx)
 	defer cancel()
-	elsewhere, err := n.hasSessionElsewhere(query, account)
-	if err != nil || elsewhere {
+	elsewhere, err := n.othersWith(query, account)
+	if err != nil || len(elsewhere) > 0 {
 		return 0, err
 	}
 	ended, err := n.store.LastEnd(query, account.Owner)

@@ -273,6 +273,24 @@ func TestBlockAndWaitingMessages(t *testing.T) {
 	}
 }
 
+// What an inactive client is spared does not come later if its sender was blocked meanwhile.
+func TestBlockWhileInactive(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1, nil)
+	c.befriend("alice", "bob")
+	c.befriend("alice", "carol")
+	alice := c.online(0, "alice", "phone")
+	alice.write(csiInactive)
+	alice.sync()
+	for _, name := range []string{"bob", "carol"} {
+		c.online(0, name, "desk").skipTo("from='alice@example.com/phone'")
+	}
+	alice.block("bob@example.com")
+	alice.write(csiActive)
+	alice.expect("^<presence [^>]*from='carol@example.com/desk'")
+	alice.sync()
+}
+
 // Messages that were left to a session of the user's that is gone are not delivered to another
 // if their sender was blocked in the meantime.
 func TestBlockAndOrphans(t *testing.T) {

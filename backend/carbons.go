@@ -135,10 +135,11 @@ func (h *hub) copySent(c sentCopy) {
 	h.copyLive(carbonSent, header, []byte(c.Stanza), func(s *session) bool { return s.jid.Resource() == c.Resource })
 }
 
-// copyLive hands copies of a message that is not stored to the sessions that want one.
-func (h *hub) copyLive(name string, header xmpp.Header, stanza []byte, skip func(*session) bool) {
+// copyLive hands copies of a message that is not stored to the sessions that want one, and
+// returns how many these are.
+func (h *hub) copyLive(name string, header xmpp.Header, stanza []byte, skip func(*session) bool) int {
 	if header.Kind != xmpp.Message || !eligible(header.Type, stanza) || !copyable(stanza) {
-		return
+		return 0
 	}
 	h.mu.Lock()
 	var to []*session
@@ -151,6 +152,7 @@ func (h *hub) copyLive(name string, header xmpp.Header, stanza []byte, skip func
 	for _, s := range to {
 		s.send(xmpp.Message, s.carbon(name, header.Type, stanza))
 	}
+	return len(to)
 }
 
 // eligible tells whether a message that is not stored is one of a conversation
@@ -162,7 +164,23 @@ func eligible(kind string, stanza []byte) bool {
 	case messageGroupchat, messageHeadline, typeError:
 		return false
 	}
-	return hasBody(stanza)
+	return hasBody(stanza) || accompanies(stanza)
+}
+
+// accompanies tells whether a message without words belongs to a conversation: a chat state
+// (XEP-0085), a receipt (XEP-0184) or a marker (XEP-0333).
+func accompanies(stanza []byte) bool {
+	e, err := xmpp.ParseElement(stanza)
+	if err != nil {
+		return false
+	}
+	for child := range e.Children() {
+		switch child.Space() {
+		case xmpp.NSChatStates, xmpp.NSReceipts, xmpp.NSMarkers:
+			return true
+		}
+	}
+	return false
 }
 
 // hasBody tells whether a message says something to a person (RFC 6121 §5.2.3).

@@ -123,6 +123,14 @@ func TestCarbonsOfLiveMessages(t *testing.T) {
 	phone.expect("<no-store ")
 	tab.expect("^<message from='alice@example.com' to='alice@example.com/tab'><received .*<no-store ")
 	car.expect("<received .*<no-store ")
+	for _, of := range []string{composing, "<received xmlns='urn:xmpp:receipts' id='1'/>", "<displayed xmlns='urn:xmpp:chat-markers:0' id='1'/>"} {
+		bob.write("<message to='" + phone.jid + "'>" + of + "<no-store xmlns='urn:xmpp:hints'/></message>")
+		phone.expect("<no-store ")
+		tab.expect("<received .*<no-store ")
+		car.expect("<received .*<no-store ")
+	}
+	bob.write("<message to='" + phone.jid + "'><x xmlns='urn:x'/><no-store xmlns='urn:xmpp:hints'/></message>")
+	phone.expect("<no-store ")
 	for _, kind := range []string{"headline", "groupchat"} {
 		bob.write("<message to='" + phone.jid + "' type='" + kind + "'><body>x</body></message>")
 		phone.expect("type='" + kind + "'")

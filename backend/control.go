@@ -18,6 +18,7 @@ type control struct {
 	Withdraw string        `json:"withdraw,omitempty"` // this user may no longer see the presence
 	Sent     *sentCopy     `json:"sent,omitempty"`     // one of the user's clients has sent this
 	Blocks   *blockChange  `json:"blocks,omitempty"`   // the user's blocklist has changed
+	Lost     *lostMessage  `json:"lost,omitempty"`     // a message to the user may have reached nobody
 	Shown    *shown        `json:"shown,omitempty"`    // presence that not all of the user's resources see
 	Account  bool          `json:"account,omitempty"`  // an administrator has changed the account
 	Kick     *kick         `json:"kick,omitempty"`     // an administrator ends sessions
@@ -60,6 +61,8 @@ func (h *hub) control(sig bus.Signal) {
 		h.copySent(*c.Sent)
 	case c.Blocks != nil:
 		h.changeBlocks(*c.Blocks)
+	case c.Lost != nil:
+		h.lost(*c.Lost)
 	case c.Shown != nil:
 		h.receive("", c.Shown.Presence, c.Shown.Hidden)
 	case c.Account:

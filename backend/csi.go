@@ -72,10 +72,12 @@ func (s *session) hold(raw []byte) bool {
 	return true
 }
 
-// release writes held stanzas.
+// release writes held stanzas, but not those of somebody who was blocked in the meantime.
 func (s *session) release(which func(heldStanza) bool) {
 	for _, h := range s.cur.quiet.drop(which) {
-		s.writeStanza(h.raw)
+		if !s.hub.ignores(xmpp.Header{From: h.from}) {
+			s.writeStanza(h.raw)
+		}
 	}
 }
 

@@ -293,7 +293,7 @@ func (s *session) unwelcome(e store.Entry) bool {
 	}
 	s.hub.arrived(flight{seq: e.Seq})
 	if s.cur.live {
-		s.checkUnacked(s.unacked.skip(e.Seq))
+		s.skip(e)
 	} else {
 		s.unacked.pass(e.Seq)
 	}

@@ -363,12 +363,12 @@ func (h *hub) receive(resource string, raw []byte, hidden []string) {
 	recipients := slices.DeleteFunc(h.recipients(resource, header), func(s *session) bool {
 		return slices.Contains(hidden, s.jid.Resource())
 	})
-	for _, s := range recipients {
-		s.send(header.Kind, raw)
-	}
-	h.copyLive(carbonReceived, header, raw, func(s *session) bool {
+	copies := h.copyLive(carbonReceived, header, raw, func(s *session) bool {
 		return slices.Contains(recipients, s) || header.From == s.jid.String()
 	})
+	for _, s := range recipients {
+		s.deliverLive(header.Kind, raw, len(recipients)+copies == 1)
+	}
 }
 
 // recipients are the sessions that a stanza is for.
@@ -408,12 +408,18 @@ func (s *session) takes(header xmpp.Header) bool {
 	}
 }
 
-// takesMessages tells whether a session on this node takes what is addressed to the user.
-func (h *hub) takesMessages() bool {
+// reaches tells whether a message to the user that is not stored is for a session on this
+// node, as itself or as a copy.
+func (h *hub) reaches(stanza []byte) bool {
+	header, err := xmpp.ParseHeader(stanza)
+	if err != nil {
+		return false
+	}
+	copied := eligible(header.Type, stanza) && copyable(stanza)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, s := range h.sessions {
-		if s.takes(xmpp.Header{Kind: xmpp.Message}) {
+		if s.takes(header) || copied && s.carbons && s.presence != nil && s.jid.String() != header.From {
 			return true
 		}
 	}
@@ -421,9 +427,12 @@ func (h *hub) takesMessages() bool {
 }
 
 // send puts a stanza into the outbox. A client that is too slow for it is ended.
-func (s *session) send(kind xmpp.StanzaKind, raw []byte) {
+func (s *session) send(kind xmpp.StanzaKind, raw []byte) { s.deliverLive(kind, raw, false) }
+
+// deliverLive is send for a stanza of which is known whether other sessions here get it.
+func (s *session) deliverLive(kind xmpp.StanzaKind, raw []byte, alone bool) {
 	s.node.metrics.stanzas.WithLabelValues("out", kindText(kind)).Inc()
-	if !s.out.push(item{kind: itemStanza, data: raw}) {
+	if !s.out.push(item{kind: itemStanza, data: raw, alone: alone}) {
 		s.end(ReasonSlowClient, &xmpp.StreamError{Condition: xmpp.ResourceConstraint, Text: "too much waits to be read"})
 	}
 }

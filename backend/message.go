@@ -280,21 +280,26 @@ func (s *session) live(ctx context.Context, raw []byte, header xmpp.Header, to x
 		return s.lookupFailed(ctx, raw, header, err)
 	}
 	full := to.Resource() != ""
-	if speaks(header.Type, raw) {
-		if lost, err := s.node.reachesNobody(ctx, to, resource, account); err != nil {
+	stanza := s.withoutOurIDs(s.stamp(raw, header))
+	var doubtful []string
+	if speaks(header.Type, raw) && !full {
+		var here bool
+		if here, doubtful, err = s.node.reach(ctx, stanza, account); err != nil {
 			return s.lookupFailed(ctx, raw, header, err)
-		} else if lost {
+		} else if !here && len(doubtful) == 0 {
 			return s.bounce(raw, header, xmpp.ServiceUnavailable)
 		}
 	}
 	switch {
-	case header.Type == messageGroupchat && resource == "":
+	case resource == "" && (header.Type == messageGroupchat || full && speaks(header.Type, raw)):
 		return s.bounce(raw, header, xmpp.ServiceUnavailable)
 	case full && resource == "", header.Type == typeError && !full:
 		return nil
 	}
-	stanza := s.withoutOurIDs(s.stamp(raw, header))
 	s.node.publish(bus.Signal{Kind: bus.Stanza, User: account.User, Target: resource, Data: stanza})
+	if len(doubtful) > 0 {
+		s.node.publishControl(account.User, control{Lost: &lostMessage{stanza, doubtful}})
+	}
 	s.shareSent(header, to, stanza)
 	return nil
 }
@@ -309,30 +314,67 @@ func speaks(kind string, stanza []byte) bool {
 	return hasBody(stanza)
 }
 
-// reachesNobody tells whether it is certain that a live message reaches no session:
-// resource is not there although it is addressed, or no session of the user takes it.
-// Which of them are available is known of those on this node only; sessions elsewhere
-// are taken to be.
-func (n *Node) reachesNobody(ctx context.Context, to xmpp.JID, resource string, account store.Account) (bool, error) {
-	if to.Resource() != "" {
-		return resource == "", nil
-	}
-	if h := n.hub(account.User); h != nil && h.takesMessages() {
-		return false, nil
+// reach tells whether a live message that is addressed to a user reaches a session on this
+// node, and if not, which nodes have sessions that it may reach.
+func (n *Node) reach(ctx context.Context, stanza []byte, account store.Account) (here bool, elsewhere []string, err error) {
+	if h := n.hub(account.User); h != nil && h.reaches(stanza) {
+		return true, nil, nil
 	}
 	query, cancel := n.storeContext(ctx)
 	defer cancel()
-	elsewhere, err := n.hasSessionElsewhere(query, account)
-	return err == nil && !elsewhere, err
+	elsewhere, err = n.othersWith(query, account)
+	return false, elsewhere, err
 }
 
-// hasSessionElsewhere tells whether another node has a session of a user.
-func (n *Node) hasSessionElsewhere(ctx context.Context, account store.Account) (bool, error) {
+// othersWith returns the other nodes that have sessions of a user, sorted.
+func (n *Node) othersWith(ctx context.Context, account store.Account) ([]string, error) {
 	sessions, err := n.store.SessionsOf(ctx, account.Owner)
 	if err != nil {
-		return false, fmt.Errorf("look up the sessions of %s: %w", account.User, err)
+		return nil, fmt.Errorf("look up the sessions of %s: %w", account.User, err)
 	}
-	return slices.ContainsFunc(sessions, func(other store.Session) bool { return other.Node != n.opts.Name }), nil
+	var others []string
+	for _, s := range sessions {
+		if s.Node != n.opts.Name {
+			others = append(others, s.Node)
+		}
+	}
+	slices.Sort(others)
+	return slices.Compact(others), nil
+}
+
+// lostMessage is a live message that may have reached nobody. Only the node of a session
+// knows whether it takes messages, so that the nodes that have some look one after the
+// other; the last one tells the sender.
+type lostMessage struct {
+	Stanza []byte   `json:"stanza"`
+	Nodes  []string `json:"nodes"` // that have yet to look
+}
+
+// lost looks whether a message has reached a session on this node, if it is its turn. The
+// message itself came just before.
+func (h *hub) lost(m lostMessage) {
+	if len(m.Nodes) == 0 || m.Nodes[0] != h.node.opts.Name || h.reaches(m.Stanza) {
+		return
+	}
+	if rest := m.Nodes[1:]; len(rest) > 0 {
+		h.node.publishControl(h.user.String(), control{Lost: &lostMessage{m.Stanza, rest}})
+		return
+	}
+	h.node.refuse(m.Stanza)
+}
+
+// refuse tells the client that has sent a stanza that nobody was there to take it.
+func (n *Node) refuse(stanza []byte) {
+	header, err := xmpp.ParseHeader(stanza)
+	if err != nil {
+		return
+	}
+	from, err := xmpp.ParseJID(header.From)
+	if err != nil || from.Local() == "" {
+		return
+	}
+	n.metrics.bounced.WithLabelValues(xmpp.ServiceUnavailable).Inc()
+	n.sendTo(from, xmpp.NewStanzaError(xmpp.ServiceUnavailable, "").AppendReply(nil, stanza))
 }
 
 // withoutOurIDs removes stanza ids that claim to be ours (XEP-0359 §4).

@@ -106,6 +106,42 @@ func TestDeliveryRules(t *testing.T) {
 	}
 }
 
+// The nodes that have sessions of a user look one after the other whether a message reached
+// one of them, and the sender hears once that it did not. A copy is as good as the message.
+func TestNoStoreToManyNodes(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 4, nil)
+	alice := c.online(0, "alice", "phone")
+	var bobs []*client
+	for i, resource := range []string{"desk", "pad", "tab", "car"} {
+		bob := c.login(i, "bob", resource)
+		bob.write("<presence><priority>-1</priority></presence>")
+		bob.skipTo("from='" + bob.jid + "'")
+		bobs = append(bobs, bob)
+	}
+	send := func() {
+		t.Helper()
+		alice.write("<message to='bob@example.com' type='chat' id='m'><body>x</body><no-store xmlns='urn:xmpp:hints'/></message>")
+	}
+	for range 2 { // the second does not find a second answer to the first
+		send()
+		alice.expect("^<message [^>]*type='error'.*<service-unavailable ")
+		alice.sync()
+	}
+	bobs[2].write("<presence/>")
+	bobs[2].skipTo("^<presence [^>]*from='bob@example.com/tab'[^>]*/>")
+	send()
+	bobs[2].skipTo("^<message .*id='m'")
+
+	bobs[2].write("<presence><priority>-1</priority></presence>")
+	bobs[2].skipTo("from='bob@example.com/tab'.*<priority>-1<")
+	bobs[3].write("<iq type='set' id='carbons'><enable xmlns='urn:xmpp:carbons:2'/></iq>")
+	bobs[3].skipTo("^<iq type='result' id='carbons'")
+	send()
+	bobs[3].skipTo("<received .*id='m'")
+	alice.sync()
+}
+
 func TestStampedAndStripped(t *testing.T) {
 	c := newCluster(t, 1, nil)
 	alice, bob := c.online(0, "alice", "phone"), c.online(0, "bob", "desk")
@@ -126,7 +162,7 @@ func TestToOneself(t *testing.T) {
 }
 
 // A message that may not be stored reaches somebody, or its sender is told (RFC 6121
-// §8.5.2.2, §8.5.3.2). What a node cannot know is no error.
+// §8.5.2.2, §8.5.3.2).
 func TestNoStoreToNobody(t *testing.T) {
 	t.Parallel()
 	const body, hint = "<body>x</body>", "<no-store xmlns='urn:xmpp:hints'/>"
@@ -148,7 +184,9 @@ func TestNoStoreToNobody(t *testing.T) {
 		{name: "here, to another resource", to: "bob@example.com/gone", inside: body + hint, presence: "<presence/>", bounced: true},
 		{name: "here, chat state to another resource", to: "bob@example.com/gone", kind: "chat", inside: "<composing xmlns='http://jabber.org/protocol/chatstates'/>" + hint, presence: "<presence/>"},
 		{name: "elsewhere", to: "bob@example.com", inside: body + hint, node: 1, presence: "<presence/>", got: true},
-		{name: "elsewhere, not available", to: "bob@example.com", inside: body + hint, node: 1},
+		{name: "elsewhere, not available", to: "bob@example.com", inside: body + hint, node: 1, bounced: true},
+		{name: "elsewhere, negative", to: "bob@example.com", kind: "chat", inside: body + hint, node: 1, presence: "<presence><priority>-1</priority></presence>", bounced: true},
+		{name: "elsewhere, not available, chat state", to: "bob@example.com", kind: "chat", inside: "<composing xmlns='http://jabber.org/protocol/chatstates'/>" + hint, node: 1},
 		{name: "elsewhere, to the resource", to: "bob@example.com/desk", inside: body + hint, node: 1, got: true},
 		{name: "elsewhere, to another resource", to: "bob@example.com/gone", inside: body + hint, node: 1, presence: "<presence/>", bounced: true},
 	}

@@ -54,6 +54,7 @@ type item struct {
 	kind     itemKind
 	sent     bool      // itemEntry: the user itself has sent it
 	on       bool      // itemCarbons, itemQuiet; itemUnavailable: it is available, but takes nothing for the user
+	alone    bool      // itemStanza: no other session here has got it
 	data     []byte    // the stanza, as it is to be written or as it was stored
 	seq      uint64    // itemEntry
 	seqs     []uint64  // itemAgain
@@ -152,12 +153,12 @@ func (o *outbox) prepend(items []item) {
 }
 
 // rest returns the stanzas that were kept, and whether they are all.
-func (o *outbox) rest() (stanzas [][]byte, all bool) {
+func (o *outbox) rest() (stanzas []item, all bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, it := range o.items {
 		if it.kind == itemStanza {
-			stanzas = append(stanzas, it.data)
+			stanzas = append(stanzas, it)
 		}
 	}
 	return stanzas, !o.full

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -85,6 +86,7 @@ func (s *session) park(ctx context.Context) (resumed bool) {
 			return true
 		case <-timer.C:
 			s.refuseQueued()
+			s.refuseMessages(ctx)
 			return false
 		case <-ctx.Done():
 			return false
@@ -144,19 +146,15 @@ func (s *session) queued() []string {
 		}
 	}
 	rest, _ := s.out.rest()
-	for _, raw := range rest {
-		all = append(all, string(raw))
+	for _, it := range rest {
+		all = append(all, string(it.data))
 	}
 	return all
 }
 
 // refuseQueued answers the requests that the client will not see (XEP-0198 §8).
 func (s *session) refuseQueued() {
-	all := s.queued()
-	for _, k := range s.unacked.leftover().Kept {
-		all = append(all, k.Raw)
-	}
-	for _, raw := range all {
+	for _, raw := range s.unseen() {
 		header, err := xmpp.ParseHeader([]byte(raw))
 		if err != nil || header.Kind != xmpp.IQ || header.Type != iqGet && header.Type != iqSet {
 			continue
@@ -165,6 +163,53 @@ func (s *session) refuseQueued() {
 			s.node.sendTo(from, xmpp.NewStanzaError(xmpp.ServiceUnavailable, "").AppendReply(nil, []byte(raw)))
 		}
 	}
+}
+
+// unseen are the stanzas that have not arrived, as far as is known.
+func (s *session) unseen() []string {
+	all := s.queued()
+	for _, k := range s.unacked.leftover().Kept {
+		all = append(all, k.Raw)
+	}
+	return all
+}
+
+// refuseMessages answers the live messages to the client that it will not see, and those to
+// the user that came while there was nobody else to take them (XEP-0198 §4). Of these, what was
+// written to the connection may have arrived.
+func (s *session) refuseMessages(ctx context.Context) {
+	for _, raw := range s.unseen() {
+		header, to, ok := liveMessage([]byte(raw))
+		if ok && to == s.jid && (header.Type == messageGroupchat || speaks(header.Type, []byte(raw))) {
+			s.node.refuse([]byte(raw))
+		}
+	}
+	rest, _ := s.out.rest()
+	alone := slices.DeleteFunc(slices.Concat(s.cur.items, rest), func(it item) bool {
+		header, to, ok := liveMessage(it.data)
+		return !it.alone || !ok || !to.IsBare() || !speaks(header.Type, it.data)
+	})
+	if len(alone) == 0 {
+		return
+	}
+	query, cancel := s.node.storeContext(ctx)
+	defer cancel()
+	if others, err := s.node.othersWith(query, s.account); err != nil || len(others) > 0 {
+		return // they may have taken them
+	}
+	for _, it := range alone {
+		s.node.refuse(it.data)
+	}
+}
+
+// liveMessage reads whom a stanza is for; ok is false if it is no message.
+func liveMessage(stanza []byte) (header xmpp.Header, to xmpp.JID, ok bool) {
+	header, err := xmpp.ParseHeader(stanza)
+	if err != nil || header.Kind != xmpp.Message {
+		return header, to, false
+	}
+	to, err = xmpp.ParseJID(header.To)
+	return header, to, err == nil
 }
 
 // promise makes durable what is about to be acknowledged, if the client may resume

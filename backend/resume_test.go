@@ -379,3 +379,50 @@ func TestResumeCountTellsHandled(t *testing.T) {
 	again.resume(id, 1000)
 	again.expect("^<failed xmlns='urn:xmpp:sm:3' h='1'><item-not-found ")
 }
+
+// Live messages that somebody has written, and nobody has got when the client does not come, are
+// given back. Those that were written to the connection may have arrived.
+func TestParkedMessages(t *testing.T) {
+	t.Parallel()
+	const noStore = "<body>x</body><no-store xmlns='urn:xmpp:hints'/>"
+	user, client := "to='alice@example.com'", "to='ALICE@example.com/phone'"
+	messages := []string{
+		"<message id='chat' type='chat' " + client + ">" + noStore + "</message>",
+		"<message id='room' type='groupchat' " + client + "><body>x</body></message>",
+		"<message id='state' type='chat' " + client + "><composing xmlns='http://jabber.org/protocol/chatstates'/></message>",
+		"<message id='headline' type='headline' " + client + "><body>x</body></message>",
+		"<message id='error' type='error' " + client + "><body>x</body></message>",
+		"<message id='user' type='chat' " + user + ">" + noStore + "</message>",
+	}
+	for name, others := range map[string][]int{"alone": nil, "with another": {0}, "with another elsewhere": {1}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, 2, func(o *backend.Options) { o.Timeouts.Resume = 300 * time.Millisecond })
+			bob := c.online(0, "bob", "desk")
+			alice := c.online(0, "alice", "phone")
+			for _, node := range others {
+				c.online(node, "alice", "tab")
+			}
+			alice.write(smResumable)
+			alice.skipTo("^<enabled ")
+			bob.write(messages[0])
+			alice.skipTo("^<message id='chat'")
+			_ = alice.conn.Close() // without having acknowledged it
+			c.eventually("the session waits", func() bool { return strings.Contains(c.nodes[0].log.String(), "reason=client-lost") })
+			for _, m := range messages {
+				bob.write(m)
+			}
+			bob.write("<iq type='get' id='request' " + client + "><query xmlns='jabber:iq:version'/></iq>")
+			answers := []string{"^<iq [^>]*type='error'"}
+			for _, id := range []string{"chat", "chat", "room"} {
+				answers = append(answers, "^<message [^>]*id='"+id+"'[^>]*type='error'|^<message [^>]*type='error'[^>]*id='"+id+"'")
+			}
+			if len(others) == 0 {
+				answers = append(answers, "^<message [^>]*id='user'[^>]*type='error'|^<message [^>]*type='error'[^>]*id='user'")
+			}
+			bob.expectAll(answers...)
+			c.eventually("the session is over", func() bool { return len(c.sessions("alice")) == len(others) })
+			bob.sync()
+		})
+	}
+}

@@ -206,9 +206,13 @@ func (s *session) admit(ctx context.Context, user xmpp.JID) (store.Account, erro
 }
 
 // recheck has the account of a session looked at again that has become known to
-// the node after a change that it may not have seen.
+// the node after a change that it may not have seen. Of a name that was free a moment ago other
+// nodes may have sessions of another account, and what comes for the name would reach them.
 func (s *session) recheck() {
 	st := s.node.standing
+	if time.Since(s.account.Created) < 2*s.node.opts.Timeouts.Accounts {
+		s.node.publishControl(s.account.User, control{Account: true})
+	}
 	if st.seen.Load() == s.seen {
 		return
 	}

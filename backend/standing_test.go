@@ -107,6 +107,24 @@ func TestSuspensionEndsSessions(t *testing.T) {
 	phone.expectAll("^<presence ", "<body>wait</body>.*<delay ")
 }
 
+// The sessions that are left of a deleted account end, on all nodes, when another with its name
+// logs in, however seldom the nodes look for themselves.
+func TestNameIsTaken(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, func(o *backend.Options) {
+		o.Timeouts.Accounts = time.Hour
+		o.Timeouts.Close = 50 * time.Millisecond
+	})
+	old := c.online(1, "alice", "phone")
+	if err := c.store.DeleteAccount(t.Context(), "alice@"+domain); err != nil {
+		t.Fatal(err)
+	}
+	c.account("alice")
+	alice := c.login(0, "alice", "phone")
+	old.end("not-authorized")
+	alice.sync()
+}
+
 func TestDeletionEndsSessions(t *testing.T) {
 	c := newCluster(t, 2, quickly)
 	bob, alice := c.online(0, "bob", "desk"), c.online(1, "alice", "phone")

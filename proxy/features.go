@@ -21,7 +21,8 @@ type features struct {
 	bindings   []byte         // <sasl-channel-binding/> (XEP-0440), as the node wrote it; nil for none
 	sasl2      *sasl2Features // nil for none
 	register   bool           // the node makes accounts (XEP-0077)
-	limits     bool           // the node tells what it takes (XEP-0478)
+	limits     bool           // the node tells what it takes (XEP-0478) …
+	maxBytes   int            // … in one element; 0: it does not say
 	starttls   bool           // the node would do STARTTLS, or wants it
 	front      bool           // the node reads what the front tells it of its clients
 	settles    bool           // the node takes settles: see settle.go
@@ -58,6 +59,7 @@ func readFeatures(e xmpp.Element) *features {
 			f.register = true
 		case child.Is(xmpp.NSLimits, "limits"):
 			f.limits = true
+			f.maxBytes = maxBytesIn(child)
 		case child.Is(xmpp.NSTLS, "starttls"):
 			f.starttls = true
 		case child.Space() == xmpp.NSFront:
@@ -90,6 +92,19 @@ func (f *sasl2Features) readInline(e xmpp.Element) {
 		}
 		f.inline = appendWhole(f.inline, child)
 	}
+}
+
+// maxBytesIn returns what <limits/> says of the length of elements, 0 if it says nothing.
+func maxBytesIn(limits xmpp.Element) int {
+	stated, ok := limits.Child(xmpp.NSLimits, "max-bytes")
+	if !ok {
+		return 0
+	}
+	n, err := strconv.ParseUint(strings.TrimSpace(stated.Text()), 10, 31)
+	if err != nil {
+		return 0
+	}
+	return int(n)
 }
 
 // mechanismsIn returns the texts of the <mechanism/> children of e.
@@ -137,7 +152,8 @@ func (o *offer) knows(mechanism string) bool {
 // offer returns what to offer of a node's features: those mechanisms that are usable,
 // and wanted if wanted is not empty, in whose order they then are. Tokens are what an
 // earlier login has brought, so that they are never unwanted. A client of nodes that tell
-// what they take (XEP-0478) is told maxBytes, which is what the front takes of it.
+// what they take (XEP-0478) is told that, or maxBytes, which is what the front takes, if it is
+// less: what it sends before it is logged in passes through both.
 func (f *features) offer(wanted []string, usable func(string) bool, maxBytes int) offer {
 	o := offer{mechanisms: choose(f.mechanisms, wanted, usable)}
 	o.register = f.register && usable("PLAIN") // it shows a password as well
@@ -147,6 +163,9 @@ func (f *features) offer(wanted []string, usable func(string) bool, maxBytes int
 	}
 	o.raw = f.append([]byte("<stream:features>"), &o)
 	if f.limits {
+		if f.maxBytes > 0 {
+			maxBytes = min(maxBytes, f.maxBytes)
+		}
 		o.raw = append(o.raw, "<limits xmlns='"+xmpp.NSLimits+"'><max-bytes>"...)
 		o.raw = append(strconv.AppendInt(o.raw, int64(maxBytes), 10), "</max-bytes></limits>"...)
 	}

@@ -117,7 +117,15 @@ func TestOffer(t *testing.T) {
 			head + sasl2("<mechanism>PLAIN</mechanism><inline><z xmlns='urn:z'/></inline>") + tail,
 		},
 		{
-			"limits, which are the front's", head + sasl("PLAIN") + "<limits xmlns='urn:xmpp:stream-limits:0'><max-bytes>10000</max-bytes><idle-seconds>25</idle-seconds></limits>" + tail, nil,
+			"limits, of which the node's is the lower", head + sasl("PLAIN") + "<limits xmlns='urn:xmpp:stream-limits:0'><max-bytes> 10000 </max-bytes><idle-seconds>25</idle-seconds></limits>" + tail, nil,
+			head + sasl("PLAIN") + "<limits xmlns='urn:xmpp:stream-limits:0'><max-bytes>10000</max-bytes></limits>" + tail,
+		},
+		{
+			"limits, of which the front's is the lower", head + sasl("PLAIN") + "<limits xmlns='urn:xmpp:stream-limits:0'><max-bytes>65536</max-bytes></limits>" + tail, nil,
+			head + sasl("PLAIN") + "<limits xmlns='urn:xmpp:stream-limits:0'><max-bytes>16384</max-bytes></limits>" + tail,
+		},
+		{
+			"limits that say nothing", head + sasl("PLAIN") + "<limits xmlns='urn:xmpp:stream-limits:0'><max-bytes>-1</max-bytes></limits>" + tail, nil,
 			head + sasl("PLAIN") + "<limits xmlns='urn:xmpp:stream-limits:0'><max-bytes>16384</max-bytes></limits>" + tail,
 		},
 		{"too long", head + sasl("PLAIN") + "<a xmlns='" + strings.Repeat("x", 20<<10) + "'/>" + tail, nil, head + tail},
