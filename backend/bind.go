@@ -150,15 +150,23 @@ func (s *session) establish(ctx context.Context, jid xmpp.JID) error {
 	if err := n.bus.Host(partition); err != nil {
 		return &stopError{ReasonBusFailed, &xmpp.StreamError{Condition: xmpp.InternalServerError}, err}
 	}
+	n.arrive(s, s.id)
 	replaced, err := s.create(ctx)
 	if err != nil {
+		n.turnBack(s)
 		n.bus.Unhost(partition)
 		return err
+	}
+	if replaced != nil {
+		n.outdate(replaced.ID)
 	}
 	_ = s.conn.SetDeadline(time.Time{}) // before end may set one
 	if !n.join(s) {
 		s.endRecord(ctx)
 		n.bus.Unhost(partition)
+		if s.outdated {
+			return outdatedError()
+		}
 		if n.draining.Load() {
 			return &stopError{ReasonShutdown, &xmpp.StreamError{Condition: xmpp.SystemShutdown}, nil}
 		}
@@ -217,6 +225,7 @@ func (n *Node) replace(ctx context.Context, old store.Session) {
 
 // endSession ends a session of this node because of a newer one.
 func (n *Node) endSession(id string) {
+	n.outdate(id)
 	n.mu.RLock()
 	s := n.sessions[id]
 	n.mu.RUnlock()

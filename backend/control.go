@@ -14,6 +14,7 @@ import (
 type control struct {
 	Conflict string        `json:"conflict,omitempty"` // the session with this ID has been replaced
 	Yield    string        `json:"yield,omitempty"`    // the session with this ID is resumed elsewhere
+	Epoch    uint64        `json:"epoch,omitempty"`    // with Yield: it has been, since this epoch
 	Roster   *rosterChange `json:"roster,omitempty"`   // an item of the user's roster has changed
 	Withdraw string        `json:"withdraw,omitempty"` // this user may no longer see the presence
 	Sent     *sentCopy     `json:"sent,omitempty"`     // one of the user's clients has sent this
@@ -50,7 +51,7 @@ func (h *hub) control(sig bus.Signal) {
 	case c.Conflict != "":
 		h.node.endSession(c.Conflict)
 	case c.Yield != "":
-		h.node.yieldSession(c.Yield)
+		h.node.yieldSession(c.Yield, c.Epoch)
 	case c.Roster != nil:
 		h.pushRoster(*c.Roster)
 	case c.Withdraw != "":

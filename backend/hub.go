@@ -59,10 +59,30 @@ func (n *Node) hub(user string) *hub {
 	return n.hubs[user]
 }
 
-// join makes a session known. It returns false when the node takes none.
+// join makes a session known. It returns false when the node takes none, or the session is
+// outdated.
 func (n *Node) join(s *session) bool {
+	before, ok := n.enter(s)
+	if before != nil {
+		before.move()
+	}
+	return ok
+}
+
+// enter is join. It returns the session object, if there is one here, that had the same
+// session before, and does not know that it was resumed once more.
+func (n *Node) enter(s *session) (before *session, ok bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	delete(n.arriving, s)
+	if before = n.sessions[s.id]; before != nil && before.epoch > s.epoch {
+		s.outdated, before = true, nil
+	}
+	return before, !s.outdated && n.admits(s)
+}
+
+// admits makes a session known if there is room for it; under Node.mu.
+func (n *Node) admits(s *session) bool {
 	user := s.account.User
 	h := n.hubs[user]
 	if n.draining.Load() || n.full() || h.full(s.jid.Resource()) {
@@ -293,6 +313,10 @@ func (h *hub) advance() {
 // anything.
 func (n *Node) Signal(sig bus.Signal) {
 	h := n.hub(sig.User)
+	if h == nil && sig.Kind == bus.Control && sig.User != n.opts.Domain {
+		n.controlArriving(sig)
+		return
+	}
 	if h == nil {
 		n.controlNode(sig)
 		return

@@ -71,6 +71,7 @@ type Node struct {
 	mu       sync.RWMutex
 	hubs     map[string]*hub     // by user
 	sessions map[string]*session // by session ID
+	arriving map[*session]string // their IDs
 	open     map[net.Conn]struct{}
 }
 
@@ -106,6 +107,7 @@ func New(o Options) (*Node, error) {
 		registrar: newRegistrar(o.Registration, time.Now()),
 		hubs:      make(map[string]*hub),
 		sessions:  make(map[string]*session),
+		arriving:  make(map[*session]string),
 		open:      make(map[net.Conn]struct{}),
 	}, nil
 }

@@ -46,11 +46,12 @@ func (s *session) evict(reason Reason) {
 // in order (XEP-0198 §5), and is not taken for that of a node that was lost. That may
 // not take long: the client waits on another connection.
 func (s *session) move() {
-	if s.ended() {
-		_ = s.conn.Close() // nobody waits for more of it
-	} else {
+	switch {
+	case !s.ended():
 		s.end(ReasonMoved, &xmpp.StreamError{Condition: xmpp.Conflict, Text: "the session was resumed on another connection"})
 		time.AfterFunc(farewellTime, func() { _ = s.conn.Close() })
+	case s.reason != ReasonMoved:
+		_ = s.conn.Close() // nobody waits for more of it
 	}
 	s.giveUp()
 }

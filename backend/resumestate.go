@@ -17,7 +17,7 @@ type sessionState struct {
 	Interested bool     `json:"interested,omitempty"` // in the roster
 	Carbons    bool     `json:"carbons,omitempty"`
 	Blocks     bool     `json:"blocks,omitempty"` // has asked for the blocklist
-	Bound      uint64   `json:"bound,omitempty"` // of boundPlace
+	Bound      uint64   `json:"bound,omitempty"`  // of boundPlace
 	BoundFrom  uint64   `json:"bound_from,omitempty"`
 	BoundAlone bool     `json:"bound_alone,omitempty"`
 	Directed   []string `json:"directed,omitempty"`
