@@ -62,23 +62,35 @@ func (n *Node) hub(user string) *hub {
 // join makes a session known. It returns false when the node takes none, or the session is
 // outdated.
 func (n *Node) join(s *session) bool {
-	before, ok := n.enter(s)
+	before, gone, ok := n.enter(s)
 	if before != nil {
 		before.move()
+	}
+	if gone != nil {
+		gone.endAll(ReasonAccountGone, &xmpp.StreamError{Condition: xmpp.NotAuthorized, Text: accountGone})
 	}
 	return ok
 }
 
-// enter is join. It returns the session object, if there is one here, that had the same
-// session before, and does not know that it was resumed once more.
-func (n *Node) enter(s *session) (before *session, ok bool) {
+// enter is join. It returns what has to end: the session object, if there is one here, that
+// had the same session before, and does not know that it was resumed once more; and
+// the hub of an account that had the name before and was deleted.
+func (n *Node) enter(s *session) (before *session, gone *hub, ok bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	delete(n.arriving, s)
+	switch h := n.hubs[s.account.User]; {
+	case h == nil:
+	case h.owner < s.account.Owner: // owners are counted, and never reused
+		gone = h
+		delete(n.hubs, s.account.User)
+	case h.owner > s.account.Owner:
+		s.outdated = true
+	}
 	if before = n.sessions[s.id]; before != nil && before.epoch > s.epoch {
 		s.outdated, before = true, nil
 	}
-	return before, !s.outdated && n.admits(s)
+	return before, gone, !s.outdated && n.admits(s)
 }
 
 // admits makes a session known if there is room for it; under Node.mu.
