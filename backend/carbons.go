@@ -149,7 +149,9 @@ func (h *hub) copyLive(name string, header xmpp.Header, stanza []byte, skip func
 	}
 	h.mu.Unlock()
 	for _, s := range to {
-		s.send(xmpp.Message, s.carbon(name, header.Type, stanza))
+		if !s.spares(header, len(stanza)) {
+			s.send(xmpp.Message, s.carbon(name, header.Type, stanza))
+		}
 	}
 }
 

@@ -394,8 +394,16 @@ func (h *hub) stanza(sig bus.Signal) {
 		return
 	}
 	recipients := h.recipients(sig.Target, header)
+	taken := 0
 	for _, s := range recipients {
+		if s.spares(header, len(sig.Data)) {
+			continue
+		}
 		s.send(header.Kind, sig.Data)
+		taken++
+	}
+	if len(recipients) > 0 && taken == 0 {
+		h.node.sendBack(header, sig.Data)
 	}
 	if len(recipients) > 0 {
 		h.copyLive(carbonReceived, header, sig.Data, func(s *session) bool {

@@ -78,11 +78,7 @@ func (h *hub) rereadRoster(ctx context.Context) error {
 	}
 	for _, it := range items {
 		if h.isNews(it.Contact, rosterState{it.Subscription, it.Version}) {
-			c := rosterChange{Contact: it.Contact, Subscription: it.Subscription, Version: it.Version}
-			if inList(it) {
-				c.Push = string(appendRosterItem(nil, it))
-			}
-			h.pushRoster(c)
+			h.pushRoster(rosterChange{it.Contact, it.Subscription, it.Version, visibleItem(it)})
 		}
 	}
 	for _, contact := range h.missing(items) {
