@@ -28,15 +28,16 @@ func (n *Node) turnBack(s *session) {
 	delete(n.arriving, s)
 }
 
-// outdate notes that others have the place of a session that may be arriving.
-func (n *Node) outdate(id string) {
+// outdate notes that others have the place of a session, if it is arriving.
+func (n *Node) outdate(id string) (arriving bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for s, its := range n.arriving {
 		if its == id {
-			s.outdated = true
+			s.outdated, arriving = true, true
 		}
 	}
+	return arriving
 }
 
 // controlArriving takes the word of another node about a user who has no session here yet.
@@ -46,7 +47,7 @@ func (n *Node) controlArriving(sig bus.Signal) {
 	n.mu.RUnlock()
 	var c control
 	if anybody && json.Unmarshal(sig.Data, &c) == nil && c.Conflict != "" {
-		n.outdate(c.Conflict)
+		n.endFor(sig.User, c.Conflict)
 	}
 }
 

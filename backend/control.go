@@ -13,6 +13,7 @@ import (
 // that kind. One of its fields is set.
 type control struct {
 	Conflict string        `json:"conflict,omitempty"` // the session with this ID has been replaced
+	Ended    string        `json:"ended,omitempty"`    // that was done, and is known to whoever saw it
 	Yield    string        `json:"yield,omitempty"`    // the session with this ID is resumed elsewhere
 	Epoch    uint64        `json:"epoch,omitempty"`    // with Yield: it has been, since this epoch
 	Roster   *rosterChange `json:"roster,omitempty"`   // an item of the user's roster has changed
@@ -49,7 +50,9 @@ func (h *hub) control(sig bus.Signal) {
 	}
 	switch {
 	case c.Conflict != "":
-		h.node.endSession(c.Conflict)
+		h.node.endFor(sig.User, c.Conflict)
+	case c.Ended != "":
+		h.node.hasEnded(c.Ended)
 	case c.Yield != "":
 		h.node.yieldSession(c.Yield, c.Epoch)
 	case c.Roster != nil:

@@ -61,9 +61,13 @@ func (s *session) withdrawDirected(presence []byte, told []string) {
 	directed := s.directed
 	s.directed = nil
 	s.hub.mu.Unlock()
+	s.node.withdraw(directed, presence, told)
+}
+
+func (n *Node) withdraw(directed map[xmpp.JID]struct{}, presence []byte, told []string) {
 	for to := range directed {
 		if _, ok := slices.BinarySearch(told, to.Bare().String()); !ok {
-			s.node.sendTo(to, presence)
+			n.sendTo(to, presence)
 		}
 	}
 }

@@ -211,15 +211,21 @@ func (s *session) state() sessionState {
 	return st
 }
 
-// apply gives the session what another had, but for that its client was inactive: on the new
-// stream it is not before it says so again (XEP-0352 §5.2). Its cursor is not running yet.
-func (s *session) apply(st sessionState) {
+// directed is who was shown directed presence.
+func (st sessionState) directed() map[xmpp.JID]struct{} {
 	directed := make(map[xmpp.JID]struct{}, len(st.Directed))
 	for _, text := range st.Directed {
 		if to, err := xmpp.ParseJID(text); err == nil {
 			directed[to] = struct{}{}
 		}
 	}
+	return directed
+}
+
+// apply gives the session what another had, but for that its client was inactive: on the new
+// stream it is not before it says so again (XEP-0352 §5.2). Its cursor is not running yet.
+func (s *session) apply(st sessionState) {
+	directed := st.directed()
 	s.hub.mu.Lock()
 	s.interested, s.carbons, s.blockPushes = st.Interested, st.Carbons, st.Blocks
 	if st.Presence != "" {

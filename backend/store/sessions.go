@@ -62,7 +62,8 @@ func (db *DB) endResource(ctx context.Context, tx *sql.Tx, owner OwnerID, resour
 	if err != nil {
 		return nil, err
 	}
-	return &s, db.bury(ctx, tx, s)
+	err = db.bury(ctx, tx, &s)
+	return &s, err
 }
 
 // currentLease returns the lease that a node holds, locked so that it stays. For
@@ -122,7 +123,7 @@ func (db *DB) EndSession(ctx context.Context, id string, epoch uint64) error {
 		if err != nil {
 			return err
 		}
-		return db.bury(ctx, tx, s)
+		return db.bury(ctx, tx, &s)
 	})
 }
 
@@ -218,8 +219,8 @@ func (db *DB) ReapSessions(ctx context.Context, now time.Time, limit int) ([]Ses
 		}
 		// In the order in which appends lock heads.
 		slices.SortFunc(reaped, func(a, b Session) int { return cmp.Compare(a.Owner, b.Owner) })
-		for _, s := range reaped {
-			if err := db.bury(ctx, tx, s); err != nil {
+		for i := range reaped {
+			if err := db.bury(ctx, tx, &reaped[i]); err != nil {
 				return err
 			}
 		}

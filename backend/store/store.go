@@ -238,6 +238,7 @@ type Session struct {
 	Epoch    uint64    // raised at each change of node or owner; starts at 1
 	Handled  uint32    // XEP-0198 inbound count, modulo 2^32
 	Created  time.Time // when the record was made; the store fills it in
+	State    string    // of one that is over, and could be resumed: the state that was saved last
 }
 
 // Sessions keeps session records and the nodes' leases on them.

@@ -338,7 +338,7 @@ func (m *Memory) CreateSession(ctx context.Context, s store.Session) (*store.Ses
 		return nil, fmt.Errorf("create session %s: %w", s.ID, store.ErrExists)
 	}
 	if replaced != nil {
-		m.remove(replaced.ID)
+		*replaced = m.remove(replaced.ID)
 	}
 	s.User, s.Epoch, s.Created = a.User, 1, now()
 	a.LastLogin = s.Created
@@ -501,8 +501,7 @@ func (m *Memory) ReapSessions(ctx context.Context, at time.Time, limit int) ([]s
 	var reaped []store.Session
 	for id, s := range m.sessions {
 		if len(reaped) < limit && s.overdue(at.Truncate(time.Millisecond)) {
-			reaped = append(reaped, s.Session)
-			m.remove(id)
+			reaped = append(reaped, m.remove(id))
 		}
 	}
 	return reaped, nil
