@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"time"
 
@@ -219,8 +220,27 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival) erro
 		s.hub.raise(a.pos)
 	}
 	if st.Presence != "" && st.Left == nil { // nobody knows what the contacts have said since
-		s.probeContacts()
+		return s.lookAgain(query)
 	}
+	return nil
+}
+
+// lookAgain tells the client which of its contacts are there: the client may have missed
+// that some have come, or gone.
+func (s *session) lookAgain(ctx context.Context) error {
+	connected, err := s.node.store.ConnectedContacts(ctx, s.account.Owner)
+	if err != nil {
+		return err
+	}
+	for _, contact := range s.hub.contacts(store.SubscriptionTo) {
+		if _, ok := slices.BinarySearch(connected, contact); ok {
+			continue
+		}
+		if from, err := xmpp.ParseJID(contact); err == nil {
+			s.send(xmpp.Presence, addressed(unavailablePresence(from), s.jid.String()))
+		}
+	}
+	s.probeContacts()
 	return nil
 }
 

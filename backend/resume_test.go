@@ -239,6 +239,27 @@ func TestResumeWithoutTheOldNode(t *testing.T) {
 	}
 }
 
+// A client whose node died learns who has gone since.
+func TestResumeTellsWhoHasGone(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, nil)
+	c.bus.cut = func(sig bus.Signal) bool { return strings.Contains(string(sig.Data), "yield") }
+	c.befriend("alice", "bob")
+	c.befriend("alice", "carol")
+	bob := c.online(1, "bob", "desk")
+	c.online(1, "carol", "pad")
+	alice := c.online(0, "alice", "phone")
+	alice.skipToAll("^<presence [^>]*from='bob@example.com/desk'", "^<presence [^>]*from='carol@example.com/pad'")
+	id := alice.resumable()
+	alice.write("<presence/>" + smAsk)
+	alice.skipTo("^<a [^>]*h='1'/>")
+	bob.close()
+	again := c.returns(1, "alice") // the first node is cut off
+	again.resumed(id, 0, 1)
+	again.skipTo("^<presence type='unavailable' from='bob@example.com' to='alice@example.com/phone'/>$")
+	again.skipTo("^<presence [^>]*from='carol@example.com/pad'")
+}
+
 const composesTo = "<message type='chat' to='alice@example.com/phone'><composing xmlns='http://jabber.org/protocol/chatstates'/></message>"
 
 // pointStore tells of the resume points that are stored.

@@ -96,6 +96,16 @@ func (db *DB) SessionsOf(ctx context.Context, owner OwnerID) ([]Session, error) 
 	return list, db.wrap(fmt.Sprintf("sessions of owner %d", owner), err)
 }
 
+// ConnectedContacts implements Sessions.
+func (db *DB) ConnectedContacts(ctx context.Context, owner OwnerID) ([]string, error) {
+	rows, err := db.read.QueryContext(ctx, `
+		SELECT r.contact FROM roster_items r JOIN accounts a ON a.name = r.contact
+		WHERE r.owner = $1 AND EXISTS (SELECT 1 FROM sessions s WHERE s.owner = a.owner)`, owner)
+	list, err := collect(rows, err, func(r row) (contact string, err error) { return contact, r.Scan(&contact) })
+	slices.Sort(list)
+	return list, db.wrap(fmt.Sprintf("connected contacts of owner %d", owner), err)
+}
+
 // LastEnd implements Sessions.
 func (db *DB) LastEnd(ctx context.Context, owner OwnerID) (time.Time, error) {
 	var ended int64

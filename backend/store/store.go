@@ -259,6 +259,9 @@ type Sessions interface {
 	// SessionsOf returns the sessions of an owner on any node, sorted by the
 	// bytes of their resource; none when the owner does not exist.
 	SessionsOf(ctx context.Context, owner OwnerID) ([]Session, error)
+	// ConnectedContacts returns those in an owner's roster who have a session, sorted by
+	// their bytes; none when the owner does not exist.
+	ConnectedContacts(ctx context.Context, owner OwnerID) ([]string, error)
 	// LastEnd returns when a session of an owner ended last; zero: none has. ErrNotFound.
 	LastEnd(ctx context.Context, owner OwnerID) (time.Time, error)
 	// SetHandled stores an inbound count on its own; ErrFenced when the record

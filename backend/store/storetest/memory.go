@@ -399,6 +399,23 @@ func (m *Memory) LastEnd(ctx context.Context, owner store.OwnerID) (time.Time, e
 	return a.ended, nil
 }
 
+// ConnectedContacts implements store.Sessions.
+func (m *Memory) ConnectedContacts(ctx context.Context, owner store.OwnerID) ([]string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a := m.owners[owner]
+	if a == nil || ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	connected := make(map[string]struct{})
+	for _, s := range m.sessions {
+		if _, ok := a.items[s.User]; ok {
+			connected[s.User] = struct{}{}
+		}
+	}
+	return slices.Sorted(maps.Keys(connected)), nil
+}
+
 // SessionsOf implements store.Sessions.
 func (m *Memory) SessionsOf(ctx context.Context, owner store.OwnerID) ([]store.Session, error) {
 	m.mu.Lock()
