@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"bytes"
 	"encoding/json"
 	"log/slog"
 
@@ -33,12 +34,22 @@ type rosterChange struct {
 }
 
 func (n *Node) publishControl(user string, c control) {
-	data, err := json.Marshal(c)
+	data, err := encodeJSON(c)
 	if err != nil {
 		n.opts.Logger.Error("encode a control signal", slog.Any("error", err))
 		return
 	}
 	n.publish(bus.Signal{Kind: bus.Control, User: user, Data: data})
+}
+
+// encodeJSON is json.Marshal, but leaves what XML is made of as it is: what is made for web
+// pages makes a stanza, and a long list, too long for a signal.
+func encodeJSON(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
 // control does what another node, or this one, asks for.

@@ -69,7 +69,7 @@ func savedKept(stanzas []kept) []savedStanza {
 }
 
 func (st sessionState) encode() ([]byte, error) {
-	data, err := json.Marshal(st)
+	data, err := encodeJSON(st)
 	if err != nil {
 		return nil, fmt.Errorf("encode the state of a session: %w", err)
 	}
