@@ -67,6 +67,7 @@ type session struct {
 // login is what matters until somebody has logged in.
 type login struct {
 	from  xmpp.JID // whom the current stream's header names, of the stream's domain; zero for nobody
+	lang  string   // of that header
 	offer offer    // what the client may log in with
 
 	registrations int // that the client has asked for
