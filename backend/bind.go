@@ -150,15 +150,23 @@ func (s *session) establish(ctx context.Context, jid xmpp.JID) error {
 	if err := n.bus.Host(partition); err != nil {
 		return &stopError{ReasonBusFailed, &xmpp.StreamError{Condition: xmpp.InternalServerError}, err}
 	}
+	n.arrive(s, s.id)
 	replaced, err := s.create(ctx)
 	if err != nil {
+		n.turnBack(s)
 		n.bus.Unhost(partition)
 		return err
+	}
+	if replaced != nil {
+		n.outdate(replaced.ID)
 	}
 	_ = s.conn.SetDeadline(time.Time{}) // before end may set one
 	if !n.join(s) {
 		s.endRecord(ctx)
 		n.bus.Unhost(partition)
+		if s.outdated {
+			return outdatedError()
+		}
 		if n.draining.Load() {
 			return &stopError{ReasonShutdown, &xmpp.StreamError{Condition: xmpp.SystemShutdown}, nil}
 		}
@@ -204,24 +212,77 @@ func (s *session) place(ctx context.Context) error {
 	return nil
 }
 
-// replace ends an older session, wherever it is, and tells its contacts before the
-// new one can say that it is there.
+// replace ends an older session, wherever it is. It has told whoever saw it that it is
+// gone before the new one can say that it is there.
 func (n *Node) replace(ctx context.Context, old store.Session) {
-	n.announceEnd(ctx, old)
+	ended := false
 	if old.Node == n.opts.Name {
-		n.endSession(old.ID)
-		return
+		ended = n.endSession(old.ID)
+	} else {
+		ended = n.endElsewhere(ctx, old)
 	}
-	n.publishControl(old.User, control{Conflict: old.ID})
+	if !ended {
+		n.announceEnd(ctx, old)
+	}
 }
 
-// endSession ends a session of this node because of a newer one.
-func (n *Node) endSession(id string) {
+// endSession ends a session of this node because of a newer one. It returns false if there is
+// none: then somebody else has to tell that it is gone.
+func (n *Node) endSession(id string) bool {
+	if n.outdate(id) {
+		return true // it has not said anything yet
+	}
 	n.mu.RLock()
 	s := n.sessions[id]
 	n.mu.RUnlock()
-	if s != nil {
-		s.end(ReasonConflict, &xmpp.StreamError{Condition: xmpp.Conflict})
+	if s == nil {
+		return false
+	}
+	s.end(ReasonConflict, &xmpp.StreamError{Condition: xmpp.Conflict})
+	s.goUnavailable(unavailablePresence(s.jid))
+	return true
+}
+
+// endsTime is how long another node is given to end a session. One that does not is dead, or
+// cut off.
+const endsTime = time.Second / 2
+
+// endElsewhere has another node end a session. It returns false if that has not said that it did.
+func (n *Node) endElsewhere(ctx context.Context, old store.Session) bool {
+	ended := make(chan struct{}, 1)
+	n.mu.Lock()
+	n.ending[old.ID] = ended
+	n.mu.Unlock()
+	defer func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		delete(n.ending, old.ID)
+	}()
+	n.publishControl(old.User, control{Conflict: old.ID})
+	timer := time.NewTimer(endsTime)
+	defer timer.Stop()
+	select {
+	case <-ended:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// endFor does what endElsewhere of another node has asked for.
+func (n *Node) endFor(user, id string) {
+	if n.endSession(id) {
+		n.publishControl(user, control{Ended: id})
+	}
+}
+
+// hasEnded takes the word of another node that it has ended a session.
+func (n *Node) hasEnded(id string) {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if ended, ok := n.ending[id]; ok {
+		poke(ended)
 	}
 }
 

@@ -68,7 +68,7 @@ func (s *session) endTwins() {
 		return
 	}
 	for _, twin := range s.hub.twins(s) {
-		twin.end(ReasonConflict, &xmpp.StreamError{Condition: xmpp.Conflict})
+		s.node.endSession(twin.id)
 	}
 }
 

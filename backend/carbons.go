@@ -149,10 +149,14 @@ func (h *hub) copyLive(name string, header xmpp.Header, stanza []byte, skip func
 		}
 	}
 	h.mu.Unlock()
+	copies := 0
 	for _, s := range to {
-		s.send(xmpp.Message, s.carbon(name, header.Type, stanza))
+		if !s.spares(header, len(stanza)) {
+			s.send(xmpp.Message, s.carbon(name, header.Type, stanza))
+			copies++
+		}
 	}
-	return len(to)
+	return copies
 }
 
 // eligible tells whether a message that is not stored is one of a conversation

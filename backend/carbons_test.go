@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
+	"imlb/backend"
 	"imlb/backend/bus"
 )
 
@@ -13,6 +15,34 @@ func (cl *client) carbons(what string) {
 	cl.t.Helper()
 	cl.write("<iq type='set' id='carbons'><" + what + " xmlns='urn:xmpp:carbons:2'/></iq>")
 	cl.expect("^<iq type='result' id='carbons'")
+}
+
+// A client that has got the copy of a message for another one does not get the message as
+// well when that one does not come back.
+func TestCopyIsEnough(t *testing.T) {
+	t.Parallel()
+	for _, counts := range []bool{false, true} {
+		c := newCluster(t, 1, func(o *backend.Options) { o.Timeouts.Resume = time.Second })
+		bob, desk := c.online(0, "bob", "desk"), c.online(0, "alice", "desk")
+		desk.carbons("enable")
+		if counts {
+			desk.counts()
+		}
+		phone := c.login(0, "alice", "phone")
+		phone.write(smResumable)
+		phone.expect("^<enabled ")
+		_ = phone.conn.Close()
+		bob.write("<message to='alice@example.com/phone' type='chat'><body>once</body></message>")
+		desk.skipTo("<received .*<body>once</body>")
+		if counts {
+			desk.write("<a xmlns='urn:xmpp:sm:3' h='1'/>")
+		}
+		c.eventually("the message is received", func() bool { _, delivered := c.head("alice"); return delivered == 1 })
+		bob.write("<message to='alice@example.com' type='chat'><body>twice</body></message>")
+		if got := desk.skipTo("<body>"); !strings.Contains(got, "twice") {
+			t.Errorf("got %s", got)
+		}
+	}
 }
 
 // alicesDevices are three: phone, and tab and car, which want copies; car has a

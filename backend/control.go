@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"bytes"
 	"encoding/json"
 	"log/slog"
 
@@ -13,7 +14,9 @@ import (
 // that kind. One of its fields is set.
 type control struct {
 	Conflict string        `json:"conflict,omitempty"` // the session with this ID has been replaced
+	Ended    string        `json:"ended,omitempty"`    // that was done, and is known to whoever saw it
 	Yield    string        `json:"yield,omitempty"`    // the session with this ID is resumed elsewhere
+	Epoch    uint64        `json:"epoch,omitempty"`    // with Yield: it has been, since this epoch
 	Roster   *rosterChange `json:"roster,omitempty"`   // an item of the user's roster has changed
 	Withdraw string        `json:"withdraw,omitempty"` // this user may no longer see the presence
 	Sent     *sentCopy     `json:"sent,omitempty"`     // one of the user's clients has sent this
@@ -33,12 +36,22 @@ type rosterChange struct {
 }
 
 func (n *Node) publishControl(user string, c control) {
-	data, err := json.Marshal(c)
+	data, err := encodeJSON(c)
 	if err != nil {
 		n.opts.Logger.Error("encode a control signal", slog.Any("error", err))
 		return
 	}
 	n.publish(bus.Signal{Kind: bus.Control, User: user, Data: data})
+}
+
+// encodeJSON is json.Marshal, but leaves what XML is made of as it is: what is made for web
+// pages makes a stanza, and a long list, too long for a signal.
+func encodeJSON(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
 // control does what another node, or this one, asks for.
@@ -50,9 +63,11 @@ func (h *hub) control(sig bus.Signal) {
 	}
 	switch {
 	case c.Conflict != "":
-		h.node.endSession(c.Conflict)
+		h.node.endFor(sig.User, c.Conflict)
+	case c.Ended != "":
+		h.node.hasEnded(c.Ended)
 	case c.Yield != "":
-		h.node.yieldSession(c.Yield)
+		h.node.yieldSession(c.Yield, c.Epoch)
 	case c.Roster != nil:
 		h.pushRoster(*c.Roster)
 	case c.Withdraw != "":

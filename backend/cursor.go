@@ -34,12 +34,13 @@ type cursor struct {
 	here    bool   // the client is available, whatever its priority
 	carbons bool   // the client wants copies of what others send and get
 	bound   boundPlace
-	begun   bool      // the client was available
-	login   bool      // entries that were there before the client are being read
-	since   time.Time // when the client said that it is there
-	behind  bool      // there may be entries after pos of which no signal came
-	items   []item    // taken from the outbox and not yet done
-	wait    bool      // the store did not answer: try again a little later
+	begun   bool              // the client was available
+	login   bool              // entries that were there before the client are being read
+	since   time.Time         // when the client said that it is there
+	behind  bool              // there may be entries after pos of which no signal came
+	items   []item            // taken from the outbox and not yet done
+	copies  map[uint64]uint32 // of entries that are left to other sessions: the numbers of the stanzas
+	wait    bool              // the store did not answer: try again a little later
 
 	quiet   quiet       // what an inactive client is spared
 	buf     []byte      // to be written
@@ -275,7 +276,7 @@ func (s *session) consider(e store.Entry, delay []byte) {
 		s.copyEntry(e, delay)
 		s.unacked.pass(e.Seq)
 	case !mine && e.Resource != "" && s.hub.hold(e.Resource, e.Seq):
-		s.copyEntry(e, delay)
+		s.copyHeld(e, delay)
 		s.skip(e)
 	case s.cur.login && (s.hub.isDone(e.Seq) || s.unacked.has(e.Seq)):
 		s.copyEntry(e, delay)
@@ -298,6 +299,26 @@ func (s *session) unwelcome(e store.Entry) bool {
 		s.unacked.pass(e.Seq)
 	}
 	return true
+}
+
+// copyHeld is copyEntry for an entry that is left to another session. Should that go without
+// it, a client that has received the copy need not get the entry as well.
+func (s *session) copyHeld(e store.Entry, delay []byte) {
+	before := s.out.total()
+	if s.copyEntry(e, delay); s.out.total() == before {
+		return
+	}
+	if s.cur.copies == nil || len(s.cur.copies) >= pendingMax { // what is forgotten may come twice
+		s.cur.copies = make(map[uint64]uint32)
+	}
+	s.cur.copies[e.Seq], _ = s.unacked.counts()
+}
+
+// hasCopy tells whether the client has received a copy of an entry.
+func (s *session) hasCopy(seq uint64) bool {
+	count, copied := s.cur.copies[seq]
+	_, acked := s.unacked.counts()
+	return copied && (!s.unacked.counting() || !after(count, acked))
 }
 
 // skip passes over an entry that needs no delivery here.
@@ -361,6 +382,10 @@ func (s *session) putAgain(ctx context.Context, seqs []uint64) {
 	}
 	for _, seq := range seqs {
 		if seq > s.cur.pos { // its turn will come
+			continue
+		}
+		if s.hasCopy(seq) {
+			s.hub.arrived(flight{seq: seq})
 			continue
 		}
 		query, cancel := s.node.storeContext(ctx)

@@ -61,9 +61,15 @@ func (s *session) withdrawDirected(presence []byte, told []string) {
 	directed := s.directed
 	s.directed = nil
 	s.hub.mu.Unlock()
+	s.node.withdraw(directed, presence, told, s.hub.blocklist())
+}
+
+// withdraw sends unavailable presence to those who had directed presence and are not among
+// those that were told anyway, which are sorted. blocks is the user's list.
+func (n *Node) withdraw(directed map[xmpp.JID]struct{}, presence []byte, told []string, blocks *blocklist) {
 	for to := range directed {
 		if _, ok := slices.BinarySearch(told, to.Bare().String()); !ok {
-			s.node.show(to, presence, s.hub.blocklist())
+			n.show(to, presence, blocks)
 		}
 	}
 }

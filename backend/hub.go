@@ -59,10 +59,42 @@ func (n *Node) hub(user string) *hub {
 	return n.hubs[user]
 }
 
-// join makes a session known. It returns false when the node takes none.
+// join makes a session known. It returns false when the node takes none, or the session is
+// outdated.
 func (n *Node) join(s *session) bool {
+	before, gone, ok := n.enter(s)
+	if before != nil {
+		before.move()
+	}
+	if gone != nil {
+		gone.endAll(ReasonAccountGone, &xmpp.StreamError{Condition: xmpp.NotAuthorized, Text: accountGone})
+	}
+	return ok
+}
+
+// enter is join. It returns what has to end: the session object, if there is one here, that
+// had the same session before, and does not know that it was resumed once more; and
+// the hub of an account that had the name before and was deleted.
+func (n *Node) enter(s *session) (before *session, gone *hub, ok bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	delete(n.arriving, s)
+	switch h := n.hubs[s.account.User]; {
+	case h == nil:
+	case h.owner < s.account.Owner: // owners are counted, and never reused
+		gone = h
+		delete(n.hubs, s.account.User)
+	case h.owner > s.account.Owner:
+		s.outdated = true
+	}
+	if before = n.sessions[s.id]; before != nil && before.epoch > s.epoch {
+		s.outdated, before = true, nil
+	}
+	return before, gone, !s.outdated && n.admits(s)
+}
+
+// admits makes a session known if there is room for it; under Node.mu.
+func (n *Node) admits(s *session) bool {
 	user := s.account.User
 	h := n.hubs[user]
 	if n.draining.Load() || n.full() || h.full(s.jid.Resource()) {
@@ -293,6 +325,10 @@ func (h *hub) advance() {
 // anything.
 func (n *Node) Signal(sig bus.Signal) {
 	h := n.hub(sig.User)
+	if h == nil && sig.Kind == bus.Control && sig.User != n.opts.Domain {
+		n.controlArriving(sig)
+		return
+	}
 	if h == nil {
 		n.controlNode(sig)
 		return
@@ -366,8 +402,12 @@ func (h *hub) receive(resource string, raw []byte, hidden []string) {
 	copies := h.copyLive(carbonReceived, header, raw, func(s *session) bool {
 		return slices.Contains(recipients, s) || header.From == s.jid.String()
 	})
-	for _, s := range recipients {
-		s.deliverLive(header.Kind, raw, len(recipients)+copies == 1)
+	takers := slices.DeleteFunc(slices.Clone(recipients), func(s *session) bool { return s.spares(header, len(raw)) })
+	if len(recipients) > 0 && len(takers)+copies == 0 {
+		h.node.sendBack(header, raw)
+	}
+	for _, s := range takers {
+		s.deliverLive(header.Kind, raw, len(takers)+copies == 1)
 	}
 }
 

@@ -39,6 +39,8 @@ func (s *session) iq(ctx context.Context, raw []byte, header xmpp.Header) error 
 		return s.routeIQ(ctx, raw, header, to)
 	case !asks:
 		return nil // an answer to nothing that the server has asked
+	case !isNamed(payloads[0]):
+		return s.bounce(raw, header, xmpp.ServiceUnavailable)
 	case to.Local() != "" && to != s.hub.user && payloads[0].Space() == xmpp.NSMAM:
 		return s.bounce(raw, header, xmpp.Forbidden) // XEP-0313 §8.1; no word on whether there is such a user
 	case to.Local() == "" && to.Resource() != "":
@@ -66,6 +68,25 @@ func (s *session) routeIQ(ctx context.Context, raw []byte, header xmpp.Header, t
 	}
 	s.node.publish(bus.Signal{Kind: bus.Stanza, User: account.User, Target: to.Resource(), Data: s.stamp(raw, header)})
 	return nil
+}
+
+// isNamed tells whether a request has the name that its namespace gives it, where that gives
+// but one. Others look at the name themselves.
+func isNamed(payload xmpp.Element) bool {
+	switch payload.Space() {
+	case xmpp.NSPing:
+		return payload.Local() == "ping"
+	case xmpp.NSTime:
+		return payload.Local() == "time"
+	case xmpp.NSSession:
+		return payload.Local() == "session"
+	case xmpp.NSCommands:
+		return payload.Local() == "command"
+	case xmpp.NSDiscoInfo, xmpp.NSDiscoItems, xmpp.NSRoster, xmpp.NSVersion, xmpp.NSLast, xmpp.NSRegister:
+		return payload.Local() == "query"
+	default:
+		return true
+	}
 }
 
 // routeLast sends a question for how long a client is idle to it (XEP-0012 §4), if who asks

@@ -206,8 +206,9 @@ func (n *Node) reap(ctx context.Context) {
 	}
 }
 
-// announceEnd tells a session's contacts that it is unavailable, on behalf of a
-// session that cannot do so itself.
+// announceEnd tells a session's contacts that it is unavailable, and those who were shown
+// directed presence, on behalf of a session that cannot do so itself. Whether one was
+// available that was not left in order nobody knows.
 func (n *Node) announceEnd(ctx context.Context, dead store.Session) {
 	ctx, cancel := n.storeContext(ctx)
 	defer cancel()
@@ -228,7 +229,15 @@ func (n *Node) announceEnd(ctx context.Context, dead store.Session) {
 		n.opts.Logger.WarnContext(ctx, "announce the end of a session", slog.String("user", dead.User), slog.Any("error", err))
 		return
 	}
-	n.broadcast(user, n.subscribers(items, blocks), unavailablePresence(from), blocks)
+	told := n.subscribers(items, blocks)
+	st, _ := decodeState([]byte(dead.State)) // that of a session that could not be resumed is empty
+	if st.Left == nil || st.Presence != "" {
+		n.broadcast(user, told, unavailablePresence(from), blocks)
+	} else {
+		told = nil
+	}
+	slices.Sort(told)
+	n.withdraw(st.directed(), unavailablePresence(from), told, blocks)
 }
 
 // storeContext bounds one query.

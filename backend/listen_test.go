@@ -63,7 +63,6 @@ func TestBrokenStreams(t *testing.T) {
 		"<iq xmlns='' type='get' id='1'><ping xmlns='urn:xmpp:ping'/></iq>": "unsupported-stanza-type",
 		"<q:message xmlns:q='jabber:client' to='bob@example.com'/>":         "bad-namespace-prefix",
 		"<!-- x --><presence/>":                                             "restricted-xml",
-		"<a xmlns='urn:xmpp:sm:3' h='1'/>":                                  "undefined-condition",
 		"<message><x>" + strings.Repeat("x", 300<<10) + "</x></message>":    "policy-violation",
 	} {
 		cl := c.login(0, "alice", "phone")

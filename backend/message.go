@@ -31,6 +31,7 @@ const (
 //	full JID, there     timeline, to it     live        live       live
 //	full JID, not there as the bare JID     error       nothing    nothing
 //	no-store, nobody    error
+//	no-store, full JID, not there: a chat message with a body as the bare JID, others error or nothing
 //
 // Timeline: the message is appended and reaches all available resources with a
 // priority that is not negative, now or after the next login. Live: it reaches
@@ -278,6 +279,9 @@ func (s *session) live(ctx context.Context, raw []byte, header xmpp.Header, to x
 	resource, err := s.presentResource(ctx, to, account)
 	if err != nil {
 		return s.lookupFailed(ctx, raw, header, err)
+	}
+	if resource == "" && header.Type == messageChat && hasBody(raw) { // RFC 6121 §8.5.3.2.1
+		to = to.Bare()
 	}
 	full := to.Resource() != ""
 	stanza := s.withoutOurIDs(s.stamp(raw, header))

@@ -182,6 +182,8 @@ func TestNoStoreToNobody(t *testing.T) {
 		{name: "here, negative", to: "bob@example.com", inside: body + hint, presence: "<presence><priority>-1</priority></presence>", bounced: true},
 		{name: "here, to the resource", to: "bob@example.com/desk", inside: body + hint, got: true},
 		{name: "here, to another resource", to: "bob@example.com/gone", inside: body + hint, presence: "<presence/>", bounced: true},
+		{name: "here, chat to another resource", to: "bob@example.com/gone", kind: "chat", inside: body + hint, presence: "<presence/>", got: true},
+		{name: "offline, chat to a resource", to: "bob@example.com/gone", kind: "chat", inside: body + hint, node: -1, bounced: true},
 		{name: "here, chat state to another resource", to: "bob@example.com/gone", kind: "chat", inside: "<composing xmlns='http://jabber.org/protocol/chatstates'/>" + hint, presence: "<presence/>"},
 		{name: "elsewhere", to: "bob@example.com", inside: body + hint, node: 1, presence: "<presence/>", got: true},
 		{name: "elsewhere, not available", to: "bob@example.com", inside: body + hint, node: 1, bounced: true},

@@ -71,8 +71,10 @@ type Node struct {
 	quiet    *dormitory     // while Serve runs
 
 	mu       sync.RWMutex
-	hubs     map[string]*hub     // by user
-	sessions map[string]*session // by session ID
+	hubs     map[string]*hub          // by user
+	sessions map[string]*session      // by session ID
+	arriving map[*session]string      // their IDs
+	ending   map[string]chan struct{} // sessions that other nodes are to end, by ID
 	open     map[net.Conn]struct{}
 }
 
@@ -108,6 +110,8 @@ func New(o Options) (*Node, error) {
 		registrar: newRegistrar(o.Registration, time.Now()),
 		hubs:      make(map[string]*hub),
 		sessions:  make(map[string]*session),
+		arriving:  make(map[*session]string),
+		ending:    make(map[string]chan struct{}),
 		open:      make(map[net.Conn]struct{}),
 	}, nil
 }

@@ -29,6 +29,7 @@ type outbox struct {
 	missed bool   // an entry was left out
 	closed bool   // nothing more is written
 	keeps  bool   // … but what comes is kept for whoever goes on with the session
+	spare  int    // bytes of what is kept that the client could do without
 	full   bool   // too much came for that
 	last   []byte // to be written after all items
 	due    bool   // something has changed for the writer
@@ -135,6 +136,26 @@ func (o *outbox) put(it item) bool {
 		return true
 	}
 	o.items = append(o.items, it)
+	return true
+}
+
+// parked tells whether the outbox keeps what comes for whoever goes on with the session.
+func (o *outbox) parked() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.closed && o.keeps
+}
+
+// spareRoom takes room for a stanza that is kept as long as there is enough for those that
+// have to be.
+func (o *outbox) spareRoom(size int) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	cost := size + itemOverhead
+	if o.spare+cost > o.limit/2 {
+		return false
+	}
+	o.spare += cost
 	return true
 }
 

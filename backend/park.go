@@ -47,11 +47,12 @@ func (s *session) evict(reason Reason) {
 // in order (XEP-0198 §5), and is not taken for that of a node that was lost. That may
 // not take long: the client waits on another connection.
 func (s *session) move() {
-	if s.ended() {
-		_ = s.conn.Close() // nobody waits for more of it
-	} else {
+	switch {
+	case !s.ended():
 		s.end(ReasonMoved, &xmpp.StreamError{Condition: xmpp.Conflict, Text: "the session was resumed on another connection"})
 		time.AfterFunc(farewellTime, func() { _ = s.conn.Close() })
+	case s.reason != ReasonMoved:
+		_ = s.conn.Close() // nobody waits for more of it
 	}
 	s.giveUp()
 }
@@ -150,6 +151,36 @@ func (s *session) queued() []string {
 		all = append(all, string(it.data))
 	}
 	return all
+}
+
+// spares tells whether the session does without a stanza because its client is away and much
+// waits already: else anybody could end it. What the client could not do without is the
+// user's own doing, or the presence of those whom the user sees.
+func (s *session) spares(header xmpp.Header, size int) bool {
+	if !s.out.parked() || s.hub.needs(header) {
+		return false
+	}
+	return !s.out.spareRoom(size)
+}
+
+func (h *hub) needs(header xmpp.Header) bool {
+	from, err := xmpp.ParseJID(header.From)
+	if err != nil || from.Local() == "" || from.Bare() == h.user {
+		return true
+	}
+	return header.Kind == xmpp.Presence && h.sees(from.Bare().String())
+}
+
+// sendBack tells who has sent a stanza that nobody takes it, if it waits for an answer or has
+// written to a person.
+func (n *Node) sendBack(header xmpp.Header, raw []byte) {
+	asks := header.Kind == xmpp.IQ && (header.Type == iqGet || header.Type == iqSet)
+	if !asks && (header.Kind != xmpp.Message || !speaks(header.Type, raw)) {
+		return
+	}
+	if from, err := xmpp.ParseJID(header.From); err == nil && from.Local() != "" {
+		n.sendTo(from, xmpp.NewStanzaError(xmpp.ServiceUnavailable, "").AppendReply(nil, raw))
+	}
 }
 
 // refuseQueued answers the requests that the client will not see (XEP-0198 §8).

@@ -170,8 +170,8 @@ func (s *session) goUnavailable(presence []byte) {
 	s.withdrawDirected(presence, told)
 }
 
-// sayGoodbye shows a session that has ended as unavailable. After a conflict whoever
-// replaced it has done so.
+// sayGoodbye shows a session that has ended as unavailable. After a conflict that was done
+// already, or another node has the session.
 func (s *session) sayGoodbye(_ context.Context) {
 	if s.reason == ReasonConflict {
 		return

@@ -294,6 +294,13 @@ func TestIQ(t *testing.T) {
 	ask("get", " to='example.com'", "<query xmlns='jabber:iq:last'/>", `<query xmlns='jabber:iq:last' seconds='\d+'/>`)
 	ask("get", " to='alice@example.com'", "<query xmlns='jabber:iq:last'/>", "seconds='0'/>")
 	ask("get", " to='bob@example.com'", "<query xmlns='jabber:iq:last'/>", "<forbidden ") // see TestLastActivity
+	for _, misnamed := range []string{
+		"<x xmlns='urn:xmpp:ping'/>", "<x xmlns='jabber:iq:roster'/>", "<x xmlns='jabber:iq:last'/>", "<x xmlns='urn:xmpp:time'/>",
+		"<x xmlns='http://jabber.org/protocol/disco#info'/>", "<x xmlns='jabber:iq:version'/>",
+	} {
+		ask("get", "", misnamed, "<service-unavailable ")
+		ask("get", " to='example.com'", misnamed, "<service-unavailable ")
+	}
 	ask("set", " to='example.com'", "<time xmlns='urn:xmpp:time'/>", "<service-unavailable ")
 	ask("get", " to='alice@example.com'", "<query xmlns='jabber:iq:version'/>", "<service-unavailable ")
 

@@ -3,6 +3,7 @@ package backend_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"imlb/backend"
 )
@@ -102,6 +103,62 @@ func TestDirectedPresenceEnds(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A session that is replaced, or that nobody goes on with, says goodbye like any other, to those
+// who have seen it and to nobody else.
+func TestReplacedSessionSaysGoodbye(t *testing.T) {
+	t.Parallel()
+	const seen = "^<presence [^>]*from='alice@example.com/phone'"
+	const gone = "^<presence type='unavailable' from='alice@example.com/phone'"
+	for where, replaced := range []func(*cluster){
+		func(c *cluster) { c.login(0, "alice", "phone").sync() },
+		func(c *cluster) { c.login(1, "alice", "phone").sync() },
+		func(c *cluster) { c.stopNode(c.nodes[0]) },
+	} {
+		c := newCluster(t, 2, func(o *backend.Options) {
+			o.Timeouts.Lease, o.Timeouts.Resume = 300*time.Millisecond, time.Second
+		})
+		c.befriend("alice", "bob")
+		bob, carol := c.online(1, "bob", "desk"), c.online(1, "carol", "pad")
+		alice := c.login(0, "alice", "phone")
+		alice.write(smResumable)
+		alice.expect("^<enabled ")
+		if where < 2 {
+			replaced(c) // without having been available
+			alice.skipTo("^<a [^>]*h='0'/>")
+			alice.end("conflict")
+			if where == 1 {
+				c.login(0, "alice", "phone").sync()
+			}
+			alice = c.login(0, "alice", "phone")
+			alice.write(smResumable)
+			alice.expect("^<enabled ")
+			nothingMore(bob)
+		}
+		alice.write("<presence/><presence to='" + carol.jid + "'/>" + smAsk)
+		bob.expect(seen)
+		carol.expect(seen)
+		alice.skipTo("^<a [^>]*h='2'/>")
+		replaced(c)
+		bob.expect(gone)
+		carol.expect(gone)
+		nothingMore(bob)
+		nothingMore(carol)
+	}
+}
+
+// What else there is of a client under another address is seen to go as well.
+func TestBind2TwinSaysGoodbye(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1, nil)
+	c.befriend("alice", "bob")
+	bob := c.online(0, "bob", "desk")
+	alice, _ := c.bound2(0, "alice", phone+bind("<tag>T</tag>"))
+	alice.write("<presence/>")
+	bob.expect("^<presence [^>]*from='" + alice.jid + "'")
+	c.bound2(0, "alice", phone+bind("<tag>T2</tag>"))
+	bob.expect("^<presence type='unavailable' from='" + alice.jid + "'")
 }
 
 func TestManyDirectedPresences(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"time"
 
@@ -56,7 +57,10 @@ func smResumed(id string, h uint32) []byte {
 // handled, if it is known) or is not what the client thinks it is.
 func (s *session) notResumed(ctx context.Context, id string, cause error) ([]byte, bool, error) {
 	var count errCount
+	var stop *stopError
 	switch {
+	case errors.As(cause, &stop):
+		return nil, false, stop
 	case errors.As(cause, &count):
 		s.node.metrics.resumed.WithLabelValues("count").Inc()
 		return smFailedAt(count.handled), false, nil
@@ -85,12 +89,16 @@ func (s *session) takeOver(ctx context.Context, id string, h uint32) error {
 	if err := s.awaitYield(ctx, id); err != nil {
 		return err
 	}
+	s.node.arrive(s, id)
+	defer s.node.turnBack(s)
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
 	rec, r, err := s.node.store.Resume(query, id, s.account.Owner, s.node.opts.Name)
 	if err != nil {
 		return err
 	}
+	// Others may have resumed it at the same time, and have it no more.
+	s.node.publishControl(s.account.User, control{Yield: id, Epoch: rec.Epoch})
 	st, err := decodeState(r.State)
 	if err != nil {
 		return err
@@ -124,12 +132,12 @@ func (s *session) awaitYield(ctx context.Context, id string) error {
 	}
 }
 
-// yieldSession leaves a session to whoever resumes it.
-func (n *Node) yieldSession(id string) {
+// yieldSession leaves a session to whoever resumes it, or has resumed it at an epoch.
+func (n *Node) yieldSession(id string, epoch uint64) {
 	n.mu.RLock()
 	s := n.sessions[id]
 	n.mu.RUnlock()
-	if s != nil {
+	if s != nil && (epoch == 0 || s.epoch < epoch) {
 		s.move()
 	}
 }
@@ -172,6 +180,9 @@ func (s *session) goOn(ctx context.Context, rec store.Session, r store.Resumable
 	s.cur.pos, s.cur.behind = a.pos, true
 	_ = s.conn.SetDeadline(time.Time{}) // before end may set one
 	if !s.node.join(s) {
+		if s.outdated {
+			return outdatedError()
+		}
 		s.putBack(ctx, rec, r)
 		return &stopError{ReasonFull, &xmpp.StreamError{Condition: xmpp.ResourceConstraint, Text: "too many sessions"}, nil}
 	}
@@ -187,6 +198,9 @@ func (s *session) goOn(ctx context.Context, rec store.Session, r store.Resumable
 func (s *session) settleIn(ctx context.Context, st sessionState, a arrival) error {
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
+	if err := s.checkOwner(query); err != nil {
+		return err
+	}
 	_, delivered, err := s.node.store.Head(query, s.account.Owner)
 	if err != nil {
 		return err
@@ -209,8 +223,27 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival) erro
 		s.hub.raise(a.pos)
 	}
 	if st.Presence != "" && st.Left == nil { // nobody knows what the contacts have said since
-		s.probeContacts()
+		return s.lookAgain(query)
 	}
+	return nil
+}
+
+// lookAgain tells the client which of its contacts are there: the client may have missed
+// that some have come, or gone.
+func (s *session) lookAgain(ctx context.Context) error {
+	connected, err := s.node.store.ConnectedContacts(ctx, s.account.Owner)
+	if err != nil {
+		return err
+	}
+	for _, contact := range s.hub.contacts(store.SubscriptionTo) {
+		if _, ok := slices.BinarySearch(connected, contact); ok {
+			continue
+		}
+		if from, err := xmpp.ParseJID(contact); err == nil {
+			s.send(xmpp.Presence, addressed(unavailablePresence(from), s.jid.String()))
+		}
+	}
+	s.probeContacts()
 	return nil
 }
 

@@ -8,6 +8,19 @@ import (
 	"pgregory.net/rapid"
 )
 
+// Stanzas take no more room in what is stored, and in signals, than they have to.
+func TestStanzasAreNotEscaped(t *testing.T) {
+	t.Parallel()
+	const stanza = "<presence><status>&amp;</status></presence>"
+	data, err := sessionState{Presence: stanza}.encode()
+	if err != nil || string(data) != `{"presence":"`+stanza+`"}` {
+		t.Errorf("got %s, %v", data, err)
+	}
+	if st, err := decodeState(data); err != nil || st.Presence != stanza {
+		t.Errorf("got back %+v, %v", st, err)
+	}
+}
+
 // Whatever was written and acknowledged around the wrap of the counts at 2^32, a client
 // that resumes gets each stanza that it has not received once more, and no other:
 // from what the node has left as well as from what the front has noted.

@@ -239,6 +239,27 @@ func TestResumeWithoutTheOldNode(t *testing.T) {
 	}
 }
 
+// A client whose node died learns who has gone since.
+func TestResumeTellsWhoHasGone(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, nil)
+	c.bus.cut = func(sig bus.Signal) bool { return strings.Contains(string(sig.Data), "yield") }
+	c.befriend("alice", "bob")
+	c.befriend("alice", "carol")
+	bob := c.online(1, "bob", "desk")
+	c.online(1, "carol", "pad")
+	alice := c.online(0, "alice", "phone")
+	alice.skipToAll("^<presence [^>]*from='bob@example.com/desk'", "^<presence [^>]*from='carol@example.com/pad'")
+	id := alice.resumable()
+	alice.write("<presence/>" + smAsk)
+	alice.skipTo("^<a [^>]*h='1'/>")
+	bob.close()
+	again := c.returns(1, "alice") // the first node is cut off
+	again.resumed(id, 0, 1)
+	again.skipTo("^<presence type='unavailable' from='bob@example.com' to='alice@example.com/phone'/>$")
+	again.skipTo("^<presence [^>]*from='carol@example.com/pad'")
+}
+
 const composesTo = "<message type='chat' to='alice@example.com/phone'><composing xmlns='http://jabber.org/protocol/chatstates'/></message>"
 
 // pointStore tells of the resume points that are stored.
@@ -307,6 +328,38 @@ func TestParkedRequests(t *testing.T) {
 	_ = alice.conn.Close()
 	bob.write("<iq type='get' id='q1' to='alice@example.com/phone'><query xmlns='jabber:iq:version'/></iq>")
 	bob.expect("^<iq [^>]*type='error'.*<service-unavailable ")
+}
+
+// Strangers cannot end a session that waits for its client by filling what waits for that.
+func TestParkedSessionOutlivesStrangers(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, func(o *backend.Options) { o.Limits.QueueBytes = 100 << 10 })
+	c.befriend("alice", "bob")
+	bob, carol := c.online(0, "bob", "desk"), c.online(1, "carol", "pad")
+	alice := c.online(0, "alice", "phone")
+	bob.skipTo("^<presence [^>]*from='alice@example.com/phone'")
+	alice.skipTo("^<presence [^>]*from='bob@example.com/desk'")
+	id := alice.resumable()
+	alice.settled()
+	_ = alice.conn.Close()
+	c.eventually("the session waits", func() bool { return c.counter(0, "imlb_node_sessions_parked", nil) == 1 })
+	big := strings.Repeat("x", 10<<10)
+	send := func(stanzas string) { carol.write(strings.Repeat(stanzas, 15)) }
+	send("<message type='headline' to='alice@example.com'><body>" + big + "</body></message>")
+	send("<message type='chat' to='alice@example.com/phone'><composing xmlns='http://jabber.org/protocol/chatstates'/><x xmlns='x'>" +
+		big + "</x><no-store xmlns='urn:xmpp:hints'/></message>")
+	send("<presence to='alice@example.com'><status>" + big + "</status></presence>")
+	carol.sync() // nobody is told that these do not arrive
+	carol.write("<iq type='get' id='q' to='alice@example.com/phone'><query xmlns='x'>" + big + "</query></iq>")
+	carol.expect("^<iq [^>]*type='error'.*<service-unavailable ")
+	carol.write("<message type='chat' to='alice@example.com'><body>" + big + "</body><no-store xmlns='urn:xmpp:hints'/></message>")
+	carol.expect("^<message [^>]*type='error'.*<service-unavailable ")
+	bob.write("<presence><status>news</status></presence>")
+	bob.skipTo("news")
+	bob.settled() // alice has not gone
+	again := c.returns(1, "alice")
+	again.resumed(id, 1, 1)
+	again.skipTo("<status>news</status>")
 }
 
 // A planned stop leaves sessions to other nodes.

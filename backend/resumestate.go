@@ -17,7 +17,7 @@ type sessionState struct {
 	Interested bool     `json:"interested,omitempty"` // in the roster
 	Carbons    bool     `json:"carbons,omitempty"`
 	Blocks     bool     `json:"blocks,omitempty"` // has asked for the blocklist
-	Bound      uint64   `json:"bound,omitempty"` // of boundPlace
+	Bound      uint64   `json:"bound,omitempty"`  // of boundPlace
 	BoundFrom  uint64   `json:"bound_from,omitempty"`
 	BoundAlone bool     `json:"bound_alone,omitempty"`
 	Directed   []string `json:"directed,omitempty"`
@@ -69,7 +69,7 @@ func savedKept(stanzas []kept) []savedStanza {
 }
 
 func (st sessionState) encode() ([]byte, error) {
-	data, err := json.Marshal(st)
+	data, err := encodeJSON(st)
 	if err != nil {
 		return nil, fmt.Errorf("encode the state of a session: %w", err)
 	}
@@ -211,15 +211,21 @@ func (s *session) state() sessionState {
 	return st
 }
 
-// apply gives the session what another had, but for that its client was inactive: on the new
-// stream it is not before it says so again (XEP-0352 §5.2). Its cursor is not running yet.
-func (s *session) apply(st sessionState) {
+// directed is who was shown directed presence.
+func (st sessionState) directed() map[xmpp.JID]struct{} {
 	directed := make(map[xmpp.JID]struct{}, len(st.Directed))
 	for _, text := range st.Directed {
 		if to, err := xmpp.ParseJID(text); err == nil {
 			directed[to] = struct{}{}
 		}
 	}
+	return directed
+}
+
+// apply gives the session what another had, but for that its client was inactive: on the new
+// stream it is not before it says so again (XEP-0352 §5.2). Its cursor is not running yet.
+func (s *session) apply(st sessionState) {
+	directed := st.directed()
 	s.hub.mu.Lock()
 	s.interested, s.carbons, s.blockPushes = st.Interested, st.Carbons, st.Blocks
 	if st.Presence != "" {

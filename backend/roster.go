@@ -59,6 +59,57 @@ func (h *hub) loadRoster(ctx context.Context) error {
 	return nil
 }
 
+// knows tells whether a user has a subscription, one way or the other, as far as the hub
+// knows.
+func (h *hub) knows(contact string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.roster[contact].subscription != 0
+}
+
+// rereadRoster learns what has become of the contacts that the hub knows, and tells the
+// clients what nobody has signalled.
+func (h *hub) rereadRoster(ctx context.Context) error {
+	query, cancel := h.node.storeContext(ctx)
+	defer cancel()
+	items, version, err := h.node.store.Roster(query, h.owner)
+	if err != nil {
+		return fmt.Errorf("read the roster of %s: %w", h.user, err)
+	}
+	for _, it := range items {
+		if h.isNews(it.Contact, rosterState{it.Subscription, it.Version}) {
+			h.pushRoster(rosterChange{it.Contact, it.Subscription, it.Version, visibleItem(it)})
+		}
+	}
+	for _, contact := range h.missing(items) {
+		if h.isNews(contact, rosterState{0, version}) {
+			h.pushRoster(rosterChange{Contact: contact, Version: version, Push: string(appendRemovedItem(nil, contact))})
+		}
+	}
+	return nil
+}
+
+// isNews tells whether a known contact's subscription was another before.
+func (h *hub) isNews(contact string, now rosterState) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	known, ok := h.roster[contact]
+	return ok && known.subscription != now.subscription && now.version >= known.version
+}
+
+// missing are the contacts that the hub knows and that are not among the items.
+func (h *hub) missing(items []store.RosterItem) []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var all []string
+	for contact := range h.roster {
+		if !slices.ContainsFunc(items, func(it store.RosterItem) bool { return it.Contact == contact }) {
+			all = append(all, contact)
+		}
+	}
+	return all
+}
+
 // pushRoster tells the sessions that have asked for the roster of a change (RFC 6121
 // §2.1.6).
 func (h *hub) pushRoster(c rosterChange) {

@@ -156,6 +156,10 @@ func (s *session) takeAck(e xmpp.Element) error {
 	if err != nil {
 		return &xmpp.StreamError{Condition: xmpp.InvalidXML}
 	}
+	if !s.unacked.counting() {
+		s.nonza(smFailed(xmpp.UnexpectedRequest))
+		return nil
+	}
 	arrived, ok := s.unacked.ack(uint32(h))
 	if !ok {
 		sent, _ := s.unacked.counts()

@@ -135,3 +135,15 @@ func TestTooManyUnacknowledged(t *testing.T) {
 	}
 	bob.skipTo("^<stream:error.*<policy-violation ")
 }
+
+// Before XEP-0198 has begun there is nothing to acknowledge.
+func TestAckTooEarly(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1, nil)
+	alice := c.online(0, "alice", "phone")
+	for _, h := range []string{"0", "1"} {
+		alice.write("<a xmlns='urn:xmpp:sm:3' h='" + h + "'/>")
+		alice.expect("^<failed xmlns='urn:xmpp:sm:3'><unexpected-request ")
+	}
+	alice.sync()
+}

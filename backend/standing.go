@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,13 +26,14 @@ type standing struct {
 
 	mu      sync.Mutex
 	pending map[string]struct{} // users with sessions that have to be looked at
+	stale   map[string]struct{} // users whose rosters have to be read again
 }
 
 // changesAtATime bounds the changes that one query reads.
 const changesAtATime = 100
 
 func newStanding() *standing {
-	return &standing{hint: make(chan struct{}, 1), pending: make(map[string]struct{})}
+	return &standing{hint: make(chan struct{}, 1), pending: make(map[string]struct{}), stale: make(map[string]struct{})}
 }
 
 // beginFollowing learns where the changes are, before there is any session.
@@ -59,6 +62,9 @@ func (n *Node) follow(ctx context.Context) {
 		err := n.readChanges(ctx)
 		if err == nil {
 			err = n.checkPending(ctx)
+		}
+		if err == nil {
+			err = n.readStaleRosters(ctx)
 		}
 		if err != nil && ctx.Err() == nil && !n.standing.failing {
 			n.opts.Logger.WarnContext(ctx, "follow the changes of accounts", slog.Any("error", err))
@@ -90,8 +96,10 @@ func (n *Node) takeChanges(changes []store.AccountChange) {
 		for _, s := range n.allSessions() {
 			n.standing.suspect(s.account.User)
 		}
+		n.contactsChanged(nil)
 		return
 	}
+	n.contactsChanged(changes)
 	for _, c := range changes {
 		n.accounts.forget(c.User)
 		if n.hub(c.User) != nil {
@@ -104,6 +112,51 @@ func (st *standing) suspect(user string) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.pending[user] = struct{}{}
+}
+
+// contactsChanged notes whose rosters have to be read again because contacts of theirs may
+// have been deleted, of whom some process has taken leave in the store alone. Without
+// changes it may have been anybody.
+func (n *Node) contactsChanged(changes []store.AccountChange) {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	for user, h := range n.hubs {
+		if changes == nil || slices.ContainsFunc(changes, func(c store.AccountChange) bool { return h.knows(c.User) }) {
+			n.standing.outlive(user)
+		}
+	}
+}
+
+// outlive notes that a roster may be older than the accounts in it.
+func (st *standing) outlive(user string) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.stale[user] = struct{}{}
+}
+
+// outlived are those of which that was noted.
+func (st *standing) outlived() []string {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	users := slices.Collect(maps.Keys(st.stale))
+	clear(st.stale)
+	return users
+}
+
+// readStaleRosters reads them. Those that could not be read are tried again.
+func (n *Node) readStaleRosters(ctx context.Context) error {
+	var failed error
+	for _, user := range n.standing.outlived() {
+		h := n.hub(user)
+		if h == nil {
+			continue
+		}
+		if err := h.rereadRoster(ctx); err != nil {
+			n.standing.outlive(user)
+			failed = err
+		}
+	}
+	return failed
 }
 
 // look makes follow work now.

@@ -137,6 +137,29 @@ func TestDeletionEndsSessions(t *testing.T) {
 	c.eventually("the log line", func() bool { return strings.Contains(c.nodes[1].log.String(), "reason=account-gone") })
 }
 
+// Whoever takes the name of a user who was deleted by another process does not come into
+// the subscriptions of that one.
+func TestDeletedContact(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, quickly)
+	c.befriend("alice", "bob")
+	bob := c.interested(0, "bob", "desk")
+	alice := c.interested(1, "alice", "phone")
+	bob.skipTo("^<presence [^>]*from='alice@example.com/phone'")
+	if _, err := backend.DeleteUser(t.Context(), c.store, "alice@"+domain); err != nil {
+		t.Fatal(err)
+	}
+	alice.skipTo("^<stream:error")
+	bob.skipTo("^<iq type='set'.*<item jid='alice@example.com'[^>]* subscription='none'>")
+	c.account("alice")
+	other := c.online(1, "alice", "new")
+	bob.write("<presence><status>private</status></presence>")
+	bob.skipTo("private")
+	other.write("<presence type='probe' to='bob@example.com'/>")
+	other.sync()
+	nothingMore(other)
+}
+
 // A node that was told nothing for so long that changes were forgotten looks at all.
 func TestForgottenChanges(t *testing.T) {
 	c := newCluster(t, 1, func(o *backend.Options) { o.Timeouts.Accounts = time.Hour })

@@ -50,6 +50,13 @@ func (u *unacked) enable() {
 	u.on = true
 }
 
+// counting tells whether that has begun.
+func (u *unacked) counting() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.on
+}
+
 // keep begins to keep what it takes to write again what has not arrived; all entries
 // up to pos have.
 func (u *unacked) keep(pos uint64) {

@@ -49,6 +49,25 @@ func TestChallenges(t *testing.T) {
 	}
 }
 
+// The node learns the language of the client's stream (RFC 6120 §4.7.4), of which it hears no
+// more when the stream does not begin anew after the login.
+func TestNodeLearnsTheLanguage(t *testing.T) {
+	t.Parallel()
+	n, pick := onlyNode(t)
+	f := startFront(t, pick, nil)
+	client := f.dialTLS()
+	client.send(strings.Replace(streamOpen, " to=", " xml:lang='de' to=", 1))
+	client.expect(frontHeader + frontOffer)
+	client.send(plain("alice", "secret"))
+	leg := n.accept()
+	if h := leg.open(); !strings.Contains(h, " xml:lang='de'") {
+		t.Errorf("stream header for the node %s", h)
+	}
+	leg.send(nodeHeader + nodeOffer)
+	leg.letsIn(client, plain("alice", "secret"))
+	f.leaves(client, leg)
+}
+
 // A client without an initial response is asked for it, and the node gets the
 // <auth/> that would have held it.
 func TestNoInitialResponse(t *testing.T) {

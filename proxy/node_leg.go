@@ -34,12 +34,21 @@ func (s *session) openNode(link *nodeConn, user xmpp.JID) (*nodeLeg, error) {
 	leg := newStreamLeg(link.conn, s.terms.Limits.MaxStanza+nodeSlack, s.terms.Timeouts.Write)
 	n := &nodeLeg{streamLeg: leg, link: link, user: user}
 	key := s.featureKey()
-	err := n.open(func(e xmpp.Element) *features { return s.srv.offers.read(key, e) })
+	err := n.open(s.clientLang(), func(e xmpp.Element) *features { return s.srv.offers.read(key, e) })
 	if err != nil {
 		return nil, s.openError(err, user.Domain())
 	}
 	s.srv.offers.learn(key, n.features)
 	return n, nil
+}
+
+// clientLang is the language of the client's stream, which the node marks stanzas with that have
+// none (RFC 6120 §8.1.5). After a login by SASL2 it hears of no other header.
+func (s *session) clientLang() string {
+	if s.login == nil {
+		return ""
+	}
+	return s.lang
 }
 
 // openError makes an ending of a node's word that it does not serve the domain, where
@@ -93,8 +102,8 @@ var errClosed = errors.New("the node closed the stream")
 
 // open opens the stream and waits for the node's features. The client has been
 // offered those that a node began with before.
-func (n *nodeLeg) open(read func(xmpp.Element) *features) error {
-	h := xmpp.StreamHeader{To: n.user.Domain()}
+func (n *nodeLeg) open(lang string, read func(xmpp.Element) *features) error {
+	h := xmpp.StreamHeader{To: n.user.Domain(), Lang: lang}
 	if n.user.Local() != "" {
 		h.From = n.user.String()
 	}

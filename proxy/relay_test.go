@@ -104,6 +104,17 @@ func TestEntryNumber(t *testing.T) {
 	}
 }
 
+// The sender of a message decides how its end is written.
+func TestEntryNumberBeforeAnyEnd(t *testing.T) {
+	t.Parallel()
+	const entry = "<message><body>hi</body><stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='17'/>"
+	for _, end := range []string{"</message>", "</message >", "</message\n\t>"} {
+		if got := proxy.EntryNumber([]byte(entry+end), "alice@example.com"); got != 17 {
+			t.Errorf("%q: got %d", end, got)
+		}
+	}
+}
+
 // FuzzEntryNumber looks for messages that make the front see an entry's number where
 // a node did not put one.
 func FuzzEntryNumber(f *testing.F) {

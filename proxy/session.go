@@ -69,6 +69,7 @@ type session struct {
 // login is what matters until somebody has logged in.
 type login struct {
 	from  xmpp.JID // whom the current stream's header names, of the stream's domain; zero for nobody
+	lang  string   // of that header
 	offer offer    // what the client may log in with
 
 	by time.Time // when it has to be over

@@ -80,11 +80,11 @@ func endsName(b byte) bool {
 // message with <stanza-id xmlns='urn:xmpp:sid:0' by='user' id='number'/>
 // (XEP-0359) as its last child.
 func entryNumber(raw []byte, user string) uint64 {
-	const end = "</message>"
-	if !bytes.HasSuffix(raw, []byte("/>"+end)) {
+	end := bytes.LastIndex(raw, []byte("</message")) // as its sender wrote it, perhaps with a space
+	if end < 0 || !bytes.HasSuffix(raw[:end], []byte("/>")) {
 		return 0
 	}
-	raw = raw[:len(raw)-len(end)]
+	raw = raw[:end]
 	// No attribute value may hold a '<', so the last one begins the last child.
 	start := bytes.LastIndexByte(raw, '<')
 	if start < 0 {

@@ -433,6 +433,7 @@ func (s *session) readHeader(ctx context.Context) (xmpp.StreamHeader, error) {
 	if s.login == nil {
 		s.login = new(login)
 	}
+	s.lang = h.Lang
 	h.From, s.from = from.String(), xmpp.JID{}
 	if from.Local() != "" {
 		s.from = from.Bare()

@@ -176,19 +176,21 @@ func (db *DB) ForgetEnded(ctx context.Context, before time.Time, limit int) erro
 	})
 }
 
-// bury notes what a client may still be told of a session that has been removed, if it
-// was resumable.
-func (db *DB) bury(ctx context.Context, tx *sql.Tx, s Session) error {
+// bury notes what a client may still be told of a session that has been removed, and fills
+// in its state, if it was resumable.
+func (db *DB) bury(ctx context.Context, tx *sql.Tx, s *Session) error {
 	if _, err := tx.ExecContext(ctx, `UPDATE heads SET ended = $1 WHERE owner = $2`, millis(db.now()), s.Owner); err != nil {
 		return fmt.Errorf("note the end of session %s: %w", s.ID, err)
 	}
-	r, err := tx.ExecContext(ctx, `DELETE FROM resumables WHERE session = $1`, s.ID)
+	var state []byte
+	err := tx.QueryRowContext(ctx, `DELETE FROM resumables WHERE session = $1 RETURNING state`, s.ID).Scan(&state)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("bury session %s: %w", s.ID, err)
 	}
-	if n, err := r.RowsAffected(); err != nil || n == 0 {
-		return err
-	}
+	s.State = string(state)
 	_, err = tx.ExecContext(ctx, `
 		INSERT INTO ended_sessions (id, owner, handled, ended) VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO NOTHING`,
 		s.ID, s.Owner, s.Handled, millis(db.now()))

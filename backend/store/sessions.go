@@ -62,7 +62,8 @@ func (db *DB) endResource(ctx context.Context, tx *sql.Tx, owner OwnerID, resour
 	if err != nil {
 		return nil, err
 	}
-	return &s, db.bury(ctx, tx, s)
+	err = db.bury(ctx, tx, &s)
+	return &s, err
 }
 
 // currentLease returns the lease that a node holds, locked so that it stays. For
@@ -95,6 +96,16 @@ func (db *DB) SessionsOf(ctx context.Context, owner OwnerID) ([]Session, error) 
 	return list, db.wrap(fmt.Sprintf("sessions of owner %d", owner), err)
 }
 
+// ConnectedContacts implements Sessions.
+func (db *DB) ConnectedContacts(ctx context.Context, owner OwnerID) ([]string, error) {
+	rows, err := db.read.QueryContext(ctx, `
+		SELECT r.contact FROM roster_items r JOIN accounts a ON a.name = r.contact
+		WHERE r.owner = $1 AND EXISTS (SELECT 1 FROM sessions s WHERE s.owner = a.owner)`, owner)
+	list, err := collect(rows, err, func(r row) (contact string, err error) { return contact, r.Scan(&contact) })
+	slices.Sort(list)
+	return list, db.wrap(fmt.Sprintf("connected contacts of owner %d", owner), err)
+}
+
 // LastEnd implements Sessions.
 func (db *DB) LastEnd(ctx context.Context, owner OwnerID) (time.Time, error) {
 	var ended int64
@@ -122,7 +133,7 @@ func (db *DB) EndSession(ctx context.Context, id string, epoch uint64) error {
 		if err != nil {
 			return err
 		}
-		return db.bury(ctx, tx, s)
+		return db.bury(ctx, tx, &s)
 	})
 }
 
@@ -218,8 +229,8 @@ func (db *DB) ReapSessions(ctx context.Context, now time.Time, limit int) ([]Ses
 		}
 		// In the order in which appends lock heads.
 		slices.SortFunc(reaped, func(a, b Session) int { return cmp.Compare(a.Owner, b.Owner) })
-		for _, s := range reaped {
-			if err := db.bury(ctx, tx, s); err != nil {
+		for i := range reaped {
+			if err := db.bury(ctx, tx, &reaped[i]); err != nil {
 				return err
 			}
 		}

@@ -238,6 +238,7 @@ type Session struct {
 	Epoch    uint64    // raised at each change of node or owner; starts at 1
 	Handled  uint32    // XEP-0198 inbound count, modulo 2^32
 	Created  time.Time // when the record was made; the store fills it in
+	State    string    // of one that is over, and could be resumed: the state that was saved last
 }
 
 // Sessions keeps session records and the nodes' leases on them.
@@ -258,6 +259,9 @@ type Sessions interface {
 	// SessionsOf returns the sessions of an owner on any node, sorted by the
 	// bytes of their resource; none when the owner does not exist.
 	SessionsOf(ctx context.Context, owner OwnerID) ([]Session, error)
+	// ConnectedContacts returns those in an owner's roster who have a session, sorted by
+	// their bytes; none when the owner does not exist.
+	ConnectedContacts(ctx context.Context, owner OwnerID) ([]string, error)
 	// LastEnd returns when a session of an owner ended last; zero: none has. ErrNotFound.
 	LastEnd(ctx context.Context, owner OwnerID) (time.Time, error)
 	// SetHandled stores an inbound count on its own; ErrFenced when the record

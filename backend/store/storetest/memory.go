@@ -338,7 +338,7 @@ func (m *Memory) CreateSession(ctx context.Context, s store.Session) (*store.Ses
 		return nil, fmt.Errorf("create session %s: %w", s.ID, store.ErrExists)
 	}
 	if replaced != nil {
-		m.remove(replaced.ID)
+		*replaced = m.remove(replaced.ID)
 	}
 	s.User, s.Epoch, s.Created = a.User, 1, now()
 	a.LastLogin = s.Created
@@ -397,6 +397,23 @@ func (m *Memory) LastEnd(ctx context.Context, owner store.OwnerID) (time.Time, e
 		return time.Time{}, err
 	}
 	return a.ended, nil
+}
+
+// ConnectedContacts implements store.Sessions.
+func (m *Memory) ConnectedContacts(ctx context.Context, owner store.OwnerID) ([]string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a := m.owners[owner]
+	if a == nil || ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	connected := make(map[string]struct{})
+	for _, s := range m.sessions {
+		if _, ok := a.items[s.User]; ok {
+			connected[s.User] = struct{}{}
+		}
+	}
+	return slices.Sorted(maps.Keys(connected)), nil
 }
 
 // SessionsOf implements store.Sessions.
@@ -501,8 +518,7 @@ func (m *Memory) ReapSessions(ctx context.Context, at time.Time, limit int) ([]s
 	var reaped []store.Session
 	for id, s := range m.sessions {
 		if len(reaped) < limit && s.overdue(at.Truncate(time.Millisecond)) {
-			reaped = append(reaped, s.Session)
-			m.remove(id)
+			reaped = append(reaped, m.remove(id))
 		}
 	}
 	return reaped, nil

@@ -32,9 +32,10 @@ func (s *session) overdue(at time.Time) bool {
 }
 
 // remove removes a session.
-func (m *Memory) remove(id string) {
+func (m *Memory) remove(id string) store.Session {
 	s := m.sessions[id]
 	if s.resumable != nil {
+		s.State = string(s.resumable.State)
 		m.ended[id] = endedSession{s.Owner, s.Handled, now()}
 	}
 	for _, a := range m.accounts {
@@ -43,6 +44,7 @@ func (m *Memory) remove(id string) {
 		}
 	}
 	delete(m.sessions, id)
+	return s.Session
 }
 
 // SaveResumable implements store.Resumption.

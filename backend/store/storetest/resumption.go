@@ -202,7 +202,7 @@ func reapedLater(t suite, s store.Store) {
 	r := resumable()
 	r.Parked = noon().Add(-time.Hour)
 	t.check(s.SaveResumable(t.Context(), "s0", 1, r))
-	zero.Handled = r.Handled
+	zero.Handled, zero.State = r.Handled, string(r.State)
 	t.reap(s, r.Parked.Add(r.Hold-time.Millisecond))
 	t.reap(s, r.Parked.Add(r.Hold), zero)
 	r.Parked = time.Time{}
@@ -210,7 +210,7 @@ func reapedLater(t suite, s store.Store) {
 	one := t.newSession(s, a.Owner, "s1", "phone", "node-1")
 	two := t.newSession(s, a.Owner, "s2", "desktop", "node-1")
 	t.check(s.SaveResumable(t.Context(), "s1", 1, r))
-	one.Handled = r.Handled
+	one.Handled, one.State = r.Handled, string(r.State)
 	t.reap(s, noon().Add(-time.Millisecond))
 	t.reap(s, noon(), two)
 	t.reap(s, noon().Add(r.Hold-time.Millisecond))
@@ -220,7 +220,7 @@ func reapedLater(t suite, s store.Store) {
 
 	three := t.newSession(s, a.Owner, "s3", "tablet", "node-1")
 	t.check(s.SaveResumable(t.Context(), "s3", 1, r))
-	three.Handled = r.Handled
+	three.Handled, three.State = r.Handled, string(r.State)
 	began := time.Now()
 	t.check(s.EndLease(t.Context(), "node-1", "run"))
 	t.reap(s, began)

@@ -12,6 +12,7 @@ import (
 func sessionTests() []test {
 	return []test{
 		{"Create", on(createSession)},
+		{"ConnectedContacts", on(connectedContacts)},
 		{"SameResource", on(sameResource)},
 		{"SameID", on(sameID)},
 		{"MissingOwner", on(sessionOfMissingOwner)},
@@ -58,6 +59,32 @@ func createSession(t suite, s store.Store) {
 	t.equal("sessions", list, []store.Session{second, want})
 	_, err = s.Session(t.Context(), "s3")
 	t.wantErr(err, store.ErrNotFound)
+}
+
+func connectedContacts(t suite, s store.Store) {
+	a, b, c := t.newAccount(s, "alice@example.com"), t.newAccount(s, bobJID), t.newAccount(s, carolJID)
+	for _, contact := range []string{carolJID, bobJID, "nobody@example.com"} {
+		_, _, err := s.UpdateRoster(t.Context(), a.Owner, contact, func(it *store.RosterItem) bool {
+			it.InRoster = true
+			return true
+		})
+		t.check(err)
+	}
+	connected := func(owner store.OwnerID, want ...string) {
+		t.Helper()
+		got, err := s.ConnectedContacts(t.Context(), owner)
+		t.check(err)
+		t.equal("connected contacts", got, want)
+	}
+	connected(a.Owner)
+	t.newSession(s, a.Owner, "s1", "phone", "node-1")
+	t.newSession(s, b.Owner, "s2", "phone", "node-1")
+	connected(a.Owner, bobJID)
+	t.newSession(s, c.Owner, "s3", "phone", "node-1")
+	t.newSession(s, c.Owner, "s4", "desk", "node-2")
+	connected(a.Owner, bobJID, carolJID)
+	connected(b.Owner)
+	connected(12345)
 }
 
 func sameResource(t suite, s store.Store) {

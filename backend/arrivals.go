@@ -1,0 +1,70 @@
+package backend
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+
+	"imlb/backend/bus"
+	"imlb/backend/store"
+	"imlb/backend/xmpp"
+)
+
+// A session arrives from before it has its record in the store until it is known to the node.
+// Whoever takes its place in the store meanwhile cannot end it yet, and notes that it is
+// outdated instead: it must not come after those that came later.
+
+// arrive notes that a session is about to have a record with an ID.
+func (n *Node) arrive(s *session, id string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.arriving[s] = id
+}
+
+// turnBack notes that a session does not arrive any more, if it has not yet.
+func (n *Node) turnBack(s *session) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.arriving, s)
+}
+
+// outdate notes that others have the place of a session, if it is arriving.
+func (n *Node) outdate(id string) (arriving bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for s, its := range n.arriving {
+		if its == id {
+			s.outdated, arriving = true, true
+		}
+	}
+	return arriving
+}
+
+// controlArriving takes the word of another node about a user who has no session here yet.
+func (n *Node) controlArriving(sig bus.Signal) {
+	n.mu.RLock()
+	anybody := len(n.arriving) > 0
+	n.mu.RUnlock()
+	var c control
+	if anybody && json.Unmarshal(sig.Data, &c) == nil && c.Conflict != "" {
+		n.endFor(sig.User, c.Conflict)
+	}
+}
+
+// outdatedError ends the login of a session that was outdated before it had arrived.
+func outdatedError() error {
+	return &stopError{ReasonConflict, &xmpp.StreamError{Condition: xmpp.Conflict}, nil}
+}
+
+// checkOwner ends a session that was resumed once more before it was known here.
+func (s *session) checkOwner(ctx context.Context) error {
+	rec, err := s.node.store.Session(ctx, s.id)
+	if err == nil && rec.Epoch == s.epoch {
+		return nil
+	}
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	s.end(ReasonConflict, &xmpp.StreamError{Condition: xmpp.Conflict})
+	return nil
+}
