@@ -26,7 +26,8 @@
 // # Keys
 //
 // A key is valid UTF-8 of 1 to [MaxKey] bytes without control characters or line
-// separators: safe in a log line, a label or a page. Two connections are of one user
+// separators: safe in a log line, a label or a page. A name that is longer, as tokens are, has
+// its SHA-256 for a key, in hexadecimal digits after "sha256:". Two connections are of one user
 // when their keys are equal byte by byte; case and normal form are not touched,
 // except in server names.
 package identify

@@ -1,7 +1,9 @@
 package identify
 
 import (
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -101,12 +103,18 @@ func found(key string) Result {
 	switch {
 	case key == "":
 		return none(Nobody)
-	case len(key) > MaxKey || !utf8.ValidString(key) || strings.ContainsFunc(key, unprintable):
+	case !utf8.ValidString(key) || strings.ContainsFunc(key, unprintable):
 		return none(BadKey)
+	case len(key) > MaxKey:
+		sum := sha256.Sum256([]byte(key))
+		return Result{Verdict: Found, Key: digestPrefix + hex.EncodeToString(sum[:])}
 	default:
 		return Result{Verdict: Found, Key: key}
 	}
 }
+
+// digestPrefix begins the key of a name that is too long to be one, like a token.
+const digestPrefix = "sha256:"
 
 // unprintable says whether a character could break a line of a log or command a terminal.
 func unprintable(r rune) bool {
@@ -114,12 +122,7 @@ func unprintable(r rune) bool {
 }
 
 // foundBytes is found for bytes that are not to be retained.
-func foundBytes(key []byte) Result {
-	if len(key) > MaxKey {
-		return none(BadKey)
-	}
-	return found(string(key))
-}
+func foundBytes(key []byte) Result { return found(string(key)) }
 
 // orDefault returns a limit, or the default in place of none.
 func orDefault(limit, fallback int) int {
