@@ -26,10 +26,11 @@ func (s *session) join(ctx context.Context) error {
 	defer s.srv.metrics.login()()
 	t := &s.terms.Timeouts
 	s.wire.stall = t.Write
+	_, isWS := s.inner.Conn.(*wsConn)
 	p := pump{
 		client: pumpEnd{
 			halfCloser: s.inner, pause: metered(s.inner.Conn, s.throttle(limit.In)), gone: s.clientEnded, slow: ReasonSlowClient,
-			shut: s.shut, part: s.partWebSocket, hush: s.wire.Close,
+			shut: s.shut, part: s.partWebSocket, hush: s.wire.Close, parts: isWS,
 		},
 		node: pumpEnd{
 			halfCloser: s.far.conn, pause: s.throttle(limit.Out), gone: s.nodeEnded, slow: ReasonSlowNode, watch: s.watch(),

@@ -773,6 +773,32 @@ func TestWSDrained(t *testing.T) {
 	}
 }
 
+// A client that has ended its WebSocket hears nothing of its node any more, for which nobody
+// waits when the front stops.
+func TestWSDrainedAfterEnd(t *testing.T) {
+	t.Parallel()
+	for name, compress := range map[string]bool{"plain": false, "compressed": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := startNode(t, "one")
+			f := startOpaque(t, witnessOf(n), proxy.Listener{
+				Protocol: proxy.WS, WebSocket: proxy.WebSocket{Subprotocols: []string{""}, Compress: compress},
+			}, nil)
+			c := f.dial()
+			c.upgrade("Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover; server_no_context_takeover")
+			leg := n.leg()
+			c.send("\x88\x82\x00\x00\x00\x00\x03\xe8")
+			leg.end()
+			if err := f.Shutdown(context.WithoutCancel(t.Context())); err != nil {
+				t.Error(err)
+			}
+			if r := f.ended("shutdown"); r["cause"] != "" {
+				t.Errorf("logged %v", r)
+			}
+		})
+	}
+}
+
 // A client that does not answer the end of its WebSocket is waited for only while there is
 // patience.
 func TestWSUnanswered(t *testing.T) {

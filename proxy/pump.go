@@ -54,6 +54,7 @@ type pumpEnd struct {
 	shut  func(*ending) error                   // says that nothing follows, and why; nil: CloseWrite
 	part  func(*ending)                         // says good-bye before the end is closed; nil: nothing to say
 	hush  func() error                          // ends that
+	parts bool                                  // when it ends it hears no more, like a WebSocket
 }
 
 // pumpLimits bound how long a pump waits; zero does not.
@@ -91,7 +92,7 @@ func (p *pump) run(ctx context.Context) *ending {
 func (p *pump) Drain() {
 	p.mu.Lock()
 	over := p.done || p.both || p.stopping.Load() || p.draining.Swap(true)
-	hears := p.ended == &p.client // who has ended gets what the node still says
+	hears := p.ended == &p.client && !p.client.parts // who has ended gets what the node still says
 	if !over {
 		p.cause = &ending{reason: ReasonShutdown}
 		if p.timer != nil {

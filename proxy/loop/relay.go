@@ -254,7 +254,7 @@ func (r *Relay) drained() {
 		r.drain = r.loop().now + int64(r.limits.Linger)
 	}
 	r.ending, r.first = Ending{Side: Node, Cause: Drained}, true
-	if !r.dirs[Node].ended && !r.dirs[Client].ended {
+	if hears := r.dirs[Client].ended && !r.dirs[Client].parted; !r.dirs[Node].ended && !hears {
 		r.dirs[Node].ended = true
 		r.passEnd(Node)
 	}
