@@ -57,7 +57,7 @@ func TestWhoIsToBlame(t *testing.T) {
 				}
 				if tt.mixed {
 					l := &o.Listeners[3]
-					l.ALPN, l.Identify = []string{"raw"}, bySource()
+					l.ALPN, l.Identify = []string{"xmpp-client", "raw"}, bySource()
 				}
 			})
 			if tt.known {
