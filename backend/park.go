@@ -218,7 +218,7 @@ func (s *session) refuseMessages(ctx context.Context) {
 	rest, _ := s.out.rest()
 	alone := slices.DeleteFunc(slices.Concat(s.cur.items, rest), func(it item) bool {
 		header, to, ok := liveMessage(it.data)
-		return !it.alone || !ok || !to.IsBare() || !speaks(header.Type, it.data)
+		return !it.alone || !ok || to == s.jid || !speaks(header.Type, it.data)
 	})
 	if len(alone) == 0 {
 		return
