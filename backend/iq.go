@@ -90,10 +90,10 @@ func isNamed(payload xmpp.Element) bool {
 }
 
 // routeLast sends a question for how long a client is idle to it (XEP-0012 §4), if who asks
-// may know. That there is no such user looks as if it was not for the one who asks.
+// may know. That there is no such user, or that it has blocked the one who asks, looks as if it
+// was not for the one who asks.
 func (s *session) routeLast(ctx context.Context, raw []byte, header xmpp.Header, to xmpp.JID) error {
 	condition, account, err := s.findUser(ctx, to)
-	missing := condition != "" && account.User == ""
 	shown := to.Bare() == s.hub.user
 	if err == nil && condition == "" && !shown {
 		shown, err = s.node.shownTo(ctx, account, s.hub.user)
@@ -101,7 +101,7 @@ func (s *session) routeLast(ctx context.Context, raw []byte, header xmpp.Header,
 	switch {
 	case err != nil:
 		return s.bounceFailed(ctx, raw, header, err)
-	case missing, condition == "" && !shown:
+	case condition != "", !shown:
 		return s.bounce(raw, header, xmpp.Forbidden)
 	default:
 		return s.routeIQ(ctx, raw, header, to)

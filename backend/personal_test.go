@@ -108,8 +108,11 @@ func TestLastActivityOfAClient(t *testing.T) {
 	bob.block("alice@example.com")
 	c.eventually("the block counts", func() bool {
 		ask(alice, bob.jid)
-		return strings.Contains(alice.skipTo("^<iq "), "<service-unavailable ")
+		return strings.Contains(alice.skipTo("^<iq "), "<forbidden ")
 	})
+	bob.block("carol@example.com") // who learns nothing by that
+	ask(carol, bob.jid)
+	carol.expect("^<iq [^>]*type='error'.*<forbidden ")
 }
 
 // endedStore says when sessions have ended last.
