@@ -56,6 +56,14 @@ func outdatedError() error {
 	return &stopError{ReasonConflict, &xmpp.StreamError{Condition: xmpp.Conflict}, nil}
 }
 
+// hasRecord tells whether the record of the session's resource in the store is its own.
+func (s *session) hasRecord(ctx context.Context) bool {
+	query, cancel := s.node.storeContext(ctx)
+	defer cancel()
+	rec, err := s.node.store.Session(query, s.id)
+	return err == nil && rec.Epoch == s.epoch
+}
+
 // checkOwner ends a session that was resumed once more before it was known here.
 func (s *session) checkOwner(ctx context.Context) error {
 	rec, err := s.node.store.Session(ctx, s.id)

@@ -158,13 +158,17 @@ func (s *session) establish(ctx context.Context, jid xmpp.JID) error {
 		return err
 	}
 	if replaced != nil {
+		s.replaced = replaced.ID
 		n.outdate(replaced.ID)
 	}
 	_ = s.conn.SetDeadline(time.Time{}) // before end may set one
-	if !n.join(s) {
+	if !n.join(ctx, s) {
 		s.endRecord(ctx)
 		n.bus.Unhost(partition)
 		if s.outdated {
+			if replaced != nil { // it may have come, and whoever replaced us does not know it
+				n.replace(ctx, *replaced)
+			}
 			return outdatedError()
 		}
 		if n.draining.Load() {

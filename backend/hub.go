@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"sync"
@@ -61,8 +62,21 @@ func (n *Node) hub(user string) *hub {
 
 // join makes a session known. It returns false when the node takes none, or the session is
 // outdated.
-func (n *Node) join(s *session) bool {
-	before, gone, ok := n.enter(s)
+func (n *Node) join(ctx context.Context, s *session) bool {
+	var older *session
+	before, rival, gone, ok := n.enter(s, older)
+	for rival != nil && rival != older && !ok { // whoever has the place may be older, or newer
+		if !s.hasRecord(ctx) {
+			n.turnBack(s)
+			s.outdated = true
+			return false
+		}
+		older = rival
+		before, rival, gone, ok = n.enter(s, older)
+	}
+	if ok && rival != nil {
+		n.endSession(rival.id)
+	}
 	if before != nil {
 		before.move()
 	}
@@ -74,10 +88,21 @@ func (n *Node) join(s *session) bool {
 
 // enter is join. It returns what has to end: the session object, if there is one here, that
 // had the same session before, and does not know that it was resumed once more; and
-// the hub of an account that had the name before and was deleted.
-func (n *Node) enter(s *session) (before *session, gone *hub, ok bool) {
+// the hub of an account that had the name before and was deleted. A rival that has the
+// resource, and is not known to be older, keeps the session from being known.
+func (n *Node) enter(s, older *session) (before, rival *session, gone *hub, ok bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if h := n.hubs[s.account.User]; h != nil && h.owner == s.account.Owner {
+		rival = h.session(s.jid.Resource())
+	}
+	switch {
+	case rival == nil:
+	case rival.id == s.id, rival.id == s.replaced:
+		rival = nil // it is ended by itself
+	case rival != older:
+		return nil, rival, nil, false
+	}
 	delete(n.arriving, s)
 	switch h := n.hubs[s.account.User]; {
 	case h == nil:
@@ -90,7 +115,7 @@ func (n *Node) enter(s *session) (before *session, gone *hub, ok bool) {
 	if before = n.sessions[s.id]; before != nil && before.epoch > s.epoch {
 		s.outdated, before = true, nil
 	}
-	return before, gone, !s.outdated && n.admits(s)
+	return before, rival, gone, !s.outdated && n.admits(s)
 }
 
 // admits makes a session known if there is room for it; under Node.mu.

@@ -179,7 +179,7 @@ func (s *session) goOn(ctx context.Context, rec store.Session, r store.Resumable
 	s.holdTime.Store(int64(r.Hold))
 	s.cur.pos, s.cur.behind = a.pos, true
 	_ = s.conn.SetDeadline(time.Time{}) // before end may set one
-	if !s.node.join(s) {
+	if !s.node.join(ctx, s) {
 		if s.outdated {
 			return outdatedError()
 		}

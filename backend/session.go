@@ -66,7 +66,8 @@ type session struct {
 	wakeUp  func()        // starts a goroutine that goes on with a session that has slept
 	gone    chan struct{} // closed when nothing of a bound session is left
 
-	outdated bool // others had its place before it arrived; under Node.mu until it has
+	replaced string // the ID of the session whose resource it took in the store
+	outdated bool   // others had its place before it arrived; under Node.mu until it has
 
 	// Guarded by hub.mu.
 	presence    []byte // last broadcast presence, addressed from us; nil: unavailable
