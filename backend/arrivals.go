@@ -1,12 +1,9 @@
 package backend
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 
 	"imlb/backend/bus"
-	"imlb/backend/store"
 	"imlb/backend/xmpp"
 )
 
@@ -54,17 +51,4 @@ func (n *Node) controlArriving(sig bus.Signal) {
 // outdatedError ends the login of a session that was outdated before it had arrived.
 func outdatedError() error {
 	return &stopError{ReasonConflict, &xmpp.StreamError{Condition: xmpp.Conflict}, nil}
-}
-
-// checkOwner ends a session that was resumed once more before it was known here.
-func (s *session) checkOwner(ctx context.Context) error {
-	rec, err := s.node.store.Session(ctx, s.id)
-	if err == nil && rec.Epoch == s.epoch {
-		return nil
-	}
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return err
-	}
-	s.end(ReasonConflict, &xmpp.StreamError{Condition: xmpp.Conflict})
-	return nil
 }

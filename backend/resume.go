@@ -194,11 +194,31 @@ func (s *session) goOn(ctx context.Context, rec store.Session, r store.Resumable
 	return nil
 }
 
+// inherit stores that the session is here. What the one before has left is of no use any more:
+// what is written from now on has other numbers. Nothing has been written yet, so that until
+// this is stored the next that resumes the session finds it as it was.
+func (s *session) inherit(ctx context.Context, st sessionState) error {
+	st.Left, st.Queue = nil, nil
+	state, err := st.encode()
+	if err != nil {
+		return err
+	}
+	err = s.saveOnce(ctx, state)
+	if errors.Is(err, store.ErrFenced) { // it was resumed once more before it was known here
+		s.end(ReasonConflict, &xmpp.StreamError{Condition: xmpp.Conflict})
+		return nil
+	}
+	if err == nil {
+		s.saved = state
+	}
+	return err
+}
+
 // settleIn makes the session's hub know what the one before had.
 func (s *session) settleIn(ctx context.Context, st sessionState, a arrival) error {
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
-	if err := s.checkOwner(query); err != nil {
+	if err := s.inherit(ctx, st); err != nil {
 		return err
 	}
 	_, delivered, err := s.node.store.Head(query, s.account.Owner)

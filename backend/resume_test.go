@@ -239,6 +239,54 @@ func TestResumeWithoutTheOldNode(t *testing.T) {
 	}
 }
 
+// What the node before had written is of no use any more when a session has been resumed once:
+// the next one that dies has written other stanzas, in another order.
+func TestResumeTwice(t *testing.T) {
+	t.Parallel()
+	for name, r := range map[string]struct {
+		first int    // what the client has of "one" and <composing/> when it resumes for the first time
+		tail  string // what the front has seen of what was written then, and of "two" and "three"
+		h     int
+		want  []string
+	}{
+		"all arrived":                        {2, "2,3", 4, []string{"four"}},
+		"nothing arrived the second time":    {2, "2,3", 2, []string{"two", "three", "four"}},
+		"front knows nothing":                {2, "", 4, []string{"two", "three", "four"}},
+		"what was written again has arrived": {0, "0,1,2,3", 4, []string{"four"}},
+		"written in another order":           {0, "0,1,2,3", 1, []string{"one", "two", "three", "four"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, 3, nil)
+			bob := c.online(2, "bob", "desk")
+			alice := c.online(0, "alice", "phone")
+			id := alice.resumable()
+			bob.write(say("alice", "one") + composesTo)
+			alice.hears("one")
+			alice.skipTo("<composing ")
+			again := c.returns(1, "alice")
+			again.resumed(id, r.first, 0)
+			if r.first == 0 {
+				again.expect("<composing ")
+				again.hears("one")
+			}
+			bob.write(say("alice", "two") + say("alice", "three"))
+			again.hears("two", "three")
+
+			c.bus.lose(func(sig bus.Signal) bool { return strings.Contains(string(sig.Data), "yield") })
+			if r.tail != "" {
+				c.dial(2, leg{settle: "alice@example.com\x000\x00" + id + "\x004\x00" + r.tail}).gone()
+			}
+			bob.write(say("alice", "four"))
+			bob.settled()
+			third := c.returns(2, "alice")
+			third.resumed(id, r.h, 0)
+			third.hears(r.want...)
+			third.settled()
+		})
+	}
+}
+
 // A client whose node died learns who has gone since.
 func TestResumeTellsWhoHasGone(t *testing.T) {
 	t.Parallel()
