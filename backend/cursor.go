@@ -375,16 +375,14 @@ func (s *session) checkUnacked(n int) {
 	}
 }
 
-// putAgain delivers entries that were held for another session, which is gone.
+// putAgain delivers entries that were held for another session, which is gone, or that the
+// client had not received when the session was resumed.
 func (s *session) putAgain(ctx context.Context, seqs []uint64) {
-	if !s.cur.live {
-		return
-	}
 	for _, seq := range seqs {
 		if seq > s.cur.pos { // its turn will come
 			continue
 		}
-		if s.hasCopy(seq) {
+		if s.cur.live && s.hasCopy(seq) {
 			s.hub.arrived(flight{seq: seq})
 			continue
 		}
@@ -395,6 +393,7 @@ func (s *session) putAgain(ctx context.Context, seqs []uint64) {
 			continue // it stays undelivered, and comes with the next login
 		}
 		switch {
+		case !s.cur.live && page[0].Resource != s.jid.Resource():
 		case s.hub.isDone(seq) || s.unacked.has(seq):
 		case s.hub.ignoresSenderOf(page[0].Stanza):
 			s.hub.arrived(flight{seq: seq})

@@ -187,7 +187,7 @@ func (s *session) goOn(ctx context.Context, rec store.Session, r store.Resumable
 		return &stopError{ReasonFull, &xmpp.StreamError{Condition: xmpp.ResourceConstraint, Text: "too many sessions"}, nil}
 	}
 	s.bound = true
-	s.resend(st, a)
+	s.resend(st, a, h)
 	if err := s.settleIn(ctx, st, a); err != nil {
 		s.endBy(storeFailed(err)) // the session is known by now: run ends it
 	}
@@ -198,7 +198,7 @@ func (s *session) goOn(ctx context.Context, rec store.Session, r store.Resumable
 // what is written from now on has other numbers. Nothing has been written yet, so that until
 // this is stored the next that resumes the session finds it as it was.
 func (s *session) inherit(ctx context.Context, st sessionState) error {
-	st.Left, st.Queue = nil, nil
+	st.Left, st.Queue, st.Again = nil, nil, s.again
 	state, err := st.encode()
 	if err != nil {
 		return err
@@ -228,6 +228,9 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival) erro
 	s.hub.atLeast(delivered)
 	for _, f := range a.flights {
 		s.hub.arrived(f)
+	}
+	for _, seq := range a.again { // the user has not received them, wherever the cursor is
+		s.hub.hold(s.jid.Resource(), seq)
 	}
 	if _, err := s.blocklist(ctx); err != nil {
 		return err
@@ -268,7 +271,7 @@ func (s *session) lookAgain(ctx context.Context) error {
 }
 
 // resend puts what has not arrived before everything that comes now.
-func (s *session) resend(st sessionState, a arrival) {
+func (s *session) resend(st sessionState, a arrival, h uint32) {
 	for _, raw := range a.stanzas {
 		s.first = append(s.first, item{kind: itemStanza, data: raw})
 	}
@@ -276,6 +279,9 @@ func (s *session) resend(st sessionState, a arrival) {
 		s.first = append(s.first, item{kind: itemStanza, data: []byte(raw)})
 	}
 	if len(a.again) > 0 {
+		for i, seq := range a.again {
+			s.again = append(s.again, savedFlight{Count: h + uint32(len(s.first)+i+1), Seq: seq}) //nolint:gosec // Modulo 2^32 on purpose.
+		}
 		s.first = append(s.first, item{kind: itemAgain, seqs: a.again})
 	}
 }

@@ -287,6 +287,37 @@ func TestResumeTwice(t *testing.T) {
 	}
 }
 
+// An entry that its client got before it was available, and has not acknowledged, comes again
+// when the session is resumed, whatever the client has said about its presence since.
+func TestResumeWhatWasOutOfTurn(t *testing.T) {
+	t.Parallel()
+	for name, after := range map[string]string{
+		"available":     "<presence/>",
+		"not any more":  "<presence/><presence type='unavailable'/>",
+		"not available": "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, 3, nil)
+			bob := c.online(2, "bob", "desk")
+			alice := c.login(0, "alice", "phone")
+			id := alice.resumable()
+			bob.write("<message type='chat' to='alice@example.com/phone'><body>one</body></message>")
+			alice.hears("one")
+			alice.write(after + "<iq type='get' id='last' to='example.com'><ping xmlns='urn:xmpp:ping'/></iq>")
+			alice.skipTo("^<iq [^>]*id='last'")
+			again := c.returns(1, "alice")
+			again.resumed(id, 0, 1+strings.Count(after, "<presence"))
+			again.skipTo("<body>one</body>")
+			c.bus.lose(func(sig bus.Signal) bool { return strings.Contains(string(sig.Data), "yield") })
+			third := c.returns(2, "alice")
+			third.resumed(id, 0, 1+strings.Count(after, "<presence"))
+			third.skipTo("<body>one</body>")
+			third.settled()
+		})
+	}
+}
+
 // A client whose node died learns who has gone since.
 func TestResumeTellsWhoHasGone(t *testing.T) {
 	t.Parallel()

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"imlb/backend/xmpp"
@@ -23,6 +24,10 @@ type sessionState struct {
 	Directed   []string `json:"directed,omitempty"`
 	Lang       string   `json:"lang,omitempty"`
 	Mechanism  string   `json:"mechanism,omitempty"`
+
+	// The entries that the cursor does not meet, which were to be written first when the session
+	// was resumed. The counts are the highest that they can have.
+	Again []savedFlight `json:"again,omitempty"`
 
 	// Of a session that was given up in order. Without it what has arrived is
 	// reckoned from the stored point, and from what the front has noted.
@@ -150,12 +155,23 @@ func (st sessionState) reckon(h, acked uint32, pos uint64, note *frontNote) (a a
 	case after(acked, h):
 		return a, errTooLittle
 	case st.Left != nil:
-		return st.Left.reckon(h, pos)
+		a, err = st.Left.reckon(h, pos)
 	case note != nil && !after(acked, note.count) && !after(h, note.count): // else it is about an earlier time
-		return arrival{pos: note.reckon(h, pos)}, nil
+		a.pos = note.reckon(h, pos)
 	default:
-		return arrival{pos: pos}, nil
+		a.pos = pos
 	}
+	for _, f := range unarrived(st.Again, h) {
+		if !slices.Contains(a.again, f.Seq) {
+			a.again = append(a.again, f.Seq)
+		}
+	}
+	return a, err
+}
+
+// unarrived are those flights that a client has not received which has counted h stanzas.
+func unarrived(flights []savedFlight, h uint32) []savedFlight {
+	return slices.DeleteFunc(slices.Clone(flights), func(f savedFlight) bool { return !after(f.Count, h) })
 }
 
 func (l leftover) reckon(h uint32, pos uint64) (a arrival, err error) {
@@ -201,6 +217,8 @@ func (n frontNote) reckon(h uint32, pos uint64) uint64 {
 func (s *session) state() sessionState {
 	st := sessionState{Lang: s.stream.lang, Mechanism: s.mechanism}
 	st.Bound, st.BoundFrom, st.BoundAlone = s.cur.bound.seq, s.cur.bound.from, s.cur.bound.alone // not changed any more
+	acked, _ := s.unacked.point()
+	st.Again = unarrived(s.again, acked)
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
 	st.Presence, st.Priority = string(s.presence), s.priority
