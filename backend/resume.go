@@ -17,8 +17,12 @@ import (
 // that does not is dead, or cut off, and is fenced.
 const yieldTime = time.Second
 
-// yieldPoll is how often is looked whether it has.
-const yieldPoll = 20 * time.Millisecond
+// yieldPoll is how often is looked whether it has, and yieldAsk how often it is asked: who
+// has the session may be another one by now, that has resumed it as well.
+const (
+	yieldPoll = 20 * time.Millisecond
+	yieldAsk  = yieldTime / 5
+)
 
 // tryResume goes on with an earlier session of the user (XEP-0198 §5), wherever that
 // is, instead of binding a resource. It returns the answer, <resumed/> or <failed/>,
@@ -115,7 +119,7 @@ func (s *session) takeOver(ctx context.Context, id string, h uint32) error {
 func (s *session) awaitYield(ctx context.Context, id string) error {
 	limited, cancel := context.WithTimeout(ctx, yieldTime)
 	defer cancel()
-	asked := false
+	var asked time.Time
 	for {
 		parked, err := s.node.store.Parked(limited, id, s.account.Owner)
 		switch {
@@ -124,8 +128,8 @@ func (s *session) awaitYield(ctx context.Context, id string) error {
 		case err != nil || parked:
 			return err
 		}
-		if !asked {
-			asked = true
+		if time.Since(asked) >= yieldAsk {
+			asked = time.Now()
 			s.node.publishControl(s.account.User, control{Yield: id})
 		}
 		pause(limited, yieldPoll)
