@@ -156,12 +156,13 @@ func (s *session) put(ctx context.Context, it item) bool {
 // bothered with it now.
 func (s *session) putStanza(raw []byte) {
 	if !s.hold(raw) {
-		s.writeStanza(raw)
+		s.writeStanza(raw, 0)
 	}
 }
 
-func (s *session) writeStanza(raw []byte) {
-	s.unacked.stanza(raw)
+// writeStanza writes a stanza that is no entry, but may be the copy of the entry seq.
+func (s *session) writeStanza(raw []byte, seq uint64) {
+	s.unacked.stanza(raw, seq)
 	s.out.count.Add(1)
 	s.cur.buf = append(s.cur.buf, raw...)
 	if len(s.cur.buf) > flushBytes {

@@ -55,6 +55,7 @@ type savedFlight struct {
 type savedStanza struct {
 	Count uint32 `json:"n"`
 	Raw   string `json:"x"`
+	Seq   uint64 `json:"s,omitempty"` // of the entry that it is a copy of
 }
 
 func savedFlights(flights []flight) []savedFlight {
@@ -68,7 +69,7 @@ func savedFlights(flights []flight) []savedFlight {
 func savedKept(stanzas []kept) []savedStanza {
 	saved := make([]savedStanza, len(stanzas))
 	for i, k := range stanzas {
-		saved[i] = savedStanza{k.count, string(k.raw)}
+		saved[i] = savedStanza{k.count, string(k.raw), k.seq}
 	}
 	return saved
 }
@@ -193,7 +194,7 @@ func (l leftover) reckon(h uint32, pos uint64) (a arrival, err error) {
 		}
 	}
 	for _, k := range l.Kept {
-		if after(k.Count, h) {
+		if after(k.Count, h) && k.Seq <= a.pos { // the cursor copies those after that anew
 			a.stanzas = append(a.stanzas, []byte(k.Raw))
 		}
 	}
