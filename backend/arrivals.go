@@ -3,10 +3,8 @@ package backend
 import (
 	"context"
 	"encoding/json"
-	"errors"
 
 	"imlb/backend/bus"
-	"imlb/backend/store"
 	"imlb/backend/xmpp"
 )
 
@@ -62,17 +60,4 @@ func (s *session) hasRecord(ctx context.Context) bool {
 	defer cancel()
 	rec, err := s.node.store.Session(query, s.id)
 	return err == nil && rec.Epoch == s.epoch
-}
-
-// checkOwner ends a session that was resumed once more before it was known here.
-func (s *session) checkOwner(ctx context.Context) error {
-	rec, err := s.node.store.Session(ctx, s.id)
-	if err == nil && rec.Epoch == s.epoch {
-		return nil
-	}
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return err
-	}
-	s.end(ReasonConflict, &xmpp.StreamError{Condition: xmpp.Conflict})
-	return nil
 }

@@ -131,3 +131,48 @@ func TestResumeAtTheSameTime(t *testing.T) {
 		c.onlyOne(clients).settled()
 	}
 }
+
+// takenStore holds up whoever has asked for a session, until another one has it.
+type takenStore struct {
+	store.Store
+	looks   atomic.Int32
+	asked   chan struct{} // closed when the session waits for whoever is first
+	goAhead chan struct{}
+}
+
+func (s *takenStore) Parked(ctx context.Context, id string, owner store.OwnerID) (bool, error) {
+	parked, err := s.Store.Parked(ctx, id, owner)
+	if s.looks.Add(1) > 1 && parked && s.asked != nil {
+		close(s.asked)
+		s.asked = nil
+		<-s.goAhead
+		return s.Store.Parked(ctx, id, owner)
+	}
+	return parked, err
+}
+
+// Who comes second to a session that several connections resume has the first one leave it in
+// order, so that what that was sent comes along.
+func TestResumeAfterAnotherOne(t *testing.T) {
+	t.Parallel()
+	asked := make(chan struct{})
+	held := &takenStore{asked: asked, goAhead: make(chan struct{})}
+	c := newCluster(t, 3, func(o *backend.Options) {
+		if o.Name == "node-3" {
+			held.Store, o.Store = o.Store, held
+		}
+	})
+	bob := c.online(1, "bob", "desk")
+	alice := c.online(0, "alice", "phone")
+	id := alice.resumable()
+	first, second := c.returns(1, "alice"), c.returns(2, "alice")
+	second.resume(id, 0)
+	<-asked
+	first.resumed(id, 0, 0)
+	bob.write(composesTo)
+	first.expect("<composing ")
+	close(held.goAhead)
+	second.expect("^<resumed ")
+	second.expect("<composing ")
+	first.skipTo("^<stream:error.*<conflict ")
+}

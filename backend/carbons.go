@@ -99,7 +99,14 @@ func (s *session) copyEntry(e store.Entry, delay []byte) {
 		stanza = xmpp.AppendWithChild(nil, stanza, delay)
 	}
 	s.node.metrics.stanzas.WithLabelValues("out", kindText(xmpp.Message)).Inc()
-	s.putStanza(s.carbon(name, header.Type, stanza))
+	copied := s.carbon(name, header.Type, stanza)
+	if s.hold(copied) {
+		return
+	}
+	if e.Sent && s.cur.live && !s.cur.bound.leaves(e.Seq) && s.hub.allBefore(e.Seq) {
+		copied = xmpp.AppendWithChild(nil, copied, s.stanzaID(e.Seq)) // it claims what an entry in turn does
+	}
+	s.writeStanza(copied, e.Seq)
 }
 
 // takenByOther tells whether an entry for a resource, or for the user if that is empty

@@ -20,7 +20,7 @@ func TestUnackedAgainstModel(t *testing.T) {
 		var waiting []entry
 		seq := uint64(0)
 		t.Repeat(map[string]func(*rapid.T){
-			"stanza": func(*rapid.T) { u.stanza(nil); sent++ },
+			"stanza": func(*rapid.T) { u.stanza(nil, 0); sent++ },
 			"entry": func(*rapid.T) {
 				seq++
 				sent++

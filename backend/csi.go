@@ -76,7 +76,7 @@ func (s *session) hold(raw []byte) bool {
 func (s *session) release(which func(heldStanza) bool) {
 	for _, h := range s.cur.quiet.drop(which) {
 		if !s.hub.ignores(xmpp.Header{From: h.from}) {
-			s.writeStanza(h.raw)
+			s.writeStanza(h.raw, 0)
 		}
 	}
 }

@@ -156,12 +156,13 @@ func (s *session) put(ctx context.Context, it item) bool {
 // bothered with it now.
 func (s *session) putStanza(raw []byte) {
 	if !s.hold(raw) {
-		s.writeStanza(raw)
+		s.writeStanza(raw, 0)
 	}
 }
 
-func (s *session) writeStanza(raw []byte) {
-	s.unacked.stanza(raw)
+// writeStanza writes a stanza that is no entry, but may be the copy of the entry seq.
+func (s *session) writeStanza(raw []byte, seq uint64) {
+	s.unacked.stanza(raw, seq)
 	s.out.count.Add(1)
 	s.cur.buf = append(s.cur.buf, raw...)
 	if len(s.cur.buf) > flushBytes {
@@ -375,16 +376,14 @@ func (s *session) checkUnacked(n int) {
 	}
 }
 
-// putAgain delivers entries that were held for another session, which is gone.
+// putAgain delivers entries that were held for another session, which is gone, or that the
+// client had not received when the session was resumed.
 func (s *session) putAgain(ctx context.Context, seqs []uint64) {
-	if !s.cur.live {
-		return
-	}
 	for _, seq := range seqs {
 		if seq > s.cur.pos { // its turn will come
 			continue
 		}
-		if s.hasCopy(seq) {
+		if s.cur.live && s.hasCopy(seq) {
 			s.hub.arrived(flight{seq: seq})
 			continue
 		}
@@ -395,6 +394,7 @@ func (s *session) putAgain(ctx context.Context, seqs []uint64) {
 			continue // it stays undelivered, and comes with the next login
 		}
 		switch {
+		case !s.cur.live && page[0].Resource != s.jid.Resource():
 		case s.hub.isDone(seq) || s.unacked.has(seq):
 		case s.hub.ignoresSenderOf(page[0].Stanza):
 			s.hub.arrived(flight{seq: seq})

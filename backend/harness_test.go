@@ -71,6 +71,13 @@ func (b *memBus) node(handle bus.Handler) *memBusNode {
 	return n
 }
 
+// lose has signals lost from now on.
+func (b *memBus) lose(which func(bus.Signal) bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.cut = which
+}
+
 func (b *memBus) close() {
 	b.mu.Lock()
 	nodes := b.nodes

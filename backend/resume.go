@@ -17,8 +17,12 @@ import (
 // that does not is dead, or cut off, and is fenced.
 const yieldTime = time.Second
 
-// yieldPoll is how often is looked whether it has.
-const yieldPoll = 20 * time.Millisecond
+// yieldPoll is how often is looked whether it has, and yieldAsk how often it is asked: who
+// has the session may be another one by now, that has resumed it as well.
+const (
+	yieldPoll = 20 * time.Millisecond
+	yieldAsk  = yieldTime / 5
+)
 
 // tryResume goes on with an earlier session of the user (XEP-0198 §5), wherever that
 // is, instead of binding a resource. It returns the answer, <resumed/> or <failed/>,
@@ -115,7 +119,7 @@ func (s *session) takeOver(ctx context.Context, id string, h uint32) error {
 func (s *session) awaitYield(ctx context.Context, id string) error {
 	limited, cancel := context.WithTimeout(ctx, yieldTime)
 	defer cancel()
-	asked := false
+	var asked time.Time
 	for {
 		parked, err := s.node.store.Parked(limited, id, s.account.Owner)
 		switch {
@@ -124,8 +128,8 @@ func (s *session) awaitYield(ctx context.Context, id string) error {
 		case err != nil || parked:
 			return err
 		}
-		if !asked {
-			asked = true
+		if time.Since(asked) >= yieldAsk {
+			asked = time.Now()
 			s.node.publishControl(s.account.User, control{Yield: id})
 		}
 		pause(limited, yieldPoll)
@@ -187,18 +191,38 @@ func (s *session) goOn(ctx context.Context, rec store.Session, r store.Resumable
 		return &stopError{ReasonFull, &xmpp.StreamError{Condition: xmpp.ResourceConstraint, Text: "too many sessions"}, nil}
 	}
 	s.bound = true
-	s.resend(st, a)
+	s.resend(st, a, h)
 	if err := s.settleIn(ctx, st, a); err != nil {
 		s.endBy(storeFailed(err)) // the session is known by now: run ends it
 	}
 	return nil
 }
 
+// inherit stores that the session is here. What the one before has left is of no use any more:
+// what is written from now on has other numbers. Nothing has been written yet, so that until
+// this is stored the next that resumes the session finds it as it was.
+func (s *session) inherit(ctx context.Context, st sessionState) error {
+	st.Left, st.Queue, st.Again = nil, nil, s.again
+	state, err := st.encode()
+	if err != nil {
+		return err
+	}
+	err = s.saveOnce(ctx, state)
+	if errors.Is(err, store.ErrFenced) { // it was resumed once more before it was known here
+		s.end(ReasonConflict, &xmpp.StreamError{Condition: xmpp.Conflict})
+		return nil
+	}
+	if err == nil {
+		s.saved = state
+	}
+	return err
+}
+
 // settleIn makes the session's hub know what the one before had.
 func (s *session) settleIn(ctx context.Context, st sessionState, a arrival) error {
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
-	if err := s.checkOwner(query); err != nil {
+	if err := s.inherit(ctx, st); err != nil {
 		return err
 	}
 	_, delivered, err := s.node.store.Head(query, s.account.Owner)
@@ -208,6 +232,9 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival) erro
 	s.hub.atLeast(delivered)
 	for _, f := range a.flights {
 		s.hub.arrived(f)
+	}
+	for _, seq := range a.again { // the user has not received them, wherever the cursor is
+		s.hub.hold(s.jid.Resource(), seq)
 	}
 	if _, err := s.blocklist(ctx); err != nil {
 		return err
@@ -248,7 +275,7 @@ func (s *session) lookAgain(ctx context.Context) error {
 }
 
 // resend puts what has not arrived before everything that comes now.
-func (s *session) resend(st sessionState, a arrival) {
+func (s *session) resend(st sessionState, a arrival, h uint32) {
 	for _, raw := range a.stanzas {
 		s.first = append(s.first, item{kind: itemStanza, data: raw})
 	}
@@ -256,6 +283,9 @@ func (s *session) resend(st sessionState, a arrival) {
 		s.first = append(s.first, item{kind: itemStanza, data: []byte(raw)})
 	}
 	if len(a.again) > 0 {
+		for i, seq := range a.again {
+			s.again = append(s.again, savedFlight{Count: h + uint32(len(s.first)+i+1), Seq: seq}) //nolint:gosec // Modulo 2^32 on purpose.
+		}
 		s.first = append(s.first, item{kind: itemAgain, seqs: a.again})
 	}
 }

@@ -29,20 +29,30 @@ func TestReckonAgainstModel(t *testing.T) {
 		base := rapid.Uint64Range(0, 1<<34).Draw(t, "base")
 		u := &unacked{}
 		u.goOn(uint32(base), 0)
-		type written struct{ count, seq uint64 } // seq is 0 for what is no entry
+		type written struct { // seq is 0 for what is no entry
+			count, seq uint64
+			copied     bool
+		}
 		var all []written
 		sent, acked, seq := base, base, uint64(0)
 		t.Repeat(map[string]func(*rapid.T){
 			"stanza": func(*rapid.T) {
 				sent++
-				u.stanza([]byte(strconv.FormatUint(sent, 10)))
-				all = append(all, written{sent, 0})
+				u.stanza([]byte(strconv.FormatUint(sent, 10)), 0)
+				all = append(all, written{count: sent})
 			},
 			"entry": func(*rapid.T) {
 				seq++
 				sent++
 				u.entry(seq, seq, seq)
-				all = append(all, written{sent, seq})
+				all = append(all, written{count: sent, seq: seq})
+			},
+			"copy": func(*rapid.T) {
+				seq++
+				sent++
+				u.stanza([]byte(strconv.FormatUint(sent, 10)), seq)
+				u.skip(seq)
+				all = append(all, written{sent, seq, true})
 			},
 			"skipped entry": func(*rapid.T) { seq++; u.skip(seq) },
 			"passed entry":  func(*rapid.T) { seq++; u.pass(seq) },
@@ -66,7 +76,7 @@ func TestReckonAgainstModel(t *testing.T) {
 		for _, w := range all {
 			note.tail = append(note.tail, w.seq)
 			switch {
-			case w.seq == 0 && w.count > h:
+			case (w.seq == 0 || w.copied && w.seq <= a.pos) && w.count > h:
 				stanzas = append(stanzas, w.count)
 			case w.seq != 0 && w.count > h:
 				missing = append(missing, w.seq)
@@ -89,11 +99,19 @@ func TestReckonAgainstModel(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for what, pos := range map[string]uint64{"node": a.pos, "front": byNote.pos} {
+		check := func(what string, pos uint64, missing []uint64) {
 			if len(entries) > 0 && entries[len(entries)-1] > pos || len(missing) > 0 && missing[0] <= pos {
 				t.Errorf("by the %s, the cursor goes on after %d; received %v, missing %v", what, pos, entries, missing)
 			}
 		}
+		check("node", a.pos, missing)
+		for _, w := range all {
+			if w.copied && w.count > h {
+				missing = append(missing, w.seq)
+			}
+		}
+		slices.Sort(missing)
+		check("front", byNote.pos, missing)
 	})
 }
 

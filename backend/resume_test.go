@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -236,6 +237,143 @@ func TestResumeWithoutTheOldNode(t *testing.T) {
 			alice.skipTo("^<stream:error.*<conflict ")
 			bob.settled()
 		})
+	}
+}
+
+// What the node before had written is of no use any more when a session has been resumed once:
+// the next one that dies has written other stanzas, in another order.
+func TestResumeTwice(t *testing.T) {
+	t.Parallel()
+	for name, r := range map[string]struct {
+		first int    // what the client has of "one" and <composing/> when it resumes for the first time
+		tail  string // what the front has seen of what was written then, and of "two" and "three"
+		h     int
+		want  []string
+	}{
+		"all arrived":                        {2, "2,3", 4, []string{"four"}},
+		"nothing arrived the second time":    {2, "2,3", 2, []string{"two", "three", "four"}},
+		"front knows nothing":                {2, "", 4, []string{"two", "three", "four"}},
+		"what was written again has arrived": {0, "0,1,2,3", 4, []string{"four"}},
+		"written in another order":           {0, "0,1,2,3", 1, []string{"one", "two", "three", "four"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, 3, nil)
+			bob := c.online(2, "bob", "desk")
+			alice := c.online(0, "alice", "phone")
+			id := alice.resumable()
+			bob.write(say("alice", "one") + composesTo)
+			alice.hears("one")
+			alice.skipTo("<composing ")
+			again := c.returns(1, "alice")
+			again.resumed(id, r.first, 0)
+			if r.first == 0 {
+				again.expect("<composing ")
+				again.hears("one")
+			}
+			bob.write(say("alice", "two") + say("alice", "three"))
+			again.hears("two", "three")
+
+			c.bus.lose(func(sig bus.Signal) bool { return strings.Contains(string(sig.Data), "yield") })
+			if r.tail != "" {
+				c.dial(2, leg{settle: "alice@example.com\x000\x00" + id + "\x004\x00" + r.tail}).gone()
+			}
+			bob.write(say("alice", "four"))
+			bob.settled()
+			third := c.returns(2, "alice")
+			third.resumed(id, r.h, 0)
+			third.hears(r.want...)
+			third.settled()
+		})
+	}
+}
+
+// An entry that its client got before it was available, and has not acknowledged, comes again
+// when the session is resumed, whatever the client has said about its presence since.
+func TestResumeWhatWasOutOfTurn(t *testing.T) {
+	t.Parallel()
+	for name, after := range map[string]string{
+		"available":     "<presence/>",
+		"not any more":  "<presence/><presence type='unavailable'/>",
+		"not available": "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, 3, nil)
+			bob := c.online(2, "bob", "desk")
+			alice := c.login(0, "alice", "phone")
+			id := alice.resumable()
+			bob.write("<message type='chat' to='alice@example.com/phone'><body>one</body></message>")
+			alice.hears("one")
+			alice.write(after + "<iq type='get' id='last' to='example.com'><ping xmlns='urn:xmpp:ping'/></iq>")
+			alice.skipTo("^<iq [^>]*id='last'")
+			again := c.returns(1, "alice")
+			again.resumed(id, 0, 1+strings.Count(after, "<presence"))
+			again.skipTo("<body>one</body>")
+			c.bus.lose(func(sig bus.Signal) bool { return strings.Contains(string(sig.Data), "yield") })
+			third := c.returns(2, "alice")
+			third.resumed(id, 0, 1+strings.Count(after, "<presence"))
+			third.skipTo("<body>one</body>")
+			third.settled()
+		})
+	}
+}
+
+// entryOf is the number at the end of a message, as fronts read it.
+func entryOf(stanza string) string {
+	stanza, ok := strings.CutSuffix(stanza, "'/></message>")
+	i := strings.LastIndex(stanza, "<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='")
+	if !ok || i < 0 {
+		return "0"
+	}
+	return stanza[strings.LastIndexByte(stanza, '\'')+1:]
+}
+
+// Copies of what the user's other clients send come once, in their place among the messages,
+// whatever the client has of them when it resumes, and whether its node could leave the session
+// in order.
+func TestResumeCopies(t *testing.T) {
+	t.Parallel()
+	texts := []string{"one", "two", "three"}
+	for _, killed := range []bool{false, true} {
+		for h := range len(texts) + 1 {
+			t.Run(fmt.Sprintf("%d, killed %t", h, killed), func(t *testing.T) {
+				t.Parallel()
+				c := newCluster(t, 3, nil)
+				bob, phone := c.online(2, "bob", "desk"), c.online(2, "alice", "phone")
+				alice := c.login(0, "alice", "tab")
+				alice.carbons("enable")
+				alice.write("<presence/>")
+				alice.skipTo("from='alice@example.com/phone'")
+				alice.syncWith(alice)
+				id := alice.resumable()
+
+				bob.write(say("alice", "one"))
+				phone.skipTo("<body>one</body>")
+				phone.write(say("bob", "two"))
+				bob.skipTo("<body>two</body>")
+				bob.write(say("alice", "three"))
+				var tail []string
+				for _, text := range texts {
+					tail = append(tail, entryOf(alice.skipTo("<body>"+text+"</body>")))
+				}
+				if killed {
+					c.bus.lose(func(sig bus.Signal) bool { return strings.Contains(string(sig.Data), "yield") })
+					c.dial(1, leg{settle: "alice@example.com\x000\x00" + id + "\x003\x00" + strings.Join(tail, ",")}).gone()
+				}
+				bob.write(say("alice", "four"))
+				bob.settled()
+				again := c.returns(1, "alice")
+				again.resumed(id, h, 0)
+				want := append(slices.Clone(texts[h:]), "four")
+				for _, text := range want {
+					if got := again.skipTo("<body>"); !strings.Contains(got, "<body>"+text+"</body>") {
+						t.Fatalf("got %s\nwant %s", got, text)
+					}
+				}
+				again.syncWith(again)
+			})
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"imlb/backend/xmpp"
@@ -23,6 +24,10 @@ type sessionState struct {
 	Directed   []string `json:"directed,omitempty"`
 	Lang       string   `json:"lang,omitempty"`
 	Mechanism  string   `json:"mechanism,omitempty"`
+
+	// The entries that the cursor does not meet, which were to be written first when the session
+	// was resumed. The counts are the highest that they can have.
+	Again []savedFlight `json:"again,omitempty"`
 
 	// Of a session that was given up in order. Without it what has arrived is
 	// reckoned from the stored point, and from what the front has noted.
@@ -50,6 +55,7 @@ type savedFlight struct {
 type savedStanza struct {
 	Count uint32 `json:"n"`
 	Raw   string `json:"x"`
+	Seq   uint64 `json:"s,omitempty"` // of the entry that it is a copy of
 }
 
 func savedFlights(flights []flight) []savedFlight {
@@ -63,7 +69,7 @@ func savedFlights(flights []flight) []savedFlight {
 func savedKept(stanzas []kept) []savedStanza {
 	saved := make([]savedStanza, len(stanzas))
 	for i, k := range stanzas {
-		saved[i] = savedStanza{k.count, string(k.raw)}
+		saved[i] = savedStanza{k.count, string(k.raw), k.seq}
 	}
 	return saved
 }
@@ -150,12 +156,23 @@ func (st sessionState) reckon(h, acked uint32, pos uint64, note *frontNote) (a a
 	case after(acked, h):
 		return a, errTooLittle
 	case st.Left != nil:
-		return st.Left.reckon(h, pos)
+		a, err = st.Left.reckon(h, pos)
 	case note != nil && !after(acked, note.count) && !after(h, note.count): // else it is about an earlier time
-		return arrival{pos: note.reckon(h, pos)}, nil
+		a.pos = note.reckon(h, pos)
 	default:
-		return arrival{pos: pos}, nil
+		a.pos = pos
 	}
+	for _, f := range unarrived(st.Again, h) {
+		if !slices.Contains(a.again, f.Seq) {
+			a.again = append(a.again, f.Seq)
+		}
+	}
+	return a, err
+}
+
+// unarrived are those flights that a client has not received which has counted h stanzas.
+func unarrived(flights []savedFlight, h uint32) []savedFlight {
+	return slices.DeleteFunc(slices.Clone(flights), func(f savedFlight) bool { return !after(f.Count, h) })
 }
 
 func (l leftover) reckon(h uint32, pos uint64) (a arrival, err error) {
@@ -177,7 +194,7 @@ func (l leftover) reckon(h uint32, pos uint64) (a arrival, err error) {
 		}
 	}
 	for _, k := range l.Kept {
-		if after(k.Count, h) {
+		if after(k.Count, h) && k.Seq <= a.pos { // the cursor copies those after that anew
 			a.stanzas = append(a.stanzas, []byte(k.Raw))
 		}
 	}
@@ -201,6 +218,8 @@ func (n frontNote) reckon(h uint32, pos uint64) uint64 {
 func (s *session) state() sessionState {
 	st := sessionState{Lang: s.stream.lang, Mechanism: s.mechanism}
 	st.Bound, st.BoundFrom, st.BoundAlone = s.cur.bound.seq, s.cur.bound.from, s.cur.bound.alone // not changed any more
+	acked, _ := s.unacked.point()
+	st.Again = unarrived(s.again, acked)
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
 	st.Presence, st.Priority = string(s.presence), s.priority

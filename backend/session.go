@@ -47,7 +47,8 @@ type session struct {
 	asked     bool          // whether it is there, and has not said anything yet
 	touched   bool          // something may have changed that is saved
 	saved     []byte
-	first     []item // of a resumed session: what is written before everything else
+	first     []item        // of a resumed session: what is written before everything else
+	again     []savedFlight // the entries among that, which the cursor does not meet
 
 	in      inbound // what came from the client
 	out     *outbox // what goes to it

@@ -13,6 +13,7 @@ type flight struct {
 // kept is a stanza that is no entry, and can be written again.
 type kept struct {
 	count uint32
+	seq   uint64 // of the entry that it is a copy of, else 0
 	raw   []byte // not changed by anybody
 }
 
@@ -74,16 +75,16 @@ func (u *unacked) goOn(acked uint32, pos uint64) {
 	u.sent, u.acked, u.pos = acked, acked, pos
 }
 
-// stanza counts one that is about to be written and is no entry. It is not changed
-// afterwards.
-func (u *unacked) stanza(raw []byte) {
+// stanza counts one that is about to be written and is no entry, but may be the copy of the
+// entry seq. It is not changed afterwards.
+func (u *unacked) stanza(raw []byte, seq uint64) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.sent++
 	if !u.keeping {
 		return
 	}
-	u.kept = append(u.kept, kept{u.sent, raw})
+	u.kept = append(u.kept, kept{u.sent, seq, raw})
 	if u.bytes += len(raw); u.bytes > keptBytes {
 		u.lost, u.hasLost = u.sent, true
 		u.kept, u.bytes = nil, 0
