@@ -97,6 +97,44 @@ func TestLapsedLease(t *testing.T) {
 	c.eventually("the node is ready", ready)
 }
 
+// Of two processes with one name the one that was started later has it. The other, which
+// was taken for dead, says so, lets its sessions go and takes no more; what it does then
+// does not touch the later one.
+func TestReplacedNode(t *testing.T) {
+	c := newCluster(t, 0, func(o *backend.Options) { o.Timeouts.Lease = 300 * time.Millisecond })
+	old := c.startNode("node-1")
+	alice := c.online(0, "alice", "phone")
+	id := alice.resumable()
+	bob := c.online(0, "bob", "desk")
+	later := c.startNode("node-1")
+	bob.skipTo("<(system-shutdown|internal-server-error) ") // his session may have been reaped by then
+	alice.skipTo("<system-shutdown ")
+	ready := healthOf(t, old)
+	c.eventually("the old one says that it was replaced", func() bool {
+		return ready("/readyz") == http.StatusServiceUnavailable && strings.Contains(old.log.String(), "level=ERROR msg=\"the node's lease is lost")
+	})
+	again := c.returns(1, "alice")
+	again.resumed(id, 0, 0)
+	late := c.dial(0, leg{})
+	late.open()
+	late.write(auth("PLAIN", b64("\x00carol\x00"+password)))
+	late.expect("^<success ")
+	late.scanner.Reset()
+	late.open()
+	late.write("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>")
+	late.end("system-shutdown")
+	c.stopNode(old)
+	living, err := c.store.LiveNodes(t.Context(), time.Now())
+	if err != nil || len(living) != 1 {
+		t.Errorf("living nodes: %v, %v", living, err)
+	}
+	again.sync()
+	c.metric(1, "imlb_node_connections_ended_total", map[string]string{"reason": "lease-lapsed"}, 0)
+	if log := later.log.String(); strings.Contains(log, "lease") {
+		t.Errorf("log of the later one:\n%s", log)
+	}
+}
+
 // What the store does not take is not acknowledged: the session ends.
 func TestStoreFails(t *testing.T) {
 	broken := &brokenStore{}

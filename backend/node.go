@@ -65,6 +65,7 @@ type Node struct {
 
 	serving  atomic.Bool // accepts connections
 	draining atomic.Bool
+	replaced atomic.Bool  // another process has the node's name
 	parked   atomic.Int64 // sessions that wait for their clients
 	conns    sync.WaitGroup
 	fenced   sync.WaitGroup // sessions that end because they are not the node's any more
@@ -274,6 +275,8 @@ func (n *Node) ready(ctx context.Context) error {
 	switch {
 	case !n.serving.Load():
 		return errors.New("not serving")
+	case n.replaced.Load():
+		return errReplaced
 	case n.draining.Load():
 		return errors.New("draining")
 	}

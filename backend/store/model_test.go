@@ -47,6 +47,7 @@ func (m *model) actions() map[string]func(*rapid.T) {
 		"set handled":     m.setHandled,
 		"end session":     m.endSession,
 		"renew lease":     m.renewLease,
+		"take lease":      m.takeLease,
 		"end lease":       m.endLease,
 		"reap":            m.reap,
 		"":                m.compare,
@@ -310,6 +311,11 @@ func (m *model) endSession(r *rapid.T) {
 func (m *model) renewLease(r *rapid.T) {
 	node, incarnation, until := m.node(r), m.incarnation(r), m.instant(r, "until")
 	m.both(r, func(s store.Store, _ int) (any, error) { return nil, s.RenewLease(m.ctx, node, incarnation, until) })
+}
+
+func (m *model) takeLease(r *rapid.T) {
+	node, incarnation, until := m.node(r), m.incarnation(r), m.instant(r, "until")
+	m.both(r, func(s store.Store, _ int) (any, error) { return nil, s.TakeLease(m.ctx, node, incarnation, until) })
 }
 
 func (m *model) endLease(r *rapid.T) {

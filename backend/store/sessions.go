@@ -137,9 +137,9 @@ func (db *DB) EndSession(ctx context.Context, id string, epoch uint64) error {
 	})
 }
 
-// RenewLease implements Sessions.
-func (db *DB) RenewLease(ctx context.Context, node, incarnation string, until time.Time) error {
-	return db.update(ctx, "renew lease of "+node, func(tx *sql.Tx) error {
+// TakeLease implements Sessions.
+func (db *DB) TakeLease(ctx context.Context, node, incarnation string, until time.Time) error {
+	return db.update(ctx, "take lease of "+node, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `
 			UPDATE leases SET ended = CASE WHEN until < $1 THEN until ELSE $2 END, until = 0
 			WHERE node = $3 AND incarnation <> $4 AND until > 0`, millis(db.now()), millis(db.now()), node, incarnation)
@@ -154,11 +154,21 @@ func (db *DB) RenewLease(ctx context.Context, node, incarnation string, until ti
 	})
 }
 
+// RenewLease implements Sessions.
+func (db *DB) RenewLease(ctx context.Context, node, incarnation string, until time.Time) error {
+	return db.update(ctx, "renew lease of "+node, func(tx *sql.Tx) error {
+		r, err := tx.ExecContext(ctx, `
+			UPDATE leases SET until = $1 WHERE node = $2 AND incarnation = $3 AND until > 0`,
+			max(millis(until), 1), node, incarnation)
+		return found(r, err, ErrLeaseLost)
+	})
+}
+
 // EndLease implements Sessions.
 func (db *DB) EndLease(ctx context.Context, node, incarnation string) error {
 	return db.update(ctx, "end lease of "+node, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `
-			UPDATE leases SET ended = $1, until = 0 WHERE node = $2 AND incarnation = $3`, millis(db.now()), node, incarnation)
+			UPDATE leases SET ended = $1, until = 0 WHERE node = $2 AND incarnation = $3 AND until > 0`, millis(db.now()), node, incarnation)
 		if err != nil {
 			return err
 		}
@@ -174,8 +184,9 @@ func (db *DB) LiveNodes(ctx context.Context, now time.Time) ([]string, error) {
 }
 
 // leaseMemory is how long after its end a lease is kept that was not given
-// up: its holder may only have been cut off, and go on with it.
-const leaseMemory = 24 * time.Hour
+// up: its holder may only have been cut off, and go on with it. Once it is
+// forgotten the holder has to be started again.
+const leaseMemory = 30 * 24 * time.Hour
 
 // unused is the condition for a lease that no session belongs to.
 const unused = `NOT EXISTS (SELECT 1 FROM sessions WHERE sessions.lease = leases.id)`

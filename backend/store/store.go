@@ -51,6 +51,9 @@ var (
 	// ErrFenced: the session's epoch was raised by somebody else, who owns the
 	// session now. The caller must stop acting for it at once.
 	ErrFenced = errors.New("session is owned elsewhere")
+	// ErrLeaseLost: the lease was taken by another process of the node's name, or was
+	// given back. The caller must stop serving under that name.
+	ErrLeaseLost = errors.New("the lease is another process's, or nobody's")
 	// ErrOutcomeUnknown: the connection to the database was lost while a
 	// transaction was being committed, and it could not be learnt whether it was.
 	ErrOutcomeUnknown = errors.New("it is not known whether it was stored")
@@ -269,10 +272,12 @@ type Sessions interface {
 	SetHandled(ctx context.Context, id string, epoch uint64, handled uint32) error
 	// EndSession removes the record if it has that epoch; ErrFenced otherwise.
 	EndSession(ctx context.Context, id string, epoch uint64) error
-	// RenewLease says that a node's process lives until until (millisecond
-	// resolution). An incarnation is one run of the process; another one than the
-	// last takes the lease over, and the sessions of the last are left
-	// without.
+	// TakeLease says that a node's process begins, and lives until until (millisecond
+	// resolution). An incarnation is one run of the process; it takes the lease over
+	// from the last one, whose sessions are left without.
+	TakeLease(ctx context.Context, node, incarnation string, until time.Time) error
+	// RenewLease says that the process goes on to live. ErrLeaseLost when another has
+	// taken the lease over since, which stays that one's.
 	RenewLease(ctx context.Context, node, incarnation string, until time.Time) error
 	// EndLease ends a node's lease if that incarnation holds it.
 	EndLease(ctx context.Context, node, incarnation string) error

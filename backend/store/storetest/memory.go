@@ -462,8 +462,8 @@ func (m *Memory) EndSession(ctx context.Context, id string, epoch uint64) error 
 	return nil
 }
 
-// RenewLease implements store.Sessions.
-func (m *Memory) RenewLease(ctx context.Context, node, incarnation string, until time.Time) error {
+// TakeLease implements store.Sessions.
+func (m *Memory) TakeLease(ctx context.Context, node, incarnation string, until time.Time) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := ctx.Err(); err != nil {
@@ -475,6 +475,21 @@ func (m *Memory) RenewLease(ctx context.Context, node, incarnation string, until
 		}
 	}
 	m.lease(holder{node, incarnation}).until = until.Truncate(time.Millisecond)
+	return nil
+}
+
+// RenewLease implements store.Sessions.
+func (m *Memory) RenewLease(ctx context.Context, node, incarnation string, until time.Time) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	l := m.leases[holder{node, incarnation}]
+	if l == nil || l.until.IsZero() {
+		return fmt.Errorf("renew lease of %s: %w", node, store.ErrLeaseLost)
+	}
+	l.until = until.Truncate(time.Millisecond)
 	return nil
 }
 

@@ -124,7 +124,7 @@ func resumeNote(t suite, s store.Store) {
 
 func parked(t suite, s store.Store) {
 	a := t.newAccount(s, "alice@example.com")
-	t.check(s.RenewLease(t.Context(), "node-1", "run", time.Now().Add(time.Hour)))
+	t.check(s.TakeLease(t.Context(), "node-1", "run", time.Now().Add(time.Hour)))
 	t.newSession(s, a.Owner, "s1", "phone", "node-1")
 	r := resumable()
 	r.Parked = time.Time{}
@@ -197,7 +197,7 @@ func deletedResumable(t suite, s store.Store) {
 // reapedLater keeps a resumable session as long as its client may come back.
 func reapedLater(t suite, s store.Store) {
 	a := t.newAccount(s, "alice@example.com")
-	t.check(s.RenewLease(t.Context(), "node-1", "run", noon()))
+	t.check(s.TakeLease(t.Context(), "node-1", "run", noon()))
 	zero := t.newSession(s, a.Owner, "s0", "watch", "node-1")
 	r := resumable()
 	r.Parked = noon().Add(-time.Hour)

@@ -29,6 +29,7 @@ func leaseTests() []test {
 		{"Ended", on(leaseEnded)},
 		{"EndedByAnother", on(leaseEndedByAnother)},
 		{"TakenOver", on(leaseTakenOver)},
+		{"Lost", on(leaseLost)},
 		{"RenewedLate", on(leaseRenewedLate)},
 		{"Limit", on(reapLimit)},
 		{"LiveNodes", on(liveNodes)},
@@ -192,7 +193,7 @@ func noon() time.Time { return time.Date(2030, 1, 2, 12, 0, 0, 0, time.UTC) }
 // renew gives a node a lease of a minute from noon.
 func (t suite) renew(s store.Store, node, incarnation string) {
 	t.Helper()
-	t.check(s.RenewLease(t.Context(), node, incarnation, noon().Add(time.Minute)))
+	t.check(s.TakeLease(t.Context(), node, incarnation, noon().Add(time.Minute)))
 }
 
 // reap reaps all that can be, and checks what it was, by ID.
@@ -260,6 +261,28 @@ func leaseTakenOver(t suite, s store.Store) {
 	t.reap(s, noon().Add(time.Minute), second)
 }
 
+// leaseLost checks that a process which has lost its lease learns of it, and does no harm.
+func leaseLost(t suite, s store.Store) {
+	a := t.newAccount(s, "alice@example.com")
+	lost := func(incarnation string) {
+		t.Helper()
+		t.wantErr(s.RenewLease(t.Context(), "node-1", incarnation, noon().Add(time.Hour)), store.ErrLeaseLost)
+	}
+	lost("run-1") // was never taken
+	t.renew(s, "node-1", "run-1")
+	first := t.newSession(s, a.Owner, "s1", "phone", "node-1")
+	t.renew(s, "node-1", "run-2")
+	t.newSession(s, a.Owner, "s2", "desktop", "node-1")
+	lost("run-1")
+	t.reap(s, noon(), first)
+	lost("run-1") // also when nothing is left of it
+	t.check(s.RenewLease(t.Context(), "node-1", "run-2", noon().Add(time.Hour)))
+	t.reap(s, noon().Add(2*time.Minute))
+	t.check(s.EndLease(t.Context(), "node-1", "run-2"))
+	lost("run-1")
+	lost("run-2")
+}
+
 func leaseRenewedLate(t suite, s store.Store) {
 	a := t.newAccount(s, "alice@example.com")
 	t.renew(s, "node-1", "run-1")
@@ -306,12 +329,12 @@ func liveNodes(t suite, s store.Store) {
 		t.equal("live nodes", got, names)
 	}
 	want(noon())
-	t.check(s.RenewLease(t.Context(), "node-2", "a", noon()))
-	t.check(s.RenewLease(t.Context(), "node-1", "b", noon().Add(time.Minute)))
-	t.check(s.RenewLease(t.Context(), "node-3", "c", noon()))
+	t.check(s.TakeLease(t.Context(), "node-2", "a", noon()))
+	t.check(s.TakeLease(t.Context(), "node-1", "b", noon().Add(time.Minute)))
+	t.check(s.TakeLease(t.Context(), "node-3", "c", noon()))
 	t.check(s.EndLease(t.Context(), "node-3", "c"))
 	want(noon().Add(-time.Second), "node-1", "node-2")
 	want(noon(), "node-1")
-	t.check(s.RenewLease(t.Context(), "node-1", "d", noon()))
+	t.check(s.TakeLease(t.Context(), "node-1", "d", noon()))
 	want(noon().Add(-time.Second), "node-1", "node-2")
 }
