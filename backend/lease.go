@@ -26,14 +26,14 @@ const reapAtATime = 100
 func (n *Node) takeLease(ctx context.Context) error {
 	ctx, cancel := n.storeContext(ctx)
 	defer cancel()
-	if err := n.store.TakeLease(ctx, n.opts.Name, n.opts.Incarnation, time.Now().Add(n.opts.Timeouts.Lease)); err != nil {
+	if err := n.store.TakeLease(ctx, n.opts.Name, n.opts.Incarnation, n.opts.Timeouts.Lease); err != nil {
 		return fmt.Errorf("take the node's lease: %w", err)
 	}
 	return nil
 }
 
 func (n *Node) renewLease(ctx context.Context) error {
-	return n.store.RenewLease(ctx, n.opts.Name, n.opts.Incarnation, time.Now().Add(n.opts.Timeouts.Lease))
+	return n.store.RenewLease(ctx, n.opts.Name, n.opts.Incarnation, n.opts.Timeouts.Lease)
 }
 
 func (n *Node) giveLeaseBack(ctx context.Context) error {
@@ -85,8 +85,8 @@ type tenure struct {
 }
 
 // renew notes that the lease was asked for, and is there now. lapsed tells that it was not
-// for a while, so that others may have ended the node's sessions; others' clocks may be
-// ahead. reap tells whether nodes without a lease are to be taken for dead: when the
+// for a while, so that others may have ended the node's sessions; the store's clock may
+// run faster. reap tells whether nodes without a lease are to be taken for dead: when the
 // store was away from this node it may have been away from all, and then they only have to
 // get to renewing theirs.
 func (t *tenure) renew(asked, now time.Time) (lapsed, reap bool) {
@@ -112,7 +112,7 @@ func (n *Node) lookForUnheard(ctx context.Context) {
 	}
 	query, cancel := n.storeContext(ctx)
 	defer cancel()
-	living, err := n.store.LiveNodes(query, time.Now())
+	living, err := n.store.LiveNodes(query)
 	if err != nil {
 		if ctx.Err() == nil {
 			n.opts.Logger.WarnContext(ctx, "look for unheard nodes", slog.Any("error", err))
@@ -215,7 +215,7 @@ func (s *session) endLost(ctx context.Context, gone bool) {
 func (n *Node) reap(ctx context.Context) {
 	for ctx.Err() == nil {
 		query, cancel := n.storeContext(ctx)
-		dead, err := n.store.ReapSessions(query, time.Now(), reapAtATime)
+		dead, err := n.store.ReapSessions(query, reapAtATime)
 		cancel()
 		if err != nil {
 			n.opts.Logger.WarnContext(ctx, "reap sessions", slog.Any("error", err))

@@ -27,11 +27,11 @@ type brokenStore struct {
 
 var errBroken = errors.New("the store is broken")
 
-func (b *brokenStore) RenewLease(ctx context.Context, node, incarnation string, until time.Time) error {
+func (b *brokenStore) RenewLease(ctx context.Context, node, incarnation string, lasts time.Duration) error {
 	if b.noLease.Load() {
 		return errBroken
 	}
-	return b.Store.RenewLease(ctx, node, incarnation, until)
+	return b.Store.RenewLease(ctx, node, incarnation, lasts)
 }
 
 func (b *brokenStore) Roster(ctx context.Context, owner store.OwnerID) ([]store.RosterItem, uint64, error) {
@@ -84,7 +84,7 @@ func TestLapsedLease(t *testing.T) {
 	var reaped []store.Session
 	c.eventually("the lease runs out", func() bool {
 		var err error
-		reaped, err = c.store.ReapSessions(t.Context(), time.Now(), 1)
+		reaped, err = c.store.ReapSessions(t.Context(), 1)
 		return err == nil && len(reaped) == 1
 	})
 	broken.noLease.Store(false)
@@ -124,7 +124,7 @@ func TestReplacedNode(t *testing.T) {
 	late.write("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>")
 	late.end("system-shutdown")
 	c.stopNode(old)
-	living, err := c.store.LiveNodes(t.Context(), time.Now())
+	living, err := c.store.LiveNodes(t.Context())
 	if err != nil || len(living) != 1 {
 		t.Errorf("living nodes: %v, %v", living, err)
 	}
