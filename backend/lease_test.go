@@ -3,6 +3,7 @@ package backend_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -18,6 +19,7 @@ import (
 type brokenStore struct {
 	store.Store
 	noLease  atomic.Bool
+	stuck    atomic.Bool // a lease is renewed when somebody else lets go of the store
 	noAppend atomic.Bool
 	noRead   atomic.Bool
 	noRoster atomic.Bool
@@ -28,6 +30,10 @@ type brokenStore struct {
 var errBroken = errors.New("the store is broken")
 
 func (b *brokenStore) RenewLease(ctx context.Context, node, incarnation string, lasts time.Duration) error {
+	if b.stuck.Load() {
+		<-ctx.Done()
+		return fmt.Errorf("wait for the store: %w", ctx.Err())
+	}
 	if b.noLease.Load() {
 		return errBroken
 	}
@@ -145,6 +151,25 @@ func TestStoreFails(t *testing.T) {
 	alice.write("<message to='bob@example.com'><body>x</body></message>" + smAsk)
 	alice.expect("^<a [^>]*h='0'/>")
 	alice.end("internal-server-error")
+	c.eventually("the log says why", func() bool {
+		log := c.nodes[0].log.String()
+		return strings.Contains(log, "reason=store-failed") && strings.Contains(log, `cause="append a message: the store is broken"`)
+	})
+}
+
+// A renewal of the lease that runs into its time is told of.
+func TestStuckLease(t *testing.T) {
+	broken := &brokenStore{}
+	c := newCluster(t, 1, func(o *backend.Options) {
+		broken.Store, o.Store = o.Store, broken
+		o.Timeouts.Lease = 300 * time.Millisecond
+	})
+	c.online(0, "alice", "phone")
+	broken.stuck.Store(true)
+	c.eventually("the log says so", func() bool {
+		return strings.Contains(c.nodes[0].log.String(), `level=WARN msg="renew the node's lease" error="wait for the store: context deadline exceeded"`)
+	})
+	broken.stuck.Store(false)
 }
 
 // Delivery goes on when the store can be read again, and in order.
