@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -239,6 +241,57 @@ func TestDeafNode(t *testing.T) {
 	deaf.Store(false)
 	bob.write(say("alice", "three"))
 	alice.hears("three")
+}
+
+// A node whose bus is away serves on, and says so.
+func TestBusAway(t *testing.T) {
+	away := &atomic.Bool{}
+	c := newCluster(t, 1, func(o *backend.Options) { o.Bus = awayBus{o.Bus, away} })
+	c.online(0, "alice", "phone")
+	answer := httptest.NewServer(c.nodes[0].AdminHandler())
+	defer answer.Close()
+	ready := func() string {
+		t.Helper()
+		response, err := answer.Client().Get(answer.URL + "/readyz")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		text, err := io.ReadAll(response.Body)
+		if err != nil || response.StatusCode != http.StatusOK {
+			t.Errorf("status %d, %v", response.StatusCode, err)
+		}
+		return string(text)
+	}
+	c.metric(0, "imlb_node_bus_up", nil, 1)
+	away.Store(true)
+	c.metric(0, "imlb_node_bus_up", nil, 0)
+	if text := ready(); text != "ready\ndegraded: delivery is slower without the bus: no server\nsessions=1 capacity=0 draining=false\n" {
+		t.Error(text)
+	}
+	bob := c.online(0, "bob", "desk")
+	bob.write(say("alice", "one") + say("alice", "two"))
+	bob.sync()
+	if log := c.nodes[0].log.String(); strings.Count(log, "publish a signal") != 1 {
+		t.Errorf("log:\n%s", log)
+	}
+}
+
+// awayBus is a bus whose servers are away: what is published reaches this node alone.
+type awayBus struct {
+	backend.Bus
+	away *atomic.Bool
+}
+
+func (b awayBus) Away() error {
+	if b.away.Load() {
+		return errors.New("no server")
+	}
+	return nil
+}
+
+func (b awayBus) Publish(s bus.Signal) error {
+	return errors.Join(b.Bus.Publish(s), b.Away())
 }
 
 // hearingBus says that it hears nobody when it is deaf.
