@@ -9,7 +9,7 @@ import (
 )
 
 // AdminHandler answers operators and health checks: /livez (the process), /readyz
-// (it can take sessions: 200, else 503 and why; and how many it has), /metrics and /status (JSON).
+// (it can take sessions: 200, else 503 and why; whether it does so without the bus; and how many it has), /metrics and /status (JSON).
 func (n *Node) AdminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
@@ -20,7 +20,11 @@ func (n *Node) AdminHandler() http.Handler {
 			writeText(w, http.StatusServiceUnavailable, err.Error()+"\n"+n.loadText())
 			return
 		}
-		writeText(w, http.StatusOK, "ready\n"+n.loadText())
+		text := "ready\n"
+		if err := n.busAway(); err != nil {
+			text += "degraded: delivery is slower without the bus: " + err.Error() + "\n"
+		}
+		writeText(w, http.StatusOK, text+n.loadText())
 	})
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")

@@ -26,14 +26,14 @@ const reapAtATime = 100
 func (n *Node) takeLease(ctx context.Context) error {
 	ctx, cancel := n.storeContext(ctx)
 	defer cancel()
-	if err := n.renewLease(ctx); err != nil {
+	if err := n.store.TakeLease(ctx, n.opts.Name, n.opts.Incarnation, n.opts.Timeouts.Lease); err != nil {
 		return fmt.Errorf("take the node's lease: %w", err)
 	}
 	return nil
 }
 
 func (n *Node) renewLease(ctx context.Context) error {
-	return n.store.RenewLease(ctx, n.opts.Name, n.opts.Incarnation, time.Now().Add(n.opts.Timeouts.Lease))
+	return n.store.RenewLease(ctx, n.opts.Name, n.opts.Incarnation, n.opts.Timeouts.Lease)
 }
 
 func (n *Node) giveLeaseBack(ctx context.Context) error {
@@ -44,7 +44,7 @@ func (n *Node) giveLeaseBack(ctx context.Context) error {
 }
 
 // keepLease renews the lease and cleans up after nodes that did not renew theirs,
-// until ctx ends.
+// until ctx ends, or another process takes the lease.
 func (n *Node) keepLease(ctx context.Context) {
 	ticker := time.NewTicker(n.opts.Timeouts.Lease / renewals)
 	defer ticker.Stop()
@@ -56,7 +56,11 @@ func (n *Node) keepLease(ctx context.Context) {
 			return
 		}
 		asked := time.Now()
-		if !n.renewOnce(ctx) {
+		switch err := n.renewOnce(ctx); {
+		case errors.Is(err, store.ErrLeaseLost):
+			n.giveWay(ctx)
+			return
+		case err != nil:
 			held.failed = true
 			continue
 		}
@@ -81,8 +85,8 @@ type tenure struct {
 }
 
 // renew notes that the lease was asked for, and is there now. lapsed tells that it was not
-// for a while, so that others may have ended the node's sessions; others' clocks may be
-// ahead. reap tells whether nodes without a lease are to be taken for dead: when the
+// for a while, so that others may have ended the node's sessions; the store's clock may
+// run faster. reap tells whether nodes without a lease are to be taken for dead: when the
 // store was away from this node it may have been away from all, and then they only have to
 // get to renewing theirs.
 func (t *tenure) renew(asked, now time.Time) (lapsed, reap bool) {
@@ -108,7 +112,7 @@ func (n *Node) lookForUnheard(ctx context.Context) {
 	}
 	query, cancel := n.storeContext(ctx)
 	defer cancel()
-	living, err := n.store.LiveNodes(query, time.Now())
+	living, err := n.store.LiveNodes(query)
 	if err != nil {
 		if ctx.Err() == nil {
 			n.opts.Logger.WarnContext(ctx, "look for unheard nodes", slog.Any("error", err))
@@ -136,7 +140,28 @@ func (n *Node) forgetEnded(ctx context.Context) {
 	}
 }
 
-func (n *Node) renewOnce(ctx context.Context) bool {
+// errReplaced is why a node takes no sessions any more whose lease another process has.
+var errReplaced = errors.New("another process with this node's name has taken its lease: " +
+	"stop one of the two, or give each a name of its own, and restart this one")
+
+// giveWay leaves the node's name to the process that was started later and has its
+// lease now: this one was cut off or stood still for so long that it was replaced, or both
+// were given one name. Sessions that it still has can be resumed, or made anew, elsewhere.
+// It goes on to say why it is not ready: if it ended and was started again it would
+// replace the other in its turn.
+func (n *Node) giveWay(ctx context.Context) {
+	n.replaced.Store(true)
+	n.opts.Logger.ErrorContext(ctx, "the node's lease is lost: it ends its sessions and takes no more", slog.Any("error", errReplaced))
+	n.draining.Store(true)
+	n.endLostSessions(ctx)
+	polite, cancel := context.WithTimeout(ctx, n.opts.Timeouts.Shutdown)
+	defer cancel()
+	if err := n.Drain(polite); err != nil && ctx.Err() == nil {
+		n.opts.Logger.WarnContext(ctx, "sessions did not end in time", slog.Any("error", err))
+	}
+}
+
+func (n *Node) renewOnce(ctx context.Context) error {
 	query, cancel := context.WithTimeout(ctx, n.opts.Timeouts.Lease/renewals)
 	defer cancel()
 	err := n.renewLease(query)
@@ -144,7 +169,7 @@ func (n *Node) renewOnce(ctx context.Context) bool {
 	if err != nil && ctx.Err() == nil {
 		n.opts.Logger.WarnContext(ctx, "renew the node's lease", slog.Any("error", err))
 	}
-	return err == nil
+	return err
 }
 
 // endLostSessions ends those sessions that others have ended in the meantime:
@@ -190,7 +215,7 @@ func (s *session) endLost(ctx context.Context, gone bool) {
 func (n *Node) reap(ctx context.Context) {
 	for ctx.Err() == nil {
 		query, cancel := n.storeContext(ctx)
-		dead, err := n.store.ReapSessions(query, time.Now(), reapAtATime)
+		dead, err := n.store.ReapSessions(query, reapAtATime)
 		cancel()
 		if err != nil {
 			n.opts.Logger.WarnContext(ctx, "reap sessions", slog.Any("error", err))

@@ -3,7 +3,10 @@ package backend_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -18,6 +21,7 @@ import (
 type brokenStore struct {
 	store.Store
 	noLease  atomic.Bool
+	stuck    atomic.Bool // a lease is renewed when somebody else lets go of the store
 	noAppend atomic.Bool
 	noRead   atomic.Bool
 	noRoster atomic.Bool
@@ -27,11 +31,15 @@ type brokenStore struct {
 
 var errBroken = errors.New("the store is broken")
 
-func (b *brokenStore) RenewLease(ctx context.Context, node, incarnation string, until time.Time) error {
+func (b *brokenStore) RenewLease(ctx context.Context, node, incarnation string, lasts time.Duration) error {
+	if b.stuck.Load() {
+		<-ctx.Done()
+		return fmt.Errorf("wait for the store: %w", ctx.Err())
+	}
 	if b.noLease.Load() {
 		return errBroken
 	}
-	return b.Store.RenewLease(ctx, node, incarnation, until)
+	return b.Store.RenewLease(ctx, node, incarnation, lasts)
 }
 
 func (b *brokenStore) Roster(ctx context.Context, owner store.OwnerID) ([]store.RosterItem, uint64, error) {
@@ -84,7 +92,7 @@ func TestLapsedLease(t *testing.T) {
 	var reaped []store.Session
 	c.eventually("the lease runs out", func() bool {
 		var err error
-		reaped, err = c.store.ReapSessions(t.Context(), time.Now(), 1)
+		reaped, err = c.store.ReapSessions(t.Context(), 1)
 		return err == nil && len(reaped) == 1
 	})
 	broken.noLease.Store(false)
@@ -97,6 +105,44 @@ func TestLapsedLease(t *testing.T) {
 	c.eventually("the node is ready", ready)
 }
 
+// Of two processes with one name the one that was started later has it. The other, which
+// was taken for dead, says so, lets its sessions go and takes no more; what it does then
+// does not touch the later one.
+func TestReplacedNode(t *testing.T) {
+	c := newCluster(t, 0, func(o *backend.Options) { o.Timeouts.Lease = 300 * time.Millisecond })
+	old := c.startNode("node-1")
+	alice := c.online(0, "alice", "phone")
+	id := alice.resumable()
+	bob := c.online(0, "bob", "desk")
+	later := c.startNode("node-1")
+	bob.skipTo("<(system-shutdown|internal-server-error) ") // his session may have been reaped by then
+	alice.skipTo("<system-shutdown ")
+	ready := healthOf(t, old)
+	c.eventually("the old one says that it was replaced", func() bool {
+		return ready("/readyz") == http.StatusServiceUnavailable && strings.Contains(old.log.String(), "level=ERROR msg=\"the node's lease is lost")
+	})
+	again := c.returns(1, "alice")
+	again.resumed(id, 0, 0)
+	late := c.dial(0, leg{})
+	late.open()
+	late.write(auth("PLAIN", b64("\x00carol\x00"+password)))
+	late.expect("^<success ")
+	late.scanner.Reset()
+	late.open()
+	late.write("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>")
+	late.end("system-shutdown")
+	c.stopNode(old)
+	living, err := c.store.LiveNodes(t.Context())
+	if err != nil || len(living) != 1 {
+		t.Errorf("living nodes: %v, %v", living, err)
+	}
+	again.sync()
+	c.metric(1, "imlb_node_connections_ended_total", map[string]string{"reason": "lease-lapsed"}, 0)
+	if log := later.log.String(); strings.Contains(log, "lease") {
+		t.Errorf("log of the later one:\n%s", log)
+	}
+}
+
 // What the store does not take is not acknowledged: the session ends.
 func TestStoreFails(t *testing.T) {
 	broken := &brokenStore{}
@@ -107,6 +153,25 @@ func TestStoreFails(t *testing.T) {
 	alice.write("<message to='bob@example.com'><body>x</body></message>" + smAsk)
 	alice.expect("^<a [^>]*h='0'/>")
 	alice.end("internal-server-error")
+	c.eventually("the log says why", func() bool {
+		log := c.nodes[0].log.String()
+		return strings.Contains(log, "reason=store-failed") && strings.Contains(log, `cause="append a message: the store is broken"`)
+	})
+}
+
+// A renewal of the lease that runs into its time is told of.
+func TestStuckLease(t *testing.T) {
+	broken := &brokenStore{}
+	c := newCluster(t, 1, func(o *backend.Options) {
+		broken.Store, o.Store = o.Store, broken
+		o.Timeouts.Lease = 300 * time.Millisecond
+	})
+	c.online(0, "alice", "phone")
+	broken.stuck.Store(true)
+	c.eventually("the log says so", func() bool {
+		return strings.Contains(c.nodes[0].log.String(), `level=WARN msg="renew the node's lease" error="wait for the store: context deadline exceeded"`)
+	})
+	broken.stuck.Store(false)
 }
 
 // Delivery goes on when the store can be read again, and in order.
@@ -176,6 +241,57 @@ func TestDeafNode(t *testing.T) {
 	deaf.Store(false)
 	bob.write(say("alice", "three"))
 	alice.hears("three")
+}
+
+// A node whose bus is away serves on, and says so.
+func TestBusAway(t *testing.T) {
+	away := &atomic.Bool{}
+	c := newCluster(t, 1, func(o *backend.Options) { o.Bus = awayBus{o.Bus, away} })
+	c.online(0, "alice", "phone")
+	answer := httptest.NewServer(c.nodes[0].AdminHandler())
+	defer answer.Close()
+	ready := func() string {
+		t.Helper()
+		response, err := answer.Client().Get(answer.URL + "/readyz")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		text, err := io.ReadAll(response.Body)
+		if err != nil || response.StatusCode != http.StatusOK {
+			t.Errorf("status %d, %v", response.StatusCode, err)
+		}
+		return string(text)
+	}
+	c.metric(0, "imlb_node_bus_up", nil, 1)
+	away.Store(true)
+	c.metric(0, "imlb_node_bus_up", nil, 0)
+	if text := ready(); text != "ready\ndegraded: delivery is slower without the bus: no server\nsessions=1 capacity=0 draining=false\n" {
+		t.Error(text)
+	}
+	bob := c.online(0, "bob", "desk")
+	bob.write(say("alice", "one") + say("alice", "two"))
+	bob.sync()
+	if log := c.nodes[0].log.String(); strings.Count(log, "publish a signal") != 1 {
+		t.Errorf("log:\n%s", log)
+	}
+}
+
+// awayBus is a bus whose servers are away: what is published reaches this node alone.
+type awayBus struct {
+	backend.Bus
+	away *atomic.Bool
+}
+
+func (b awayBus) Away() error {
+	if b.away.Load() {
+		return errors.New("no server")
+	}
+	return nil
+}
+
+func (b awayBus) Publish(s bus.Signal) error {
+	return errors.Join(b.Bus.Publish(s), b.Away())
 }
 
 // hearingBus says that it hears nobody when it is deaf.

@@ -408,6 +408,8 @@ func (n *Node) publish(sig bus.Signal) {
 	sig.Partition = n.opts.Partition(sig.User)
 	if err := n.bus.Publish(sig); err != nil {
 		n.metrics.dropped.WithLabelValues("publish").Inc()
-		n.opts.Logger.Warn("publish a signal", slog.String("user", sig.User), slog.Any("error", err))
+		if before, ok := n.unsent.arises(time.Now()); ok {
+			n.opts.Logger.Warn("publish a signal", slog.String("user", sig.User), slog.Any("error", err), slog.Int("unsaid", before))
+		}
 	}
 }

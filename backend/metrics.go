@@ -81,6 +81,22 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	return m, errors.Join(errs...)
 }
 
+// registerBus adds the gauge of whether the bus is there.
+func registerBus(r prometheus.Registerer, away func() error) error {
+	up := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "imlb_node_bus_up", Help: "1 while the node is connected to NATS; 0 while it is not, and its sessions look into the store now and then.",
+	}, func() float64 {
+		if away() != nil {
+			return 0
+		}
+		return 1
+	})
+	if err := r.Register(up); err != nil {
+		return fmt.Errorf("register a metric: %w", err)
+	}
+	return nil
+}
+
 // kindText is the label of a stanza kind.
 func kindText(k xmpp.StanzaKind) string {
 	switch k {

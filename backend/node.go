@@ -65,6 +65,8 @@ type Node struct {
 
 	serving  atomic.Bool // accepts connections
 	draining atomic.Bool
+	replaced atomic.Bool  // another process has the node's name
+	unsent   occasion     // to log that signals were not sent
 	parked   atomic.Int64 // sessions that wait for their clients
 	conns    sync.WaitGroup
 	fenced   sync.WaitGroup // sessions that end because they are not the node's any more
@@ -93,7 +95,7 @@ func New(o Options) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Node{
+	n := &Node{
 		opts:      o,
 		store:     o.Store,
 		bus:       o.Bus,
@@ -113,7 +115,8 @@ func New(o Options) (*Node, error) {
 		arriving:  make(map[*session]string),
 		ending:    make(map[string]chan struct{}),
 		open:      make(map[net.Conn]struct{}),
-	}, nil
+	}
+	return n, registerBus(o.Registerer, n.busAway)
 }
 
 // Serve takes the node's lease and accepts connections from fronts on ln, which it
@@ -274,6 +277,8 @@ func (n *Node) ready(ctx context.Context) error {
 	switch {
 	case !n.serving.Load():
 		return errors.New("not serving")
+	case n.replaced.Load():
+		return errReplaced
 	case n.draining.Load():
 		return errors.New("draining")
 	}
@@ -287,6 +292,15 @@ func (n *Node) ready(ctx context.Context) error {
 	}
 	if b, ok := n.bus.(interface{ Err() error }); ok && b.Err() != nil {
 		return fmt.Errorf("ask the bus: %w", b.Err())
+	}
+	return nil
+}
+
+// busAway says why the bus carries nothing at the moment. The node can do without: its
+// sessions look into the store then (lookForUnheard), which takes longer.
+func (n *Node) busAway() error {
+	if b, ok := n.bus.(interface{ Away() error }); ok {
+		return b.Away()
 	}
 	return nil
 }

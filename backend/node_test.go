@@ -79,7 +79,7 @@ func (c *cluster) orphan(name, resource string, lease time.Duration) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	if err := c.store.RenewLease(c.t.Context(), "dead", "1", time.Now().Add(lease)); err != nil {
+	if err := c.store.TakeLease(c.t.Context(), "dead", "1", lease); err != nil {
 		c.t.Fatal(err)
 	}
 	_, err = c.store.CreateSession(c.t.Context(), store.Session{

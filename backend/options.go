@@ -19,10 +19,10 @@ import (
 // included. *bus.Bus is the real one.
 type Bus interface {
 	// Publish hands a signal to all nodes that host its partition. It does
-	// not wait for them.
+	// not wait for them. After an error it may have reached this one alone.
 	Publish(s bus.Signal) error
-	// Host returns once the node hears the signals of a partition. Calls are
-	// counted.
+	// Host returns once the node hears the signals of a partition, or at once
+	// while there are none to hear. Calls are counted.
 	Host(partition uint16) error
 	// Unhost takes back one Host.
 	Unhost(partition uint16)

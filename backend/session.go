@@ -268,11 +268,16 @@ func (s *session) step(ctx context.Context) bool {
 
 // end gives the session its reason to end, tells the client with a stream error if
 // one is given, and closes the stream. Only the first call counts.
-func (s *session) end(reason Reason, farewell *xmpp.StreamError) {
-	var cause error
+func (s *session) end(reason Reason, farewell *xmpp.StreamError) { s.endWith(reason, nil, farewell) }
+
+// endWith is end with a cause for the log, where that is another than what the client
+// is told.
+func (s *session) endWith(reason Reason, cause error, farewell *xmpp.StreamError) {
 	last := s.lastCount()
 	if farewell != nil {
-		cause = farewell
+		if cause == nil {
+			cause = farewell
+		}
 		last = farewell.Append(last)
 	}
 	if reason != ReasonClientLost {
@@ -291,7 +296,7 @@ func (s *session) endBy(err error) {
 	var broken *xmpp.StreamError
 	switch {
 	case errors.As(err, &stop):
-		s.end(stop.reason, stop.farewell)
+		s.endWith(stop.reason, stop.cause, stop.farewell)
 	case errors.As(err, &broken):
 		s.end(ReasonProtocolError, broken)
 	default:

@@ -61,12 +61,12 @@ func (s *awayStore) SaveResumable(ctx context.Context, id string, epoch uint64, 
 	return s.Store.SaveResumable(ctx, id, epoch, r)
 }
 
-func (s *awayStore) RenewLease(ctx context.Context, node, incarnation string, until time.Time) error {
+func (s *awayStore) RenewLease(ctx context.Context, node, incarnation string, lasts time.Duration) error {
 	if s.away.Load() {
 		s.renewals.Add(1)
 		return errAway
 	}
-	return s.Store.RenewLease(ctx, node, incarnation, until)
+	return s.Store.RenewLease(ctx, node, incarnation, lasts)
 }
 
 func (s *awayStore) Ping(ctx context.Context) error {
@@ -188,12 +188,12 @@ func TestStoreAwayFromAll(t *testing.T) {
 	alice, bob := c.online(0, "alice", "phone"), c.online(1, "bob", "desk")
 	away.away.Store(true)
 	c.eventually("the leases run out", func() bool {
-		living, err := away.LiveNodes(t.Context(), time.Now())
+		living, err := away.LiveNodes(t.Context())
 		return err == nil && len(living) == 0
 	})
 	away.away.Store(false)
 	c.eventually("the leases are renewed", func() bool {
-		living, err := away.LiveNodes(t.Context(), time.Now())
+		living, err := away.LiveNodes(t.Context())
 		return err == nil && len(living) == 2
 	})
 	alice.write(say("bob", "m"))

@@ -416,7 +416,7 @@ func TestStartFails(t *testing.T) {
 		"no handler":        func(o *bus.Options) { o.Handler = nil },
 		"no server":         func(o *bus.Options) { o.Embedded = nil },
 		"two servers":       func(o *bus.Options) { o.URLs = []string{"nats://127.0.0.1:1"} },
-		"no such server":    func(o *bus.Options) { o.Embedded, o.URLs = nil, []string{"nats://127.0.0.1:1"} },
+		"no URL":            func(o *bus.Options) { o.Embedded, o.URLs = nil, []string{"nats://127.0.0.1:x"} },
 		"cluster in use":    func(o *bus.Options) { o.Embedded.Cluster = taken.Addr().String() },
 		"clients in use":    func(o *bus.Options) { o.Embedded.Listen = taken.Addr().String() },
 		"no port":           func(o *bus.Options) { o.Embedded.Cluster = "127.0.0.1" },
@@ -476,18 +476,53 @@ func TestServerElsewhereRestarts(t *testing.T) {
 	if err := a.Publish(entry(1, 1)); err == nil {
 		t.Error("published while there was no server")
 	}
-	if err := a.Host(2); err == nil {
-		t.Error("hosted while there was no server")
+	if s := next(t, a); s.Seq != 1 {
+		t.Errorf("the node itself got %v", s)
+	}
+	host(t, a, 2) // of which nothing is heard yet
+	if err := a.Err(); err != nil || a.Away() == nil {
+		t.Errorf("out of order: %v; away: %v", err, a.Away())
 	}
 
 	startElsewhere(t, address)
 	eventually(t, "a and b are back", func() bool { return a.Healthy() && b.Healthy() })
+	if p, q := nextLost(t, a), nextLost(t, a); p+q != 3 || p == q {
+		t.Fatalf("lost %d and %d", p, q)
+	}
+	publish(t, b, entry(2, 3))
+	if s := next(t, a); s.Seq != 3 {
+		t.Fatalf("got %v", s)
+	}
+}
+
+// A node starts without the servers that somebody else runs, and is on the bus once they
+// are there.
+func TestServerElsewhereComesLater(t *testing.T) {
+	free := startElsewhere(t, "127.0.0.1:0")
+	address := free.Addr().String()
+	free.Shutdown()
+	free.WaitForShutdown()
+	a := start(t, "a", func(o *bus.Options) { o.Embedded, o.URLs = nil, []string{"nats://" + address} })
+	if err := a.Err(); err != nil || a.Away() == nil || a.Hears("a") {
+		t.Errorf("out of order: %v; away: %v; hears itself: %t", err, a.Away(), a.Hears("a"))
+	}
+	host(t, a, 1)
+	if err := a.Publish(entry(1, 1)); err == nil {
+		t.Error("published while there was no server")
+	}
+	if s := next(t, a); s.Seq != 1 {
+		t.Errorf("the node itself got %v", s)
+	}
+
+	startElsewhere(t, address)
+	eventually(t, "the node is connected", a.Healthy)
 	if p := nextLost(t, a); p != 1 {
 		t.Fatalf("lost %d", p)
 	}
-	host(t, a, 2)
-	publish(t, b, entry(2, 3))
-	if s := next(t, a); s.Seq != 3 {
+	b := start(t, "b", func(o *bus.Options) { o.Embedded, o.URLs = nil, []string{"nats://" + address} })
+	together(t, a, b)
+	publish(t, b, entry(1, 2))
+	if s := next(t, a); s.Seq != 2 {
 		t.Fatalf("got %v", s)
 	}
 }

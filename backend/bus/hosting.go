@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/nats-io/nats.go"
@@ -19,7 +20,8 @@ type hosting struct {
 // Host makes the node hear the signals of a partition, until Unhost was called as
 // often as Host. It returns when the servers of all nodes that are heard know of
 // the interest: of what is published from then on nothing is missed, so the
-// caller reads from the database after it.
+// caller reads from the database after it. While the bus is away nothing is heard: then it
+// returns at once, and Lost is called for the partition when the connection is back.
 func (b *Bus) Host(partition uint16) error {
 	h, first := b.acquire(partition)
 	if first {
@@ -53,6 +55,12 @@ func (b *Bus) establish(partition uint16, h *hosting) {
 	if err == nil {
 		b.adopt(h, sub)
 		err = b.barrier()
+		if err != nil && !errors.Is(err, ErrClosed) && !b.conn.IsClosed() {
+			err = nil
+			if b.conn.IsConnected() { // by now, or still; else reconnected will do it
+				b.noteBroken()
+			}
+		}
 	}
 	if err != nil {
 		h.err = err

@@ -59,7 +59,8 @@ type Bus struct {
 }
 
 // Start connects a node to the bus, and starts the node's own server if it is to have
-// one. ctx bounds the start alone; Close ends the bus.
+// one. Servers elsewhere need not be there: the connection is made once one is, and
+// Away tells until then. ctx bounds the start alone; Close ends the bus.
 func Start(ctx context.Context, options Options) (*Bus, error) {
 	options, err := options.withDefaults()
 	if err != nil {
@@ -129,11 +130,19 @@ func (b *Bus) connect(ctx context.Context) (err error) {
 	options.AsyncErrorCB = b.asyncError
 	if b.server == nil {
 		options.Servers = b.options.URLs
+		options.IgnoreAuthErrorAbort = true // servers that start may not know yet whom to let in
 	} else {
 		options.InProcessServer = b.server
 		options.IgnoreDiscoveredServers = true
 		options.User, options.Password = b.server.config.credentials()
 	}
+	b.conn, err = options.Connect()
+	if err == nil || b.server != nil || errors.Is(err, nats.ErrAuthorization) {
+		return err
+	}
+	b.options.Logger.WarnContext(ctx, "no NATS server answers: the node starts without, and connects when one does", slog.Any("err", err))
+	options.RetryOnFailedConnect = true
+	options.ConnectedCB = b.reconnected
 	b.conn, err = options.Connect()
 	return err
 }
@@ -165,6 +174,9 @@ func (b *Bus) join() error {
 			return err
 		}
 	}
+	if !b.conn.IsConnected() {
+		return nil // the interest is made known with the connection
+	}
 	if err := b.conn.FlushTimeout(flushWait); err != nil {
 		return err
 	}
@@ -188,26 +200,27 @@ func (b *Bus) Close() {
 }
 
 // Publish sends a signal to whoever hosts its partition, this node included. It
-// does not wait. An error means that the signal is lost; the caller's Data may be
-// used again at once.
+// does not wait. An error means that the signal is lost, to other nodes at least; the
+// caller's Data may be used again at once.
 func (b *Bus) Publish(s Signal) error {
 	if s.User == "" || !s.Kind.known() {
 		return fmt.Errorf("publish signal: %w", errMalformed)
 	}
 	payload := appendSignal(make([]byte, 0, signalRoom+len(s.User)+len(s.Target)+len(s.Data)), s)
-	if len(payload) > int(b.conn.MaxPayload()) {
+	switch most := int(b.conn.MaxPayload()); {
+	case most > 0 && len(payload) > most: // it is unknown before the first connection
 		return fmt.Errorf("publish signal for %s: %w", s.User, ErrTooLarge)
+	case b.conn.IsClosed():
+		return fmt.Errorf("publish signal for %s: %w", s.User, ErrClosed)
 	}
 	subject := signalSubject(s.Partition, s.User)
+	if b.hosts(s.Partition) {
+		b.dispatcher(s.Partition).loop(s.Partition, &nats.Msg{Subject: subject, Data: payload})
+	}
 	if b.listenedTo() {
 		if err := b.conn.Publish(subject, payload); err != nil {
 			return fmt.Errorf("publish signal for %s: %w", s.User, err)
 		}
-	} else if b.conn.IsClosed() {
-		return fmt.Errorf("publish signal for %s: %w", s.User, ErrClosed)
-	}
-	if b.hosts(s.Partition) {
-		b.dispatcher(s.Partition).loop(s.Partition, &nats.Msg{Subject: subject, Data: payload})
 	}
 	b.counts.published.Add(1)
 	return nil
@@ -218,21 +231,30 @@ func (b *Bus) listenedTo() bool {
 	return b.server == nil || b.options.Embedded.Listen != "" || b.server.NumRoutes() > 0
 }
 
-// Err says why the bus does not work at the moment, nil if it does.
+// Err says why the bus does not work, and will not by itself; nil if it does.
 func (b *Bus) Err() error {
 	if b.server != nil {
 		if err := b.server.log.fatal(); err != nil {
 			return fmt.Errorf("NATS server: %w", err)
 		}
 	}
-	if !b.conn.IsConnected() {
-		return fmt.Errorf("NATS connection: %s", b.conn.Status())
+	if b.conn.IsClosed() {
+		return ErrClosed
 	}
 	return nil
 }
 
+// Away says why no signals come or go at the moment, nil if they do. When the connection
+// is back, Lost is called for all that is hosted.
+func (b *Bus) Away() error {
+	if b.conn.IsConnected() {
+		return nil
+	}
+	return fmt.Errorf("NATS connection: %s", b.conn.Status())
+}
+
 // Healthy says whether the bus works at the moment.
-func (b *Bus) Healthy() bool { return b.Err() == nil }
+func (b *Bus) Healthy() bool { return errors.Join(b.Err(), b.Away()) == nil }
 
 // Nodes returns how many other nodes are heard.
 func (b *Bus) Nodes() int {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -83,6 +84,70 @@ func clocksThatDiffer(t *testing.T, url string) {
 				t.Errorf("step %d: time %v, error %v", i, a.Time, a.Err)
 			}
 		}
+	}
+}
+
+// Leases and waiting sessions are judged by the database's clock, whatever those of the
+// processes say.
+func TestLeasesAndClocks(t *testing.T) {
+	t.Parallel()
+	onEach(t, leasesAndClocks)
+}
+
+func leasesAndClocks(t *testing.T, url string) {
+	type process struct {
+		*store.DB
+
+		name string
+		now  func() time.Time
+	}
+	start := func(name string, off time.Duration) process {
+		now := func() time.Time { return time.Now().Add(off) }
+		return process{open(t, url, store.Options{Now: now}), name, now}
+	}
+	ahead, behind := start("ahead", time.Hour), start("behind", -time.Hour)
+	defer ahead.Close()
+	defer behind.Close()
+	check := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	a, err := ahead.CreateAccount(t.Context(), "alice", nil)
+	check(err)
+	processes := []process{ahead, behind}
+	r := store.Resumable{Hold: 5 * time.Minute}
+	for _, p := range processes {
+		check(p.TakeLease(t.Context(), p.name, "run", time.Minute))
+		_, err := p.CreateSession(t.Context(), store.Session{ID: p.name, Owner: a.Owner, Resource: p.name, Node: p.name})
+		check(err)
+		check(p.SaveResumable(t.Context(), p.name, 1, r))
+	}
+	for _, p := range processes {
+		nodes, err := p.LiveNodes(t.Context())
+		if err != nil || !slices.Equal(nodes, []string{"ahead", "behind"}) {
+			t.Errorf("living nodes: %v, %v", nodes, err)
+		}
+		for _, owner := range processes {
+			if parked, err := p.Parked(t.Context(), owner.name, a.Owner); err != nil || parked {
+				t.Errorf("the session of %s waits: %v, %v", owner.name, parked, err)
+			}
+		}
+	}
+	for _, p := range processes {
+		r.Parked = p.now()
+		check(p.SaveResumable(t.Context(), p.name, 1, r))
+	}
+	for _, p := range processes {
+		if reaped, err := p.ReapSessions(t.Context(), 10); err != nil || len(reaped) > 0 {
+			t.Errorf("reaped %v, %v", reaped, err)
+		}
+	}
+	_, r, err = ahead.Resume(t.Context(), behind.name, a.Owner, ahead.name)
+	check(err)
+	if waited := ahead.now().Sub(r.Parked); waited.Abs() > time.Minute {
+		t.Errorf("it has waited for %v", waited)
 	}
 }
 

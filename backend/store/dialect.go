@@ -28,6 +28,9 @@ type dialect struct {
 	// unknown what happened.
 	commitClass func(error) error
 	locks       locks
+	// clock is the database's time in milliseconds, one for all processes whatever theirs
+	// are. It stays what it is within a statement.
+	clock string
 	// byPeer is where the entries of one contact are, from FROM on, with owner, the numbers
 	// between which they are, and contact as $1 to $4.
 	byPeer string

@@ -47,6 +47,7 @@ func (m *model) actions() map[string]func(*rapid.T) {
 		"set handled":     m.setHandled,
 		"end session":     m.endSession,
 		"renew lease":     m.renewLease,
+		"take lease":      m.takeLease,
 		"end lease":       m.endLease,
 		"reap":            m.reap,
 		"":                m.compare,
@@ -308,8 +309,18 @@ func (m *model) endSession(r *rapid.T) {
 }
 
 func (m *model) renewLease(r *rapid.T) {
-	node, incarnation, until := m.node(r), m.incarnation(r), m.instant(r, "until")
-	m.both(r, func(s store.Store, _ int) (any, error) { return nil, s.RenewLease(m.ctx, node, incarnation, until) })
+	node, incarnation, lasts := m.node(r), m.incarnation(r), m.lasts(r)
+	m.both(r, func(s store.Store, _ int) (any, error) { return nil, s.RenewLease(m.ctx, node, incarnation, lasts) })
+}
+
+func (m *model) takeLease(r *rapid.T) {
+	node, incarnation, lasts := m.node(r), m.incarnation(r), m.lasts(r)
+	m.both(r, func(s store.Store, _ int) (any, error) { return nil, s.TakeLease(m.ctx, node, incarnation, lasts) })
+}
+
+// lasts is how long a lease does: longer than the test, or it is over.
+func (m *model) lasts(r *rapid.T) time.Duration {
+	return rapid.SampledFrom([]time.Duration{-time.Hour, 0, time.Hour}).Draw(r, "lasts")
 }
 
 func (m *model) endLease(r *rapid.T) {
@@ -318,9 +329,8 @@ func (m *model) endLease(r *rapid.T) {
 }
 
 func (m *model) reap(r *rapid.T) {
-	now := m.instant(r, "now")
 	m.both(r, func(s store.Store, _ int) (any, error) {
-		reaped, err := s.ReapSessions(m.ctx, now, 1000)
+		reaped, err := s.ReapSessions(m.ctx, 1000)
 		return sorted(reaped), err
 	})
 }

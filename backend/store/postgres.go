@@ -31,6 +31,7 @@ func postgresDialect() dialect {
 		class:       postgresClass,
 		commitClass: postgresCommitClass,
 		byPeer:      ` FROM entries WHERE owner = $1 AND seq > $2 AND seq < $3 AND peer = $4 AND NOT hidden`,
+		clock:       `(extract(epoch FROM statement_timestamp()) * 1000)::bigint`,
 		locks:       locks{change: ` FOR UPDATE`, take: ` FOR UPDATE SKIP LOCKED`, refer: ` FOR KEY SHARE`},
 		snapshot:    sql.LevelRepeatableRead,
 	}

@@ -24,11 +24,13 @@ func (db *DB) SaveResumable(ctx context.Context, id string, epoch uint64, r Resu
 		if err != nil {
 			return err
 		}
+		//nolint:gosec // made of constants
 		_, err = tx.ExecContext(ctx, `
-			INSERT INTO resumables (session, owner, hold, parked, count, pos, state) VALUES ($1, $2, $3, $4, $5, $6, $7)
+			INSERT INTO resumables (session, owner, hold, parked, count, pos, state)
+			VALUES ($1, $2, $3, CASE WHEN $4 THEN `+db.dialect.clock+` - $5 ELSE 0 END, $6, $7, $8)
 			ON CONFLICT (session) DO UPDATE SET hold = excluded.hold, parked = excluded.parked,
 				count = excluded.count, pos = excluded.pos, state = excluded.state`,
-			id, owner, r.Hold.Milliseconds(), optionalMillis(r.Parked), r.Count, storable(r.Pos), notNil(r.State))
+			id, owner, r.Hold.Milliseconds(), !r.Parked.IsZero(), millis(db.now())-millis(r.Parked), r.Count, storable(r.Pos), notNil(r.State))
 		return err
 	})
 }
@@ -39,14 +41,6 @@ func notNil(b []byte) []byte {
 		return []byte{}
 	}
 	return b
-}
-
-// optionalMillis is millis, and 0 for no time.
-func optionalMillis(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return millis(t)
 }
 
 // SetResumePoints implements Resumption. The points are set in the order of their
@@ -125,8 +119,8 @@ func (db *DB) Resume(ctx context.Context, id string, owner OwnerID, node string)
 		if err != nil {
 			return err // sql.ErrNoRows is ErrNotFound
 		}
-		r, err = scanResumable(tx.QueryRowContext(ctx, `
-			SELECT hold, parked, count, pos, state, note FROM resumables WHERE session = $1`, id))
+		r, err = db.scanResumable(tx.QueryRowContext(ctx, `
+			SELECT hold, parked > 0, `+db.dialect.clock+` - parked, count, pos, state, note FROM resumables WHERE session = $1`, id))
 		if err != nil {
 			return err
 		}
@@ -140,12 +134,14 @@ func (db *DB) Resume(ctx context.Context, id string, owner OwnerID, node string)
 	return s, r, nil
 }
 
-func scanResumable(row row) (r Resumable, err error) {
-	var hold, parked int64
-	err = row.Scan(&hold, &parked, &r.Count, &r.Pos, &r.State, &r.Note)
+// scanResumable reads a session's hold, whether and for how long it has waited, and the rest.
+func (db *DB) scanResumable(row row) (r Resumable, err error) {
+	var hold, waited int64
+	var parked bool
+	err = row.Scan(&hold, &parked, &waited, &r.Count, &r.Pos, &r.State, &r.Note)
 	r.Hold = time.Duration(hold) * time.Millisecond
-	if parked != 0 {
-		r.Parked = fromMillis(parked)
+	if parked {
+		r.Parked = fromMillis(millis(db.now()) - waited)
 	}
 	return r, err
 }
@@ -154,8 +150,9 @@ func scanResumable(row row) (r Resumable, err error) {
 func (db *DB) Parked(ctx context.Context, id string, owner OwnerID) (bool, error) {
 	var parked bool
 	err := db.read.QueryRowContext(ctx, `
-		SELECT r.parked > 0 OR l.until <= $1 FROM resumables r JOIN sessions s ON s.id = r.session JOIN leases l ON l.id = s.lease
-		WHERE r.session = $2 AND r.owner = $3`, millis(db.now()), id, owner).Scan(&parked)
+		SELECT r.parked > 0 OR l.until <= `+db.dialect.clock+`
+		FROM resumables r JOIN sessions s ON s.id = r.session JOIN leases l ON l.id = s.lease
+		WHERE r.session = $1 AND r.owner = $2`, id, owner).Scan(&parked)
 	return parked, db.wrap("session "+id, err)
 }
 

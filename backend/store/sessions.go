@@ -137,45 +137,65 @@ func (db *DB) EndSession(ctx context.Context, id string, epoch uint64) error {
 	})
 }
 
-// RenewLease implements Sessions.
-func (db *DB) RenewLease(ctx context.Context, node, incarnation string, until time.Time) error {
-	return db.update(ctx, "renew lease of "+node, func(tx *sql.Tx) error {
+// TakeLease implements Sessions.
+func (db *DB) TakeLease(ctx context.Context, node, incarnation string, lasts time.Duration) error {
+	return db.update(ctx, "take lease of "+node, func(tx *sql.Tx) error {
+		//nolint:gosec // made of constants
 		_, err := tx.ExecContext(ctx, `
-			UPDATE leases SET ended = CASE WHEN until < $1 THEN until ELSE $2 END, until = 0
-			WHERE node = $3 AND incarnation <> $4 AND until > 0`, millis(db.now()), millis(db.now()), node, incarnation)
+			UPDATE leases SET `+db.leaseEnds()+` WHERE node = $1 AND incarnation <> $2 AND until > 0`, node, incarnation)
 		if err != nil {
 			return fmt.Errorf("take over: %w", err)
 		}
+		//nolint:gosec // made of constants
 		_, err = tx.ExecContext(ctx, `
-			INSERT INTO leases (node, incarnation, until) VALUES ($1, $2, $3)
+			INSERT INTO leases (node, incarnation, until) VALUES ($1, $2, `+db.dialect.clock+` + $3)
 			ON CONFLICT (node, incarnation) DO UPDATE SET until = excluded.until`,
-			node, incarnation, max(millis(until), 1))
+			node, incarnation, lasts.Milliseconds())
 		return err
+	})
+}
+
+// leaseEnds ends a lease in an UPDATE. One that was over already has ended then.
+func (db *DB) leaseEnds() string {
+	return `ended = CASE WHEN until < ` + db.dialect.clock + ` THEN until ELSE ` + db.dialect.clock + ` END, until = 0`
+}
+
+// RenewLease implements Sessions.
+func (db *DB) RenewLease(ctx context.Context, node, incarnation string, lasts time.Duration) error {
+	return db.update(ctx, "renew lease of "+node, func(tx *sql.Tx) error {
+		//nolint:gosec // made of constants
+		r, err := tx.ExecContext(ctx, `
+			UPDATE leases SET until = `+db.dialect.clock+` + $1 WHERE node = $2 AND incarnation = $3 AND until > 0`,
+			lasts.Milliseconds(), node, incarnation)
+		return found(r, err, ErrLeaseLost)
 	})
 }
 
 // EndLease implements Sessions.
 func (db *DB) EndLease(ctx context.Context, node, incarnation string) error {
 	return db.update(ctx, "end lease of "+node, func(tx *sql.Tx) error {
+		//nolint:gosec // made of constants
 		_, err := tx.ExecContext(ctx, `
-			UPDATE leases SET ended = $1, until = 0 WHERE node = $2 AND incarnation = $3`, millis(db.now()), node, incarnation)
+			UPDATE leases SET `+db.leaseEnds()+` WHERE node = $1 AND incarnation = $2 AND until > 0`, node, incarnation)
 		if err != nil {
 			return err
 		}
-		return dropLeases(ctx, tx, db.now(), db.dialect.locks.take)
+		return db.dropLeases(ctx, tx)
 	})
 }
 
 // LiveNodes implements Sessions.
-func (db *DB) LiveNodes(ctx context.Context, now time.Time) ([]string, error) {
-	rows, err := db.read.QueryContext(ctx, `SELECT DISTINCT node FROM leases WHERE until > $1 ORDER BY node`, millis(now))
+func (db *DB) LiveNodes(ctx context.Context) ([]string, error) {
+	//nolint:gosec // made of constants
+	rows, err := db.read.QueryContext(ctx, `SELECT DISTINCT node FROM leases WHERE until > `+db.dialect.clock+` ORDER BY node`)
 	names, err := collect(rows, err, func(r row) (name string, err error) { return name, r.Scan(&name) })
 	return names, db.wrap("live nodes", err)
 }
 
 // leaseMemory is how long after its end a lease is kept that was not given
-// up: its holder may only have been cut off, and go on with it.
-const leaseMemory = 24 * time.Hour
+// up: its holder may only have been cut off, and go on with it. Once it is
+// forgotten the holder has to be started again.
+const leaseMemory = 30 * 24 * time.Hour
 
 // unused is the condition for a lease that no session belongs to.
 const unused = `NOT EXISTS (SELECT 1 FROM sessions WHERE sessions.lease = leases.id)`
@@ -183,10 +203,11 @@ const unused = `NOT EXISTS (SELECT 1 FROM sessions WHERE sessions.lease = leases
 // dropLeases removes the leases that are over and have no session left. Whether
 // they have is asked again once they are locked: a session may have been created
 // meanwhile.
-func dropLeases(ctx context.Context, tx *sql.Tx, now time.Time, lock string) error {
+func (db *DB) dropLeases(ctx context.Context, tx *sql.Tx) error {
 	//nolint:gosec // made of constants
 	rows, err := tx.QueryContext(ctx, `
-		SELECT id FROM leases WHERE (until = 0 OR until < $1) AND `+unused+lock, millis(now.Add(-leaseMemory)))
+		SELECT id FROM leases WHERE (until = 0 OR until < `+db.dialect.clock+` - $1) AND `+unused+db.dialect.locks.take,
+		leaseMemory.Milliseconds())
 	ids, err := collect(rows, err, func(r row) (id int64, err error) { return id, r.Scan(&id) })
 	if err != nil {
 		return fmt.Errorf("look for leases to drop: %w", err)
@@ -201,19 +222,21 @@ func dropLeases(ctx context.Context, tx *sql.Tx, now time.Time, lock string) err
 
 // overdue are the ids of the sessions for which nobody need wait any more: their lease
 // is over, and they cannot be resumed or have had their time for that; or they were
-// left to whoever resumes them, and nobody has. The time comes three times.
-const overdue = `
-	SELECT id FROM sessions WHERE lease IN (SELECT id FROM leases WHERE until <= $1) AND NOT EXISTS (
+// left to whoever resumes them, and nobody has.
+func (db *DB) overdue() string {
+	now := db.dialect.clock
+	return `
+	SELECT id FROM sessions WHERE lease IN (SELECT id FROM leases WHERE until <= ` + now + `) AND NOT EXISTS (
 		SELECT 1 FROM resumables r JOIN leases l ON l.id = sessions.lease
-		WHERE r.session = sessions.id AND r.hold + CASE l.until WHEN 0 THEN l.ended ELSE l.until END > $2)
-	UNION ALL SELECT session FROM resumables WHERE parked > 0 AND parked + hold <= $3`
+		WHERE r.session = sessions.id AND r.hold + CASE l.until WHEN 0 THEN l.ended ELSE l.until END > ` + now + `)
+	UNION ALL SELECT session FROM resumables WHERE parked > 0 AND parked + hold <= ` + now
+}
 
 // ReapSessions implements Sessions. As long as all is well there is nothing to
 // find, and nobody has to wait for a transaction.
-func (db *DB) ReapSessions(ctx context.Context, now time.Time, limit int) ([]Session, error) {
+func (db *DB) ReapSessions(ctx context.Context, limit int) ([]Session, error) {
 	var left bool
-	err := db.read.QueryRowContext(long(ctx), `
-		SELECT EXISTS (`+overdue+`)`, millis(now), millis(now), millis(now)).Scan(&left)
+	err := db.read.QueryRowContext(long(ctx), `SELECT EXISTS (`+db.overdue()+`)`).Scan(&left)
 	if err != nil || !left || limit <= 0 {
 		return nil, db.wrap("look for sessions without a lease", err)
 	}
@@ -222,8 +245,8 @@ func (db *DB) ReapSessions(ctx context.Context, now time.Time, limit int) ([]Ses
 		//nolint:gosec // made of constants
 		rows, err := tx.QueryContext(ctx, `
 			DELETE FROM sessions WHERE id IN (
-				SELECT id FROM sessions WHERE id IN (`+overdue+`) LIMIT $4`+db.dialect.locks.take+`)
-			RETURNING `+sessionColumns, millis(now), millis(now), millis(now), limit)
+				SELECT id FROM sessions WHERE id IN (`+db.overdue()+`) LIMIT $1`+db.dialect.locks.take+`)
+			RETURNING `+sessionColumns, limit)
 		if reaped, err = collect(rows, err, scanSession); err != nil {
 			return err
 		}
@@ -234,7 +257,7 @@ func (db *DB) ReapSessions(ctx context.Context, now time.Time, limit int) ([]Ses
 				return err
 			}
 		}
-		return dropLeases(ctx, tx, db.now(), db.dialect.locks.take)
+		return db.dropLeases(ctx, tx)
 	})
 	if err != nil {
 		return nil, err

@@ -29,6 +29,7 @@ func sqliteDialect() dialect {
 		open:       openSQLite,
 		migrations: func() (fs.FS, error) { return fs.Sub(sqliteMigrations, "migrations/sqlite") },
 		class:      sqliteClass,
+		clock:      `CAST(round(unixepoch('subsec') * 1000) AS INTEGER)`,
 		byPeer:     peerEntries,
 		// Nothing stays of a commit that failed, but why is nothing to decide on.
 		commitClass: func(error) error { return nil },

@@ -51,6 +51,9 @@ var (
 	// ErrFenced: the session's epoch was raised by somebody else, who owns the
 	// session now. The caller must stop acting for it at once.
 	ErrFenced = errors.New("session is owned elsewhere")
+	// ErrLeaseLost: the lease was taken by another process of the node's name, or was
+	// given back. The caller must stop serving under that name.
+	ErrLeaseLost = errors.New("the lease is another process's, or nobody's")
 	// ErrOutcomeUnknown: the connection to the database was lost while a
 	// transaction was being committed, and it could not be learnt whether it was.
 	ErrOutcomeUnknown = errors.New("it is not known whether it was stored")
@@ -247,6 +250,9 @@ type Session struct {
 // session was created. So what a crashed process left behind can be reaped
 // at once when the node's next run has taken the lease over, and a node
 // takes its lease before it creates sessions.
+//
+// How long a lease lasts, and how long a session has waited for its client, is measured by
+// the database's clock alone, since what one node has written others judge.
 type Sessions interface {
 	// CreateSession records a session at epoch 1; Epoch, User and Created of s
 	// are not looked at. When the owner has a session with that resource it is
@@ -269,25 +275,28 @@ type Sessions interface {
 	SetHandled(ctx context.Context, id string, epoch uint64, handled uint32) error
 	// EndSession removes the record if it has that epoch; ErrFenced otherwise.
 	EndSession(ctx context.Context, id string, epoch uint64) error
-	// RenewLease says that a node's process lives until until (millisecond
-	// resolution). An incarnation is one run of the process; another one than the
-	// last takes the lease over, and the sessions of the last are left
-	// without.
-	RenewLease(ctx context.Context, node, incarnation string, until time.Time) error
+	// TakeLease says that a node's process begins, and lives for a while from now on
+	// (millisecond resolution). An incarnation is one run of the process; it takes the
+	// lease over from the last one, whose sessions are left without.
+	TakeLease(ctx context.Context, node, incarnation string, lasts time.Duration) error
+	// RenewLease says that the process lives for a while from now on, be it less than
+	// what was said before. ErrLeaseLost when another has taken the lease over since,
+	// which stays that one's.
+	RenewLease(ctx context.Context, node, incarnation string, lasts time.Duration) error
 	// EndLease ends a node's lease if that incarnation holds it.
 	EndLease(ctx context.Context, node, incarnation string) error
-	// LiveNodes returns the names of the nodes whose lease is valid after now, sorted.
-	LiveNodes(ctx context.Context, now time.Time) ([]string, error)
-	// ReapSessions ends, and returns, up to limit sessions whose lease is not
-	// valid after now, and has not been for as long as they may be resumed, or that
-	// have been parked for as long. Each is returned to one caller only.
-	ReapSessions(ctx context.Context, now time.Time, limit int) ([]Session, error)
+	// LiveNodes returns the names of the nodes whose lease is not over, sorted.
+	LiveNodes(ctx context.Context) ([]string, error)
+	// ReapSessions ends, and returns, up to limit sessions whose lease is over, and
+	// has been for as long as they may be resumed, or that have been parked for as
+	// long. Each is returned to one caller only.
+	ReapSessions(ctx context.Context, limit int) ([]Session, error)
 }
 
 // Resumable is what it takes to go on with a session (XEP-0198 §5), on any node.
 type Resumable struct {
 	Hold    time.Duration // how long it waits for its client, after that is lost or after its node's lease; millisecond resolution
-	Parked  time.Time     // since when it waits; zero: it does not. Millisecond resolution
+	Parked  time.Time     // since when it waits, by this process's clock; zero: it does not. Millisecond resolution
 	Handled uint32        // as Session.Handled
 	Count   uint32        // stanzas that the client has acknowledged, modulo 2^32 …
 	Pos     uint64        // … and the entry up to which it then had all that were for it

@@ -462,8 +462,8 @@ func (m *Memory) EndSession(ctx context.Context, id string, epoch uint64) error 
 	return nil
 }
 
-// RenewLease implements store.Sessions.
-func (m *Memory) RenewLease(ctx context.Context, node, incarnation string, until time.Time) error {
+// TakeLease implements store.Sessions.
+func (m *Memory) TakeLease(ctx context.Context, node, incarnation string, lasts time.Duration) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := ctx.Err(); err != nil {
@@ -474,7 +474,22 @@ func (m *Memory) RenewLease(ctx context.Context, node, incarnation string, until
 			l.end()
 		}
 	}
-	m.lease(holder{node, incarnation}).until = until.Truncate(time.Millisecond)
+	m.lease(holder{node, incarnation}).until = now().Add(lasts.Truncate(time.Millisecond))
+	return nil
+}
+
+// RenewLease implements store.Sessions.
+func (m *Memory) RenewLease(ctx context.Context, node, incarnation string, lasts time.Duration) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	l := m.leases[holder{node, incarnation}]
+	if l == nil || l.until.IsZero() {
+		return fmt.Errorf("renew lease of %s: %w", node, store.ErrLeaseLost)
+	}
+	l.until = now().Add(lasts.Truncate(time.Millisecond))
 	return nil
 }
 
@@ -492,7 +507,7 @@ func (m *Memory) EndLease(ctx context.Context, node, incarnation string) error {
 }
 
 // LiveNodes implements store.Sessions.
-func (m *Memory) LiveNodes(ctx context.Context, at time.Time) ([]string, error) {
+func (m *Memory) LiveNodes(ctx context.Context) ([]string, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := ctx.Err(); err != nil {
@@ -500,7 +515,7 @@ func (m *Memory) LiveNodes(ctx context.Context, at time.Time) ([]string, error) 
 	}
 	var names []string
 	for h, l := range m.leases {
-		if l.until.After(at.Truncate(time.Millisecond)) {
+		if l.until.After(now()) {
 			names = append(names, h.node)
 		}
 	}
@@ -509,7 +524,7 @@ func (m *Memory) LiveNodes(ctx context.Context, at time.Time) ([]string, error) 
 }
 
 // ReapSessions implements store.Sessions.
-func (m *Memory) ReapSessions(ctx context.Context, at time.Time, limit int) ([]store.Session, error) {
+func (m *Memory) ReapSessions(ctx context.Context, limit int) ([]store.Session, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := ctx.Err(); err != nil {
@@ -517,7 +532,7 @@ func (m *Memory) ReapSessions(ctx context.Context, at time.Time, limit int) ([]s
 	}
 	var reaped []store.Session
 	for id, s := range m.sessions {
-		if len(reaped) < limit && s.overdue(at.Truncate(time.Millisecond)) {
+		if len(reaped) < limit && s.overdue(now()) {
 			reaped = append(reaped, m.remove(id))
 		}
 	}

@@ -22,16 +22,29 @@ func resumptionTests() []test {
 	}
 }
 
-// resumable is what the tests save.
+// resumable is what the tests save. It has waited for a minute.
 func resumable() store.Resumable {
 	return store.Resumable{
-		Hold: 5 * time.Minute, Parked: noon(), Handled: math.MaxUint32, Count: math.MaxUint32 - 1, Pos: 7, State: []byte("state"),
+		Hold: 5 * time.Minute, Parked: waiting(time.Minute), Handled: math.MaxUint32, Count: math.MaxUint32 - 1, Pos: 7, State: []byte("state"),
 	}
+}
+
+// waiting is since when a session waits that has done so for a while.
+func waiting(d time.Duration) time.Time { return time.Now().UTC().Add(-d).Truncate(time.Millisecond) }
+
+// sameResumable allows for the time that a test takes.
+func (t suite) sameResumable(what string, got, want store.Resumable) {
+	t.Helper()
+	if d := got.Parked.Sub(want.Parked); d.Abs() > 20*time.Second {
+		t.Errorf("%s: waits since %v, want %v", what, got.Parked, want.Parked)
+	}
+	got.Parked = want.Parked
+	t.equal(what, got, want)
 }
 
 func resume(t suite, s store.Store) {
 	a := t.newAccount(s, "alice@example.com")
-	t.renew(s, "node-2", "run")
+	t.take(s, "node-2", "run")
 	before := t.newSession(s, a.Owner, "s1", "phone", "node-1")
 	t.check(s.SaveResumable(t.Context(), "s1", 1, resumable()))
 	got, r, err := s.Resume(t.Context(), "s1", a.Owner, "node-2")
@@ -39,8 +52,8 @@ func resume(t suite, s store.Store) {
 	want := before
 	want.Node, want.Epoch, want.Handled = "node-2", 2, math.MaxUint32
 	t.equal("session", got, want)
-	t.equal("resumable", r, resumable())
-	t.reap(s, noon().Add(-time.Hour)) // it belongs to the new node's lease
+	t.sameResumable("resumable", r, resumable())
+	t.reap(s) // it belongs to the new node's lease
 	_, r, err = s.Resume(t.Context(), "s1", a.Owner, "node-1")
 	t.check(err)
 	if !r.Parked.IsZero() {
@@ -96,10 +109,10 @@ func resumePoints(t suite, s store.Store) {
 	t.check(err)
 	want := resumable()
 	want.Count, want.Pos = 3, 30
-	t.equal("resumable", r, want)
+	t.sameResumable("resumable", r, want)
 	_, r, err = s.Resume(t.Context(), "s2", a.Owner, "node-2")
 	t.check(err)
-	t.equal("resumable of another epoch", r, resumable())
+	t.sameResumable("resumable of another epoch", r, resumable())
 }
 
 func resumeNote(t suite, s store.Store) {
@@ -114,7 +127,7 @@ func resumeNote(t suite, s store.Store) {
 	want.Note = []byte("word")
 	_, r, err := s.Resume(t.Context(), "s1", a.Owner, "node-2")
 	t.check(err)
-	t.equal("resumable", r, want)
+	t.sameResumable("resumable", r, want)
 	_, r, err = s.Resume(t.Context(), "s1", a.Owner, "node-2")
 	t.check(err)
 	if r.Note != nil {
@@ -124,7 +137,7 @@ func resumeNote(t suite, s store.Store) {
 
 func parked(t suite, s store.Store) {
 	a := t.newAccount(s, "alice@example.com")
-	t.check(s.RenewLease(t.Context(), "node-1", "run", time.Now().Add(time.Hour)))
+	t.take(s, "node-1", "run")
 	t.newSession(s, a.Owner, "s1", "phone", "node-1")
 	r := resumable()
 	r.Parked = time.Time{}
@@ -197,33 +210,53 @@ func deletedResumable(t suite, s store.Store) {
 // reapedLater keeps a resumable session as long as its client may come back.
 func reapedLater(t suite, s store.Store) {
 	a := t.newAccount(s, "alice@example.com")
-	t.check(s.RenewLease(t.Context(), "node-1", "run", noon()))
-	zero := t.newSession(s, a.Owner, "s0", "watch", "node-1")
+	t.take(s, "node-1", "run")
+	save := func(id string, r store.Resumable) {
+		t.Helper()
+		t.check(s.SaveResumable(t.Context(), id, 1, r))
+	}
 	r := resumable()
-	r.Parked = noon().Add(-time.Hour)
-	t.check(s.SaveResumable(t.Context(), "s0", 1, r))
-	zero.Handled, zero.State = r.Handled, string(r.State)
-	t.reap(s, r.Parked.Add(r.Hold-time.Millisecond))
-	t.reap(s, r.Parked.Add(r.Hold), zero)
+	saved := func(id, resource string) store.Session {
+		t.Helper()
+		made := t.newSession(s, a.Owner, id, resource, "node-1")
+		save(id, r)
+		made.Handled, made.State = r.Handled, string(r.State)
+		return made
+	}
+	r.Parked = waiting(r.Hold - time.Minute)
+	zero := saved("s0", "watch")
+	t.reap(s)
+	r.Parked = waiting(r.Hold)
+	save("s0", r)
+	t.reap(s, zero)
 	r.Parked = time.Time{}
 
-	one := t.newSession(s, a.Owner, "s1", "phone", "node-1")
+	one := saved("s1", "phone")
 	two := t.newSession(s, a.Owner, "s2", "desktop", "node-1")
-	t.check(s.SaveResumable(t.Context(), "s1", 1, r))
-	one.Handled, one.State = r.Handled, string(r.State)
-	t.reap(s, noon().Add(-time.Millisecond))
-	t.reap(s, noon(), two)
-	t.reap(s, noon().Add(r.Hold-time.Millisecond))
-	t.reap(s, noon().Add(r.Hold), one)
+	t.reap(s)
+	t.lasts(s, "node-1", "run", 0)
+	t.reap(s, two)
+	t.lasts(s, "node-1", "run", time.Minute-r.Hold)
+	t.reap(s)
+	t.lasts(s, "node-1", "run", -r.Hold)
+	t.reap(s, one)
 	_, err := s.EndedSession(t.Context(), "s1", a.Owner)
 	t.check(err)
 
-	three := t.newSession(s, a.Owner, "s3", "tablet", "node-1")
-	t.check(s.SaveResumable(t.Context(), "s3", 1, r))
-	three.Handled, three.State = r.Handled, string(r.State)
-	began := time.Now()
+	t.lasts(s, "node-1", "run", time.Hour)
+	three := saved("s3", "tablet")
 	t.check(s.EndLease(t.Context(), "node-1", "run"))
-	t.reap(s, began)
-	t.reap(s, began.Add(r.Hold-time.Second))
-	t.reap(s, time.Now().Add(r.Hold+time.Second), three)
+	t.reap(s)
+	r.Hold = 0 // counted from when the lease was given back, not from when it would have ended
+	save("s3", r)
+	t.reap(s, three)
+	r.Hold = resumable().Hold
+
+	for _, run := range []string{"run-2", "run-3"} {
+		t.take(s, "node-1", run)
+	}
+	four := saved("s4", "car")
+	t.lasts(s, "node-1", "run-3", -r.Hold)
+	t.take(s, "node-1", "run-4") // the last one was over for longer
+	t.reap(s, four)
 }

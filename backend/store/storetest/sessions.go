@@ -29,6 +29,7 @@ func leaseTests() []test {
 		{"Ended", on(leaseEnded)},
 		{"EndedByAnother", on(leaseEndedByAnother)},
 		{"TakenOver", on(leaseTakenOver)},
+		{"Lost", on(leaseLost)},
 		{"RenewedLate", on(leaseRenewedLate)},
 		{"Limit", on(reapLimit)},
 		{"LiveNodes", on(liveNodes)},
@@ -165,7 +166,7 @@ func lastEnd(t suite, s store.Store) {
 		"ended@example.com":    func() { t.check(s.EndSession(t.Context(), "s", 1)) },
 		"replaced@example.com": func() { t.newSession(s, t.account(s, "replaced@example.com").Owner, "t", "phone", "node-1") },
 		"reaped@example.com": func() {
-			_, err := s.ReapSessions(t.Context(), noon(), 10) // the node has no lease
+			_, err := s.ReapSessions(t.Context(), 10) // the node has no lease
 			t.check(err)
 		},
 	} {
@@ -186,19 +187,26 @@ func lastEnd(t suite, s store.Store) {
 	t.wantErr(err, store.ErrNotFound)
 }
 
-// noon is when these tests take place: leases have the callers' time.
+// noon is a time of day.
 func noon() time.Time { return time.Date(2030, 1, 2, 12, 0, 0, 0, time.UTC) }
 
-// renew gives a node a lease of a minute from noon.
-func (t suite) renew(s store.Store, node, incarnation string) {
+// take gives a process a node's lease, for longer than a test takes.
+func (t suite) take(s store.Store, node, incarnation string) {
 	t.Helper()
-	t.check(s.RenewLease(t.Context(), node, incarnation, noon().Add(time.Minute)))
+	t.check(s.TakeLease(t.Context(), node, incarnation, time.Hour))
+}
+
+// lasts changes how long a process has its lease from now on; less than nothing: it is over
+// since then.
+func (t suite) lasts(s store.Store, node, incarnation string, d time.Duration) {
+	t.Helper()
+	t.check(s.RenewLease(t.Context(), node, incarnation, d))
 }
 
 // reap reaps all that can be, and checks what it was, by ID.
-func (t suite) reap(s store.Store, at time.Time, want ...store.Session) {
+func (t suite) reap(s store.Store, want ...store.Session) {
 	t.Helper()
-	got, err := s.ReapSessions(t.Context(), at, 100)
+	got, err := s.ReapSessions(t.Context(), 100)
 	t.check(err)
 	slices.SortFunc(got, func(a, b store.Session) int { return cmp.Compare(a.ID, b.ID) })
 	t.equal("reaped sessions", got, want)
@@ -210,67 +218,91 @@ func (t suite) reap(s store.Store, at time.Time, want ...store.Session) {
 
 func leaseValid(t suite, s store.Store) {
 	a := t.newAccount(s, "alice@example.com")
-	t.renew(s, "node-1", "run-1")
+	t.take(s, "node-1", "run-1")
 	first := t.newSession(s, a.Owner, "s1", "phone", "node-1")
-	t.reap(s, noon())
-	t.reap(s, noon().Add(time.Minute-time.Millisecond))
-	t.check(s.RenewLease(t.Context(), "node-1", "run-1", noon().Add(time.Hour)))
-	t.reap(s, noon().Add(time.Hour-time.Millisecond))
-	t.reap(s, noon().Add(time.Hour), first)
-	t.reap(s, noon().Add(time.Hour))
+	t.reap(s)
+	t.lasts(s, "node-1", "run-1", time.Minute)
+	t.reap(s)
+	t.lasts(s, "node-1", "run-1", 0)
+	t.reap(s, first)
+	t.reap(s)
 }
 
 func leaseNone(t suite, s store.Store) {
 	a := t.newAccount(s, "alice@example.com")
-	t.renew(s, "node-2", "run-1")
+	t.take(s, "node-2", "run-1")
 	first := t.newSession(s, a.Owner, "s1", "phone", "node-1")
 	t.newSession(s, a.Owner, "s2", "desktop", "node-2")
-	t.reap(s, noon(), first)
-	t.reap(s, noon())
+	t.reap(s, first)
+	t.reap(s)
 }
 
 func leaseEnded(t suite, s store.Store) {
 	a := t.newAccount(s, "alice@example.com")
-	t.renew(s, "node-1", "run-1")
-	t.renew(s, "node-2", "run-1")
+	t.take(s, "node-1", "run-1")
+	t.take(s, "node-2", "run-1")
 	first := t.newSession(s, a.Owner, "s1", "phone", "node-1")
 	t.newSession(s, a.Owner, "s2", "desktop", "node-2")
 	t.check(s.EndLease(t.Context(), "node-1", "run-1"))
 	t.check(s.EndLease(t.Context(), "node-1", "run-1"))
 	t.check(s.EndLease(t.Context(), "node-3", "run-1"))
-	t.reap(s, noon(), first)
+	t.reap(s, first)
 }
 
 func leaseEndedByAnother(t suite, s store.Store) {
 	a := t.newAccount(s, "alice@example.com")
-	t.renew(s, "node-1", "run-1")
+	t.take(s, "node-1", "run-1")
 	t.newSession(s, a.Owner, "s1", "phone", "node-1")
 	t.check(s.EndLease(t.Context(), "node-1", "run-2"))
-	t.reap(s, noon())
+	t.reap(s)
 }
 
 func leaseTakenOver(t suite, s store.Store) {
 	a := t.newAccount(s, "alice@example.com")
-	t.renew(s, "node-1", "run-1")
+	t.take(s, "node-1", "run-1")
 	first := t.newSession(s, a.Owner, "s1", "phone", "node-1")
-	t.renew(s, "node-1", "run-2") // the process has crashed and is back
+	t.take(s, "node-1", "run-2") // the process has crashed and is back
 	second := t.newSession(s, a.Owner, "s2", "desktop", "node-1")
 	t.check(s.EndLease(t.Context(), "node-1", "run-1")) // too late to mean anything
-	t.reap(s, noon(), first)
-	t.reap(s, noon().Add(time.Minute), second)
+	t.reap(s, first)
+	t.lasts(s, "node-1", "run-2", 0)
+	t.reap(s, second)
+}
+
+// leaseLost checks that a process which has lost its lease learns of it, and does no harm.
+func leaseLost(t suite, s store.Store) {
+	a := t.newAccount(s, "alice@example.com")
+	lost := func(incarnation string) {
+		t.Helper()
+		t.wantErr(s.RenewLease(t.Context(), "node-1", incarnation, time.Hour), store.ErrLeaseLost)
+	}
+	lost("run-1") // was never taken
+	t.take(s, "node-1", "run-1")
+	first := t.newSession(s, a.Owner, "s1", "phone", "node-1")
+	t.take(s, "node-1", "run-2")
+	t.newSession(s, a.Owner, "s2", "desktop", "node-1")
+	lost("run-1")
+	t.reap(s, first)
+	lost("run-1") // also when nothing is left of it
+	t.lasts(s, "node-1", "run-2", time.Hour)
+	t.reap(s)
+	t.check(s.EndLease(t.Context(), "node-1", "run-2"))
+	lost("run-1")
+	lost("run-2")
 }
 
 func leaseRenewedLate(t suite, s store.Store) {
 	a := t.newAccount(s, "alice@example.com")
-	t.renew(s, "node-1", "run-1")
+	t.take(s, "node-1", "run-1")
+	t.lasts(s, "node-1", "run-1", -time.Minute)
 	first := t.newSession(s, a.Owner, "s1", "phone", "node-1")
-	t.reap(s, noon().Add(time.Minute), first)
+	t.reap(s, first)
 	// The node was only cut off. What it creates belongs to its run, whether it
 	// creates it just before it renews its lease or just after.
 	t.newSession(s, a.Owner, "s2", "phone", "node-1")
-	t.check(s.RenewLease(t.Context(), "node-1", "run-1", noon().Add(time.Hour)))
+	t.lasts(s, "node-1", "run-1", time.Hour)
 	t.newSession(s, a.Owner, "s3", "desktop", "node-1")
-	t.reap(s, noon().Add(2*time.Minute))
+	t.reap(s)
 }
 
 func reapLimit(t suite, s store.Store) {
@@ -280,7 +312,7 @@ func reapLimit(t suite, s store.Store) {
 	}
 	seen := make(map[string]bool)
 	for _, want := range []int{2, 2, 1, 0} {
-		got, err := s.ReapSessions(t.Context(), noon(), 2)
+		got, err := s.ReapSessions(t.Context(), 2)
 		t.check(err)
 		t.equal("reaped sessions", len(got), want)
 		for _, session := range got {
@@ -292,26 +324,28 @@ func reapLimit(t suite, s store.Store) {
 	}
 	t.newSession(s, a.Owner, "s6", "r6", "node-1")
 	for _, limit := range []int{0, -1} {
-		got, err := s.ReapSessions(t.Context(), noon(), limit)
+		got, err := s.ReapSessions(t.Context(), limit)
 		t.check(err)
 		t.equal("reaped sessions", len(got), 0)
 	}
 }
 
 func liveNodes(t suite, s store.Store) {
-	want := func(at time.Time, names ...string) {
+	want := func(names ...string) {
 		t.Helper()
-		got, err := s.LiveNodes(t.Context(), at)
+		got, err := s.LiveNodes(t.Context())
 		t.check(err)
 		t.equal("live nodes", got, names)
 	}
-	want(noon())
-	t.check(s.RenewLease(t.Context(), "node-2", "a", noon()))
-	t.check(s.RenewLease(t.Context(), "node-1", "b", noon().Add(time.Minute)))
-	t.check(s.RenewLease(t.Context(), "node-3", "c", noon()))
+	want()
+	t.take(s, "node-2", "a")
+	t.take(s, "node-1", "b")
+	t.take(s, "node-3", "c")
+	t.take(s, "node-4", "d")
+	want("node-1", "node-2", "node-3", "node-4")
 	t.check(s.EndLease(t.Context(), "node-3", "c"))
-	want(noon().Add(-time.Second), "node-1", "node-2")
-	want(noon(), "node-1")
-	t.check(s.RenewLease(t.Context(), "node-1", "d", noon()))
-	want(noon().Add(-time.Second), "node-1", "node-2")
+	t.lasts(s, "node-4", "d", 0)
+	want("node-1", "node-2")
+	t.check(s.TakeLease(t.Context(), "node-1", "e", 0))
+	want("node-2")
 }

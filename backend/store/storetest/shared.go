@@ -30,7 +30,7 @@ func reopen(t suite) {
 	first := t.open(t.T)
 	a, err := first.CreateAccount(t.Context(), "alice@example.com", []store.Credential{keys("SCRAM-SHA-1", 1)})
 	t.check(err)
-	t.renew(first, "node-1", "run-1")
+	t.take(first, "node-1", "run-1")
 	session := t.newSession(first, a.Owner, "s1", "phone", "node-1")
 	t.appendOne(first, store.Append{Session: "s1", Epoch: 1, Handled: 1, Drafts: []store.Draft{text(a.Owner, "1"), text(a.Owner, "2")}})
 	t.check(first.SetDelivered(t.Context(), map[store.OwnerID]uint64{a.Owner: 1}))
@@ -59,7 +59,7 @@ func reopen(t suite) {
 	got, err := second.Session(t.Context(), "s1")
 	t.check(err)
 	t.equal("session", got, session)
-	t.reap(second, noon())
+	t.reap(second)
 	t.equal("numbers", t.appendOne(second, store.Append{Drafts: []store.Draft{text(a.Owner, "3")}}).Seqs, []uint64{3})
 }
 
@@ -298,7 +298,7 @@ func sharedReap(t suite) {
 	times := make(map[string]int)
 	t.together(4, func(i int) error {
 		for {
-			got, err := stores[i%2].ReapSessions(t.Context(), noon(), 3)
+			got, err := stores[i%2].ReapSessions(t.Context(), 3)
 			if err != nil || len(got) == 0 {
 				return err
 			}
@@ -325,6 +325,6 @@ func canceled(t suite, s store.Store) {
 	t.wantErr(err, context.Canceled)
 	_, _, err = s.UpdateRoster(ctx, a.Owner, "bob@example.com", add)
 	t.wantErr(err, context.Canceled)
-	t.wantErr(s.RenewLease(ctx, "node-1", "run-1", time.Now()), context.Canceled)
+	t.wantErr(s.RenewLease(ctx, "node-1", "run-1", time.Hour), context.Canceled)
 	t.equal("entries", len(t.readAll(s, a.Owner)), 0)
 }
