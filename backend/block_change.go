@@ -83,6 +83,9 @@ type sight struct {
 func (h *hub) hideFrom(blocked, before *blocklist) {
 	for _, see := range slices.Concat(h.seenByContacts(blocked, before), h.takeDirected(blocked)) {
 		h.node.show(see.to, unavailablePresence(see.from), before)
+		h.mu.Lock()
+		h.noteHidden(see.to)
+		h.mu.Unlock()
 	}
 }
 

@@ -3,6 +3,8 @@ package backend
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -60,6 +62,14 @@ func (b *blocklist) resourcesOf(user string) []string {
 }
 
 func (b *blocklist) blocksAny() bool { return b != nil && len(b.addresses) > 0 }
+
+// all returns the addresses on the list, sorted by their bytes.
+func (b *blocklist) all() []string {
+	if b == nil {
+		return nil
+	}
+	return slices.Sorted(maps.Keys(b.addresses))
+}
 
 func (b *blocklist) has(address string) bool {
 	_, ok := b.addresses[address]

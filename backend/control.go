@@ -32,6 +32,7 @@ type rosterChange struct {
 	Contact      string             `json:"contact"`
 	Subscription store.Subscription `json:"subscription"`
 	Version      uint64             `json:"version"`
+	Removed      bool               `json:"removed,omitempty"`
 	Push         string             `json:"push,omitempty"` // the <item/>; empty: clients do not see the change
 }
 

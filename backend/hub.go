@@ -33,15 +33,20 @@ type hub struct {
 	pending   map[uint64]string   // entries left to the session of a resource
 	got       map[uint64]struct{} // entries received out of turn
 
-	roster map[string]rosterState // by contact
-	loaded bool                   // roster is complete
+	roster     map[string]rosterState // by contact
+	loaded     bool                   // roster is complete
+	rosterTold uint64                 // the roster's version up to which all changes were told
 
 	blocks *blocklist // as far as it is known here
+
+	hidden map[xmpp.JID]time.Time // who could see the user; see hideAgain
 }
 
 // rosterState is what a hub remembers of a contact.
 type rosterState struct {
 	subscription store.Subscription
+	told         store.Subscription // the one of which everybody concerned has heard
+	listed       bool               // clients have the contact in their rosters
 	version      uint64
 }
 
@@ -370,8 +375,8 @@ func (n *Node) Signal(sig bus.Signal) {
 	}
 }
 
-// SignalsLost makes the sessions of a partition look into the store, because signals
-// may have been lost.
+// SignalsLost makes the sessions of a partition look into the store, and their hubs make
+// up for the rest, because signals may have been lost.
 func (n *Node) SignalsLost(partition uint16) {
 	if partition == n.opts.Partition(n.opts.Domain) {
 		n.blocks.forget()
@@ -381,6 +386,11 @@ func (n *Node) SignalsLost(partition uint16) {
 	for _, s := range n.sessions {
 		if s.hub.partition == partition {
 			s.out.miss()
+		}
+	}
+	for _, h := range n.hubs {
+		if h.partition == partition {
+			n.missed.all(h)
 		}
 	}
 }

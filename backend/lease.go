@@ -126,6 +126,7 @@ func (n *Node) lookForUnheard(ctx context.Context) {
 	for _, s := range n.allSessions() {
 		s.out.miss()
 	}
+	n.compareAll()
 }
 
 // endedMemory is for how long clients are told what a session that is over has handled.

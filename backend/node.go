@@ -14,7 +14,7 @@
 // A logged-in session has two: one reads and decides (session), one writes and
 // owns the cursor (outbox, cursor). The node has some more for its lease, for
 // delivered numbers, for resume points, for accounts that change or lack keys, for
-// retention and for accepting. Serve waits for all of them.
+// lost signals, for retention and for accepting. Serve waits for all of them.
 //
 // # Locks
 //
@@ -61,6 +61,7 @@ type Node struct {
 	delivered *deliveredNumbers
 	points    resumePoints
 	standing  *standing
+	missed    *missed
 	registrar *registrar
 
 	serving  atomic.Bool // accepts connections
@@ -109,6 +110,7 @@ func New(o Options) (*Node, error) {
 		blocks:    newBlockCache(o.Store),
 		delivered: newDeliveredNumbers(o.Store),
 		standing:  newStanding(),
+		missed:    newMissed(),
 		registrar: newRegistrar(o.Registration, time.Now()),
 		hubs:      make(map[string]*hub),
 		sessions:  make(map[string]*session),
@@ -156,6 +158,7 @@ func (n *Node) Serve(ctx context.Context, ln net.Listener) error {
 	background.Go(func() { n.hearOfBlocks(work) })
 	background.Go(func() { n.keepRetention(work) })
 	background.Go(func() { n.follow(work) })
+	background.Go(func() { n.makeUp(work) })
 	background.Go(func() { n.delivered.run(work, n.opts.Timeouts.Flush, n.opts.Logger) })
 
 	n.serving.Store(true)

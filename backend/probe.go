@@ -18,10 +18,15 @@ func (s *session) probeContacts() {
 }
 
 // probe asks for the presence of a user on behalf of from.
-func (n *Node) probe(from xmpp.JID, user string) {
-	stanza := append([]byte(nil), "<presence type='probe' from='"...)
-	stanza = xmpp.AppendEscaped(stanza, from.String())
-	stanza = append(stanza, "'/>"...)
+func (n *Node) probe(from xmpp.JID, user string) { n.probeFor(from, user, "") }
+
+// probeFor is probe with an id, if it is not empty.
+func (n *Node) probeFor(from xmpp.JID, user, id string) {
+	stanza := appendAttr([]byte("<presence type='probe'"), "from", from.String())
+	if id != "" {
+		stanza = appendAttr(stanza, "id", id)
+	}
+	stanza = append(stanza, "/>"...)
 	n.publish(bus.Signal{Kind: bus.Stanza, User: user, Data: addressed(stanza, user)})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 
@@ -18,21 +19,23 @@ const nameMax = 1023
 // groupsMax bounds the groups of a contact.
 const groupsMax = 50
 
-// learn takes a change of an item, unless a later one is known.
-func (h *hub) learn(c rosterChange) {
+// learn takes a change of an item that nobody has been told of yet, unless a later one is
+// known.
+func (h *hub) learn(contact string, subscription store.Subscription, version uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.learnItem(c.Contact, rosterState{c.Subscription, c.Version})
+	if known := h.roster[contact]; version >= known.version {
+		known.subscription, known.version = subscription, version
+		h.setContact(contact, known)
+	}
 }
 
-// learnItem is learn under hub.mu.
-func (h *hub) learnItem(contact string, now rosterState) {
+// setContact is for use under hub.mu.
+func (h *hub) setContact(contact string, now rosterState) {
 	if h.roster == nil {
 		h.roster = make(map[string]rosterState)
 	}
-	if known, ok := h.roster[contact]; !ok || now.version >= known.version {
-		h.roster[contact] = now
-	}
+	h.roster[contact] = now
 }
 
 // loadRoster reads the subscriptions, if that was not done before. Changes that are
@@ -46,16 +49,23 @@ func (h *hub) loadRoster(ctx context.Context) error {
 	}
 	query, cancel := h.node.storeContext(ctx)
 	defer cancel()
-	items, _, err := h.node.store.Roster(query, h.owner)
+	items, version, err := h.node.store.Roster(query, h.owner)
 	if err != nil {
 		return fmt.Errorf("read the roster of %s: %w", h.user, err)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, it := range items {
-		h.learnItem(it.Contact, rosterState{it.Subscription, it.Version})
+	if h.loaded { // somebody else was faster
+		return nil
 	}
-	h.loaded = true
+	// Of what is older than that nothing counts: the end of it may not have been heard of.
+	maps.DeleteFunc(h.roster, func(_ string, known rosterState) bool { return known.version <= version })
+	for _, it := range items {
+		if _, newer := h.roster[it.Contact]; !newer {
+			h.setContact(it.Contact, rosterState{it.Subscription, it.Subscription, it.InRoster, it.Version})
+		}
+	}
+	h.loaded, h.rosterTold = true, version
 	return nil
 }
 
@@ -67,53 +77,41 @@ func (h *hub) knows(contact string) bool {
 	return h.roster[contact].subscription != 0
 }
 
-// rereadRoster learns what has become of the contacts that the hub knows, and tells the
-// clients what nobody has signalled.
-func (h *hub) rereadRoster(ctx context.Context) error {
-	query, cancel := h.node.storeContext(ctx)
-	defer cancel()
-	items, version, err := h.node.store.Roster(query, h.owner)
-	if err != nil {
-		return fmt.Errorf("read the roster of %s: %w", h.user, err)
-	}
-	for _, it := range items {
-		if h.isNews(it.Contact, rosterState{it.Subscription, it.Version}) {
-			h.pushRoster(rosterChange{it.Contact, it.Subscription, it.Version, visibleItem(it)})
-		}
-	}
-	for _, contact := range h.missing(items) {
-		if h.isNews(contact, rosterState{0, version}) {
-			h.pushRoster(rosterChange{Contact: contact, Version: version, Push: string(appendRemovedItem(nil, contact))})
-		}
-	}
-	return nil
-}
-
-// isNews tells whether a known contact's subscription was another before.
-func (h *hub) isNews(contact string, now rosterState) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	known, ok := h.roster[contact]
-	return ok && known.subscription != now.subscription && now.version >= known.version
-}
-
-// missing are the contacts that the hub knows and that are not among the items.
-func (h *hub) missing(items []store.RosterItem) []string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	var all []string
-	for contact := range h.roster {
-		if !slices.ContainsFunc(items, func(it store.RosterItem) bool { return it.Contact == contact }) {
-			all = append(all, contact)
-		}
-	}
-	return all
-}
-
 // pushRoster tells the sessions that have asked for the roster of a change (RFC 6121
-// §2.1.6).
+// §2.1.6), unless they have heard of it: then its signal comes late.
 func (h *hub) pushRoster(c rosterChange) {
-	h.learn(c)
+	h.mu.Lock()
+	late := h.loaded && c.Version <= h.rosterTold
+	if !late && c.Version == h.rosterTold+1 {
+		h.rosterTold++
+	}
+	h.mu.Unlock()
+	if !late {
+		h.noteTold(c)
+		h.push(c)
+	}
+}
+
+// noteTold notes that everybody is told of a change.
+func (h *hub) noteTold(c rosterChange) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	known := h.roster[c.Contact]
+	if jid, err := xmpp.ParseJID(c.Contact); err == nil && known.told&^c.Subscription&store.SubscriptionFrom != 0 {
+		h.noteHidden(jid)
+	}
+	known.told = c.Subscription
+	if c.Push != "" {
+		known.listed = !c.Removed
+	}
+	if c.Version >= known.version {
+		known.subscription, known.version = c.Subscription, c.Version
+	}
+	h.setContact(c.Contact, known)
+}
+
+// push sends roster pushes, if clients see the change.
+func (h *hub) push(c rosterChange) {
 	if c.Push == "" {
 		return
 	}
@@ -141,6 +139,9 @@ func (h *hub) interestedSessions() []*session {
 // getRoster answers a roster get (RFC 6121 §2.1.3). A client that has this version
 // already gets an empty result (§2.6).
 func (s *session) getRoster(ctx context.Context, q request) error {
+	if err := s.hub.loadRoster(ctx); err != nil { // from here on no change is missed
+		return err
+	}
 	s.hub.mu.Lock()
 	s.interested = true
 	s.hub.mu.Unlock()

@@ -292,12 +292,12 @@ func (n *Node) updateRoster(ctx context.Context, p party, contact string, change
 	switch after := visibleItem(it); after {
 	case before: // a request that waits is not part of the roster (§3.1.3)
 	case "":
-		c.Push = string(appendRemovedItem(nil, contact))
+		c.Removed, c.Push = true, string(appendRemovedItem(nil, contact))
 	default:
 		c.Push = after
 	}
 	if h := n.hub(p.user.String()); h != nil {
-		h.learn(*c)
+		h.learn(contact, it.Subscription, version)
 	}
 	return c, nil
 }

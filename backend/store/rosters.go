@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 )
 
 const rosterColumns = `contact, name, group_names, subscription, ask, approved, pending_in, in_roster, version`
@@ -27,6 +29,33 @@ func (db *DB) Roster(ctx context.Context, owner OwnerID) (items []RosterItem, ve
 		return nil, 0, err
 	}
 	return items, version, nil
+}
+
+// Versions implements Rosters.
+func (db *DB) Versions(ctx context.Context, owners []OwnerID) (map[OwnerID]Versions, error) {
+	all := make(map[OwnerID]Versions, len(owners))
+	if len(owners) == 0 {
+		return all, nil
+	}
+	places, args := make([]string, len(owners)), make([]any, len(owners))
+	for i, owner := range owners {
+		places[i], args[i] = "$"+strconv.Itoa(i+1), owner
+	}
+	//nolint:gosec // made of numbers
+	rows, err := db.read.QueryContext(ctx, `
+		SELECT a.owner, a.roster_version, COALESCE(b.version, 0)
+		FROM accounts a LEFT JOIN blocklists b ON b.owner = a.owner
+		WHERE a.owner IN (`+strings.Join(places, ", ")+`)`, args...)
+	_, err = collect(rows, err, func(r row) (owner OwnerID, err error) {
+		var v Versions
+		err = r.Scan(&owner, &v.Roster, &v.Blocklist)
+		all[owner] = v
+		return owner, err
+	})
+	if err != nil {
+		return nil, db.wrap("versions of rosters and blocklists", err)
+	}
+	return all, nil
 }
 
 // rosterVersion reads the version from the account's row, under a lock if one is

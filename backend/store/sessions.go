@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -104,6 +105,20 @@ func (db *DB) ConnectedContacts(ctx context.Context, owner OwnerID) ([]string, e
 	list, err := collect(rows, err, func(r row) (contact string, err error) { return contact, r.Scan(&contact) })
 	slices.Sort(list)
 	return list, db.wrap(fmt.Sprintf("connected contacts of owner %d", owner), err)
+}
+
+// RecentContacts implements Sessions.
+func (db *DB) RecentContacts(ctx context.Context, owner OwnerID, since time.Time) ([]RecentContact, error) {
+	rows, err := db.read.QueryContext(ctx, `
+		SELECT contact, nodes FROM (
+			SELECT r.contact, h.ended, (
+				SELECT COUNT(DISTINCT l.node) FROM sessions s JOIN leases l ON l.id = s.lease WHERE s.owner = a.owner) AS nodes
+			FROM roster_items r JOIN accounts a ON a.name = r.contact JOIN heads h ON h.owner = a.owner
+			WHERE r.owner = $1) AS contacts
+		WHERE nodes > 0 OR ended >= $2`, owner, millis(since))
+	list, err := collect(rows, err, func(r row) (c RecentContact, err error) { return c, r.Scan(&c.User, &c.Nodes) })
+	slices.SortFunc(list, func(a, b RecentContact) int { return strings.Compare(a.User, b.User) })
+	return list, db.wrap(fmt.Sprintf("recent contacts of owner %d", owner), err)
 }
 
 // LastEnd implements Sessions.

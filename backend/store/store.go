@@ -157,6 +157,15 @@ type Rosters interface {
 	// must be quick, must not call the store, and must set what it reports anew
 	// each time.
 	UpdateRoster(ctx context.Context, owner OwnerID, contact string, change func(*RosterItem) bool) (item RosterItem, version uint64, err error)
+	// Versions returns the versions of what owners have, without those of owners who do
+	// not exist.
+	Versions(ctx context.Context, owners []OwnerID) (map[OwnerID]Versions, error)
+}
+
+// Versions tell whether what an owner has was changed.
+type Versions struct {
+	Roster    uint64
+	Blocklist uint64 // 0: there was none yet
 }
 
 // Entry is one message on a timeline.
@@ -244,6 +253,12 @@ type Session struct {
 	State    string    // of one that is over, and could be resumed: the state that was saved last
 }
 
+// RecentContact is a contact who is connected, or was not long ago.
+type RecentContact struct {
+	User  string
+	Nodes int // on how many nodes there are sessions; 0: it has left
+}
+
 // Sessions keeps session records and the nodes' leases on them.
 //
 // A session belongs to the run of the node that held the node's lease when the
@@ -270,6 +285,10 @@ type Sessions interface {
 	ConnectedContacts(ctx context.Context, owner OwnerID) ([]string, error)
 	// LastEnd returns when a session of an owner ended last; zero: none has. ErrNotFound.
 	LastEnd(ctx context.Context, owner OwnerID) (time.Time, error)
+	// RecentContacts returns those in an owner's roster who have a session, or had one that
+	// ended at a time or later, sorted by the bytes of their names; none when the owner does
+	// not exist.
+	RecentContacts(ctx context.Context, owner OwnerID, since time.Time) ([]RecentContact, error)
 	// SetHandled stores an inbound count on its own; ErrFenced when the record
 	// has another epoch or is gone.
 	SetHandled(ctx context.Context, id string, epoch uint64, handled uint32) error

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -212,6 +213,22 @@ func (m *Memory) Roster(ctx context.Context, owner store.OwnerID) ([]store.Roste
 	return items, a.version, nil
 }
 
+// Versions implements store.Rosters.
+func (m *Memory) Versions(ctx context.Context, owners []store.OwnerID) (map[store.OwnerID]store.Versions, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	all := make(map[store.OwnerID]store.Versions)
+	for _, owner := range owners {
+		if a := m.owners[owner]; a != nil {
+			all[owner] = store.Versions{Roster: a.version, Blocklist: a.personal.blocks.Version}
+		}
+	}
+	return all, nil
+}
+
 // UpdateRoster implements store.Rosters.
 func (m *Memory) UpdateRoster(ctx context.Context, owner store.OwnerID, contact string, change func(*store.RosterItem) bool) (store.RosterItem, uint64, error) {
 	m.mu.Lock()
@@ -414,6 +431,33 @@ func (m *Memory) ConnectedContacts(ctx context.Context, owner store.OwnerID) ([]
 		}
 	}
 	return slices.Sorted(maps.Keys(connected)), nil
+}
+
+// RecentContacts implements store.Sessions.
+func (m *Memory) RecentContacts(ctx context.Context, owner store.OwnerID, since time.Time) ([]store.RecentContact, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a := m.owners[owner]
+	if a == nil || ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	nodes := make(map[string]map[string]struct{}) // by user
+	for _, s := range m.sessions {
+		if nodes[s.User] == nil {
+			nodes[s.User] = make(map[string]struct{})
+		}
+		nodes[s.User][s.Node] = struct{}{}
+	}
+	var recent []store.RecentContact
+	for _, contact := range m.owners {
+		_, listed := a.items[contact.User]
+		left := !contact.ended.IsZero() && !contact.ended.Before(since)
+		if listed && (len(nodes[contact.User]) > 0 || left) {
+			recent = append(recent, store.RecentContact{User: contact.User, Nodes: len(nodes[contact.User])})
+		}
+	}
+	slices.SortFunc(recent, func(a, b store.RecentContact) int { return strings.Compare(a.User, b.User) })
+	return recent, nil
 }
 
 // SessionsOf implements store.Sessions.

@@ -12,6 +12,7 @@ func rosterTests() []test {
 		{"ContactAndVersionStay", on(rosterIdentity)},
 		{"Order", on(rosterOrder)},
 		{"MissingOwner", on(rosterMissingOwner)},
+		{"Versions", on(rosterVersions)},
 	}
 }
 
@@ -167,4 +168,25 @@ func rosterMissingOwner(t suite, s store.Store) {
 	t.wantErr(err, store.ErrNotFound)
 	_, _, err = s.UpdateRoster(t.Context(), 12345, "bob@example.com", add)
 	t.wantErr(err, store.ErrNotFound)
+}
+
+func rosterVersions(t suite, s store.Store) {
+	a, b := t.newAccount(s, "alice@example.com"), t.newAccount(s, bobJID)
+	versions := func(owners []store.OwnerID, want map[store.OwnerID]store.Versions) {
+		t.Helper()
+		got, err := s.Versions(t.Context(), owners)
+		t.check(err)
+		t.equal("versions", got, want)
+	}
+	both := []store.OwnerID{a.Owner, b.Owner, 12345}
+	versions(nil, map[store.OwnerID]store.Versions{})
+	versions(both, map[store.OwnerID]store.Versions{a.Owner: {}, b.Owner: {}})
+	for _, contact := range []string{bobJID, carolJID} {
+		_, _, err := s.UpdateRoster(t.Context(), a.Owner, contact, add)
+		t.check(err)
+	}
+	_, err := s.UpdateBlocklist(t.Context(), b.Owner, func([]string) []string { return []string{carolJID} })
+	t.check(err)
+	versions(both, map[store.OwnerID]store.Versions{a.Owner: {Roster: 2}, b.Owner: {Blocklist: 1}})
+	versions(both[1:], map[store.OwnerID]store.Versions{b.Owner: {Blocklist: 1}})
 }

@@ -13,6 +13,7 @@ func sessionTests() []test {
 	return []test{
 		{"Create", on(createSession)},
 		{"ConnectedContacts", on(connectedContacts)},
+		{"RecentContacts", on(recentContacts)},
 		{"SameResource", on(sameResource)},
 		{"SameID", on(sameID)},
 		{"MissingOwner", on(sessionOfMissingOwner)},
@@ -86,6 +87,33 @@ func connectedContacts(t suite, s store.Store) {
 	connected(a.Owner, bobJID, carolJID)
 	connected(b.Owner)
 	connected(12345)
+}
+
+func recentContacts(t suite, s store.Store) {
+	a, b, c := t.newAccount(s, "alice@example.com"), t.newAccount(s, bobJID), t.newAccount(s, carolJID)
+	for _, contact := range []string{carolJID, bobJID, "nobody@example.com"} {
+		_, _, err := s.UpdateRoster(t.Context(), a.Owner, contact, add)
+		t.check(err)
+	}
+	long, never := time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	recent := func(owner store.OwnerID, since time.Time, want ...store.RecentContact) {
+		t.Helper()
+		got, err := s.RecentContacts(t.Context(), owner, since)
+		t.check(err)
+		t.equal("recent contacts", got, want)
+	}
+	recent(a.Owner, long)
+	t.newSession(s, a.Owner, "s1", "phone", "node-1")
+	t.newSession(s, b.Owner, "s2", "phone", "node-1")
+	t.newSession(s, c.Owner, "s3", "phone", "node-1")
+	t.newSession(s, c.Owner, "s4", "desk", "node-2")
+	t.newSession(s, c.Owner, "s5", "pad", "node-2")
+	recent(a.Owner, never, store.RecentContact{User: bobJID, Nodes: 1}, store.RecentContact{User: carolJID, Nodes: 2})
+	t.check(s.EndSession(t.Context(), "s2", 1))
+	recent(a.Owner, never, store.RecentContact{User: carolJID, Nodes: 2})
+	recent(a.Owner, long, store.RecentContact{User: bobJID}, store.RecentContact{User: carolJID, Nodes: 2})
+	recent(b.Owner, long)
+	recent(12345, long)
 }
 
 func sameResource(t suite, s store.Store) {
