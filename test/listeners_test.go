@@ -66,7 +66,7 @@ listeners:
      identify: {by: [{type: mqtt}]}}
   - {name: xmpp, protocol: xmpp, address: "127.0.0.1:0", pool: nodes, rate: {per_second: 0}}
   - {name: xmpps, protocol: xmpps, address: "127.0.0.1:0", pool: nodes, rate: {per_second: 0}}
-  - {name: quic, protocol: quic, address: "127.0.0.1:0", pool: nodes, rate: {per_second: 0}, alpn: [echo], identify: {by: [{type: source}]}}
+  - {name: quic, protocol: quic, address: "127.0.0.1:0", pool: nodes, rate: {per_second: 0}, alpn: [echo, xmpp-client], identify: {by: [{type: source}]}}
   - {name: quicfew, protocol: quic, address: "127.0.0.1:0", pool: nodes, rate: {per_second: 0}, alpn: [echo], identify: {by: [{type: source}]},
      limits: {unauthenticated: 25}}
   - {name: nowhere, protocol: mqtt, address: "127.0.0.1:0", pool: nobody, rate: {per_second: 0}}

@@ -216,8 +216,10 @@ func (s *soak) wantNothingLeft(t *testing.T, before, after usage) {
 	if most := before.heap + before.heap/4 + 1<<20; after.heap > most {
 		t.Errorf("%d bytes on the heap, there were %d; want at most %d", after.heap, before.heap, most)
 	}
-	// What the race detector notes of memory stays with it.
-	if most := before.resident + before.resident/4 + 8<<20; !raceDetector && after.resident > most {
+	// What the race detector notes of memory stays with it. Garbage there may be as docs/architecture.md
+	// says, and the first connections have left less of it than all.
+	const garbage = 32 << 20
+	if most := before.resident + before.resident/4 + garbage; !raceDetector && after.resident > most {
 		t.Errorf("%d bytes resident, there were %d; want at most %d", after.resident, before.resident, most)
 	}
 }
