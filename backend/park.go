@@ -174,24 +174,21 @@ func (h *hub) needs(header xmpp.Header) bool {
 // sendBack tells who has sent a stanza that nobody takes it, if it waits for an answer or has
 // written to a person.
 func (n *Node) sendBack(header xmpp.Header, raw []byte) {
-	asks := header.Kind == xmpp.IQ && (header.Type == iqGet || header.Type == iqSet)
-	if !asks && (header.Kind != xmpp.Message || !speaks(header.Type, raw)) {
-		return
+	if isRequest(header) || header.Kind == xmpp.Message && speaks(header.Type, raw) {
+		n.refuse(raw)
 	}
-	if from, err := xmpp.ParseJID(header.From); err == nil && from.Local() != "" {
-		n.sendTo(from, xmpp.NewStanzaError(xmpp.ServiceUnavailable, "").AppendReply(nil, raw))
-	}
+}
+
+// isRequest tells whether a stanza waits for an answer.
+func isRequest(header xmpp.Header) bool {
+	return header.Kind == xmpp.IQ && (header.Type == iqGet || header.Type == iqSet)
 }
 
 // refuseQueued answers the requests that the client will not see (XEP-0198 §8).
 func (s *session) refuseQueued() {
 	for _, raw := range s.unseen() {
-		header, err := xmpp.ParseHeader([]byte(raw))
-		if err != nil || header.Kind != xmpp.IQ || header.Type != iqGet && header.Type != iqSet {
-			continue
-		}
-		if from, err := xmpp.ParseJID(header.From); err == nil && from.Local() != "" {
-			s.node.sendTo(from, xmpp.NewStanzaError(xmpp.ServiceUnavailable, "").AppendReply(nil, []byte(raw)))
+		if header, err := xmpp.ParseHeader([]byte(raw)); err == nil && isRequest(header) {
+			s.node.refuse([]byte(raw))
 		}
 	}
 }
