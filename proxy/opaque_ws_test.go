@@ -16,7 +16,6 @@ import (
 
 	"imlb/proxy"
 	"imlb/proxy/identify"
-	"imlb/proxy/loop"
 )
 
 // wsClient is a test's end of a WebSocket.
@@ -736,93 +735,5 @@ func TestOddPaths(t *testing.T) {
 		_ = client.CloseNow()
 		leg.Close()
 		f.record()
-	}
-}
-
-// When the front stops, the client of a WebSocket is told why, and what it had on its way
-// goes to its node.
-func TestWSDrained(t *testing.T) {
-	t.Parallel()
-	for name, compress := range map[string]bool{"plain": false, "compressed": true} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			n := startNode(t, "one")
-			f := startOpaque(t, witnessOf(n), proxy.Listener{
-				Protocol: proxy.WS, WebSocket: proxy.WebSocket{Subprotocols: []string{""}, Compress: compress},
-			}, nil)
-			c := f.dial()
-			said := c.upgrade("Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover; server_no_context_takeover")
-			leg := n.leg()
-			c.send("\x82\x86\x00\x00\x00\x00before")
-			leg.recv("before")
-			done := make(chan error, 1)
-			go func() { done <- f.Shutdown(context.WithoutCancel(t.Context())) }()
-			const farewell = "\x88\x0a\x03\xf4shutdown"
-			closing := make([]byte, len(farewell))
-			if _, err := io.ReadFull(said, closing); err != nil || string(closing) != farewell {
-				t.Fatalf("got %q, %v", closing, err)
-			}
-			c.send("\x82\x85\x00\x00\x00\x00after\x88\x82\x00\x00\x00\x00\x03\xf4")
-			leg.recv("after")
-			leg.end()
-			f.ended("shutdown")
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
-		})
-	}
-}
-
-// A client that has ended its WebSocket hears nothing of its node any more, for which nobody
-// waits when the front stops.
-func TestWSDrainedAfterEnd(t *testing.T) {
-	t.Parallel()
-	for name, compress := range map[string]bool{"plain": false, "compressed": true} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			n := startNode(t, "one")
-			f := startOpaque(t, witnessOf(n), proxy.Listener{
-				Protocol: proxy.WS, WebSocket: proxy.WebSocket{Subprotocols: []string{""}, Compress: compress},
-			}, nil)
-			c := f.dial()
-			c.upgrade("Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover; server_no_context_takeover")
-			leg := n.leg()
-			c.send("\x88\x82\x00\x00\x00\x00\x03\xe8")
-			leg.end()
-			if err := f.Shutdown(context.WithoutCancel(t.Context())); err != nil {
-				t.Error(err)
-			}
-			if r := f.ended("shutdown"); r["cause"] != "" {
-				t.Errorf("logged %v", r)
-			}
-		})
-	}
-}
-
-// A client that does not answer the end of its WebSocket is waited for only while there is
-// patience.
-func TestWSUnanswered(t *testing.T) {
-	t.Parallel()
-	for name, compress := range map[string]bool{"plain": false, "compressed": true} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			n := startNode(t, "one")
-			f := startOpaque(t, witnessOf(n), proxy.Listener{
-				Protocol: proxy.WS, WebSocket: proxy.WebSocket{Subprotocols: []string{""}, Compress: compress},
-			}, func(o *proxy.Options) { o.Timeouts.Idle = 50 * time.Millisecond })
-			c := f.dial()
-			said := c.upgrade("Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover; server_no_context_takeover")
-			n.leg().end()
-			if op, err := said.ReadByte(); op != 0x88 || err != nil {
-				t.Fatalf("got %#x, %v, want a close frame", op, err)
-			}
-			began := time.Now()
-			ctx, cancel := context.WithCancel(t.Context())
-			cancel()
-			_ = f.Shutdown(ctx) // which cannot wait
-			if took := time.Since(began); took > loop.AnswerTime/2 {
-				t.Errorf("the front stopped after %v", took)
-			}
-		})
 	}
 }
