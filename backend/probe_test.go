@@ -72,7 +72,8 @@ func TestDirectedPresenceEnds(t *testing.T) {
 			dave.write("<presence type='probe' to='alice@example.com'/>")
 			dave.expect("^<presence type='unavailable' from='alice@example.com'") // and the probe of his login came before
 			alice, bob, carol := c.login(0, "alice", "phone"), c.online(1, "bob", "desk"), c.online(1, "carol", "pad")
-			bob.write("<presence type='probe' to='alice@example.com/phone'/>")
+			bob.write("<presence type='probe' to='alice@example.com/phone'/><presence to='alice@example.com/phone'/>")
+			alice.expect("^<presence [^>]*from='bob@example.com/desk'") // and the probe came before
 			bob.sync()
 			alice.write("<presence to='bob@example.com/desk'/><presence to='carol@example.com'/><presence to='dave@example.com/pc'/>")
 			for _, cl := range []*client{bob, carol, dave} {
