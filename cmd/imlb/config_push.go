@@ -49,7 +49,7 @@ func (c *configPushCmd) Run(ctx context.Context) error {
 type configRollbackCmd struct {
 	kvFlags
 	writeFlags
-	Version uint64 `arg:"" optional:"" help:"The version to go back to, as history tells; by default the one before."`
+	Version uint64 `arg:"" optional:"" help:"The version to go back to, as history tells; by default the one before, or the last one if the document was deleted."`
 }
 
 // Run puts an earlier document into force again, as a new version.
@@ -60,7 +60,8 @@ func (c *configRollbackCmd) Run(ctx context.Context) error {
 			return proposal{}, err
 		}
 		i := slices.IndexFunc(list, func(d configs.Document) bool {
-			return d.Version == c.Version || c.Version == 0 && d.Version < current.Version && c.good(d)
+			earlier := current.Version == 0 || d.Version < current.Version // all are, if the document was deleted
+			return d.Version == c.Version || c.Version == 0 && earlier && c.good(d)
 		})
 		switch {
 		case i < 0 && c.Version != 0:
