@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"time"
 )
@@ -43,14 +44,14 @@ type Backlog interface {
 
 // Conn is a WebSocket. As a net.Conn it is a stream of bytes: what the messages hold, text
 // or binary, one after the other, whatever their bounds; what it writes are binary
-// messages. Part by part they can be had from Fill and Next. One goroutine reads, and one
-// writes; neither needs to be another one.
+// messages. Its methods may be called from several goroutines, as those of any net.Conn.
+// Part by part the messages can be had from Fill and Next, by one goroutine that calls no Read.
 type Conn struct {
 	Transport
 	writeTimeout time.Duration
 	backlog      Backlog
 
-	// owned by the reader
+	reading sync.Mutex // of Read, which several may call
 	early   []byte
 	dec     decoder
 	err     error     // after which nothing is read
@@ -59,6 +60,7 @@ type Conn struct {
 	inflate *inflater // of Read; nil if nothing may be compressed
 
 	mu   sync.Mutex // of writing: a frame is sent in one piece
+	rest []byte     // of what a deadline has cut off
 	sent bool       // the close frame
 }
 
@@ -86,6 +88,8 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	c.reading.Lock()
+	defer c.reading.Unlock()
 	if c.inflate != nil {
 		return c.inflate.read(p)
 	}
@@ -97,6 +101,8 @@ func (c *Conn) Read(p []byte) (int, error) {
 func (c *Conn) Close() error {
 	err := c.Transport.Close()
 	if c.inflate != nil {
+		c.reading.Lock() // nobody is kept in Read by a closed connection
+		defer c.reading.Unlock()
 		c.inflate.close()
 	}
 	return err
@@ -231,22 +237,47 @@ func (c *Conn) Closing() bool {
 	return c.sent
 }
 
-// Send sends what Seal has made.
+// Send sends what Seal has made. When a deadline strikes after it has begun, the rest is kept, and
+// sent before what is sent next.
 func (c *Conn) Send(frames ...[]byte) error {
+	_, err := c.send(frames...)
+	return err
+}
+
+// send is Send, and tells whether the frames were begun: the peer will have them, unless the
+// connection breaks.
+func (c *Conn) send(frames ...[]byte) (begun bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.sent {
-		return ErrClosed
+		return false, ErrClosed
 	}
-	for _, p := range frames {
+	return c.write(frames...)
+}
+
+// write sends what is left, and then the frames; under mu.
+func (c *Conn) write(frames ...[]byte) (begun bool, err error) {
+	if len(c.rest) > 0 {
+		n, err := c.Transport.Write(c.rest)
+		if c.rest = c.rest[n:]; err != nil {
+			return false, err
+		}
+		c.rest = nil
+	}
+	for i, p := range frames {
 		if len(p) == 0 {
 			continue
 		}
-		if _, err := c.Transport.Write(p); err != nil {
-			return err
+		n, err := c.Transport.Write(p)
+		begun = begun || n > 0
+		if err != nil {
+			if begun {
+				c.rest = slices.Concat(append([][]byte{p[n:]}, frames[i+1:]...)...)
+			}
+			return begun, err
 		}
 	}
-	return nil
+	return true, nil
 }
 
 // end sends a close frame, unless one was sent.
@@ -257,7 +288,7 @@ func (c *Conn) end(status Status, reason string) error {
 		return ErrClosed
 	}
 	c.sent = true
-	_, err := c.Transport.Write(appendClose(nil, status, reason))
+	_, err := c.write(appendClose(nil, status, reason))
 	return err
 }
 
@@ -275,22 +306,24 @@ func getChunk() *[chunk]byte {
 	return buf
 }
 
-// Write sends p as a binary message. Of a large one, the header goes with the beginning.
+// Write sends p as a binary message. Of a large one, the header goes with the beginning. When a
+// deadline strikes in the middle, all of p counts as written: see Send.
 func (c *Conn) Write(p []byte) (int, error) {
 	buf := getChunk()
 	defer chunks.Put(buf)
+	var begun bool
 	var err error
 	if c.packs(len(p)) {
-		err = c.Send(c.Seal(append(Begin(buf[:0]), p...), 0, Binary))
+		begun, err = c.send(c.Seal(append(Begin(buf[:0]), p...), 0, Binary))
 	} else {
 		head := appendHeader(buf[:0], Binary, false, len(p))
 		n := copy(buf[len(head):], p)
-		err = c.Send(buf[:len(head)+n], p[n:])
+		begun, err = c.send(buf[:len(head)+n], p[n:])
 	}
-	if err != nil {
+	if !begun {
 		return 0, err
 	}
-	return len(p), nil
+	return len(p), err
 }
 
 // Begin appends room for the header of a message, the payload of which is to be appended

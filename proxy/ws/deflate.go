@@ -71,11 +71,10 @@ func Inflate(message []byte, limit int) ([]byte, error) {
 // inflater reads messages that may be compressed. It can be left in the middle of one, when
 // a deadline has passed or what has come is no more than a piece, and read on later. A
 // flate.Reader cannot, so it runs in a coroutine, which waits where bytes lack, unless the
-// last part of the message is at hand.
+// last part of the message is at hand. Its methods are called under Conn.reading.
 type inflater struct {
 	conn *Conn
 
-	mu   sync.Mutex   // of reading: close may come from elsewhere
 	buf  *[chunk]byte // nil while nothing was read
 	in   []byte       // of buf, not taken apart
 	part Part         // at hand
@@ -97,8 +96,6 @@ type inflater struct {
 // read reads what there is, or waits once for more. It returns nothing, and no error, when
 // that is no more than a ping, or a piece of something.
 func (r *inflater) read(p []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	if n, err := r.unpack(p); n > 0 || err != nil {
 		return n, err
 	}
@@ -113,10 +110,8 @@ func (r *inflater) read(p []byte) (int, error) {
 	return r.unpack(p)
 }
 
-// close ends the coroutine. The connection is closed, so nobody is kept in read.
+// close ends the coroutine.
 func (r *inflater) close() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	if r.stop != nil {
 		r.stop()
 		r.next, r.stop = nil, nil

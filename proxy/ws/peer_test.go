@@ -3,9 +3,11 @@ package ws_test
 import (
 	"bufio"
 	"bytes"
+	"compress/flate"
 	"context"
 	"crypto/sha1"
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +20,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"golang.org/x/net/nettest"
 
 	"imlb/proxy/ws"
 )
@@ -190,9 +193,81 @@ func TestPartedFromSilence(t *testing.T) {
 	}
 }
 
-// What of a WebSocket is a net.Conn. nettest.TestConn as a whole asks for more: it has
-// several goroutines read, and goes on after a write deadline has struck in the middle of
-// a frame.
+// A WebSocket is a net.Conn like any other, compressed or not.
+func TestIsConn(t *testing.T) {
+	t.Parallel()
+	for _, deflate := range []bool{false, true} {
+		t.Run(fmt.Sprint("deflate ", deflate), func(t *testing.T) {
+			t.Parallel()
+			nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
+				ln, err := net.Listen("tcp", "127.0.0.1:0")
+				if err != nil {
+					return nil, nil, nil, err
+				}
+				defer ln.Close()
+				c2, err = net.Dial("tcp", ln.Addr().String())
+				if err != nil {
+					return nil, nil, nil, err
+				}
+				c1, err = ln.Accept()
+				if err != nil {
+					return nil, nil, nil, err
+				}
+				c1, c2 = ws.New(c1.(*net.TCPConn), ws.Config{Deflate: deflate}), &browser{Conn: c2}
+				return c1, c2, func() { c1.Close(); c2.Close() }, nil
+			})
+		})
+	}
+}
+
+// browser is a client's end of a WebSocket, with a mask that leaves bytes as they are.
+type browser struct {
+	net.Conn
+	left []byte // of the message that was read last
+}
+
+func (b *browser) Write(p []byte) (int, error) {
+	head := binary.BigEndian.AppendUint64([]byte{0x82, 0x80 | 127}, uint64(len(p)))
+	if _, err := b.Conn.Write(append(append(head, 0, 0, 0, 0), p...)); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+func (b *browser) Read(p []byte) (int, error) {
+	for len(b.left) == 0 {
+		var err error
+		if b.left, err = b.message(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, b.left)
+	b.left = b.left[n:]
+	return n, nil
+}
+
+// message reads a message of one frame.
+func (b *browser) message() ([]byte, error) {
+	head := make([]byte, 2, 10)
+	if _, err := io.ReadFull(b.Conn, head); err != nil {
+		return nil, err
+	}
+	n := uint64(head[1])
+	if more := map[byte]int{126: 2, 127: 8}[head[1]]; more > 0 {
+		long := make([]byte, 8)
+		if _, err := io.ReadFull(b.Conn, long[8-more:]); err != nil {
+			return nil, err
+		}
+		n = binary.BigEndian.Uint64(long)
+	}
+	p := make([]byte, n)
+	if _, err := io.ReadFull(b.Conn, p); err != nil || head[0]&0x40 == 0 {
+		return p, err
+	}
+	return io.ReadAll(flate.NewReader(io.MultiReader(bytes.NewReader(p), strings.NewReader("\x00\x00\xff\xff\x01\x00\x00\xff\xff"))))
+}
+
+// What nettest does not ask for.
 func TestConn(t *testing.T) {
 	t.Parallel()
 	t.Run("a read deadline in the middle of a message", func(t *testing.T) {
@@ -238,17 +313,43 @@ func TestConn(t *testing.T) {
 			t.Errorf("wrote after Close: %v", err)
 		}
 	})
-	t.Run("a write deadline", func(t *testing.T) {
+	t.Run("a write deadline in the middle of a message", func(t *testing.T) {
 		t.Parallel()
-		_, conn := pair(t, false)
+		client, conn := pair(t, false)
 		if err := conn.SetWriteDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
 			t.Fatal(err)
 		}
 		var err error
+		whole := 0
 		for block := make([]byte, 1<<20); err == nil; { // the client does not read
-			_, err = conn.Write(block)
+			var n int
+			if n, err = conn.Write(block); n > 0 {
+				whole++
+			}
 		}
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal(err)
+		}
+		if _, err := conn.Write([]byte("no")); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("wrote, %v", err)
+		}
+		if err := conn.SetWriteDeadline(time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		sent := make(chan error, 1)
+		go func() {
+			_, err := conn.Write([]byte("end"))
+			sent <- err
+		}()
+		for range whole {
+			if _, p, err := client.Read(within(t)); err != nil || len(p) != 1<<20 {
+				t.Fatalf("read %d bytes, %v", len(p), err)
+			}
+		}
+		if _, p, err := client.Read(within(t)); err != nil || string(p) != "end" {
+			t.Errorf("read %d bytes, %v", len(p), err)
+		}
+		if err := <-sent; err != nil {
 			t.Error(err)
 		}
 	})
