@@ -30,9 +30,10 @@ type pursuit struct {
 	cluster   string // and about which cluster
 	overrides map[string]Override
 	known     bool // overrides is all that there is, or all that can be had now
-	lost      bool // Consul has lost its state, and has nothing about nodes since
+	origin    origin
 
 	announced *Update
+	written   origin    // as it was last kept
 	failed    *Update   // could not be applied, nil when all could …
 	retry     time.Time // … and is tried again then
 }
@@ -151,7 +152,7 @@ func (p *pursuit) accept(ctx context.Context, d draft) {
 	c := d.proxy.Consul
 	if c == nil {
 		p.unfollow()
-		p.overrides, p.known = nil, true
+		p.overrides, p.known, p.origin = nil, true, origin{}
 		return
 	}
 	asked := *c
@@ -168,7 +169,18 @@ func (p *pursuit) accept(ctx context.Context, d draft) {
 	}
 	ctx, p.stopNodes = context.WithCancel(ctx)
 	p.asked, p.cluster = asked, d.proxy.Cluster
-	p.nodes = p.follow(ctx, question{key: kv.nodesPrefix(), below: true, client: kv.client})
+	p.origin = p.originOf(asked)
+	p.nodes = p.follow(ctx, question{key: kv.nodesPrefix(), below: true, client: kv.client, told: p.origin.Index})
+}
+
+// originOf returns up to where the overrides of the cluster were followed at an agent,
+// which at a start is what was kept. What another agent says is not to be compared.
+func (p *pursuit) originOf(agent Consul) origin {
+	at := origin{Agent: agent.Datacenter + "@" + agent.Address}
+	if before := p.cache(p.cluster).read().Origin; !p.known && before.Agent == at.Agent {
+		return before
+	}
+	return at
 }
 
 // unfollow stops asking for the nodes.
@@ -195,8 +207,9 @@ func (p *pursuit) takeNodes(ctx context.Context, a answer) {
 		p.makeDo(ctx)
 		return
 	}
-	p.lost = len(a.pairs) == 0 && (a.restarted || p.lost)
-	if p.lost && len(p.overrides) > 0 {
+	p.recall(ctx)
+	p.origin.Index, p.origin.Lost = a.index, len(a.pairs) == 0 && (a.restarted || p.origin.Lost)
+	if p.origin.Lost && len(p.overrides) > 0 {
 		p.options.Logger.WarnContext(ctx, "consul has lost its state; overrides of nodes stay until it has some again")
 		return
 	}
@@ -212,7 +225,10 @@ func (p *pursuit) takeNodes(ctx context.Context, a answer) {
 			overrides[name] = before
 		}
 	}
-	p.overrides, p.known = overrides, true
+	p.overrides = overrides
+	if len(overrides) == 0 { // without any, all that is written to Consul makes it another one
+		p.origin.Index = 0
+	}
 	p.reportNodes(ctx, overrides, errs)
 }
 
@@ -221,10 +237,18 @@ func (p *pursuit) makeDo(ctx context.Context) {
 	if p.good.data == nil && p.options.File == "" {
 		p.fallBack(ctx)
 	}
-	if p.good.data != nil && !p.known {
-		p.overrides, p.known = p.cache(p.good.proxy.Cluster).read().overrides(), true
-		p.reportNodes(ctx, p.overrides, nil)
+	if p.good.data != nil {
+		p.recall(ctx)
 	}
+}
+
+// recall begins with the overrides that were kept.
+func (p *pursuit) recall(ctx context.Context) {
+	if p.known {
+		return
+	}
+	p.overrides, p.known = p.cache(p.good.proxy.Cluster).read().overrides(), true
+	p.reportNodes(ctx, p.overrides, nil)
 }
 
 // fallBack puts the document in force that was kept, if there is one.
@@ -258,6 +282,9 @@ func (p *pursuit) announce(ctx context.Context) {
 	}
 	next := Update{Proxy: p.good.proxy, Overrides: maps.Clone(p.overrides), Version: p.good.version}
 	if p.announced != nil && p.failed == nil && p.announced.same(next) {
+		if p.written != p.origin {
+			p.keep(ctx, next)
+		}
 		return
 	}
 	if p.failed != nil && p.failed.same(next) && time.Now().Before(p.retry) {
@@ -268,7 +295,13 @@ func (p *pursuit) announce(ctx context.Context) {
 		return
 	}
 	p.announced, p.failed = &next, nil
-	if err := p.cache(next.Proxy.Cluster).write(p.good, next.Overrides); err != nil {
+	p.keep(ctx, next)
+}
+
+// keep writes what is in force to the cache.
+func (p *pursuit) keep(ctx context.Context, u Update) {
+	p.written = p.origin
+	if err := p.cache(u.Proxy.Cluster).write(p.good, u.Overrides, p.origin); err != nil {
 		p.options.Logger.WarnContext(ctx, "the configuration could not be kept for a start without Consul", slog.Any("error", err))
 	}
 }

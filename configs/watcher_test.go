@@ -363,3 +363,111 @@ func TestWatchUnappliable(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A front that was not there when Consul lost its state knows it all the same, by what
+// the one before it has kept.
+func TestLostStateTakesNothingBackFromARestartedFront(t *testing.T) {
+	c, dir := newFakeConsul(t), t.TempDir()
+	start := func(want int, drained ...string) *watching {
+		t.Helper()
+		w := watch(t, sharedIn(c, dir))
+		u := w.next()
+		if got := slices.Sorted(maps.Keys(u.Overrides)); u.Proxy.Limits.LoginAttempts != want || !slices.Equal(got, drained) {
+			t.Fatalf("got %d login attempts and overrides of %q, want %d and %q", u.Proxy.Limits.LoginAttempts, got, want, drained)
+		}
+		return w
+	}
+	c.put(configKey, attempts("5"))
+	c.put(nodesKey+"a", "drain: true")
+	start(5, "a").stop()
+	c.set(func() {
+		c.index = 1
+		clear(c.keys)
+	})
+	c.put(configKey, attempts("6"))
+	w := start(6, "a")
+	eventually(t, "the loss to be kept", func() bool { return strings.Contains(kept(t, dir), `"lost":true`) })
+	w.stop()
+
+	// It has more changes than it ever had, and still nothing about nodes.
+	c.set(func() { c.index = 1000 })
+	w = start(6, "a")
+	w.stop()
+
+	// Where it is down first, it is asked when it comes back.
+	c.set(func() { c.down = true })
+	w = start(6, "a")
+	c.set(func() { c.down = false })
+	eventually(t, "an end of the failures", func() bool { return w.Status().Failing == nil })
+	c.put(configKey, attempts("7"))
+	if u := w.next(); u.Proxy.Limits.LoginAttempts != 7 || !u.Overrides["a"].Drain {
+		t.Errorf("got %+v; want a to drain still", u)
+	}
+	w.stop()
+
+	// Another Consul, behind the same agent, that has something: it is what counts from then on.
+	c.set(func() { c.index = 20 })
+	c.put(nodesKey+"a", "drain: true")
+	w = start(7, "a")
+	eventually(t, "the index to be kept", func() bool { return strings.Contains(kept(t, dir), `"index":21}`) })
+	w.stop()
+	c.remove(nodesKey + "a")
+	start(7).stop()
+}
+
+// kept is what a front has written for its next start.
+func kept(t *testing.T, dir string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(dir, "c.config.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// What was taken back while a front was not running is taken back, and so is what another
+// agent does not know, of which nobody can tell what it knew before.
+func TestOverridesThatWereTakenBackBeforeTheStart(t *testing.T) {
+	c, dir := newFakeConsul(t), t.TempDir()
+	c.put(configKey, front)
+	c.put(nodesKey+"a", "drain: true")
+	w := watch(t, sharedIn(c, dir))
+	w.next()
+	w.stop()
+
+	other := newFakeConsul(t)
+	other.set(func() { other.index = 1 })
+	other.put(configKey, front)
+	elsewhere := t.TempDir()
+	write(t, filepath.Join(elsewhere, "c.config.json"), kept(t, dir))
+	w = watch(t, sharedIn(other, elsewhere))
+	if u := w.next(); len(u.Overrides) > 0 {
+		t.Errorf("from another agent: got %+v", u.Overrides)
+	}
+	w.stop()
+
+	c.remove(nodesKey + "a")
+	w = watch(t, sharedIn(c, dir))
+	if u := w.next(); len(u.Overrides) > 0 {
+		t.Errorf("got %+v", u.Overrides)
+	}
+}
+
+// A front that starts keeps what was said of a node before, too, when what is said now
+// is wrong.
+func TestAWrongOverrideAtTheStart(t *testing.T) {
+	c, dir := newFakeConsul(t), t.TempDir()
+	c.put(configKey, front)
+	c.put(nodesKey+"a", "drain: true")
+	w := watch(t, sharedIn(c, dir))
+	w.next()
+	w.stop()
+	c.put(nodesKey+"a", "drian: true")
+	w = watch(t, sharedIn(c, dir))
+	if u := w.next(); !u.Overrides["a"].Drain {
+		t.Errorf("got %+v; want a to drain still", u)
+	}
+	if errs := w.Status().OverrideErrors; len(errs) != 1 {
+		t.Errorf("got %v, want an error", errs)
+	}
+}
