@@ -44,6 +44,7 @@ type draft struct {
 	version uint64
 	cached  bool
 	proxy   Proxy
+	report  Report // that it is good
 }
 
 // fileState tells two states of a file apart.
@@ -130,11 +131,10 @@ func (p *pursuit) takeDocument(ctx context.Context, a answer) {
 func (p *pursuit) consider(ctx context.Context, d draft) error {
 	p.latest = d
 	proxy, err := p.parse(d.data)
-	p.verdict(ctx, d, err)
+	d.proxy, d.report = proxy, p.verdict(ctx, d, err)
 	if err != nil {
 		return err
 	}
-	d.proxy = proxy
 	p.accept(ctx, d)
 	return nil
 }
@@ -262,8 +262,7 @@ func (p *pursuit) fallBack(ctx context.Context) {
 	if err != nil { // the files that it names may be gone
 		return
 	}
-	d.proxy = proxy
-	p.verdict(ctx, d, nil)
+	d.proxy, d.report = proxy, p.verdict(ctx, d, nil)
 	p.accept(ctx, d)
 }
 
@@ -282,6 +281,7 @@ func (p *pursuit) announce(ctx context.Context) {
 	}
 	next := Update{Proxy: p.good.proxy, Overrides: maps.Clone(p.overrides), Version: p.good.version}
 	if p.announced != nil && p.failed == nil && p.announced.same(next) {
+		p.inForce(p.good.report)
 		if p.written != p.origin {
 			p.keep(ctx, next)
 		}
@@ -290,12 +290,26 @@ func (p *pursuit) announce(ctx context.Context) {
 	if p.failed != nil && p.failed.same(next) && time.Now().Before(p.retry) {
 		return
 	}
+	if p.announced == nil {
+		p.inForce(p.good.report) // whoever asks a front that is just beginning
+	}
 	if err := p.apply(next); err != nil { // what cannot be applied now may be later
 		p.failed, p.retry = &next, time.Now().Add(applyAgain)
+		if p.announced == nil {
+			p.inForce(Report{})
+		}
 		return
 	}
 	p.announced, p.failed = &next, nil
+	p.inForce(p.good.report)
 	p.keep(ctx, next)
+}
+
+// inForce reports which document is in force.
+func (w *Watcher) inForce(r Report) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.status.InForce = r
 }
 
 // keep writes what is in force to the cache.
@@ -314,51 +328,55 @@ func (u Update) same(v Update) bool {
 	return u.Version == v.Version && maps.Equal(u.Overrides, v.Overrides) && len(Diff(u.Proxy, v.Proxy)) == 0
 }
 
-// verdict reports what became of a document.
-func (w *Watcher) verdict(ctx context.Context, d draft, err error) {
+// verdict reports what became of a document, and returns that.
+func (p *pursuit) verdict(ctx context.Context, d draft, err error) Report {
 	r := Report{Version: d.version, Time: time.Now(), Accepted: err == nil, Cached: d.cached, Err: err}
-	w.mu.Lock()
-	before := w.status.Latest
+	p.mu.Lock()
+	before := p.status.Latest
 	if !d.cached || before.Version <= d.version {
-		w.status.Latest = r // going on with the cache does not make a newer document good
+		p.status.Latest = r // going on with the cache does not make a newer document good
 	}
 	if r.Accepted {
-		w.status.InForce = r
-		w.status.Accepted++
+		p.status.Accepted++
 	} else {
-		w.status.Refused++
+		p.status.Refused++
 	}
-	w.mu.Unlock()
+	p.mu.Unlock()
 
-	log := w.options.Logger.With(slog.String("source", w.status.Source), slog.Uint64("version", d.version))
+	log := p.options.Logger.With(slog.String("source", p.status.Source), slog.Uint64("version", d.version))
 	switch {
 	case err == nil && d.cached:
 		log.WarnContext(ctx, "configuration taken from the cache")
 	case err == nil:
 		log.InfoContext(ctx, "configuration accepted")
 	case errors.Is(err, ErrNoDocument) && errors.Is(before.Err, ErrNoDocument):
-	case w.status.Accepted == 0 && w.options.File != "": // Run returns it
+	case p.good.data == nil && p.options.File != "": // Run returns it
+	case p.good.data == nil:
+		log.ErrorContext(ctx, "configuration refused; there is no good one so far", slog.Any("errors", r.Messages()))
 	default:
 		log.ErrorContext(ctx, "configuration refused; the last good one stays", slog.Any("errors", r.Messages()))
 	}
+	return r
 }
 
 // heard notes whether Consul answers.
-func (w *Watcher) heard(ctx context.Context, a answer) {
-	w.mu.Lock()
-	before := w.status
+func (p *pursuit) heard(ctx context.Context, a answer) {
+	p.mu.Lock()
+	before := p.status
 	if a.err != nil {
-		w.status.Failing = a.err
-		w.status.Failures++
+		p.status.Failing = a.err
+		p.status.Failures++
 	} else {
-		w.status.Failing, w.status.Failures, w.status.Answered = nil, 0, time.Now()
+		p.status.Failing, p.status.Failures, p.status.Answered = nil, 0, time.Now()
 	}
-	w.mu.Unlock()
+	p.mu.Unlock()
 	switch {
+	case a.err != nil && before.Failing == nil && p.good.data == nil:
+		p.options.Logger.WarnContext(ctx, "consul does not answer; no configuration is known so far", slog.Any("error", a.err))
 	case a.err != nil && before.Failing == nil:
-		w.options.Logger.WarnContext(ctx, "consul does not answer; going on with the configuration that is known", slog.Any("error", a.err))
+		p.options.Logger.WarnContext(ctx, "consul does not answer; going on with the configuration that is known", slog.Any("error", a.err))
 	case a.err == nil && before.Failing != nil:
-		w.options.Logger.InfoContext(ctx, "consul answers again", slog.Int("failures", before.Failures))
+		p.options.Logger.InfoContext(ctx, "consul answers again", slog.Int("failures", before.Failures))
 	}
 }
 

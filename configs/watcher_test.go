@@ -3,11 +3,13 @@ package configs_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -470,4 +472,86 @@ func TestAWrongOverrideAtTheStart(t *testing.T) {
 	if errs := w.Status().OverrideErrors; len(errs) != 1 {
 		t.Errorf("got %v, want an error", errs)
 	}
+}
+
+// What is in force is what could be applied, not what is good.
+func TestInForceIsWhatWasApplied(t *testing.T) {
+	c := newFakeConsul(t)
+	c.put(configKey, attempts("5"))
+	w, err := configs.NewWatcher(sharedIn(c, ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	tries, verdicts, ended := make(chan uint64), make(chan error), make(chan error, 1)
+	go func() {
+		ended <- w.Run(ctx, func(u configs.Update) error {
+			tries <- u.Version
+			return <-verdicts
+		})
+	}()
+	try := func(want uint64, inForce uint64) {
+		t.Helper()
+		got, s := <-tries, w.Status()
+		if got != want || s.InForce.Version != inForce || s.Latest.Version != want || !s.Latest.Accepted {
+			t.Errorf("while version %d is tried, want %d: version %d is in force, want %d; the latest is %+v", got, want, s.InForce.Version, inForce, s.Latest)
+		}
+	}
+	try(11, 11)
+	verdicts <- errors.New("a port is taken")
+	eventually(t, "nothing to be in force", func() bool { return w.Status().InForce.Time.IsZero() })
+	w.Reload()
+	try(11, 11)
+	verdicts <- nil
+	c.put(configKey, attempts("6"))
+	try(12, 11)
+	verdicts <- errors.New("a port is taken")
+	w.Reload()
+	try(12, 11)
+	verdicts <- nil
+	eventually(t, "the new version to be in force", func() bool { return w.Status().InForce.Version == 12 })
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// logged is what was logged by now.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) has(text string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Contains(l.text.String(), text)
+}
+
+// The log says that the last good document stays when there is one.
+func TestWhatStaysIsLogged(t *testing.T) {
+	var log logged
+	c := newFakeConsul(t)
+	c.set(func() { c.down = true })
+	o := sharedIn(c, "")
+	o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	w := watch(t, o)
+	eventually(t, "the failure", func() bool { return log.has("consul does not answer; no configuration is known so far") })
+	c.set(func() { c.down = false })
+	eventually(t, "no document", func() bool { return log.has("there is no such document") })
+	c.put(configKey, "frobnicate: 1")
+	eventually(t, "the refusal", func() bool { return log.has("frobnicate") })
+	if log.has("stays") || log.has("going on with") || !log.has("configuration refused; there is no good one so far") {
+		t.Errorf("without a document the log says\n%s", &log.text)
+	}
+	c.put(configKey, attempts("5"))
+	w.wantAttempts(5)
+	c.put(configKey, "frobnicate: 2")
+	eventually(t, "the refusal", func() bool { return log.has("configuration refused; the last good one stays") })
 }
