@@ -19,6 +19,15 @@ type kept struct {
 	Version  uint64            `json:"version"`
 	Document string            `json:"document,omitempty"` // when it came from Consul
 	Nodes    map[string]string `json:"nodes,omitempty"`    // overrides, as they are stored in Consul
+	Origin   origin            `json:"origin"`             // of the overrides
+}
+
+// origin says up to where a cluster's overrides were followed. Who knows that tells a
+// Consul in which there are none any more from one that has lost its state.
+type origin struct {
+	Agent string `json:"agent,omitempty"` // who was asked
+	Index uint64 `json:"index,omitempty"` // of the last good answer
+	Lost  bool   `json:"lost,omitempty"`  // Consul has lost its state, and has nothing about nodes since
 }
 
 func (c cache) file() string { return filepath.Join(c.dir, c.cluster+".config.json") }
@@ -48,13 +57,13 @@ func (k kept) overrides() map[string]Override {
 	return overrides
 }
 
-// write keeps a document and what is said of nodes. The file is replaced as
-// a whole.
-func (c cache) write(d draft, overrides map[string]Override) error {
+// write keeps a document and what is said of nodes, which is from there. The file is
+// replaced as a whole.
+func (c cache) write(d draft, overrides map[string]Override, from origin) error {
 	if c.dir == "" {
 		return nil
 	}
-	k := kept{Version: d.version, Nodes: make(map[string]string, len(overrides))}
+	k := kept{Version: d.version, Nodes: make(map[string]string, len(overrides)), Origin: from}
 	if d.version > 0 {
 		k.Document = string(d.data)
 	}

@@ -13,12 +13,14 @@ import (
 type question struct {
 	client *api.Client
 	key    string
-	below  bool // all keys that begin like this one, not the key itself
+	below  bool   // all keys that begin like this one, not the key itself
+	told   uint64 // the index of what was known before, 0 for none
 }
 
 // answer is what Consul said.
 type answer struct {
 	pairs     api.KVPairs // one at most unless below was asked for
+	index     uint64      // of Consul, which grows with each change
 	restarted bool        // the index went backwards: Consul has lost state
 	err       error
 }
@@ -34,7 +36,8 @@ func (p *pursuit) follow(ctx context.Context, q question) <-chan answer {
 func (w *Watcher) ask(ctx context.Context, q question, answers chan<- answer) {
 	pause := backoff{first: 100 * time.Millisecond, most: w.options.MaxBackoff}
 	var index uint64 // to wait for a change from
-	var told uint64  // of the last good answer that was passed on
+	told := q.told   // of the last good answer that was passed on …
+	passed := false  // … of ours, if there was one
 	for w.limiter.Wait(ctx) == nil {
 		a, next := w.once(ctx, q, index)
 		if a.err != nil {
@@ -47,15 +50,15 @@ func (w *Watcher) ask(ctx context.Context, q question, answers chan<- answer) {
 		// Index rules: never below 1, back to 0 when it goes backwards, and an answer
 		// with the same index is the same answer.
 		next = max(next, 1)
-		a.restarted = next < told
+		a.index, a.restarted = next, next < told
 		index = next
 		if a.restarted {
 			index = 0
 		}
-		if next == told && pause.next == 0 {
+		if next == told && passed && pause.next == 0 {
 			continue
 		}
-		told = next
+		told, passed = next, true
 		pause.next = 0
 		if !pass(ctx, answers, a) {
 			return

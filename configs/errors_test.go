@@ -2,6 +2,7 @@ package configs_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -475,5 +476,27 @@ func write(t *testing.T, file, text string) {
 	t.Helper()
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// SuggestName names the one that was meant, and not more than can be read.
+func TestSuggestName(t *testing.T) {
+	var many []string
+	for i := range 23 {
+		many = append(many, fmt.Sprintf("node-%02d", i))
+	}
+	for _, tt := range []struct {
+		name  string
+		names []string
+		want  string
+	}{
+		{"a", nil, "there are none"},
+		{"caht", []string{"chat", "work"}, `did you mean "chat"? There are chat, work`},
+		{"elsewhere", []string{"chat", "work"}, "there are chat, work"},
+		{"elsewhere", many, "there are " + strings.Join(many[:20], ", ") + " and 3 more"},
+	} {
+		if got := configs.SuggestName(tt.name, tt.names); got != tt.want {
+			t.Errorf("%q: got %q, want %q", tt.name, got, tt.want)
+		}
 	}
 }

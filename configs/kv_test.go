@@ -158,3 +158,44 @@ func checkWatch(t *testing.T, agent configs.Consul) {
 		t.Errorf("got %+v, want version %d", u, second)
 	}
 }
+
+// A front that was not running while a real agent lost all that it had goes on with the
+// overrides that it knew.
+func TestRestartOfBoth(t *testing.T) {
+	t.Parallel()
+	agent := consul.Start(t)
+	options := configs.WatcherOptions{Local: configs.Local{
+		Cluster: "kv", Agent: &configs.Consul{Address: agent.Addr}, CacheDir: t.TempDir(),
+	}}
+	kv, err := configs.NewKV(*options.Local.Agent, "kv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	version := uint64(0)
+	for range 10 { // which makes its index greater than a new agent's
+		if version, err = kv.Push(t.Context(), []byte(front), version, note("")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := kv.SetOverride(t.Context(), "node-1", configs.Override{Drain: true}, 0); err != nil {
+		t.Fatal(err)
+	}
+	w := watch(t, options)
+	if u := w.next(); !u.Overrides["node-1"].Drain {
+		t.Fatalf("got %+v, want node-1 to drain", u.Overrides)
+	}
+	w.stop()
+	agent.Kill()
+	agent.Forget()
+	agent.Start()
+	w = watch(t, options)
+	if u := w.next(); !u.Overrides["node-1"].Drain || u.Version != version {
+		t.Errorf("got %+v, want node-1 to drain still", u)
+	}
+	if version, err = kv.Push(t.Context(), []byte(attempts("7")), 0, note("")); err != nil {
+		t.Fatal(err)
+	}
+	if u := w.next(); !u.Overrides["node-1"].Drain || u.Version != version {
+		t.Errorf("got %+v, want version %d and node-1 to drain still", u, version)
+	}
+}

@@ -30,9 +30,10 @@ type pursuit struct {
 	cluster   string // and about which cluster
 	overrides map[string]Override
 	known     bool // overrides is all that there is, or all that can be had now
-	lost      bool // Consul has lost its state, and has nothing about nodes since
+	origin    origin
 
 	announced *Update
+	written   origin    // as it was last kept
 	failed    *Update   // could not be applied, nil when all could …
 	retry     time.Time // … and is tried again then
 }
@@ -43,6 +44,7 @@ type draft struct {
 	version uint64
 	cached  bool
 	proxy   Proxy
+	report  Report // that it is good
 }
 
 // fileState tells two states of a file apart.
@@ -129,11 +131,10 @@ func (p *pursuit) takeDocument(ctx context.Context, a answer) {
 func (p *pursuit) consider(ctx context.Context, d draft) error {
 	p.latest = d
 	proxy, err := p.parse(d.data)
-	p.verdict(ctx, d, err)
+	d.proxy, d.report = proxy, p.verdict(ctx, d, err)
 	if err != nil {
 		return err
 	}
-	d.proxy = proxy
 	p.accept(ctx, d)
 	return nil
 }
@@ -151,7 +152,7 @@ func (p *pursuit) accept(ctx context.Context, d draft) {
 	c := d.proxy.Consul
 	if c == nil {
 		p.unfollow()
-		p.overrides, p.known = nil, true
+		p.overrides, p.known, p.origin = nil, true, origin{}
 		return
 	}
 	asked := *c
@@ -168,7 +169,18 @@ func (p *pursuit) accept(ctx context.Context, d draft) {
 	}
 	ctx, p.stopNodes = context.WithCancel(ctx)
 	p.asked, p.cluster = asked, d.proxy.Cluster
-	p.nodes = p.follow(ctx, question{key: kv.nodesPrefix(), below: true, client: kv.client})
+	p.origin = p.originOf(asked)
+	p.nodes = p.follow(ctx, question{key: kv.nodesPrefix(), below: true, client: kv.client, told: p.origin.Index})
+}
+
+// originOf returns up to where the overrides of the cluster were followed at an agent,
+// which at a start is what was kept. What another agent says is not to be compared.
+func (p *pursuit) originOf(agent Consul) origin {
+	at := origin{Agent: agent.Datacenter + "@" + agent.Address}
+	if before := p.cache(p.cluster).read().Origin; !p.known && before.Agent == at.Agent {
+		return before
+	}
+	return at
 }
 
 // unfollow stops asking for the nodes.
@@ -195,8 +207,9 @@ func (p *pursuit) takeNodes(ctx context.Context, a answer) {
 		p.makeDo(ctx)
 		return
 	}
-	p.lost = len(a.pairs) == 0 && (a.restarted || p.lost)
-	if p.lost && len(p.overrides) > 0 {
+	p.recall(ctx)
+	p.origin.Index, p.origin.Lost = a.index, len(a.pairs) == 0 && (a.restarted || p.origin.Lost)
+	if p.origin.Lost && len(p.overrides) > 0 {
 		p.options.Logger.WarnContext(ctx, "consul has lost its state; overrides of nodes stay until it has some again")
 		return
 	}
@@ -212,7 +225,10 @@ func (p *pursuit) takeNodes(ctx context.Context, a answer) {
 			overrides[name] = before
 		}
 	}
-	p.overrides, p.known = overrides, true
+	p.overrides = overrides
+	if len(overrides) == 0 { // without any, all that is written to Consul makes it another one
+		p.origin.Index = 0
+	}
 	p.reportNodes(ctx, overrides, errs)
 }
 
@@ -221,10 +237,18 @@ func (p *pursuit) makeDo(ctx context.Context) {
 	if p.good.data == nil && p.options.File == "" {
 		p.fallBack(ctx)
 	}
-	if p.good.data != nil && !p.known {
-		p.overrides, p.known = p.cache(p.good.proxy.Cluster).read().overrides(), true
-		p.reportNodes(ctx, p.overrides, nil)
+	if p.good.data != nil {
+		p.recall(ctx)
 	}
+}
+
+// recall begins with the overrides that were kept.
+func (p *pursuit) recall(ctx context.Context) {
+	if p.known {
+		return
+	}
+	p.overrides, p.known = p.cache(p.good.proxy.Cluster).read().overrides(), true
+	p.reportNodes(ctx, p.overrides, nil)
 }
 
 // fallBack puts the document in force that was kept, if there is one.
@@ -238,8 +262,7 @@ func (p *pursuit) fallBack(ctx context.Context) {
 	if err != nil { // the files that it names may be gone
 		return
 	}
-	d.proxy = proxy
-	p.verdict(ctx, d, nil)
+	d.proxy, d.report = proxy, p.verdict(ctx, d, nil)
 	p.accept(ctx, d)
 }
 
@@ -258,17 +281,41 @@ func (p *pursuit) announce(ctx context.Context) {
 	}
 	next := Update{Proxy: p.good.proxy, Overrides: maps.Clone(p.overrides), Version: p.good.version}
 	if p.announced != nil && p.failed == nil && p.announced.same(next) {
+		p.inForce(p.good.report)
+		if p.written != p.origin {
+			p.keep(ctx, next)
+		}
 		return
 	}
 	if p.failed != nil && p.failed.same(next) && time.Now().Before(p.retry) {
 		return
 	}
+	if p.announced == nil {
+		p.inForce(p.good.report) // whoever asks a front that is just beginning
+	}
 	if err := p.apply(next); err != nil { // what cannot be applied now may be later
 		p.failed, p.retry = &next, time.Now().Add(applyAgain)
+		if p.announced == nil {
+			p.inForce(Report{})
+		}
 		return
 	}
 	p.announced, p.failed = &next, nil
-	if err := p.cache(next.Proxy.Cluster).write(p.good, next.Overrides); err != nil {
+	p.inForce(p.good.report)
+	p.keep(ctx, next)
+}
+
+// inForce reports which document is in force.
+func (w *Watcher) inForce(r Report) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.status.InForce = r
+}
+
+// keep writes what is in force to the cache.
+func (p *pursuit) keep(ctx context.Context, u Update) {
+	p.written = p.origin
+	if err := p.cache(u.Proxy.Cluster).write(p.good, u.Overrides, p.origin); err != nil {
 		p.options.Logger.WarnContext(ctx, "the configuration could not be kept for a start without Consul", slog.Any("error", err))
 	}
 }
@@ -281,51 +328,55 @@ func (u Update) same(v Update) bool {
 	return u.Version == v.Version && maps.Equal(u.Overrides, v.Overrides) && len(Diff(u.Proxy, v.Proxy)) == 0
 }
 
-// verdict reports what became of a document.
-func (w *Watcher) verdict(ctx context.Context, d draft, err error) {
+// verdict reports what became of a document, and returns that.
+func (p *pursuit) verdict(ctx context.Context, d draft, err error) Report {
 	r := Report{Version: d.version, Time: time.Now(), Accepted: err == nil, Cached: d.cached, Err: err}
-	w.mu.Lock()
-	before := w.status.Latest
+	p.mu.Lock()
+	before := p.status.Latest
 	if !d.cached || before.Version <= d.version {
-		w.status.Latest = r // going on with the cache does not make a newer document good
+		p.status.Latest = r // going on with the cache does not make a newer document good
 	}
 	if r.Accepted {
-		w.status.InForce = r
-		w.status.Accepted++
+		p.status.Accepted++
 	} else {
-		w.status.Refused++
+		p.status.Refused++
 	}
-	w.mu.Unlock()
+	p.mu.Unlock()
 
-	log := w.options.Logger.With(slog.String("source", w.status.Source), slog.Uint64("version", d.version))
+	log := p.options.Logger.With(slog.String("source", p.status.Source), slog.Uint64("version", d.version))
 	switch {
 	case err == nil && d.cached:
 		log.WarnContext(ctx, "configuration taken from the cache")
 	case err == nil:
 		log.InfoContext(ctx, "configuration accepted")
 	case errors.Is(err, ErrNoDocument) && errors.Is(before.Err, ErrNoDocument):
-	case w.status.Accepted == 0 && w.options.File != "": // Run returns it
+	case p.good.data == nil && p.options.File != "": // Run returns it
+	case p.good.data == nil:
+		log.ErrorContext(ctx, "configuration refused; there is no good one so far", slog.Any("errors", r.Messages()))
 	default:
 		log.ErrorContext(ctx, "configuration refused; the last good one stays", slog.Any("errors", r.Messages()))
 	}
+	return r
 }
 
 // heard notes whether Consul answers.
-func (w *Watcher) heard(ctx context.Context, a answer) {
-	w.mu.Lock()
-	before := w.status
+func (p *pursuit) heard(ctx context.Context, a answer) {
+	p.mu.Lock()
+	before := p.status
 	if a.err != nil {
-		w.status.Failing = a.err
-		w.status.Failures++
+		p.status.Failing = a.err
+		p.status.Failures++
 	} else {
-		w.status.Failing, w.status.Failures, w.status.Answered = nil, 0, time.Now()
+		p.status.Failing, p.status.Failures, p.status.Answered = nil, 0, time.Now()
 	}
-	w.mu.Unlock()
+	p.mu.Unlock()
 	switch {
+	case a.err != nil && before.Failing == nil && p.good.data == nil:
+		p.options.Logger.WarnContext(ctx, "consul does not answer; no configuration is known so far", slog.Any("error", a.err))
 	case a.err != nil && before.Failing == nil:
-		w.options.Logger.WarnContext(ctx, "consul does not answer; going on with the configuration that is known", slog.Any("error", a.err))
+		p.options.Logger.WarnContext(ctx, "consul does not answer; going on with the configuration that is known", slog.Any("error", a.err))
 	case a.err == nil && before.Failing != nil:
-		w.options.Logger.InfoContext(ctx, "consul answers again", slog.Int("failures", before.Failures))
+		p.options.Logger.InfoContext(ctx, "consul answers again", slog.Int("failures", before.Failures))
 	}
 }
 

@@ -15,9 +15,9 @@ type Status struct {
 	// there is none so far.
 	InForce Report
 	// Latest is about the newest document. It differs from InForce when that was
-	// refused.
+	// refused, or could not be applied.
 	Latest Report
-	// Accepted and Refused count documents.
+	// Accepted and Refused count documents that were good and bad.
 	Accepted, Refused int
 	// Overrides are in force, by node; OverrideErrors says what is wrong with those
 	// that are not.

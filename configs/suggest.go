@@ -30,6 +30,22 @@ func oneOf(text string, choices []string) error {
 	return fmt.Errorf("%q is not known here; the choices are %s", text, list)
 }
 
+// SuggestName says which of the names was probably meant, if one was, and which there are.
+func SuggestName(name string, names []string) string {
+	const most = 20 // that are listed
+	if len(names) == 0 {
+		return "there are none"
+	}
+	list := "there are " + strings.Join(names[:min(len(names), most)], ", ")
+	if more := len(names) - most; more > 0 {
+		list += fmt.Sprintf(" and %d more", more)
+	}
+	if near, ok := nearest(name, names); ok {
+		return fmt.Sprintf("did you mean %q? %s", near, "T"+list[1:])
+	}
+	return list
+}
+
 // nearest returns the candidate that takes the fewest typing mistakes to become
 // word, if they are few enough to believe in. The beginning of a word counts as
 // one mistake.

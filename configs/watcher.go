@@ -53,7 +53,8 @@ type Update struct {
 //
 // What is in force is kept in the document's cache_dir. A front that starts while
 // Consul is down, or has no good document for it, goes on with that. A Consul that
-// lost its state takes nothing back: overrides stay until it has some again.
+// lost its state takes nothing back: overrides stay until it has some again, also over
+// a restart of the front. It is known by its index, which is smaller than the last one.
 type Watcher struct {
 	options WatcherOptions
 	limiter *rate.Limiter

@@ -3,11 +3,13 @@ package configs_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -362,4 +364,194 @@ func TestWatchUnappliable(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
+}
+
+// A front that was not there when Consul lost its state knows it all the same, by what
+// the one before it has kept.
+func TestLostStateTakesNothingBackFromARestartedFront(t *testing.T) {
+	c, dir := newFakeConsul(t), t.TempDir()
+	start := func(want int, drained ...string) *watching {
+		t.Helper()
+		w := watch(t, sharedIn(c, dir))
+		u := w.next()
+		if got := slices.Sorted(maps.Keys(u.Overrides)); u.Proxy.Limits.LoginAttempts != want || !slices.Equal(got, drained) {
+			t.Fatalf("got %d login attempts and overrides of %q, want %d and %q", u.Proxy.Limits.LoginAttempts, got, want, drained)
+		}
+		return w
+	}
+	c.put(configKey, attempts("5"))
+	c.put(nodesKey+"a", "drain: true")
+	start(5, "a").stop()
+	c.set(func() {
+		c.index = 1
+		clear(c.keys)
+	})
+	c.put(configKey, attempts("6"))
+	w := start(6, "a")
+	eventually(t, "the loss to be kept", func() bool { return strings.Contains(kept(t, dir), `"lost":true`) })
+	w.stop()
+
+	// It has more changes than it ever had, and still nothing about nodes.
+	c.set(func() { c.index = 1000 })
+	w = start(6, "a")
+	w.stop()
+
+	// Where it is down first, it is asked when it comes back.
+	c.set(func() { c.down = true })
+	w = start(6, "a")
+	c.set(func() { c.down = false })
+	eventually(t, "an end of the failures", func() bool { return w.Status().Failing == nil })
+	c.put(configKey, attempts("7"))
+	if u := w.next(); u.Proxy.Limits.LoginAttempts != 7 || !u.Overrides["a"].Drain {
+		t.Errorf("got %+v; want a to drain still", u)
+	}
+	w.stop()
+
+	// Another Consul, behind the same agent, that has something: it is what counts from then on.
+	c.set(func() { c.index = 20 })
+	c.put(nodesKey+"a", "drain: true")
+	w = start(7, "a")
+	eventually(t, "the index to be kept", func() bool { return strings.Contains(kept(t, dir), `"index":21}`) })
+	w.stop()
+	c.remove(nodesKey + "a")
+	start(7).stop()
+}
+
+// kept is what a front has written for its next start.
+func kept(t *testing.T, dir string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(dir, "c.config.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// What was taken back while a front was not running is taken back, and so is what another
+// agent does not know, of which nobody can tell what it knew before.
+func TestOverridesThatWereTakenBackBeforeTheStart(t *testing.T) {
+	c, dir := newFakeConsul(t), t.TempDir()
+	c.put(configKey, front)
+	c.put(nodesKey+"a", "drain: true")
+	w := watch(t, sharedIn(c, dir))
+	w.next()
+	w.stop()
+
+	other := newFakeConsul(t)
+	other.set(func() { other.index = 1 })
+	other.put(configKey, front)
+	elsewhere := t.TempDir()
+	write(t, filepath.Join(elsewhere, "c.config.json"), kept(t, dir))
+	w = watch(t, sharedIn(other, elsewhere))
+	if u := w.next(); len(u.Overrides) > 0 {
+		t.Errorf("from another agent: got %+v", u.Overrides)
+	}
+	w.stop()
+
+	c.remove(nodesKey + "a")
+	w = watch(t, sharedIn(c, dir))
+	if u := w.next(); len(u.Overrides) > 0 {
+		t.Errorf("got %+v", u.Overrides)
+	}
+}
+
+// A front that starts keeps what was said of a node before, too, when what is said now
+// is wrong.
+func TestAWrongOverrideAtTheStart(t *testing.T) {
+	c, dir := newFakeConsul(t), t.TempDir()
+	c.put(configKey, front)
+	c.put(nodesKey+"a", "drain: true")
+	w := watch(t, sharedIn(c, dir))
+	w.next()
+	w.stop()
+	c.put(nodesKey+"a", "drian: true")
+	w = watch(t, sharedIn(c, dir))
+	if u := w.next(); !u.Overrides["a"].Drain {
+		t.Errorf("got %+v; want a to drain still", u)
+	}
+	if errs := w.Status().OverrideErrors; len(errs) != 1 {
+		t.Errorf("got %v, want an error", errs)
+	}
+}
+
+// What is in force is what could be applied, not what is good.
+func TestInForceIsWhatWasApplied(t *testing.T) {
+	c := newFakeConsul(t)
+	c.put(configKey, attempts("5"))
+	w, err := configs.NewWatcher(sharedIn(c, ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	tries, verdicts, ended := make(chan uint64), make(chan error), make(chan error, 1)
+	go func() {
+		ended <- w.Run(ctx, func(u configs.Update) error {
+			tries <- u.Version
+			return <-verdicts
+		})
+	}()
+	try := func(want uint64, inForce uint64) {
+		t.Helper()
+		got, s := <-tries, w.Status()
+		if got != want || s.InForce.Version != inForce || s.Latest.Version != want || !s.Latest.Accepted {
+			t.Errorf("while version %d is tried, want %d: version %d is in force, want %d; the latest is %+v", got, want, s.InForce.Version, inForce, s.Latest)
+		}
+	}
+	try(11, 11)
+	verdicts <- errors.New("a port is taken")
+	eventually(t, "nothing to be in force", func() bool { return w.Status().InForce.Time.IsZero() })
+	w.Reload()
+	try(11, 11)
+	verdicts <- nil
+	c.put(configKey, attempts("6"))
+	try(12, 11)
+	verdicts <- errors.New("a port is taken")
+	w.Reload()
+	try(12, 11)
+	verdicts <- nil
+	eventually(t, "the new version to be in force", func() bool { return w.Status().InForce.Version == 12 })
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// logged is what was logged by now.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) has(text string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Contains(l.text.String(), text)
+}
+
+// The log says that the last good document stays when there is one.
+func TestWhatStaysIsLogged(t *testing.T) {
+	var log logged
+	c := newFakeConsul(t)
+	c.set(func() { c.down = true })
+	o := sharedIn(c, "")
+	o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	w := watch(t, o)
+	eventually(t, "the failure", func() bool { return log.has("consul does not answer; no configuration is known so far") })
+	c.set(func() { c.down = false })
+	eventually(t, "no document", func() bool { return log.has("there is no such document") })
+	c.put(configKey, "frobnicate: 1")
+	eventually(t, "the refusal", func() bool { return log.has("frobnicate") })
+	if log.has("stays") || log.has("going on with") || !log.has("configuration refused; there is no good one so far") {
+		t.Errorf("without a document the log says\n%s", &log.text)
+	}
+	c.put(configKey, attempts("5"))
+	w.wantAttempts(5)
+	c.put(configKey, "frobnicate: 2")
+	eventually(t, "the refusal", func() bool { return log.has("configuration refused; the last good one stays") })
 }

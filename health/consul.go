@@ -239,6 +239,13 @@ func (s *SourceStatus) note(a answer, now time.Time) {
 	s.Answered, s.Lag, s.Failures, s.Cached = now, a.lag, 0, false
 }
 
+// Look asks once which instances there are, and remembers nothing of it.
+func (c *Consul) Look(ctx context.Context) ([]Endpoint, error) {
+	defer c.closeIdle()
+	a, _ := c.query(ctx, 0)
+	return a.endpoints, a.err
+}
+
 // record keeps the status, and logs when it turns.
 func (c *Consul) record(a answer) {
 	c.mu.Lock()

@@ -57,7 +57,7 @@ type quicListener struct {
 	arrivals arrivals
 
 	mu      sync.Mutex     // held while inner is replaced
-	inner   *quic.Listener // another one for each token key
+	inner   *quic.Listener // another one for each change of the keys
 	retired bool
 }
 
@@ -84,17 +84,18 @@ func (l *listener) listenQUIC(ctx context.Context) (*quicListener, error) {
 func (q *quicListener) listen() error {
 	token := quic.TokenGeneratorKey(q.srv.udp.keys.Load().Token)
 	// These are read by Listen, and by nothing else.
-	q.socket.transport.TokenGeneratorKey = &token
-	q.socket.transport.VerifySourceAddress = q.doubts
-	q.socket.transport.ConnContext = q.begin
-	inner, err := q.socket.transport.Listen(q.tls, q.config)
+	t := q.socket.now
+	t.TokenGeneratorKey = &token
+	t.VerifySourceAddress = q.doubts
+	t.ConnContext = q.begin
+	inner, err := t.Listen(q.tls, q.config)
 	if err == nil {
 		q.inner = inner
 	}
 	return err
 }
 
-// rekey takes the token key of the time. Connections do not notice.
+// rekey takes the keys of the time. Connections do not notice.
 func (q *quicListener) rekey() error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -104,7 +105,8 @@ func (q *quicListener) rekey() error {
 	if err := q.inner.Close(); err != nil {
 		return err
 	}
-	return q.listen()
+	err := q.socket.renew(q.srv.udp.keys.Load())
+	return errors.Join(err, q.listen()) // with the token key in any case
 }
 
 // accept returns the next connection. An error is final.
@@ -144,7 +146,7 @@ func quicConfig(handshake time.Duration) *quic.Config {
 	}
 }
 
-func (q *quicListener) addr() net.Addr { return q.socket.conn.LocalAddr() }
+func (q *quicListener) addr() net.Addr { return q.socket.udp.LocalAddr() }
 
 // retire ends accepting connections; those that are open go on.
 func (q *quicListener) retire() error {

@@ -45,3 +45,6 @@ const QUICCalm = quicCalm
 
 // QUICUnused is how many connections without a stream there may be.
 const QUICUnused = quicUnused
+
+// MaxTransports is how many pairs of keys a socket may have connections with.
+const MaxTransports = maxTransports

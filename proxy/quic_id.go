@@ -17,7 +17,7 @@ const connIDLen = 1 + aes.BlockSize
 // origin says where a connection id comes from.
 type origin struct {
 	front      uint32 // frontID of its name
-	generation uint32 // of the process; chosen anew with each start
+	generation uint32 // of the process, and of its keys; chosen anew with each
 }
 
 // frontID is how connection ids name a front. Fronts without a name are all one.
@@ -39,7 +39,7 @@ func frontID(name string) uint32 {
 //	byte 0       3 bits that tell keys apart, 5 bits: the number of bytes that follow, 16
 //	bytes 1–16   AES-128-ECB, one block:
 //	             front       4  the server id: the first bytes of SHA-256 of the front's name
-//	             generation  4  the process
+//	             generation  4  the process, and which keys of it
 //	             check       2  zero: with the front's id it tells ours from what is random
 //	             count       6  never the same within a process
 //

@@ -10,7 +10,7 @@ import (
 	"imlb/proxy/secrets"
 )
 
-// Before a change of the token key no QUIC handshake begins until those under way have
+// Before a change of QUIC's keys no handshake begins until those under way have
 // ended. That is asked again and again: one that was let in may still be on its way to
 // quic-go, and the busier the machine, the longer.
 const (
@@ -31,9 +31,10 @@ const (
 //     ended, for half a second and up to two: their first packets are dropped, and
 //     come again. Tokens made with the key before count as none: their owners have
 //     to answer a Retry again, when there is need of one.
-//   - The reset and connection id keys stay those that a socket was opened with: the
-//     peers of its connections were told of them. They do not rotate, so a difference
-//     is an operator's doing, and counts from the next start on.
+//   - The reset and connection id keys do not rotate. When they are others, as when a
+//     front that began on its own learns those of its cluster, they count for new
+//     connections from then on, in the same way. The peers of those that stand were told
+//     of the keys before, which stay theirs.
 //
 // ctx bounds the wait for another change that runs.
 func (s *Server) SetKeys(ctx context.Context, keys secrets.Keys) error {
@@ -46,20 +47,21 @@ func (s *Server) SetKeys(ctx context.Context, keys secrets.Keys) error {
 	defer s.endChange()
 	s.tickets.SetSessionTicketKeys(keys.Tickets)
 	before := s.udp.keys.Swap(&keys)
-	if before.Token == keys.Token {
+	if before.Token == keys.Token && before.Reset == keys.Reset && before.ConnectionID == keys.ConnectionID {
 		return nil
 	}
 	return s.rekey(ctx)
 }
 
-// rekey gives all QUIC listeners the token key of the time.
+// rekey gives all QUIC listeners the keys of the time.
 func (s *Server) rekey(ctx context.Context) error {
 	var open []*quicListener
 	for _, l := range s.open() {
 		if l.quic != nil {
 			open = append(open, l.quic)
-			l.quic.socket.conn.hold.Store(true)
-			defer l.quic.socket.conn.hold.Store(false)
+			conn := l.quic.socket.now.conn
+			conn.hold.Store(true)
+			defer conn.hold.Store(false)
 		}
 	}
 	if len(open) == 0 {

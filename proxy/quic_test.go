@@ -381,6 +381,66 @@ func TestQUICStatelessReset(t *testing.T) {
 	a.ended("node-lost")
 }
 
+// A front that began with keys of its own goes over to those of its cluster when it learns
+// of them. New connections are made by them: when the front is followed by another one, it
+// ends them. Those that stand go on by what they were told, wherever the client moves to.
+func TestQUICLateKeys(t *testing.T) {
+	t.Parallel()
+	own, _ := ring(t)
+	keys, _ := ring(t)
+	n, pick := onlyNode(t)
+	a, b := startFront(t, pick, func(o *proxy.Options) { o.Front = "a" }), startKeyed(t, pick, keys, "a")
+	early := startPath(t, a.addr("quic"))
+	standing := a.openQUIC(a.dialQUICAt(early.addr(), nil))
+	leg := login(standing, n, "alice")
+	converse(standing, leg, "before")
+	for i, k := range []secrets.Keys{own, keys, own, keys} { // they can be told apart, however often they change
+		if err := a.SetKeys(t.Context(), k); err != nil {
+			t.Fatal(err)
+		}
+		converse(standing, leg, fmt.Sprint("after ", i))
+	}
+
+	p := startPath(t, a.addr("quic"))
+	conn := a.dialQUICAt(p.addr(), nil)
+	client := a.openQUIC(conn)
+	second := login(client, n, "bob")
+	converse(client, second, "alive")
+	p.lead(b.addr("keyed"))
+	client.send("<presence/>")
+	select {
+	case <-conn.Context().Done():
+	case <-time.After(patience):
+		t.Fatal("the client was not told")
+	}
+	var reset *quic.StatelessResetError
+	if err := context.Cause(conn.Context()); !errors.As(err, &reset) {
+		t.Errorf("the client was told %v", err)
+	}
+	second.close()
+	a.ended("node-lost")
+	early.lead(a.addr("quic"))
+	converse(standing, leg, "moved")
+	leg.close()
+	a.ended("node-lost")
+}
+
+// There is a bound on how often the keys change that stay. Who is beyond it is told, and
+// goes on with the last ones.
+func TestQUICKeysThatChangeTooOften(t *testing.T) {
+	t.Parallel()
+	f := startFront(t, &picker{}, nil)
+	for i := range proxy.MaxTransports {
+		keys, _ := ring(t)
+		if err := f.SetKeys(t.Context(), keys); (err != nil) != (i == proxy.MaxTransports-1) {
+			t.Errorf("change %d: %v", i, err)
+		}
+	}
+	if err := f.dialQUIC().CloseWithError(0, ""); err != nil {
+		t.Error(err)
+	}
+}
+
 // tokenStore lets a test know of tokens that came.
 type tokenStore struct {
 	quic.TokenStore

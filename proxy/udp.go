@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,11 +20,65 @@ import (
 // through it as long as they live, so one that is removed keeps it, and one that
 // is added meanwhile on the same address has to share it.
 type udpSocket struct {
-	name      string // Listener.socket
-	conn      *udpConn
-	transport *quic.Transport
-	closed    chan struct{} // closed when the address is free again
-	users     int           // listeners; guarded by udpSockets.mu
+	name   string // Listener.socket
+	udp    *net.UDPConn
+	now    *transport    // of new connections; changed by who may change the server
+	before []*transport  // of those that live on with the keys of before
+	closed chan struct{} // closed when the address is free again
+	users  int           // listeners; guarded by udpSockets.mu
+}
+
+// maxTransports is how many pairs of keys a socket may have connections with.
+const maxTransports = 8
+
+// transport carries the connections that were told of one pair of keys: that of
+// stateless resets and that of connection ids.
+type transport struct {
+	*quic.Transport
+
+	conn *udpConn
+	keys *secrets.Keys
+}
+
+func newTransport(conn *udpConn, keys *secrets.Keys) *transport {
+	reset := quic.StatelessResetKey(keys.Reset)
+	return &transport{conn: conn, keys: keys, Transport: &quic.Transport{
+		Conn:                  conn,
+		ConnectionIDGenerator: conn.ids,
+		StatelessResetKey:     &reset,
+	}}
+}
+
+// renew goes over to other keys for new connections, if they are others. No listener may
+// be open on the socket.
+func (u *udpSocket) renew(keys *secrets.Keys) error {
+	if u.now.keys.Reset == keys.Reset && u.now.keys.ConnectionID == keys.ConnectionID {
+		return nil
+	}
+	if len(u.before)+1 == maxTransports {
+		return fmt.Errorf("the keys of resets and connection ids have changed %d times; they change with the next start", maxTransports)
+	}
+	ids, err := newConnIDs(keys.ConnectionID, origin{u.now.conn.ids.self.front, newGeneration()})
+	if err != nil {
+		return err
+	}
+	conn, err := u.now.conn.succeed(ids)
+	if err != nil {
+		return err
+	}
+	u.before = append(u.before, u.now)
+	u.now = newTransport(conn, keys)
+	return nil
+}
+
+// close ends all connections, and then frees the address.
+func (u *udpSocket) close() error {
+	var errs []error
+	for _, t := range append(u.before, u.now) {
+		errs = append(errs, t.Close())
+	}
+	// Transports do not close a socket that they were given.
+	return errors.Join(append(errs, u.udp.Close())...)
 }
 
 // udpSockets are the UDP sockets of a front, one for each address. Several with
@@ -32,9 +88,8 @@ type udpSocket struct {
 // trip of 64 bytes with one socket and 30–45 with two, and 665–843 against 657–809
 // for one of 64 KiB. One socket is one reader; the connections run on all cores.
 type udpSockets struct {
-	generation uint32                       // of this process, in connection ids
-	keys       atomic.Pointer[secrets.Keys] // of QUIC; never nil
-	hold       time.Duration                // rekeyHold
+	keys atomic.Pointer[secrets.Keys] // of QUIC; never nil
+	hold time.Duration                // rekeyHold
 
 	mu   sync.Mutex
 	open map[string]*udpSocket // by name
@@ -43,14 +98,19 @@ type udpSockets struct {
 // newUDPSockets has keys that nobody else knows.
 func newUDPSockets() *udpSockets {
 	t := &udpSockets{open: make(map[string]*udpSocket), hold: rekeyHold}
-	var generation [4]byte
 	var keys secrets.Keys
-	for _, b := range [][]byte{generation[:], keys.Token[:], keys.Reset[:], keys.ConnectionID[:]} {
+	for _, b := range [][]byte{keys.Token[:], keys.Reset[:], keys.ConnectionID[:]} {
 		_, _ = rand.Read(b) // never fails
 	}
-	t.generation = binary.BigEndian.Uint32(generation[:])
 	t.keys.Store(&keys)
 	return t
+}
+
+// newGeneration tells one transport of a front from all others, in connection ids.
+func newGeneration() uint32 {
+	var b [4]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return binary.BigEndian.Uint32(b[:])
 }
 
 // get returns the socket for a listener, and opens it if need be. It must not be
@@ -60,7 +120,7 @@ func (t *udpSockets) get(ctx context.Context, l *listener) (*udpSocket, error) {
 		return u, err
 	}
 	terms, keys := l.terms.Load(), t.keys.Load()
-	ids, err := newConnIDs(keys.ConnectionID, origin{frontID(terms.Front), t.generation})
+	ids, err := newConnIDs(keys.ConnectionID, origin{frontID(terms.Front), newGeneration()})
 	if err != nil {
 		return nil, err
 	}
@@ -68,13 +128,7 @@ func (t *udpSockets) get(ctx context.Context, l *listener) (*udpSocket, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &udpSocket{name: l.socket, conn: conn, closed: make(chan struct{}), users: 1}
-	reset := quic.StatelessResetKey(keys.Reset)
-	u.transport = &quic.Transport{
-		Conn:                  conn,
-		ConnectionIDGenerator: ids,
-		StatelessResetKey:     &reset,
-	}
+	u := &udpSocket{name: l.socket, udp: conn.UDPConn, now: newTransport(conn, keys), closed: make(chan struct{}), users: 1}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.open[u.name] = u
@@ -112,8 +166,7 @@ func (t *udpSockets) put(u *udpSocket) error {
 	if !last {
 		return nil
 	}
-	// The transport does not close a socket that it was given.
-	err := errors.Join(u.transport.Close(), u.conn.Close())
+	err := u.close()
 	t.mu.Lock()
 	delete(t.open, u.name)
 	t.mu.Unlock()

@@ -24,6 +24,9 @@ type udpConn struct {
 	ids   *connIDs
 	hold  atomic.Bool // no handshake begins
 
+	inbox  atomic.Pointer[inbox] // nil while it reads the socket
+	before []*udpConn            // who read it before, and has connections
+
 	plain [aes.BlockSize]byte // owned by who reads: what the last connection id says
 }
 
@@ -73,12 +76,18 @@ func bufferCure(receive, send int) string {
 	return cure
 }
 
-// ReadBatch reads packets, and makes those empty that are not to be answered, which
+// ReadBatch reads packets, and makes those empty that are not to be answered here, which
 // quic-go then passes over.
 func (c *udpConn) ReadBatch(messages []ipv4.Message, flags int) (int, error) {
+	if in := c.inbox.Load(); in.begin() {
+		return in.read(messages)
+	}
 	n, err := c.batch.ReadBatch(messages, flags)
+	if in := c.inbox.Load(); err != nil && in.begin() { // it was woken for that
+		return in.read(messages)
+	}
 	for i := range messages[:max(n, 0)] {
-		if m := &messages[i]; !c.wanted(m.Buffers[0][:m.N]) {
+		if m := &messages[i]; !c.wanted(m.Buffers[0][:m.N]) || c.passOn(m) {
 			m.N = 0
 		}
 	}

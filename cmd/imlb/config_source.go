@@ -104,12 +104,12 @@ func registerConfigMetrics(r prometheus.Registerer, source documentSource) {
 		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "imlb_config_" + name, Help: help}, func() float64 { return value(source.Status()) }))
 	}
 	gauge("version", "ModifyIndex of the document in force; 0 for a file.", func(s configs.Status) float64 { return float64(s.InForce.Version) })
-	gauge("good", "Whether the newest document is in force (1), or was refused (0).", func(s configs.Status) float64 { return oneIf(s.Latest.Accepted) })
+	gauge("good", "Whether the newest document is good (1), or was refused (0).", func(s configs.Status) float64 { return oneIf(s.Latest.Accepted) })
 	gauge("cached", "Whether the document in force is the one kept on disk (1).", func(s configs.Status) float64 { return oneIf(s.InForce.Cached) })
 	gauge("consul_failing", "Whether Consul fails to answer for configuration (1).", func(s configs.Status) float64 { return oneIf(s.Failing != nil) })
 	gauge("overrides", "Nodes of which an operator has said something.", func(s configs.Status) float64 { return float64(len(s.Overrides)) })
 	gauge("overrides_refused", "Errors in what was said of nodes.", func(s configs.Status) float64 { return float64(len(s.OverrideErrors)) })
-	counter("accepted_total", "Documents put into force.", func(s configs.Status) float64 { return float64(s.Accepted) })
+	counter("accepted_total", "Documents that were good.", func(s configs.Status) float64 { return float64(s.Accepted) })
 	counter("refused_total", "Documents refused.", func(s configs.Status) float64 { return float64(s.Refused) })
 }
 

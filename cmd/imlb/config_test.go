@@ -11,7 +11,7 @@ import (
 
 // TestConfigScripts runs testdata/config: command lines that work on a real
 // Consul agent, which is at $CONSUL_HTTP_ADDR. Each script has a cluster of its
-// own. "delete KEY" deletes a key.
+// own. "delete KEY" deletes a key, and "register SERVICE NAME" registers a node.
 func TestConfigScripts(t *testing.T) {
 	addr := consul.Start(t).Addr
 	client, err := api.NewClient(&api.Config{Address: addr})
@@ -24,6 +24,11 @@ func TestConfigScripts(t *testing.T) {
 			"delete": func(ts *testscript.TestScript, _ bool, args []string) {
 				_, err := client.KV().Delete(args[0], nil)
 				ts.Check(err)
+			},
+			"register": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(client.Agent().ServiceRegister(&api.AgentServiceRegistration{
+					Name: args[0], ID: "id-of-" + args[1], Address: "127.0.0.1", Port: 5280, Meta: map[string]string{"name": args[1]},
+				}))
 			},
 		},
 		Setup: func(e *testscript.Env) error {

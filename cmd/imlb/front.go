@@ -445,16 +445,26 @@ func (f *front) poolsReady() error {
 	return errors.Join(errs...)
 }
 
-// explain tells where a user would be placed in each pool, and why.
+// explain tells where a user would be placed in each pool, or the one that is asked for,
+// and why.
 func (f *front) explain(w http.ResponseWriter, r *http.Request) {
 	user := r.URL.Query().Get("user")
 	if user == "" {
 		http.Error(w, "which user? /explain?user=alice@example.com", http.StatusBadRequest)
 		return
 	}
+	only, name := r.URL.Query().Has("pool"), r.URL.Query().Get("pool")
 	answers := make(map[string]any)
+	var names []string
 	for _, p := range f.livePools() {
-		answers[p.name] = p.explain(user)
+		names = append(names, p.name)
+		if !only || p.name == name {
+			answers[p.name] = p.explain(user)
+		}
+	}
+	if only && len(answers) == 0 {
+		http.Error(w, fmt.Sprintf("no pool is called %q; %s", name, configs.SuggestName(name, names)), http.StatusNotFound)
+		return
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(answers) // the asker has gone

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"reflect"
 	"sync"
@@ -26,6 +28,9 @@ type sharing struct {
 	running sync.WaitGroup
 	log     *slog.Logger
 	use     func(context.Context, secrets.Keys) error
+
+	mu     sync.Mutex
+	unused error // why the keys are not in full use
 }
 
 // newSharing prepares for the secrets of a document. It talks to nobody yet.
@@ -85,9 +90,27 @@ func (s *sharing) end() {
 
 // put makes the front use keys.
 func (s *sharing) put(keys secrets.Keys) {
-	if err := s.use(s.ctx, keys); err != nil && s.ctx.Err() == nil {
+	err := s.use(s.ctx, keys)
+	if s.ctx.Err() != nil {
+		return
+	}
+	if err != nil {
 		s.log.ErrorContext(s.ctx, "shared secrets are not in full use", slog.Any("error", err))
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unused = err
+}
+
+// state is the keeper's, and whether the front uses what that has.
+func (s *sharing) state() secrets.Status {
+	k := s.keeper.Status()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unused != nil {
+		k.Shared, k.Failing = false, errors.Join(k.Failing, fmt.Errorf("shared secrets are not in full use: %w", s.unused))
+	}
+	return k
 }
 
 // secretsChanged tells whether a document shares other secrets, or elsewhere.
@@ -115,7 +138,7 @@ type secretsStatus struct {
 }
 
 func (s *sharing) status() secretsStatus {
-	k := s.keeper.Status()
+	k := s.state()
 	st := secretsStatus{Where: s.where, Shared: k.Shared, Secrets: k.Secrets, Newest: moment(k.Newest)}
 	if k.Failing != nil {
 		st.Error = k.Failing.Error()
@@ -147,7 +170,7 @@ func registerSecretMetrics(r prometheus.Registerer, current func() *sharing) {
 	gauge := func(name, help string, value func(secrets.Status) float64) {
 		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "imlb_secrets_" + name, Help: help}, func() float64 {
 			if s := current(); s != nil {
-				return value(s.keeper.Status())
+				return value(s.state())
 			}
 			return 0
 		}))
@@ -155,5 +178,5 @@ func registerSecretMetrics(r prometheus.Registerer, current func() *sharing) {
 	gauge("newest_age_seconds", "How old the newest of the secrets is that fronts share.", func(s secrets.Status) float64 { return max(0, time.Since(s.Newest).Seconds()) })
 	gauge("kept", "How many secrets there are.", func(s secrets.Status) float64 { return float64(s.Secrets) })
 	gauge("shared", "Whether those in use are the ones that lie in the file or in Consul (1).", func(s secrets.Status) float64 { return oneIf(s.Shared) })
-	gauge("failing", "Whether they cannot be read or written there (1).", func(s secrets.Status) float64 { return oneIf(s.Failing != nil) })
+	gauge("failing", "Whether they cannot be read or written there, or not be used (1).", func(s secrets.Status) float64 { return oneIf(s.Failing != nil) })
 }

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -228,6 +230,70 @@ func TestFrontsShareInConsul(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// A front that starts while the agent is away goes over to the secrets of its cluster when the
+// agent comes back, and its QUIC connections go on.
+func TestFrontLearnsTheSecretsOfItsCluster(t *testing.T) {
+	t.Parallel()
+	agent := consul.Start(t)
+	doc := sharers(t)("cluster: c\nsecrets: {consul: true}\nconsul: {address: '" + agent.Addr + "'}")
+	before := startTested(t, doc)
+	until(t, "there are secrets", func() bool { return before.sharing.status().Shared })
+	agent.Kill()
+	f := startTested(t, doc)
+	if s := f.sharing.status(); s.Shared || s.Error == "" || f.sharing.keeper.Keys().Equal(before.sharing.keeper.Keys()) {
+		t.Errorf("without the agent the secrets are %+v", s)
+	}
+	to, err := net.ResolveUDPAddr("udp", f.addr("quic"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := quic.DialAddr(t.Context(), to.String(), &tls.Config{
+		InsecureSkipVerify: true, ServerName: "chat.example", NextProtos: []string{"echo"}, MinVersion: tls.VersionTLS13, //nolint:gosec // it is self-signed
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := conn.OpenStreamSync(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	requireEcho(t, stream, "with keys of its own\n")
+	agent.Start()
+	until(t, "the front uses the secrets of its cluster", func() bool {
+		return f.sharing.status().Shared && f.sharing.keeper.Keys().Equal(before.sharing.keeper.Keys())
+	})
+	requireEcho(t, stream, "with those of its cluster\n")
+	if err := conn.CloseWithError(0, ""); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Secrets that the front cannot use are not told of as shared.
+func TestSecretsThatAreNotUsed(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "secrets")
+	ring, _ := secrets.Ring{}.Next(time.Now(), secrets.Policy{Period: time.Hour, Kept: 2})
+	if err := os.WriteFile(file, ring.Marshal(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	failing := errors.New("no")
+	doc := configs.Proxy{Secrets: configs.Secrets{File: file, Period: time.Hour, Grace: time.Minute, Kept: 2}}
+	s, err := newSharing(t.Context(), doc, func(context.Context, secrets.Keys) error { return failing }, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.end()
+	s.load(t.Context())
+	if got := s.status(); got.Shared || got.Error != "shared secrets are not in full use: no" {
+		t.Errorf("got %+v", got)
+	}
+	failing = nil
+	s.load(t.Context())
+	if got := s.status(); !got.Shared || got.Error != "" {
+		t.Errorf("got %+v", got)
 	}
 }
 

@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -232,6 +234,37 @@ func TestLimitsAreShown(t *testing.T) {
 	} {
 		if !strings.Contains(metrics, "\n"+line) {
 			t.Errorf("there is no metric %s", line)
+		}
+	}
+}
+
+// /explain tells of all pools, or of one, and which there are if that is none.
+func TestExplainPool(t *testing.T) {
+	t.Parallel()
+	node := startEcho(t)
+	f := startTested(t, fmt.Sprintf("admin: {address: '127.0.0.1:0'}\ntimeouts: {shutdown: 1s}\nlisteners: [{protocol: tcp, address: '127.0.0.1:0', pool: chat}]\n"+
+		"pools: {chat: {nodes: [{name: n, address: '%[1]s'}], check: {rise: 1}}, work: {nodes: [{name: m, address: '%[1]s'}], check: {rise: 1}}}\n", node.addr))
+	for query, want := range map[string][]string{"": {"chat", "work"}, "&pool=work": {"work"}} {
+		var got map[string]explanation
+		if err := json.Unmarshal([]byte(f.get("/explain?user=alice@example.com"+query)), &got); err != nil {
+			t.Fatal(err)
+		}
+		if pools := slices.Sorted(maps.Keys(got)); !slices.Equal(pools, want) {
+			t.Errorf("%s: got the pools %q, want %q", query, pools, want)
+		}
+	}
+	for query, want := range map[string]string{
+		"&pool=caht": "no pool is called \"caht\"; did you mean \"chat\"? There are chat, work\n",
+		"&pool=":     "no pool is called \"\"; there are chat, work\n",
+	} {
+		resp, err := http.Get("http://" + f.admin.addr() + "/explain?user=alice@example.com" + query) //nolint:noctx // a test's
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil || resp.StatusCode != http.StatusNotFound || string(body) != want {
+			t.Errorf("%s: got %s, %q, %v; want %q", query, resp.Status, body, err, want)
 		}
 	}
 }

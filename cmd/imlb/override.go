@@ -17,7 +17,7 @@ type overrideFlags struct {
 }
 
 const overrideHelp = `It is written to imlb/CLUSTER/nodes/NODE in Consul's key-value store, which the fronts follow, and holds until it is taken back, also over
-restarts of the node and of the fronts. "imlb config nodes" lists what holds.`
+restarts of the node and of the fronts. "imlb config nodes" lists what holds. A node that is not known yet may be named; a hint says so.`
 
 // drainCmd is `imlb drain`.
 type drainCmd struct{ overrideFlags }
@@ -92,6 +92,7 @@ func (f *overrideFlags) change(ctx context.Context, edit func(*configs.Override)
 		var result overrideResult
 		result, err = f.try(ctx, kv, edit)
 		if err == nil {
+			f.hint(ctx, kv, result)
 			return result.print(f.JSON)
 		}
 		if _, conflict := errors.AsType[*configs.ConflictError](err); !conflict {
