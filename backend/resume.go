@@ -212,13 +212,14 @@ func (s *session) readNote(ctx context.Context, data []byte) *frontNote {
 	return &note
 }
 
-// putBack leaves a session to the next that resumes it.
+// putBack leaves a session to the next that resumes it, as it was.
 func (s *session) putBack(ctx context.Context, rec store.Session, r store.Resumable) {
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
 	if r.Parked.IsZero() {
 		r.Parked = time.Now()
 	}
+	r.Note = nil // what is noted stays
 	if err := s.node.store.SaveResumable(query, rec.ID, rec.Epoch, r); err != nil {
 		s.node.opts.Logger.WarnContext(ctx, "put a session back", slog.String("user", s.account.User), slog.Any("error", err))
 	}
@@ -261,7 +262,9 @@ func (s *session) inherit(ctx context.Context, st sessionState) error {
 	if err != nil {
 		return err
 	}
-	err = s.saveOnce(ctx, state)
+	r := s.resumable(state)
+	r.Note = []byte{}
+	err = s.saveAs(ctx, r)
 	if errors.Is(err, store.ErrFenced) { // it was resumed once more before it was known here
 		s.end(ReasonConflict, &xmpp.StreamError{Condition: xmpp.Conflict})
 		return nil

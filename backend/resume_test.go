@@ -285,6 +285,31 @@ func TestResumeWithoutTheOldNode(t *testing.T) {
 	}
 }
 
+// A node that has no room for a session that it is asked to resume leaves it as it was, with what
+// a front has noted of it.
+func TestResumeWithoutRoom(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3, func(o *backend.Options) {
+		if o.Name == "node-2" {
+			o.Limits.MaxSessions = 1
+		}
+	})
+	bob := c.online(1, "bob", "desk")
+	alice := c.online(0, "alice", "phone")
+	id := alice.resumable()
+	bob.write(say("alice", "one") + say("alice", "two"))
+	alice.hears("one", "two")
+	c.bus.lose(func(sig bus.Signal) bool { return strings.Contains(string(sig.Data), "yield") })
+	c.dial(2, leg{settle: "alice@example.com\x000\x00" + id + "\x002\x001,2"}).gone()
+	full := c.returns(1, "alice")
+	full.resume(id, 2)
+	full.end("resource-constraint")
+	again := c.returns(2, "alice")
+	again.resumed(id, 2, 0)
+	bob.write(say("alice", "three"))
+	again.hears("three")
+}
+
 // What the node before had written is of no use any more when a session has been resumed once:
 // the next one that dies has written other stanzas, in another order.
 func TestResumeTwice(t *testing.T) {

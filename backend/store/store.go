@@ -320,7 +320,7 @@ type Resumable struct {
 	Count   uint32        // stanzas that the client has acknowledged, modulo 2^32 …
 	Pos     uint64        // … and the entry up to which it then had all that were for it
 	State   []byte        // the node's own
-	Note    []byte        // what was noted by somebody else since the last Resume; nil for nothing
+	Note    []byte        // what was noted by somebody else; nil for nothing
 }
 
 // ResumePoint is where a resumable session stands.
@@ -334,8 +334,8 @@ type ResumePoint struct {
 // Resumption keeps what it takes to go on with sessions whose node or connection
 // was lost.
 type Resumption interface {
-	// SaveResumable makes a session resumable, or stores anew how; Note is not looked
-	// at and stays. ErrFenced when the record has another epoch or is gone.
+	// SaveResumable makes a session resumable, or stores anew how. A Note takes the place of
+	// what was noted, and an empty one removes it; with nil it stays. ErrFenced when the record has another epoch or is gone.
 	SaveResumable(ctx context.Context, id string, epoch uint64, r Resumable) error
 	// SetResumePoints stores where sessions stand. Those that are owned elsewhere by
 	// now, or not resumable, are passed over.
@@ -348,7 +348,7 @@ type Resumption interface {
 	Parked(ctx context.Context, id string, owner OwnerID) (bool, error)
 	// Resume gives an owner's resumable session to a node: its epoch is raised, so
 	// that whoever had it is fenced, it belongs to the node's lease, and does not wait
-	// any more. ErrNotFound when there is none.
+	// any more. The rest stays until it is saved anew. ErrNotFound when there is none.
 	Resume(ctx context.Context, id string, owner OwnerID, node string) (Session, Resumable, error)
 	// EndedSession returns the handled count of an owner's session that was resumable
 	// when it ended; ErrNotFound.
