@@ -357,6 +357,15 @@ type Resumption interface {
 	ForgetEnded(ctx context.Context, before time.Time, limit int) error
 }
 
+// Belonging says whose users a database holds. Sessions, leases and jobs are those of one
+// cluster, so it can be those of one domain only.
+type Belonging interface {
+	// Claim gives a database that belongs to no domain to this one. It returns whose it is then.
+	Claim(ctx context.Context, domain string) (owner string, err error)
+	// Domain returns whose the database is, or nothing.
+	Domain(ctx context.Context) (string, error)
+}
+
 // Store is everything that the database remembers. Open returns the SQL
 // implementation; storetest holds the suite that an implementation must pass.
 type Store interface {
@@ -371,6 +380,7 @@ type Store interface {
 	Tokens
 	Transfers
 	Administration
+	Belonging
 	// Ping reports whether the database answers.
 	Ping(ctx context.Context) error
 	Close() error
