@@ -41,11 +41,15 @@ func (n *Node) outdate(id string) (arriving bool) {
 // controlArriving takes the word of another node about a user who has no session here yet.
 func (n *Node) controlArriving(sig bus.Signal) {
 	n.mu.RLock()
-	anybody := len(n.arriving) > 0
+	anybody := len(n.arriving)+len(n.yields) > 0
 	n.mu.RUnlock()
 	var c control
-	if anybody && json.Unmarshal(sig.Data, &c) == nil && c.Conflict != "" {
+	switch {
+	case !anybody || json.Unmarshal(sig.Data, &c) != nil:
+	case c.Conflict != "":
 		n.endFor(sig.User, c.Conflict)
+	case c.Kept != "":
+		n.yieldRefused(c.Kept, c.Count)
 	}
 }
 

@@ -11,12 +11,14 @@ import (
 )
 
 // control is a word among nodes about a user's sessions: the data of a bus signal of
-// that kind. One of its fields is set.
+// that kind. One of its fields is set, but for those that belong to another.
 type control struct {
 	Conflict string        `json:"conflict,omitempty"` // the session with this ID has been replaced
 	Ended    string        `json:"ended,omitempty"`    // that was done, and is known to whoever saw it
 	Yield    string        `json:"yield,omitempty"`    // the session with this ID is resumed elsewhere
 	Epoch    uint64        `json:"epoch,omitempty"`    // with Yield: it has been, since this epoch
+	Count    *uint32       `json:"count,omitempty"`    // with Yield: the client has counted so many; nil: it has been resumed, or that is not known
+	Kept     string        `json:"kept,omitempty"`     // the session with this ID is not left to a client that has that Count
 	Roster   *rosterChange `json:"roster,omitempty"`   // an item of the user's roster has changed
 	Withdraw string        `json:"withdraw,omitempty"` // this user may no longer see the presence
 	Sent     *sentCopy     `json:"sent,omitempty"`     // one of the user's clients has sent this
@@ -68,7 +70,9 @@ func (h *hub) control(sig bus.Signal) {
 	case c.Ended != "":
 		h.node.hasEnded(c.Ended)
 	case c.Yield != "":
-		h.node.yieldSession(c.Yield, c.Epoch)
+		h.node.yieldSession(c.Yield, c.Epoch, c.Count)
+	case c.Kept != "":
+		h.node.yieldRefused(c.Kept, c.Count)
 	case c.Roster != nil:
 		h.pushRoster(*c.Roster)
 	case c.Withdraw != "":

@@ -74,10 +74,11 @@ type Node struct {
 	quiet    *dormitory     // while Serve runs
 
 	mu       sync.RWMutex
-	hubs     map[string]*hub          // by user
-	sessions map[string]*session      // by session ID
-	arriving map[*session]string      // their IDs
-	ending   map[string]chan struct{} // sessions that other nodes are to end, by ID
+	hubs     map[string]*hub                // by user
+	sessions map[string]*session            // by session ID
+	arriving map[*session]string            // their IDs
+	ending   map[string]chan struct{}       // sessions that other nodes are to end, by ID
+	yields   map[chan struct{}]yieldRequest // sessions that other nodes are asked to leave
 	open     map[net.Conn]struct{}
 }
 
@@ -116,6 +117,7 @@ func New(o Options) (*Node, error) {
 		sessions:  make(map[string]*session),
 		arriving:  make(map[*session]string),
 		ending:    make(map[string]chan struct{}),
+		yields:    make(map[chan struct{}]yieldRequest),
 		open:      make(map[net.Conn]struct{}),
 	}
 	return n, registerBus(o.Registerer, n.busAway)

@@ -295,9 +295,12 @@ func (s *session) pause(d time.Duration) {
 }
 
 func (s *session) saveOnce(ctx context.Context, state []byte) error {
+	return s.saveAs(ctx, s.resumable(state))
+}
+
+func (s *session) saveAs(ctx context.Context, r store.Resumable) error {
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
-	r := s.resumable(state)
 	err := s.node.store.SaveResumable(query, s.id, s.epoch, r)
 	if err == nil {
 		s.in.saved(r.Handled)

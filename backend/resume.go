@@ -90,7 +90,7 @@ func smFailedAt(h uint32) []byte {
 
 // takeOver makes the session the one with that id.
 func (s *session) takeOver(ctx context.Context, id string, h uint32) error {
-	if err := s.awaitYield(ctx, id); err != nil {
+	if err := s.awaitYield(ctx, id, h); err != nil {
 		return err
 	}
 	s.node.arrive(s, id)
@@ -115,10 +115,12 @@ func (s *session) takeOver(ctx context.Context, id string, h uint32) error {
 	return s.goOn(ctx, rec, r, st, a, h)
 }
 
-// awaitYield has the session left by whoever has it.
-func (s *session) awaitYield(ctx context.Context, id string) error {
+// awaitYield has the session left by whoever has it, if that can be with the client's count.
+func (s *session) awaitYield(ctx context.Context, id string, h uint32) error {
 	limited, cancel := context.WithTimeout(ctx, yieldTime)
 	defer cancel()
+	refused, forget := s.node.awaitRefusal(id, h)
+	defer forget()
 	var asked time.Time
 	for {
 		parked, err := s.node.store.Parked(limited, id, s.account.Owner)
@@ -130,18 +132,70 @@ func (s *session) awaitYield(ctx context.Context, id string) error {
 		}
 		if time.Since(asked) >= yieldAsk {
 			asked = time.Now()
-			s.node.publishControl(s.account.User, control{Yield: id})
+			s.node.publishControl(s.account.User, control{Yield: id, Count: &h})
 		}
-		pause(limited, yieldPoll)
+		select {
+		case <-refused:
+			return s.miscounted(ctx, id)
+		case <-time.After(yieldPoll):
+		case <-limited.Done():
+		}
 	}
 }
 
-// yieldSession leaves a session to whoever resumes it, or has resumed it at an epoch.
-func (n *Node) yieldSession(id string, epoch uint64) {
+// miscounted is the error for a client whose count cannot be that of a session which goes on.
+func (s *session) miscounted(ctx context.Context, id string) error {
+	query, cancel := s.node.storeContext(ctx)
+	defer cancel()
+	rec, err := s.node.store.Session(query, id)
+	if err != nil {
+		return err
+	}
+	return errCount{rec.Handled, errMiscounted}
+}
+
+// yieldRequest is what a node asks with that wants to resume a session.
+type yieldRequest struct {
+	id string
+	h  uint32 // stanzas that the client has counted
+}
+
+// awaitRefusal returns what is poked when the node that has a session does not leave it to a
+// client with that count. The caller has to call forget.
+func (n *Node) awaitRefusal(id string, h uint32) (refused <-chan struct{}, forget func()) {
+	poked := make(chan struct{}, 1)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.yields[poked] = yieldRequest{id, h}
+	return poked, func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		delete(n.yields, poked)
+	}
+}
+
+// yieldRefused takes the word of the node that has a session, which it does not leave.
+func (n *Node) yieldRefused(id string, h *uint32) {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	for poked, asked := range n.yields {
+		if h != nil && asked == (yieldRequest{id, *h}) {
+			poke(poked)
+		}
+	}
+}
+
+// yieldSession leaves a session to whoever resumes it, or has resumed it at an epoch. One whose
+// client cannot have that count goes on: whoever asks is wrong about it, and gets nothing.
+func (n *Node) yieldSession(id string, epoch uint64, h *uint32) {
 	n.mu.RLock()
 	s := n.sessions[id]
 	n.mu.RUnlock()
-	if s != nil && (epoch == 0 || s.epoch < epoch) {
+	switch {
+	case s == nil || epoch != 0 && s.epoch >= epoch:
+	case epoch == 0 && h != nil && !s.unacked.admits(*h):
+		n.publishControl(s.account.User, control{Kept: id, Count: h})
+	default:
 		s.move()
 	}
 }
@@ -158,13 +212,14 @@ func (s *session) readNote(ctx context.Context, data []byte) *frontNote {
 	return &note
 }
 
-// putBack leaves a session to the next that resumes it.
+// putBack leaves a session to the next that resumes it, as it was.
 func (s *session) putBack(ctx context.Context, rec store.Session, r store.Resumable) {
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
 	if r.Parked.IsZero() {
 		r.Parked = time.Now()
 	}
+	r.Note = nil // what is noted stays
 	if err := s.node.store.SaveResumable(query, rec.ID, rec.Epoch, r); err != nil {
 		s.node.opts.Logger.WarnContext(ctx, "put a session back", slog.String("user", s.account.User), slog.Any("error", err))
 	}
@@ -207,7 +262,9 @@ func (s *session) inherit(ctx context.Context, st sessionState) error {
 	if err != nil {
 		return err
 	}
-	err = s.saveOnce(ctx, state)
+	r := s.resumable(state)
+	r.Note = []byte{}
+	err = s.saveAs(ctx, r)
 	if errors.Is(err, store.ErrFenced) { // it was resumed once more before it was known here
 		s.end(ReasonConflict, &xmpp.StreamError{Condition: xmpp.Conflict})
 		return nil

@@ -165,6 +165,51 @@ func TestResumeEndsTheOldStream(t *testing.T) {
 	}
 }
 
+// A client that claims a count which cannot be right is told so, and nothing comes of it for
+// the session that it names: neither for a connection that is still there, nor for what is stored.
+func TestResumeMiscounted(t *testing.T) {
+	t.Parallel()
+	for name, where := range map[string]struct {
+		node, h int
+		leave   func(*cluster, *client)
+	}{
+		"too much, same node":            {0, 3, nil},
+		"too much, other node":           {1, 3, nil},
+		"too little, same node":          {0, 0, nil},
+		"too little, other node":         {1, 0, nil},
+		"too much, connection lost":      {1, 3, func(_ *cluster, cl *client) { _ = cl.conn.Close() }},
+		"too much, after a planned stop": {1, 3, func(c *cluster, _ *client) { c.stopNode(c.nodes[0]) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, 2, nil)
+			bob, alice := c.online(1, "bob", "desk"), c.online(0, "alice", "phone")
+			id := alice.resumable()
+			bob.write(say("alice", "one") + say("alice", "two"))
+			alice.hears("one", "two")
+			alice.write("<a xmlns='urn:xmpp:sm:3' h='1'/>" + say("bob", "hi") + smAsk)
+			alice.skipTo("^<a [^>]*h='1'/>")
+			bob.hears("hi")
+			if where.leave != nil {
+				where.leave(c, alice)
+			}
+			wrong := c.returns(where.node, "alice")
+			wrong.resume(id, where.h)
+			wrong.expect("^<failed xmlns='urn:xmpp:sm:3' h='1'><item-not-found ")
+			if where.leave == nil {
+				bob.write(say("alice", "three"))
+				alice.hears("three")
+				if s := c.sessions("alice"); len(s) != 1 || s[0].Epoch != 1 {
+					t.Errorf("sessions: %+v", s)
+				}
+			}
+			again := c.returns(1, "alice")
+			again.resumed(id, 1, 1)
+			again.hears("two")
+		})
+	}
+}
+
 // One that takes nothing does not keep its node from leaving the session.
 func TestResumeWhileTheOldConnectionIsStuck(t *testing.T) {
 	t.Parallel()
@@ -238,6 +283,31 @@ func TestResumeWithoutTheOldNode(t *testing.T) {
 			bob.settled()
 		})
 	}
+}
+
+// A node that has no room for a session that it is asked to resume leaves it as it was, with what
+// a front has noted of it.
+func TestResumeWithoutRoom(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3, func(o *backend.Options) {
+		if o.Name == "node-2" {
+			o.Limits.MaxSessions = 1
+		}
+	})
+	bob := c.online(1, "bob", "desk")
+	alice := c.online(0, "alice", "phone")
+	id := alice.resumable()
+	bob.write(say("alice", "one") + say("alice", "two"))
+	alice.hears("one", "two")
+	c.bus.lose(func(sig bus.Signal) bool { return strings.Contains(string(sig.Data), "yield") })
+	c.dial(2, leg{settle: "alice@example.com\x000\x00" + id + "\x002\x001,2"}).gone()
+	full := c.returns(1, "alice")
+	full.resume(id, 2)
+	full.end("resource-constraint")
+	again := c.returns(2, "alice")
+	again.resumed(id, 2, 0)
+	bob.write(say("alice", "three"))
+	again.hears("three")
 }
 
 // What the node before had written is of no use any more when a session has been resumed once:

@@ -144,9 +144,10 @@ func (e errCount) Error() string { return e.cause.Error() }
 func (e errCount) Unwrap() error { return e.cause }
 
 var (
-	errTooLittle = errors.New("h is less than what was acknowledged")
-	errTooMuch   = errors.New("h is more than what was sent")
-	errLost      = errors.New("too much was not acknowledged")
+	errTooLittle  = errors.New("h is less than what was acknowledged")
+	errTooMuch    = errors.New("h is more than what was sent")
+	errMiscounted = errors.New("h is less than what was acknowledged, or more than what was sent")
+	errLost       = errors.New("too much was not acknowledged")
 )
 
 // reckon says what has arrived when the client has counted h stanzas. acked and

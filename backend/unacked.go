@@ -196,7 +196,7 @@ func (u *unacked) written() []flight {
 func (u *unacked) ack(h uint32) (arrived []flight, ok bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if !u.on || h-u.acked > u.sent-u.acked { // modulo 2^32
+	if !u.on || !u.plausible(h) {
 		return nil, false
 	}
 	u.acked = h
@@ -204,6 +204,16 @@ func (u *unacked) ack(h uint32) (arrived []flight, ok bool) {
 	u.forget()
 	return u.arrived(), true
 }
+
+// admits tells whether a client can have counted h stanzas: no less than it has acknowledged,
+// and no more than were written.
+func (u *unacked) admits(h uint32) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.plausible(h)
+}
+
+func (u *unacked) plausible(h uint32) bool { return h-u.acked <= u.sent-u.acked } // modulo 2^32
 
 // forget drops what was kept of stanzas that have arrived.
 func (u *unacked) forget() {

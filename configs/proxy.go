@@ -254,8 +254,8 @@ type Placement struct {
 	// Zone is where the front stands; nodes of that zone come first. Empty: no
 	// zone is preferred.
 	Zone string `yaml:"zone,omitempty" is:"name"`
-	// Park is how long a login may wait for room when no node can take it; 0: it is
-	// refused at once.
+	// Park is how long a login may wait for room when no node can take it, or for one
+	// that can be reached when none can; 0: it is refused at once.
 	Park time.Duration `yaml:"park" default:"10s" min:"0s" max:"5m"`
 	// ParkQueue is how many logins of a pool may wait so at a time; others are
 	// refused at once.

@@ -26,9 +26,8 @@ type looped struct {
 	conn *loop.Conn
 	step loopStep
 
-	tried  []string // nodes that refused
-	failed error    // why
-	done   bool     // the relay has taken over, or the session is over
+	tries tries
+	done  bool // the relay has taken over, or the session is over
 
 	trying attempt
 	early  early
@@ -188,13 +187,13 @@ func (s *looped) goOnWith(step loopStep) {
 func (s *looped) pick() {
 	pool := s.pool()
 	if p, ok := pool.Picker.(TryPicker); ok {
-		if choice, ok, err := p.TryPick(s.rec.User, s.tried); ok {
+		if choice, ok, err := p.TryPick(s.rec.User, s.tries.nodes); ok {
 			s.picked(pool, choice, err)
 			return
 		}
 	}
 	go func() {
-		choice, err := pool.Picker.Pick(s.ctx, s.rec.User, s.tried)
+		choice, err := s.tries.pick(s.ctx, pool, s.rec.User)
 		s.post(func() { s.picked(pool, choice, err) }, choice.release)
 	}()
 }
@@ -215,7 +214,7 @@ func (s *looped) picked(pool Pool, choice Choice, err error) {
 		}
 		return
 	case err != nil:
-		s.end(s.unplaced(s.ctx, errors.Join(err, s.failed), len(s.tried) > 0))
+		s.tryAgain(pool, errors.Join(err, s.tries.failed))
 		return
 	}
 	addr, err := netip.ParseAddrPort(choice.Node.Addr)
@@ -281,18 +280,37 @@ func (s *looped) arrived(node *nodeConn) {
 // refused notes that a node did not take the session, and tries the next.
 func (s *looped) refused(pool Pool, choice Choice, err error) {
 	choice.release()
-	s.srv.report(choice, outcomeOf(err))
-	s.tried = append(s.tried, choice.Node.Name)
-	s.failed = errors.Join(s.failed, fmt.Errorf("dial %s: %w", choice.Node.Name, err))
+	outcome := outcomeOf(err)
+	s.srv.report(choice, outcome)
+	s.tries.refused(choice.Node.Name, err, outcome)
 	switch {
 	case s.done:
 	case s.ctx.Err() != nil:
 		s.end(s.shutdown())
-	case len(s.tried) >= pool.DialAttempts:
-		s.end(s.unplaced(s.ctx, s.failed, true))
+	case len(s.tries.nodes) >= pool.DialAttempts:
+		s.tryAgain(pool, s.tries.failed)
 	default:
 		s.pick()
 	}
+}
+
+// tryAgain begins another round, or ends the session.
+func (s *looped) tryAgain(pool Pool, err error) {
+	dialled := s.tries.dialled()
+	wait, again := s.tries.again(pool, time.Now())
+	if !again || s.ctx.Err() != nil {
+		s.end(s.unplaced(s.ctx, err, dialled))
+		return
+	}
+	s.conn.Loop().After(wait, func() {
+		switch {
+		case s.done:
+		case s.ctx.Err() != nil:
+			s.end(s.shutdown())
+		default:
+			s.pick()
+		}
+	})
 }
 
 // join begins the relay. The node gets the header first.

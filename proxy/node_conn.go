@@ -45,13 +45,27 @@ func (s *session) dialNext(ctx context.Context, user string, greet func(*nodeCon
 // of that, by the deadline that the connection then has. An *ending of greet is final.
 // It changes nothing of the session. The error is an *ending.
 func (s *session) reach(ctx context.Context, user string, greet func(*nodeConn) error) (*nodeConn, error) {
-	var tried []string
-	var failed error
+	var t tries
 	pool := s.pool()
+	for {
+		node, err := s.tryNodes(ctx, &t, pool, user, greet)
+		if final := (*ending)(nil); err == nil || errors.As(err, &final) {
+			return node, err
+		}
+		dialled := t.dialled()
+		wait, again := t.again(pool, time.Now())
+		if !again || pause(ctx, wait) != nil {
+			return nil, s.unplaced(ctx, err, dialled)
+		}
+	}
+}
+
+// tryNodes is one round of reach. An error that is no *ending says that no node has served.
+func (s *session) tryNodes(ctx context.Context, t *tries, pool Pool, user string, greet func(*nodeConn) error) (*nodeConn, error) {
 	for range pool.DialAttempts {
-		choice, err := pool.Picker.Pick(ctx, user, tried)
+		choice, err := t.pick(ctx, pool, user)
 		if err != nil {
-			return nil, s.unplaced(ctx, errors.Join(err, failed), len(tried) > 0)
+			return nil, errors.Join(err, t.failed)
 		}
 		node, err := s.dial(ctx, pool, choice, greet)
 		if err == nil {
@@ -65,11 +79,11 @@ func (s *session) reach(ctx context.Context, user string, greet func(*nodeConn) 
 		case errors.As(err, &final):
 			return nil, final
 		}
-		s.srv.report(choice, outcomeOf(err))
-		failed = errors.Join(failed, fmt.Errorf("dial %s: %w", choice.Node.Name, err))
-		tried = append(tried, choice.Node.Name)
+		outcome := outcomeOf(err)
+		s.srv.report(choice, outcome)
+		t.refused(choice.Node.Name, err, outcome)
 	}
-	return nil, s.unplaced(ctx, failed, true)
+	return nil, t.failed
 }
 
 // dial connects to the chosen node. The caller has to release the choice when it

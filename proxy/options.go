@@ -92,6 +92,9 @@ type Pool struct {
 	DialTimeout time.Duration // until a node serves; default 2 s
 	// DialAttempts is how many nodes a session tries at most; default 3.
 	DialAttempts int
+	// Park is how long a session may wait that they have all refused, and try them again;
+	// 0: it does not. The Picker has its own say in how long there may be none to try.
+	Park time.Duration
 	// Header is what a connection to a node begins with; by default PROXY v2.
 	Header Header
 	// TLS makes connections to nodes use TLS, after the PROXY header. nil: they do

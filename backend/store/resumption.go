@@ -26,11 +26,13 @@ func (db *DB) SaveResumable(ctx context.Context, id string, epoch uint64, r Resu
 		}
 		//nolint:gosec // made of constants
 		_, err = tx.ExecContext(ctx, `
-			INSERT INTO resumables (session, owner, hold, parked, count, pos, state)
-			VALUES ($1, $2, $3, CASE WHEN $4 THEN `+db.dialect.clock+` - $5 ELSE 0 END, $6, $7, $8)
+			INSERT INTO resumables (session, owner, hold, parked, count, pos, state, note)
+			VALUES ($1, $2, $3, CASE WHEN $4 THEN `+db.dialect.clock+` - $5 ELSE 0 END, $6, $7, $8, $9)
 			ON CONFLICT (session) DO UPDATE SET hold = excluded.hold, parked = excluded.parked,
-				count = excluded.count, pos = excluded.pos, state = excluded.state`,
-			id, owner, r.Hold.Milliseconds(), !r.Parked.IsZero(), millis(db.now())-millis(r.Parked), r.Count, storable(r.Pos), notNil(r.State))
+				count = excluded.count, pos = excluded.pos, state = excluded.state,
+				note = COALESCE(excluded.note, resumables.note)`,
+			id, owner, r.Hold.Milliseconds(), !r.Parked.IsZero(), millis(db.now())-millis(r.Parked), r.Count, storable(r.Pos), notNil(r.State),
+			r.Note)
 		return err
 	})
 }
@@ -125,7 +127,7 @@ func (db *DB) Resume(ctx context.Context, id string, owner OwnerID, node string)
 			return err
 		}
 		r.Handled = s.Handled
-		_, err = tx.ExecContext(ctx, `UPDATE resumables SET parked = 0, note = NULL WHERE session = $1`, id)
+		_, err = tx.ExecContext(ctx, `UPDATE resumables SET parked = 0 WHERE session = $1`, id)
 		return err
 	})
 	if err != nil {
@@ -139,6 +141,9 @@ func (db *DB) scanResumable(row row) (r Resumable, err error) {
 	var hold, waited int64
 	var parked bool
 	err = row.Scan(&hold, &parked, &waited, &r.Count, &r.Pos, &r.State, &r.Note)
+	if len(r.Note) == 0 {
+		r.Note = nil
+	}
 	r.Hold = time.Duration(hold) * time.Millisecond
 	if parked {
 		r.Parked = fromMillis(millis(db.now()) - waited)

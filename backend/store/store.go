@@ -320,7 +320,7 @@ type Resumable struct {
 	Count   uint32        // stanzas that the client has acknowledged, modulo 2^32 …
 	Pos     uint64        // … and the entry up to which it then had all that were for it
 	State   []byte        // the node's own
-	Note    []byte        // what was noted by somebody else since the last Resume; nil for nothing
+	Note    []byte        // what was noted by somebody else; nil for nothing
 }
 
 // ResumePoint is where a resumable session stands.
@@ -334,8 +334,8 @@ type ResumePoint struct {
 // Resumption keeps what it takes to go on with sessions whose node or connection
 // was lost.
 type Resumption interface {
-	// SaveResumable makes a session resumable, or stores anew how; Note is not looked
-	// at and stays. ErrFenced when the record has another epoch or is gone.
+	// SaveResumable makes a session resumable, or stores anew how. A Note takes the place of
+	// what was noted, and an empty one removes it; with nil it stays. ErrFenced when the record has another epoch or is gone.
 	SaveResumable(ctx context.Context, id string, epoch uint64, r Resumable) error
 	// SetResumePoints stores where sessions stand. Those that are owned elsewhere by
 	// now, or not resumable, are passed over.
@@ -348,13 +348,22 @@ type Resumption interface {
 	Parked(ctx context.Context, id string, owner OwnerID) (bool, error)
 	// Resume gives an owner's resumable session to a node: its epoch is raised, so
 	// that whoever had it is fenced, it belongs to the node's lease, and does not wait
-	// any more. ErrNotFound when there is none.
+	// any more. The rest stays until it is saved anew. ErrNotFound when there is none.
 	Resume(ctx context.Context, id string, owner OwnerID, node string) (Session, Resumable, error)
 	// EndedSession returns the handled count of an owner's session that was resumable
 	// when it ended; ErrNotFound.
 	EndedSession(ctx context.Context, id string, owner OwnerID) (handled uint32, err error)
 	// ForgetEnded forgets up to limit sessions that ended before a time.
 	ForgetEnded(ctx context.Context, before time.Time, limit int) error
+}
+
+// Belonging says whose users a database holds. Sessions, leases and jobs are those of one
+// cluster, so it can be those of one domain only.
+type Belonging interface {
+	// Claim gives a database that belongs to no domain to this one. It returns whose it is then.
+	Claim(ctx context.Context, domain string) (owner string, err error)
+	// Domain returns whose the database is, or nothing.
+	Domain(ctx context.Context) (string, error)
 }
 
 // Store is everything that the database remembers. Open returns the SQL
@@ -371,6 +380,7 @@ type Store interface {
 	Tokens
 	Transfers
 	Administration
+	Belonging
 	// Ping reports whether the database answers.
 	Ping(ctx context.Context) error
 	Close() error

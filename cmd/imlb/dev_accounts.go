@@ -69,6 +69,9 @@ func ensureDevAccounts(ctx context.Context, database string, users []devUser) (a
 		return nil, fmt.Errorf("open the database: %w", err)
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	if err := checkDatabase(ctx, db, devDomain); err != nil {
+		return nil, err
+	}
 	for _, u := range users {
 		a, err := ensureDevAccount(ctx, db, u)
 		if err != nil {

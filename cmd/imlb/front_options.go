@@ -20,7 +20,7 @@ func (f *front) proxyOptions(doc configs.Proxy, pools map[string]*runningPool) (
 	legs, errPools := proxyPools(doc.Pools)
 	for name, p := range pools {
 		leg := legs[name]
-		leg.Picker = p.pool
+		leg.Picker, leg.Park = p.pool, doc.Placement.Park
 		legs[name] = leg
 	}
 	return proxy.Options{

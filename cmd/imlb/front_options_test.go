@@ -109,7 +109,7 @@ func TestOptionsAreTaken(t *testing.T) {
 	if want := (proxy.Limits{MaxStanza: 100 << 10, MaxPreAuth: 12 << 10, AuthAttempts: 7}); o.Limits != want {
 		t.Errorf("got %+v, want %+v", o.Limits, want)
 	}
-	if a := o.Pools["a"]; a.Picker == nil || a.Header != proxy.HeaderV2 || a.TLS != nil || a.DialTimeout != 3*time.Second || a.DialAttempts != 4 {
+	if a := o.Pools["a"]; a.Picker == nil || a.Header != proxy.HeaderV2 || a.TLS != nil || a.DialTimeout != 3*time.Second || a.DialAttempts != 4 || a.Park != 10*time.Second {
 		t.Errorf("got %+v", a)
 	}
 	if _, err := proxy.New(o); err != nil {

@@ -56,6 +56,9 @@ func runNode(ctx context.Context, doc configs.Node) (err error) {
 		return fmt.Errorf("open the database: %w", err)
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	if err := claimDatabase(ctx, db, doc.Domain); err != nil {
+		return err
+	}
 
 	// The bus hands signals to the node and the node hosts partitions on the
 	// bus. Nothing is hosted before the node serves, so the bus is quiet until
@@ -83,6 +86,15 @@ func runNode(ctx context.Context, doc configs.Node) (err error) {
 		return err
 	}
 	return serveNode(ctx, doc, node, signals, log)
+}
+
+// claimDatabase makes sure that the database is that of the nodes of a domain.
+func claimDatabase(ctx context.Context, db store.Belonging, domain string) error {
+	owner, err := db.Claim(ctx, domain)
+	if err != nil {
+		return err
+	}
+	return store.CheckDomain(owner, domain)
 }
 
 func busOptions(doc configs.Node, log *slog.Logger) (bus.Options, error) {

@@ -76,7 +76,20 @@ func (c *userCmd) open(ctx context.Context, o store.Options) (*directory, error)
 		return nil, fmt.Errorf("open the database: %w", err)
 	}
 	d.Store = db
+	if err := checkDatabase(ctx, db, d.domain); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
 	return d, nil
+}
+
+// checkDatabase makes sure that the database is not that of another domain's nodes. It may be
+// nobody's yet.
+func checkDatabase(ctx context.Context, db store.Belonging, domain string) error {
+	owner, err := db.Domain(ctx)
+	if err != nil {
+		return err
+	}
+	return store.CheckDomain(owner, domain)
 }
 
 // with opens the database, calls do and closes the database. One that is not there is an

@@ -27,6 +27,7 @@ type Memory struct {
 	ended     map[string]endedSession // by ID
 	jobs      map[string]time.Time    // when each is due
 	changes   []store.AccountChange   // all of them
+	domain    string                  // whose it is
 }
 
 type account struct {

@@ -59,8 +59,13 @@ func (m *Memory) SaveResumable(ctx context.Context, id string, epoch uint64, r s
 		return err
 	}
 	r.State = append([]byte{}, r.State...)
-	if r.Note = nil; s.resumable != nil {
+	switch {
+	case r.Note == nil && s.resumable != nil:
 		r.Note = s.resumable.Note
+	case len(r.Note) == 0:
+		r.Note = nil
+	default:
+		r.Note = bytes.Clone(r.Note)
 	}
 	s.Handled, s.resumable = r.Handled, &r
 	return nil
@@ -125,7 +130,7 @@ func (m *Memory) Resume(ctx context.Context, id string, owner store.OwnerID, nod
 	s.Node, s.lease = node, m.currentLease(node)
 	r := *s.resumable
 	r.Handled = s.Handled
-	s.resumable.Parked, s.resumable.Note = time.Time{}, nil
+	s.resumable.Parked = time.Time{}
 	return s.Session, r, nil
 }
 

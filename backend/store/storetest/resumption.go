@@ -128,10 +128,17 @@ func resumeNote(t suite, s store.Store) {
 	_, r, err := s.Resume(t.Context(), "s1", a.Owner, "node-2")
 	t.check(err)
 	t.sameResumable("resumable", r, want)
-	_, r, err = s.Resume(t.Context(), "s1", a.Owner, "node-2")
+	_, r, err = s.Resume(t.Context(), "s1", a.Owner, "node-3") // before node-2 has saved anything
 	t.check(err)
-	if r.Note != nil {
-		t.Errorf("note %q", r.Note)
+	t.equal("note", r.Note, want.Note)
+	for i, save := range []struct{ note, want []byte }{
+		{nil, want.Note}, {[]byte("other"), []byte("other")}, {[]byte{}, nil}, {nil, nil},
+	} {
+		r.Note = save.note
+		t.check(s.SaveResumable(t.Context(), "s1", uint64(3+i), r))
+		_, got, err := s.Resume(t.Context(), "s1", a.Owner, "node-3")
+		t.check(err)
+		t.equal("note", got.Note, save.want)
 	}
 }
 

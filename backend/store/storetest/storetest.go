@@ -28,6 +28,7 @@ func Run(t *testing.T, create func(t *testing.T) Open) {
 	}{
 		{"Accounts", accountTests()},
 		{"Administration", administrationTests()},
+		{"Belonging", belongingTests()},
 		{"Rosters", rosterTests()},
 		{"Blocklists", blocklistTests()},
 		{"Personal", personalTests()},

@@ -1,0 +1,7 @@
+-- Whose users are here: the domain of the nodes that share the database.
+
+-- +goose Up
+CREATE TABLE belongs (
+	one    INTEGER PRIMARY KEY CHECK (one = 1), -- there is one row at most
+	domain TEXT NOT NULL
+) STRICT;
