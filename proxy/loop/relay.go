@@ -48,6 +48,8 @@ const (
 	// HalfOpen: Side had ended and waited for the other, from which not a byte came for
 	// too long.
 	HalfOpen
+	// Unanswered: what Watch waits for did not come from Side in time.
+	Unanswered
 	// Drained: Drain was called.
 	Drained
 	// Aborted: Abort was called, or the group was closed.
@@ -58,7 +60,7 @@ const (
 
 // String returns the cause as it is logged.
 func (c Cause) String() string {
-	names := [...]string{"eof", "reset", "lost", "broken", "stalled", "idle", "half-open", "drained", "aborted", "internal"}
+	names := [...]string{"eof", "reset", "lost", "broken", "stalled", "idle", "half-open", "unanswered", "drained", "aborted", "internal"}
 	if int(c) < len(names) {
 		return names[c]
 	}
@@ -68,14 +70,14 @@ func (c Cause) String() string {
 // inOrder tells whether nothing was lost, so that the sides see an end and no reset, but
 // for one that waits; see Relay.waits.
 func (c Cause) inOrder() bool {
-	return c == EOF || c == Idle || c == HalfOpen || c == Drained
+	return c == EOF || c == Idle || c == HalfOpen || c == Unanswered || c == Drained
 }
 
 // Ending is how a session ended.
 type Ending struct {
 	Side     Side  // whose doing it was; see Cause
 	Cause    Cause //
-	Err      error // nil for EOF, Idle, HalfOpen and Drained
+	Err      error // nil for EOF, Idle, HalfOpen, Unanswered and Drained
 	Up, Down int64 // bytes read from the client, those before the relay included, and from the node
 }
 
@@ -135,6 +137,8 @@ type RelayConfig struct {
 	// Watch, unless it is nil, is called with what comes from the node before the client
 	// gets it, until it returns that it needs no more. An error aborts the session.
 	Watch func(p []byte) (more bool, err error)
+	// WatchTime is how long it may take until Watch needs no more; 0: for ever.
+	WatchTime time.Duration
 	// Limits may be nil.
 	Limits *Limits
 	// Throttle, by the side that was read from, is called with how many bytes that
@@ -167,8 +171,8 @@ type Relay struct {
 	last   int64 // when a byte came, or an end, on the loop's clock
 	drain  int64 // when a drained session ends at last; 0 for none, math.MaxInt64 for no limit
 	limits *Limits
-	slow   *throttle                  // nil for none
-	watch  func([]byte) (bool, error) // nil when nothing has to be seen, or no more
+	slow   *throttle // nil for none
+	watch  *watching // nil when nothing has to be seen, or no more
 	done   func(*Relay, Ending)
 	ending Ending // its cause is EOF until another is known
 	first  bool   // ending.Side is known
@@ -194,17 +198,29 @@ type throttle struct {
 	until [2]int64 // when reading goes on; 0 for not paused
 }
 
+// watching is what only sessions hold of which the node's first bytes have to be seen.
+type watching struct {
+	see func([]byte) (more bool, err error)
+	by  int64 // when it has to be over; 0 for no limit
+}
+
 var noLimits Limits //nolint:gochecknoglobals // the zero value
 
 // NewRelay starts a session.
 func NewRelay(cfg RelayConfig) *Relay {
 	l := cfg.Client.Conn.loop
-	r := &Relay{ends: [2]End{cfg.Client, cfg.Node}, limits: cfg.Limits, watch: cfg.Watch, done: cfg.Done, last: l.now}
+	r := &Relay{ends: [2]End{cfg.Client, cfg.Node}, limits: cfg.Limits, done: cfg.Done, last: l.now}
 	if r.limits == nil {
 		r.limits = &noLimits
 	}
 	if cfg.Throttle[Client] != nil || cfg.Throttle[Node] != nil {
 		r.slow = &throttle{pause: cfg.Throttle}
+	}
+	if cfg.Watch != nil {
+		r.watch = &watching{see: cfg.Watch}
+		if cfg.WatchTime > 0 {
+			r.watch.by = l.now + int64(cfg.WatchTime)
+		}
 	}
 	r.timer.owner, r.timer.bucket = r, bucketNone
 	for side, stall := range [2]time.Duration{r.limits.ClientStall, r.limits.NodeStall} {
@@ -374,7 +390,7 @@ func (r *Relay) carry(from Side) (int, error) {
 // seen shows what came from the node to who watches it, and tells whether the session
 // goes on.
 func (r *Relay) seen(p []byte) bool {
-	more, err := r.watch(p)
+	more, err := r.watch.see(p)
 	if !more {
 		r.watch = nil
 	}
@@ -674,6 +690,9 @@ func (r *Relay) due(now int64) {
 	case r.drain != 0 && now >= r.drain:
 		r.finish(r.ending)
 		return
+	case r.watchedUntil() != 0 && now >= r.watchedUntil():
+		r.finish(Ending{Side: Node, Cause: Unanswered})
+		return
 	case r.unread(Client) || r.unread(Node):
 		r.last = now
 	case idle != 0 && now-r.last >= idle:
@@ -687,6 +706,15 @@ func (r *Relay) due(now int64) {
 		}
 	}
 	r.arm()
+}
+
+// watchedUntil returns when what is watched has to be over; 0 for no limit. A drained session has
+// a time to end at instead.
+func (r *Relay) watchedUntil() int64 {
+	if r.watch == nil || r.drain != 0 {
+		return 0
+	}
+	return r.watch.by
 }
 
 // unread tells whether a side may have sent more than was read of it, because the other
@@ -713,6 +741,9 @@ func (r *Relay) arm() {
 	}
 	if idle, _ := r.idleLimit(); idle != 0 {
 		r.armAt(r.last + idle)
+	}
+	if by := r.watchedUntil(); by != 0 {
+		r.armAt(by)
 	}
 	if r.drain != 0 && r.drain != math.MaxInt64 {
 		r.armAt(r.drain)
