@@ -31,7 +31,14 @@ func (c ConnIDs) Decode(id []byte) (generation uint32, own, ok bool) {
 // Wanted tells whether a packet is let in, with handshakes held up or not.
 func (c ConnIDs) Wanted(packet []byte, hold bool) bool {
 	c.conn.hold.Store(hold)
-	return c.conn.wanted(packet)
+	_, f := c.conn.fateOf(packet)
+	return f == fateTaken
+}
+
+// Resets tells whether a packet is answered with a stateless reset here, and not by quic-go.
+func (c ConnIDs) Resets(packet []byte) bool {
+	_, f := c.conn.fateOf(packet)
+	return f == fateReset
 }
 
 // BufferCure is bufferCure.
@@ -45,3 +52,9 @@ const QUICCalm = quicCalm
 
 // QUICUnused is how many connections without a stream there may be.
 const QUICUnused = quicUnused
+
+// Small packets are answered by so many stateless resets a second, and at once.
+const (
+	ResetRate  = resetRate
+	ResetBurst = resetBurst
+)

@@ -64,7 +64,7 @@ func (t *udpSockets) get(ctx context.Context, l *listener) (*udpSocket, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, err := listenUDP(ctx, terms.listener.Address, ids, l.srv.log)
+	conn, err := listenUDP(ctx, terms.listener.Address, ids, keys.Reset, l.srv.log)
 	if err != nil {
 		return nil, err
 	}
