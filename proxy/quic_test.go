@@ -245,20 +245,29 @@ func (f *front) exhaust(listener string) {
 // (RFC 9000 §8.1.2), and gets in all the same.
 func TestQUICRetry(t *testing.T) {
 	t.Parallel()
+	registry := prometheus.NewRegistry()
 	f := startFront(t, &picker{}, func(o *proxy.Options) {
 		o.Rules.Listeners = map[string]limit.Listener{o.Listeners[3].Name: rateOf(0.001, 1)}
+		o.Registerer = registry
 	})
 	calm := startPath(t, f.addr("quic"))
 	if conn := f.dialQUICAt(calm.addr(), nil); calm.retried() {
 		t.Errorf("a Retry without load, for %v", conn.LocalAddr())
 	}
 	f.counts("a connection", 1, 1)
+	if got := sum(t, registry, "imlb_proxy_quic_retries_total"); got != 0 {
+		t.Errorf("%v Retry packets are counted without load", got)
+	}
 	p := startPath(t, f.addr("quic"))
 	if err := f.refusedQUIC(p.addr()); err != nil {
 		t.Error(err)
 	}
 	if !p.retried() {
 		t.Error("no Retry under load")
+	}
+	all, of := sum(t, registry, "imlb_proxy_quic_retries_total"), sum(t, registry, "imlb_proxy_quic_retries_total", "quic", "limit")
+	if of < 1 || of != all {
+		t.Errorf("%v Retry packets are counted, %v of them for a limit", all, of)
 	}
 	f.ended("rate-limited")
 }
@@ -307,10 +316,17 @@ func (f *front) retriesUntil(want bool) {
 // until they are given up. Who answers gets in all the time.
 func TestQUICHandshakeFlood(t *testing.T) {
 	t.Parallel()
-	f := startFront(t, &picker{}, func(o *proxy.Options) { o.Timeouts.Handshake = 3 * time.Second })
+	registry := prometheus.NewRegistry()
+	f := startFront(t, &picker{}, func(o *proxy.Options) {
+		o.Timeouts.Handshake = 3 * time.Second
+		o.Registerer = registry
+	})
 	f.retriesUntil(false)
 	f.initials(3 * proxy.QUICCalm)
 	f.retriesUntil(true)
+	if got := sum(t, registry, "imlb_proxy_quic_retries_total", "quic", "handshakes"); got < 1 {
+		t.Errorf("%v Retry packets are counted for handshakes", got)
+	}
 	f.retriesUntil(false)
 	if s := f.Limits(time.Now(), 0); s.Sources.Connected > 1 {
 		t.Errorf("what nobody has answered is counted: %+v", s)
