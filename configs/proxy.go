@@ -294,7 +294,7 @@ type ProxyTimeouts struct {
 	// the time in which a client waits for its turn (max_wait) does not count.
 	Handshake time.Duration `yaml:"handshake" default:"10s" min:"10ms"`
 	// Identify is from the stream's start to a successful login; of opaque sessions,
-	// until the user is known.
+	// until the user is known, and of those of MQTT until the broker has let the client in.
 	Identify time.Duration `yaml:"identify" default:"30s" min:"10ms"`
 	// Idle is without a byte in either direction, of opaque sessions too. Clients that
 	// ping live on.

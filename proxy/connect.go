@@ -84,7 +84,7 @@ func outcomeOf(err error) Outcome {
 }
 
 // lacking tells whether an error says what this system or process has not got: descriptors,
-// memory, local ports.
+// memory, local ports. The health checks judge by the same list.
 func lacking(err error) bool {
 	return slices.ContainsFunc([]error{
 		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL,

@@ -35,9 +35,10 @@ func (s *session) join(ctx context.Context) error {
 		node: pumpEnd{
 			halfCloser: s.far.conn, pause: s.throttle(limit.Out), gone: s.nodeEnded, slow: ReasonSlowNode, watch: s.watch(),
 		},
-		late:   s.halfOpen,
-		begun:  func(c carrier) { s.goOn(ctx, c) },
-		limits: pumpLimits{idle: t.Idle, halfOpen: t.HalfOpen, write: t.Write},
+		late:       s.halfOpen,
+		unanswered: s.unanswered,
+		begun:      func(c carrier) { s.goOn(ctx, c) },
+		limits:     pumpLimits{idle: t.Idle, halfOpen: t.HalfOpen, write: t.Write, watch: s.watchTime()},
 	}
 	s.moves(&p)
 	end := p.run(ctx)
@@ -120,12 +121,13 @@ func (s *session) relayOn(ctx context.Context, header []byte) {
 	s.mute = !s.wire.used.Load()
 	s.srv.metrics.active.Inc()
 	r := loop.NewRelay(loop.RelayConfig{
-		Client:  endOf(s.wire, s.inner.Conn),
-		Node:    endOf(s.far.wire, s.far.conn),
-		Initial: initial,
-		Sent:    len(sent),
-		Watch:   s.watch(),
-		Limits:  s.terms.relay,
+		Client:    endOf(s.wire, s.inner.Conn),
+		Node:      endOf(s.far.wire, s.far.conn),
+		Initial:   initial,
+		Sent:      len(sent),
+		Watch:     s.watch(),
+		WatchTime: s.watchTime(),
+		Limits:    s.terms.relay,
 		Throttle: [...]func(int) time.Duration{
 			loop.Client: s.throttle(limit.In), loop.Node: s.throttle(limit.Out),
 		},
@@ -180,6 +182,8 @@ func (s *session) relayEnding(e loop.Ending) *ending {
 		end := s.halfOpen(client)
 		end.reason = s.closed(end.reason)
 		return end
+	case loop.Unanswered:
+		return s.unanswered()
 	case loop.Reset:
 		return of(ReasonClientReset, ReasonNodeLost)
 	case loop.Lost:

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -13,6 +14,8 @@ import (
 // then it has logged in, or failed to.
 type mqttLogin struct {
 	connack identify.Connack
+	refused bool          // the node has said no, and has but to close
+	left    time.Duration // for the login, from when a node has taken the session
 
 	mu sync.Mutex // where two goroutines carry the session: for its ticket
 }
@@ -28,6 +31,39 @@ func (s *session) speaksMQTT() bool {
 	return identify.MQTTVersion(s.inner.seen) != 0
 }
 
+// expectLogin notes that the node will say whether the user may log in. The client has for that
+// what is left of its time: what passes before a node has taken the session is not the client's.
+func (s *session) expectLogin() error {
+	s.rec.MQTT = true
+	s.mqtt = &mqttLogin{left: s.loginTime() - s.rec.Identify}
+	if s.mqtt.left <= 0 { // known by something else than a CONNECT, which has not come
+		return &ending{reason: ReasonIdentifyTimeout, cause: s.lateLogin()}
+	}
+	return nil
+}
+
+// loginTime is how long a login of MQTT may take, from when its first byte may come.
+func (s *session) loginTime() time.Duration {
+	return max(s.terms.Timeouts.Identify, s.terms.listener.Identify.Timeout)
+}
+
+func (s *session) lateLogin() error {
+	return fmt.Errorf("the login was not over in %v (timeouts.identify)", s.loginTime())
+}
+
+// unanswered is how a session ends whose login was not over in time.
+func (s *session) unanswered() *ending {
+	return &ending{reason: s.closed(ReasonIdentifyTimeout), cause: fmt.Errorf("node %s: %w", s.far.name(), s.lateLogin())}
+}
+
+// watchTime is for how long the node's first bytes may be watched; 0 for ever.
+func (s *session) watchTime() time.Duration {
+	if s.mqtt == nil {
+		return 0
+	}
+	return s.mqtt.left
+}
+
 // taken says that a node has taken an opaque session. Where the node will say whether the
 // user may log in, that is waited for.
 func (s *session) taken(now time.Time) error {
@@ -38,17 +74,25 @@ func (s *session) taken(now time.Time) error {
 }
 
 // watch returns what has to see the node's first bytes before the client does, or nil
-// when nothing has to. It is called until more is false; the error is an *ending.
+// when nothing has to. It is called until more is false, which it is when the client is in; the
+// error is an *ending.
 func (s *session) watch() func(p []byte) (more bool, err error) {
 	if s.mqtt == nil {
 		return nil
 	}
 	return func(p []byte) (bool, error) {
+		if s.mqtt.refused {
+			return true, nil
+		}
 		answer := s.mqtt.connack.Read(p)
 		if answer == identify.MQTTPending {
 			return true, nil
 		}
 		err := s.answered(answer)
+		if answer == identify.MQTTDenied || answer == identify.MQTTRefused {
+			s.mqtt.refused = true
+			return true, nil
+		}
 		s.mqtt = nil
 		return false, err
 	}
@@ -96,11 +140,16 @@ func (l *mqttLogin) guarded(took func(n int) time.Duration) func(n int) time.Dur
 	}
 }
 
-// closed is the reason of an opaque session of which one side has ended in order: that of a
-// login which has failed, if it has.
+// closed is the reason of an opaque session of which one side has ended in order, or which has
+// had its time: that of a login which has failed, if it has.
 func (s *session) closed(by Reason) Reason {
-	if s.rec.Failures > 0 && (by == ReasonClientClosed || by == ReasonNodeClosed || by == ReasonHalfOpen) {
-		return ReasonAuthFailed
+	if s.rec.Failures == 0 {
+		return by
 	}
-	return by
+	switch by {
+	case ReasonClientClosed, ReasonNodeClosed, ReasonHalfOpen, ReasonIdentifyTimeout:
+		return ReasonAuthFailed
+	default:
+		return by
+	}
 }

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
+
 	"imlb/proxy"
 	"imlb/proxy/limit"
 )
@@ -26,13 +28,15 @@ const (
 type mqttWay struct {
 	listener proxy.Listener
 	dial     func(*front) *stream
+	agreed   bool // it is known to be MQTT before the first byte
 }
 
 // mqttWays are on loops, on loops in TLS, and on goroutines.
 func mqttWays() map[string]mqttWay {
-	webSocket := func(subprotocol string) func(f *front) *stream {
+	webSocket := func(subprotocol string, compression websocket.CompressionMode) func(f *front) *stream {
 		return func(f *front) *stream {
 			o := f.wsOptions(nil)
+			o.CompressionMode = compression
 			if subprotocol != "" {
 				o.Subprotocols = []string{subprotocol}
 			}
@@ -42,12 +46,15 @@ func mqttWays() map[string]mqttWay {
 	at := func(subprotocol string) proxy.WebSocket {
 		return proxy.WebSocket{Path: "/mqtt", Subprotocols: []string{subprotocol}}
 	}
+	compressed := at("")
+	compressed.Compress = true
 	return map[string]mqttWay{
-		"mqtt":              {proxy.Listener{Protocol: proxy.MQTT, Identify: byMQTT()}, (*front).dial},
-		"mqtts":             {proxy.Listener{Protocol: proxy.MQTTS, Identify: byMQTT()}, func(f *front) *stream { return f.dialSecure(f.clientTLS("mqtt")) }},
-		"tcp":               {proxy.Listener{Protocol: proxy.TCP, Identify: byMQTT()}, (*front).dial},
-		"ws":                {proxy.Listener{Protocol: proxy.WS, Identify: byMQTT(), WebSocket: at("")}, webSocket("")},
-		"ws, not looked at": {proxy.Listener{Protocol: proxy.WS, WebSocket: at("mqtt")}, webSocket("mqtt")},
+		"mqtt":              {proxy.Listener{Protocol: proxy.MQTT, Identify: byMQTT()}, (*front).dial, true},
+		"mqtts":             {proxy.Listener{Protocol: proxy.MQTTS, Identify: byMQTT()}, func(f *front) *stream { return f.dialSecure(f.clientTLS("mqtt")) }, true},
+		"tcp":               {proxy.Listener{Protocol: proxy.TCP, Identify: byMQTT()}, (*front).dial, false},
+		"ws":                {proxy.Listener{Protocol: proxy.WS, Identify: byMQTT(), WebSocket: at("")}, webSocket("", websocket.CompressionDisabled), false},
+		"ws, compressed":    {proxy.Listener{Protocol: proxy.WS, Identify: byMQTT(), WebSocket: compressed}, webSocket("", websocket.CompressionNoContextTakeover), false},
+		"ws, not looked at": {proxy.Listener{Protocol: proxy.WS, WebSocket: at("mqtt")}, webSocket("mqtt", websocket.CompressionDisabled), true},
 	}
 }
 
@@ -210,6 +217,80 @@ func TestMQTTNone(t *testing.T) {
 		}
 		for range 2 {
 			f.record()
+		}
+	})
+}
+
+// A login of MQTT that is not over in time ends its session, whoever is to blame: a client that
+// says nothing or not all of its CONNECT, or a node that does not answer, or not to the end.
+// Until then it counts as one that is not logged in.
+func TestMQTTLoginsLate(t *testing.T) {
+	t.Parallel()
+	connect := mqttConnect(5, "phone", "alice")
+	tests := map[string]struct {
+		sent, answer string
+		reason       string
+	}{
+		"silent client":      {"", "", "identify-timeout"},
+		"client stops early": {connect[:12], "", "identify-timeout"},
+		"client stops late":  {connect[:len(connect)-2], "", "identify-timeout"},
+		"silent node":        {connect, "", "identify-timeout"},
+		"step of a login":    {connect, mqttAuth, "identify-timeout"},
+		"refused, and open":  {connect, connack5Denied, "auth-failed"},
+	}
+	for name, test := range tests {
+		change := func(o *proxy.Options) {
+			o.Timeouts.Identify = 300 * time.Millisecond
+			if test.answer != "" {
+				o.Timeouts.Identify = time.Second // which the answer has to come in
+			}
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			inAllWays(t, change, func(t *testing.T, way mqttWay, f *front, n *node) {
+				if test.sent == "" && !way.agreed {
+					t.Skip("nothing says that this is MQTT")
+				}
+				client := way.dial(f)
+				client.send(test.sent)
+				if test.answer != "" {
+					leg := n.leg()
+					leg.recv(test.sent)
+					leg.send(test.answer)
+					client.recv(test.answer)
+				}
+				if got := client.over(); got != "" {
+					t.Errorf("the client got %q", got)
+				}
+				client.Close()
+				if r := f.ended(test.reason); r["logged_in"] != "false" || !strings.Contains(r["cause"], "timeouts.identify") {
+					t.Errorf("logged %v", r)
+				}
+				if c := f.Limits(time.Now(), 0).Global; c.Unauthenticated != 0 {
+					t.Errorf("%d still count as not logged in", c.Unauthenticated)
+				}
+			})
+		})
+	}
+}
+
+// A client that is let in is not held to that time any more, and neither is who does not speak MQTT.
+func TestMQTTLoginsInTime(t *testing.T) {
+	t.Parallel()
+	change := func(o *proxy.Options) { o.Timeouts.Identify = 3 * time.Second }
+	inAllWays(t, change, func(t *testing.T, way mqttWay, f *front, n *node) {
+		in, atIn := way.tries(f, n, 4, connackOK, 99)
+		other, atOther := way.tries(f, n, 4, "\xd0\x00", 1)
+		late, _ := way.tries(f, n, 4, "", 99)
+		late.over()
+		late.Close()
+		f.ended("identify-timeout")
+		for client, leg := range map[*stream]*leg{in: atIn, other: atOther} {
+			client.send("\xc0\x00")
+			leg.recv("\xc0\x00")
+			leg.send("\xd0\x00")
+			client.recv("\xd0\x00")
+			f.hangsUp(client, leg)
 		}
 	})
 }

@@ -15,6 +15,7 @@ type metrics struct {
 	active   prometheus.Gauge         // logged in
 	ended    *prometheus.CounterVec   // listener, reason
 	refused  *prometheus.CounterVec   // listener, limit
+	retries  *prometheus.CounterVec   // listener, reason
 	auth     *prometheus.CounterVec   // mechanism, outcome
 	dials    *prometheus.CounterVec   // node, outcome
 	dialTime prometheus.Histogram     // seconds
@@ -49,8 +50,10 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		}),
 		ended:   counter("sessions_ended_total", "Sessions that ended, by reason.", "listener", "reason"),
 		refused: counter("refusals_total", "Connections and logins that a limit refused, by limit.", "listener", "limit"),
-		auth:    counter("auth_total", "Login attempts.", "mechanism", "outcome"),
-		dials:   counter("node_outcomes_total", "What the front learnt of nodes by using them.", "node", "outcome"),
+		retries: counter("quic_retries_total", "Retry packets for QUIC clients whose address had to be validated, by why: "+
+			"many handshakes were under way, or a limit was about to be used up. Of those for a flood quic-go drops some.", "listener", "reason"),
+		auth:  counter("auth_total", "Login attempts.", "mechanism", "outcome"),
+		dials: counter("node_outcomes_total", "What the front learnt of nodes by using them.", "node", "outcome"),
 		dialTime: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "imlb_proxy_dial_seconds", Help: "Time from dialling a node to its stream features.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 13),
@@ -72,7 +75,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	}
 	var errs []error
 	for _, c := range []prometheus.Collector{
-		m.open, m.active, m.ended, m.refused, m.auth, m.dials, m.dialTime, m.setup, m.settles, m.unlogged, bytes, stanzas,
+		m.open, m.active, m.ended, m.refused, m.retries, m.auth, m.dials, m.dialTime, m.setup, m.settles, m.unlogged, bytes, stanzas,
 	} {
 		errs = append(errs, reg.Register(c))
 	}

@@ -42,12 +42,14 @@ func (s *session) opaque(ctx context.Context) error {
 // for.
 func (s *session) identified(user string) (wait time.Duration, err error) {
 	s.rec.User = user
-	if s.speaksMQTT() {
-		s.mqtt, s.rec.MQTT = new(mqttLogin), true
-	}
 	now := time.Now()
 	s.rec.Identify = now.Sub(s.rec.Started) - s.rec.Handshake
 	s.srv.metrics.identify.Observe(s.rec.Identify.Seconds())
+	if s.speaksMQTT() {
+		if err := s.expectLogin(); err != nil {
+			return 0, err
+		}
+	}
 	return s.claim(now, user)
 }
 
@@ -201,7 +203,7 @@ func (e *ending) webSocketStatus() ws.Status {
 		return ws.ServiceRestart
 	case ReasonNoNode, ReasonDialFailed, ReasonRateLimited, ReasonTooMany:
 		return ws.TryAgainLater
-	case ReasonUnidentified, ReasonIdentifyTimeout:
+	case ReasonUnidentified, ReasonIdentifyTimeout, ReasonAuthFailed:
 		return ws.PolicyViolation
 	case ReasonIdle:
 		return ws.GoingAway

@@ -24,6 +24,7 @@ type pump struct {
 	client, node pumpEnd
 	limits       pumpLimits
 	late         func(client bool) *ending // what it means that a limit has struck after the end of one side
+	unanswered   func() *ending            // what it means that the node's end was watched for too long
 	begun        func(carrier)             // is told when the pump can be drained and aborted
 
 	halt, deafen context.CancelFunc // end the pauses of both directions, and of that from the node
@@ -35,7 +36,7 @@ type pump struct {
 
 	stuck atomic.Int32 // directions that have read what is not written yet, or that pause
 
-	mu    sync.Mutex
+	mu    sync.Mutex    // held while a side is watched, too
 	cause *ending       // the first end that was seen
 	ended *pumpEnd      // the side of which that was in order; nil for none
 	both  bool          // and then the other's
@@ -62,6 +63,7 @@ type pumpLimits struct {
 	idle     time.Duration // without a byte either way
 	halfOpen time.Duration // without a byte after one side has ended
 	write    time.Duration // for what is written to be taken
+	watch    time.Duration // for the node to be watched
 }
 
 // run carries until both directions have ended. Both ends are closed then.
@@ -71,6 +73,9 @@ func (p *pump) run(ctx context.Context) *ending {
 	var hearing context.Context
 	hearing, p.deafen = context.WithCancel(ctx)
 	p.watch(p.limits.idle)
+	if p.node.watch != nil && p.limits.watch > 0 {
+		defer time.AfterFunc(p.limits.watch, p.watchedLong).Stop()
+	}
 	p.begun(p)
 	up := make(chan struct{})
 	go func() {
@@ -187,7 +192,7 @@ func (p *pump) copy(ctx context.Context, from, to *pumpEnd, count *atomic.Int64)
 		}
 		if n > 0 {
 			count.Add(int64(n))
-			if e := from.see(buf.bytes()[:n]); e != nil {
+			if e := p.see(from, buf.bytes()[:n]); e != nil {
 				return e
 			}
 			p.stuck.Add(1)
@@ -226,16 +231,33 @@ func (e *pumpEnd) end(why *ending) error {
 	return e.CloseWrite()
 }
 
-// see lets who watches the end see what was read from it.
-func (e *pumpEnd) see(p []byte) *ending {
-	if e.watch == nil {
+// see lets who watches an end see what was read from it.
+func (p *pump) see(from *pumpEnd, b []byte) *ending {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if from.watch == nil || p.stopping.Load() {
 		return nil
 	}
-	more, err := e.watch(p)
+	more, err := from.watch(b)
 	if !more {
-		e.watch = nil
+		from.watch = nil
 	}
 	return asEnding(err)
+}
+
+// watchedLong ends the pump if the node has still to be watched.
+func (p *pump) watchedLong() {
+	p.mu.Lock()
+	over := p.node.watch == nil || p.done || p.draining.Load()
+	if !over {
+		p.cause = p.unanswered()
+		p.stopping.Store(true) // nothing is seen any more
+	}
+	e := p.cause
+	p.mu.Unlock()
+	if !over {
+		p.end(e)
+	}
 }
 
 // write writes all of b. The deadline is for that alone: what answers for to while it
@@ -316,7 +338,7 @@ func (p *pump) stop(e *ending) {
 	p.stopping.Store(true)
 	p.halt()
 	switch e.reason {
-	case ReasonShutdown, ReasonIdle, ReasonHalfOpen: // see idle
+	case ReasonShutdown, ReasonIdle, ReasonHalfOpen, ReasonIdentifyTimeout, ReasonAuthFailed: // see idle
 	default:
 		breakOff(p.client.halfCloser)
 		breakOff(p.node.halfCloser)

@@ -131,13 +131,24 @@ func (q *quicListener) begin(ctx context.Context, info *quic.ClientInfo) (contex
 // doubts tells whether a client has to show that its address is its own before
 // anything is kept of it (RFC 9000 §8.1.2): when many handshakes are under way, be
 // they forged or slow, or when those that are have used a limit up. It goes by itself
-// when they have ended.
+// when they have ended. quic-go asks for each first packet without a token that holds, and
+// answers by a Retry.
 func (q *quicListener) doubts(from net.Addr) bool {
 	s := &q.arrivals
 	s.mu.Lock()
 	handshakes, unproven := s.handshakes, s.unproven
 	s.mu.Unlock()
-	return handshakes >= quicCalm || q.srv.guard.Busy(time.Now(), q.name(), addrOf(from), unproven)
+	var why string
+	switch {
+	case handshakes >= quicCalm:
+		why = "handshakes"
+	case q.srv.guard.Busy(time.Now(), q.name(), addrOf(from), unproven):
+		why = "limit"
+	default:
+		return false
+	}
+	q.srv.metrics.retries.WithLabelValues(q.name(), why).Inc()
+	return true
 }
 
 // handshakeTime is how long a client may be silent in its handshake. When there are

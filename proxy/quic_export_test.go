@@ -31,7 +31,14 @@ func (c ConnIDs) Decode(id []byte) (generation uint32, own, ok bool) {
 // Wanted tells whether a packet is let in, with handshakes held up or not.
 func (c ConnIDs) Wanted(packet []byte, hold bool) bool {
 	c.conn.hold.Store(hold)
-	return c.conn.wanted(packet)
+	_, f := c.conn.fateOf(packet)
+	return f == fateTaken
+}
+
+// Resets tells whether a packet is answered with a stateless reset here, and not by quic-go.
+func (c ConnIDs) Resets(packet []byte) bool {
+	_, f := c.conn.fateOf(packet)
+	return f == fateReset
 }
 
 // BufferCure is bufferCure.
@@ -48,3 +55,9 @@ const QUICUnused = quicUnused
 
 // MaxTransports is how many pairs of keys a socket may have connections with.
 const MaxTransports = maxTransports
+
+// Small packets are answered by so many stateless resets a second, and at once.
+const (
+	ResetRate  = resetRate
+	ResetBurst = resetBurst
+)

@@ -95,6 +95,37 @@ func TestPacketsLetIn(t *testing.T) {
 	}
 }
 
+// Small packets of connections of a process of this front that is gone are answered here.
+func TestPacketsReset(t *testing.T) {
+	t.Parallel()
+	ids, gone, other := connIDs(t, 1, "a", 8), connIDs(t, 1, "a", 7), connIDs(t, 1, "b", 7)
+	packet := func(first byte, from proxy.ConnIDs, size int) []byte {
+		id, err := from.Generate()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return append(append([]byte{first}, id.Bytes()...), make([]byte, size)...)[:size]
+	}
+	for _, c := range []struct {
+		name   string
+		packet []byte
+		want   bool
+	}{
+		{"smallest", packet(0x40, gone, 22), true},
+		{"too small", packet(0x40, gone, 21), false},
+		{"largest", packet(0x40, gone, 42), true},
+		{"quic-go's", packet(0x40, gone, 43), false},
+		{"of this process", packet(0x40, ids, 40), false},
+		{"of another front", packet(0x40, other, 40), false},
+		{"with another key", packet(0x40, connIDs(t, 2, "a", 7), 40), false},
+		{"long header", packet(0xe0, gone, 40), false},
+	} {
+		if got := ids.Resets(c.packet); got != c.want {
+			t.Errorf("%s: answered %t, want %t", c.name, got, c.want)
+		}
+	}
+}
+
 func FuzzConnectionID(f *testing.F) {
 	ids := connIDs(f, 1, "a", 8)
 	good, err := ids.Generate()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -98,8 +99,8 @@ func TestQUICDenied(t *testing.T) {
 	}
 }
 
-// sum returns the sum of a counter's values.
-func sum(t *testing.T, registry *prometheus.Registry, name string) (total float64) {
+// sum returns the sum of a counter's values, of those that have all these label values.
+func sum(t *testing.T, registry *prometheus.Registry, name string, values ...string) (total float64) {
 	t.Helper()
 	if _, err := testutil.GatherAndCount(registry, name); err != nil {
 		t.Fatal(err)
@@ -113,7 +114,13 @@ func sum(t *testing.T, registry *prometheus.Registry, name string) (total float6
 			continue
 		}
 		for _, m := range f.GetMetric() {
-			total += m.GetCounter().GetValue()
+			got := make([]string, 0, len(m.GetLabel()))
+			for _, l := range m.GetLabel() {
+				got = append(got, l.GetValue())
+			}
+			if !slices.ContainsFunc(values, func(v string) bool { return !slices.Contains(got, v) }) {
+				total += m.GetCounter().GetValue()
+			}
 		}
 	}
 	return total

@@ -3,6 +3,8 @@ package proxy_test
 import (
 	"bytes"
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
@@ -243,20 +245,29 @@ func (f *front) exhaust(listener string) {
 // (RFC 9000 §8.1.2), and gets in all the same.
 func TestQUICRetry(t *testing.T) {
 	t.Parallel()
+	registry := prometheus.NewRegistry()
 	f := startFront(t, &picker{}, func(o *proxy.Options) {
 		o.Rules.Listeners = map[string]limit.Listener{o.Listeners[3].Name: rateOf(0.001, 1)}
+		o.Registerer = registry
 	})
 	calm := startPath(t, f.addr("quic"))
 	if conn := f.dialQUICAt(calm.addr(), nil); calm.retried() {
 		t.Errorf("a Retry without load, for %v", conn.LocalAddr())
 	}
 	f.counts("a connection", 1, 1)
+	if got := sum(t, registry, "imlb_proxy_quic_retries_total"); got != 0 {
+		t.Errorf("%v Retry packets are counted without load", got)
+	}
 	p := startPath(t, f.addr("quic"))
 	if err := f.refusedQUIC(p.addr()); err != nil {
 		t.Error(err)
 	}
 	if !p.retried() {
 		t.Error("no Retry under load")
+	}
+	all, of := sum(t, registry, "imlb_proxy_quic_retries_total"), sum(t, registry, "imlb_proxy_quic_retries_total", "quic", "limit")
+	if of < 1 || of != all {
+		t.Errorf("%v Retry packets are counted, %v of them for a limit", all, of)
 	}
 	f.ended("rate-limited")
 }
@@ -305,10 +316,17 @@ func (f *front) retriesUntil(want bool) {
 // until they are given up. Who answers gets in all the time.
 func TestQUICHandshakeFlood(t *testing.T) {
 	t.Parallel()
-	f := startFront(t, &picker{}, func(o *proxy.Options) { o.Timeouts.Handshake = 3 * time.Second })
+	registry := prometheus.NewRegistry()
+	f := startFront(t, &picker{}, func(o *proxy.Options) {
+		o.Timeouts.Handshake = 3 * time.Second
+		o.Registerer = registry
+	})
 	f.retriesUntil(false)
 	f.initials(3 * proxy.QUICCalm)
 	f.retriesUntil(true)
+	if got := sum(t, registry, "imlb_proxy_quic_retries_total", "quic", "handshakes"); got < 1 {
+		t.Errorf("%v Retry packets are counted for handshakes", got)
+	}
 	f.retriesUntil(false)
 	if s := f.Limits(time.Now(), 0); s.Sources.Connected > 1 {
 		t.Errorf("what nobody has answered is counted: %+v", s)
@@ -331,6 +349,12 @@ func ring(t *testing.T) (now, next secrets.Keys) {
 // startKeyed starts a front with a QUIC listener "keyed" that was opened with keys.
 func startKeyed(t *testing.T, pick proxy.Picker, keys secrets.Keys, name string) *front {
 	t.Helper()
+	return startKeyedAt(t, pick, keys, name, "127.0.0.1:0")
+}
+
+// startKeyedAt does so on an address.
+func startKeyedAt(t *testing.T, pick proxy.Picker, keys secrets.Keys, name, address string) *front {
+	t.Helper()
 	var opts proxy.Options
 	f := startFront(t, pick, func(o *proxy.Options) {
 		o.Front = name
@@ -340,7 +364,7 @@ func startKeyed(t *testing.T, pick proxy.Picker, keys secrets.Keys, name string)
 		t.Fatal(err)
 	}
 	opts.Listeners = append(opts.Listeners, proxy.Listener{
-		Name: "keyed", Protocol: proxy.QUIC, Address: "127.0.0.1:0", Pool: "nodes",
+		Name: "keyed", Protocol: proxy.QUIC, Address: address, Pool: "nodes",
 	})
 	load := rateOf(0.001, 1)
 	load.Rate.MaxWait = 24 * time.Hour // clients get in, and those who have no token by a Retry
@@ -379,6 +403,125 @@ func TestQUICStatelessReset(t *testing.T) {
 	}
 	leg.close()
 	a.ended("node-lost")
+}
+
+// One whose client sends nothing but PINGs, which are too small for the resets of quic-go, learns
+// of it, too.
+func TestQUICStatelessResetOfPings(t *testing.T) {
+	t.Parallel()
+	keys, _ := ring(t)
+	n, pick := onlyNode(t)
+	a, b := startKeyed(t, pick, keys, "a"), startKeyed(t, pick, keys, "a")
+	p := startPath(t, a.addr("keyed"))
+	conn := a.dialQUICAt(p.addr(), &quic.Config{KeepAlivePeriod: 100 * time.Millisecond, MaxIdleTimeout: 3 * patience})
+	client := a.openQUIC(conn)
+	leg := login(client, n, "alice")
+	converse(client, leg, "alive")
+	p.lead(b.addr("keyed"))
+	select {
+	case <-conn.Context().Done():
+	case <-time.After(patience):
+		t.Fatal("the client was not told")
+	}
+	var reset *quic.StatelessResetError
+	if err := context.Cause(conn.Context()); !errors.As(err, &reset) {
+		t.Errorf("the client was told %v", err)
+	}
+	leg.close()
+	a.ended("node-lost")
+}
+
+// goneID returns a connection id of a process of front a that is gone.
+func goneID(t *testing.T, keys secrets.Keys) []byte {
+	t.Helper()
+	gone, err := proxy.NewConnIDs(keys.ConnectionID, "a", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := gone.Generate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id.Bytes()
+}
+
+// shortPacket is one of so many bytes for a connection.
+func shortPacket(id []byte, size int) []byte {
+	return append(append([]byte{0x40}, id...), make([]byte, size)...)[:size]
+}
+
+// Answers to small packets are smaller than these, come from the address that was asked, and end
+// in the token of the connection.
+func TestQUICSmallStatelessResets(t *testing.T) {
+	t.Parallel()
+	keys, _ := ring(t)
+	for name, at := range map[string][2]string{"one address": {"127.0.0.1:0", "127.0.0.1"}, "all addresses": {":0", "127.0.0.2"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := startKeyedAt(t, &picker{}, keys, "a", at[0])
+			_, port, _ := net.SplitHostPort(f.addr("keyed"))
+			conn, err := net.Dial("udp", net.JoinHostPort(at[1], port)) // hears what comes from there alone
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			buf := make([]byte, 100)
+			for size := 22; size <= 43; size++ {
+				id := goneID(t, keys)
+				if _, err := conn.Write(shortPacket(id, size)); err != nil {
+					t.Fatal(err)
+				}
+				_ = conn.SetReadDeadline(time.Now().Add(patience))
+				got, err := conn.Read(buf)
+				if err != nil {
+					t.Fatalf("%d bytes: %v", size, err)
+				}
+				token := hmac.New(sha256.New, keys.Reset[:])
+				token.Write(id)
+				if got != size-1 || buf[0]&0xc0 != 0x40 || !bytes.Equal(buf[got-16:got], token.Sum(nil)[:16]) {
+					t.Errorf("%d bytes: got %d, %x", size, got, buf[:got])
+				}
+			}
+		})
+	}
+}
+
+// They are not many, however many are asked for.
+func TestQUICSmallStatelessResetsFlood(t *testing.T) {
+	t.Parallel()
+	keys, _ := ring(t)
+	f := startKeyed(t, &picker{}, keys, "a")
+	conn, err := net.Dial("udp", f.addr("keyed"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	start := time.Now()
+	small, last := shortPacket(goneID(t, keys), 40), shortPacket(goneID(t, keys), 43)
+	for range 2000 {
+		if _, err := conn.Write(small); err != nil {
+			t.Fatal(err)
+		}
+	}
+	buf, answers := make([]byte, 100), 0
+	for by := start.Add(patience); ; { // quic-go answers this one, when all others were read
+		if _, err := conn.Write(last); err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(patience / 100))
+		n, err := conn.Read(buf)
+		for ; err == nil && n == 39; n, err = conn.Read(buf) {
+			answers++
+		}
+		if err == nil {
+			break
+		} else if time.Now().After(by) {
+			t.Fatal(err)
+		}
+	}
+	if most := proxy.ResetBurst + int(time.Since(start).Seconds()*proxy.ResetRate) + 1; answers == 0 || answers > most {
+		t.Errorf("%d answers, at most %d are allowed", answers, most)
+	}
 }
 
 // A front that began with keys of its own goes over to those of its cluster when it learns

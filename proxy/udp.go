@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -62,7 +63,7 @@ func (u *udpSocket) renew(keys *secrets.Keys) error {
 	if err != nil {
 		return err
 	}
-	conn, err := u.now.conn.succeed(ids)
+	conn, err := u.now.conn.succeed(ids, keys.Reset)
 	if err != nil {
 		return err
 	}
@@ -74,8 +75,12 @@ func (u *udpSocket) renew(keys *secrets.Keys) error {
 // close ends all connections, and then frees the address.
 func (u *udpSocket) close() error {
 	var errs []error
-	for _, t := range append(u.before, u.now) {
+	all := append(slices.Clip(u.before), u.now)
+	for _, t := range all {
 		errs = append(errs, t.Close())
+	}
+	for _, t := range all { // of which nobody reads any more
+		t.conn.resets.close()
 	}
 	// Transports do not close a socket that they were given.
 	return errors.Join(append(errs, u.udp.Close())...)
@@ -124,7 +129,7 @@ func (t *udpSockets) get(ctx context.Context, l *listener) (*udpSocket, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, err := listenUDP(ctx, terms.listener.Address, ids, l.srv.log)
+	conn, err := listenUDP(ctx, terms.listener.Address, ids, keys.Reset, l.srv.log)
 	if err != nil {
 		return nil, err
 	}

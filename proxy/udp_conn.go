@@ -26,12 +26,13 @@ type udpConn struct {
 
 	inbox  atomic.Pointer[inbox] // nil while it reads the socket
 	before []*udpConn            // who read it before, and has connections
+	resets *resets
 
 	plain [aes.BlockSize]byte // owned by who reads: what the last connection id says
 }
 
 // listenUDP opens a socket.
-func listenUDP(ctx context.Context, address string, ids *connIDs, log *slog.Logger) (*udpConn, error) {
+func listenUDP(ctx context.Context, address string, ids *connIDs, resetKey [32]byte, log *slog.Logger) (*udpConn, error) {
 	var lc net.ListenConfig
 	conn, err := lc.ListenPacket(ctx, "udp", address)
 	if err != nil {
@@ -43,7 +44,7 @@ func listenUDP(ctx context.Context, address string, ids *connIDs, log *slog.Logg
 		return nil, fmt.Errorf("%s is not a UDP address", address)
 	}
 	checkBuffers(ctx, udp, log)
-	return &udpConn{UDPConn: udp, batch: ipv4.NewPacketConn(udp), ids: ids}, nil
+	return &udpConn{UDPConn: udp, batch: ipv4.NewPacketConn(udp), ids: ids, resets: newResets(udp, resetKey)}, nil
 }
 
 // checkBuffers makes the buffers large, and warns when they are not.
@@ -76,8 +77,8 @@ func bufferCure(receive, send int) string {
 	return cure
 }
 
-// ReadBatch reads packets, and makes those empty that are not to be answered here, which
-// quic-go then passes over.
+// ReadBatch reads packets, and makes those empty that are not for quic-go here, which then
+// passes over them.
 func (c *udpConn) ReadBatch(messages []ipv4.Message, flags int) (int, error) {
 	if in := c.inbox.Load(); in.begin() {
 		return in.read(messages)
@@ -87,25 +88,48 @@ func (c *udpConn) ReadBatch(messages []ipv4.Message, flags int) (int, error) {
 		return in.read(messages)
 	}
 	for i := range messages[:max(n, 0)] {
-		if m := &messages[i]; !c.wanted(m.Buffers[0][:m.N]) || c.passOn(m) {
+		m := &messages[i]
+		if c.passOn(m) {
 			m.N = 0
+			continue
 		}
+		switch id, f := c.fateOf(m.Buffers[0][:m.N]); f {
+		case fateTaken:
+			continue
+		case fateReset:
+			c.resets.answer(m, id)
+		case fateDropped:
+		}
+		m.N = 0
 	}
 	return n, err
 }
 
-// wanted tells whether a packet is for this front, and is for now.
+// fate is what becomes of a packet.
+type fate uint8
+
+const (
+	fateTaken   fate = iota // quic-go sees it
+	fateDropped             // it is not for this front, or not for now
+	fateReset               // it is answered with a stateless reset, for which it is too small to quic-go
+)
+
+// fateOf says what becomes of a packet, and which connection it is for.
 //
 // Fronts share the key of stateless resets. So a packet of another front's
 // connection must not be answered with one: whoever sees it pass could have any
 // connection reset, by sending a copy to the wrong front (RFC 9000 §21.11). Fronts
 // that take each other's address over have to have the same name. A packet of a
-// process of this front that is gone is let in, to be answered with a reset.
-func (c *udpConn) wanted(packet []byte) bool {
+// process of this front that is gone is to be answered with a reset.
+func (c *udpConn) fateOf(packet []byte) (id []byte, f fate) {
 	id, short := destination(packet)
 	from, ours := c.ids.decode(id, &c.plain)
-	if short {
-		return !ours || from.front == c.ids.self.front
+	self := c.ids.self
+	switch {
+	case !short && !ours && c.hold.Load(), short && ours && from.front != self.front:
+		return id, fateDropped
+	case short && ours && from.generation != self.generation && smallForReset(len(packet)):
+		return id, fateReset
 	}
-	return !c.hold.Load() || ours
+	return id, fateTaken
 }

@@ -47,7 +47,7 @@ func newInbox() *inbox {
 
 // succeed returns who reads the socket from now on. What is for connections with ids of
 // c, or of those before it, is theirs.
-func (c *udpConn) succeed(ids *connIDs) (*udpConn, error) {
+func (c *udpConn) succeed(ids *connIDs, resetKey [32]byte) (*udpConn, error) {
 	in := newInbox()
 	c.inbox.Store(in)
 	_ = c.UDPConn.SetReadDeadline(past) // wakes the reader
@@ -63,7 +63,10 @@ func (c *udpConn) succeed(ids *connIDs) (*udpConn, error) {
 		}
 		<-in.open
 	}
-	return &udpConn{UDPConn: c.UDPConn, batch: c.batch, ids: ids, before: append(slices.Clip(c.before), c)}, nil
+	return &udpConn{
+		UDPConn: c.UDPConn, batch: c.batch, ids: ids, before: append(slices.Clip(c.before), c),
+		resets: newResets(c.UDPConn, resetKey),
+	}, nil
 }
 
 // begin tells whether the reader is to read from here. It is called by that alone.

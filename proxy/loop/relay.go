@@ -1,10 +1,7 @@
 package loop
 
 import (
-	"errors"
-	"io"
 	"math"
-	"os"
 	"sync/atomic"
 	"time"
 )
@@ -28,92 +25,6 @@ func (s Side) String() string {
 
 func (s Side) other() Side { return 1 - s }
 
-// Cause is how a session ended.
-type Cause uint8
-
-// The causes.
-const (
-	// EOF: both sides ended in order; Side did first.
-	EOF Cause = iota
-	// Reset: the connection of Side broke.
-	Reset
-	// Lost: Side vanished; retransmissions or keepalives went unanswered.
-	Lost
-	// Broken: the Stream of Side failed, for instance by a bad TLS record.
-	Broken
-	// Stalled: Side did not read for too long.
-	Stalled
-	// Idle: not a byte came from either side for too long.
-	Idle
-	// HalfOpen: Side had ended and waited for the other, from which not a byte came for
-	// too long.
-	HalfOpen
-	// Drained: Drain was called.
-	Drained
-	// Aborted: Abort was called, or the group was closed.
-	Aborted
-	// Internal: a bug; Err is a *PanicError.
-	Internal
-)
-
-// String returns the cause as it is logged.
-func (c Cause) String() string {
-	names := [...]string{"eof", "reset", "lost", "broken", "stalled", "idle", "half-open", "drained", "aborted", "internal"}
-	if int(c) < len(names) {
-		return names[c]
-	}
-	return "unknown"
-}
-
-// inOrder tells whether nothing was lost, so that the sides see an end and no reset, but
-// for one that waits; see Relay.waits.
-func (c Cause) inOrder() bool {
-	return c == EOF || c == Idle || c == HalfOpen || c == Drained
-}
-
-// Ending is how a session ended.
-type Ending struct {
-	Side     Side  // whose doing it was; see Cause
-	Cause    Cause //
-	Err      error // nil for EOF, Idle, HalfOpen and Drained
-	Up, Down int64 // bytes read from the client, those before the relay included, and from the node
-}
-
-// Stream is what a session's bytes are read from and written to, over a Conn: a
-// *tls.Conn after its handshake. Read returns the error of the Conn's Read when that
-// is temporary, and nothing at all when what has come is not for the session; Write takes
-// everything.
-type Stream interface {
-	io.ReadWriter
-	// CloseWrite says to the peer that nothing follows.
-	CloseWrite() error
-}
-
-// Meter is a Stream that may bring nothing for the session of much that it reads: a WebSocket.
-type Meter interface {
-	Stream
-	// Extra returns how many bytes it has read that are none of the session. They count for the
-	// limits, and for how long the session may keep the loop. It is called after Read.
-	Extra() int64
-}
-
-// Parter is a Stream that has no half-close, and words for how a session ends: a
-// WebSocket. When Read returns io.EOF, both its directions have ended. CloseWrite is called
-// then.
-type Parter interface {
-	Stream
-	// Part says that the session ends, and how. The peer is read up to its answer. Part is
-	// called when the other side has ended, and when the session has, unless the peer was
-	// first. It tells whether the peer knows; if not, the connection ends as it does without.
-	Part(e Ending) bool
-}
-
-// End is one end of a session.
-type End struct {
-	Conn   *Conn
-	Stream Stream // nil for the bytes of Conn as they are
-}
-
 // Limits bound how long a session lasts in which nothing happens; 0 means for ever.
 // Many sessions share one value, which does not change.
 type Limits struct {
@@ -135,6 +46,8 @@ type RelayConfig struct {
 	// Watch, unless it is nil, is called with what comes from the node before the client
 	// gets it, until it returns that it needs no more. An error aborts the session.
 	Watch func(p []byte) (more bool, err error)
+	// WatchTime is how long it may take until Watch needs no more; 0: for ever.
+	WatchTime time.Duration
 	// Limits may be nil.
 	Limits *Limits
 	// Throttle, by the side that was read from, is called with how many bytes that
@@ -167,8 +80,8 @@ type Relay struct {
 	last   int64 // when a byte came, or an end, on the loop's clock
 	drain  int64 // when a drained session ends at last; 0 for none, math.MaxInt64 for no limit
 	limits *Limits
-	slow   *throttle                  // nil for none
-	watch  func([]byte) (bool, error) // nil when nothing has to be seen, or no more
+	slow   *throttle // nil for none
+	watch  *watching // nil when nothing has to be seen, or no more
 	done   func(*Relay, Ending)
 	ending Ending // its cause is EOF until another is known
 	first  bool   // ending.Side is known
@@ -194,17 +107,29 @@ type throttle struct {
 	until [2]int64 // when reading goes on; 0 for not paused
 }
 
+// watching is what only sessions hold of which the node's first bytes have to be seen.
+type watching struct {
+	see func([]byte) (more bool, err error)
+	by  int64 // when it has to be over; 0 for no limit
+}
+
 var noLimits Limits //nolint:gochecknoglobals // the zero value
 
 // NewRelay starts a session.
 func NewRelay(cfg RelayConfig) *Relay {
 	l := cfg.Client.Conn.loop
-	r := &Relay{ends: [2]End{cfg.Client, cfg.Node}, limits: cfg.Limits, watch: cfg.Watch, done: cfg.Done, last: l.now}
+	r := &Relay{ends: [2]End{cfg.Client, cfg.Node}, limits: cfg.Limits, done: cfg.Done, last: l.now}
 	if r.limits == nil {
 		r.limits = &noLimits
 	}
 	if cfg.Throttle[Client] != nil || cfg.Throttle[Node] != nil {
 		r.slow = &throttle{pause: cfg.Throttle}
+	}
+	if cfg.Watch != nil {
+		r.watch = &watching{see: cfg.Watch}
+		if cfg.WatchTime > 0 {
+			r.watch.by = l.now + int64(cfg.WatchTime)
+		}
 	}
 	r.timer.owner, r.timer.bucket = r, bucketNone
 	for side, stall := range [2]time.Duration{r.limits.ClientStall, r.limits.NodeStall} {
@@ -227,39 +152,6 @@ func NewRelay(cfg RelayConfig) *Relay {
 // It may be called from any goroutine.
 func (r *Relay) Bytes() (up, down int64) {
 	return r.dirs[Client].bytes.Load(), r.dirs[Node].bytes.Load()
-}
-
-// Abort ends the session at once; both sides see a reset. It may be called from
-// any goroutine, and at any time.
-func (r *Relay) Abort(err error) {
-	r.loop().Post(func() { r.finish(Ending{Cause: Aborted, Err: err}) })
-}
-
-// Drain ends the session in order: the client gets what is pending and then the
-// end; what it still sends goes to the node. The session is over when the client
-// has ended, too, or after the limit of lingering, if there is one: then the node sees a
-// reset, since the client may have had more to say. What the node says from then on is lost,
-// and answered with a reset when all is over. A client that has ended before gets what the
-// node still says, within the same limit. Drain may be called from any goroutine, and at
-// any time.
-func (r *Relay) Drain() {
-	r.loop().Post(r.drained)
-}
-
-func (r *Relay) drained() {
-	if r.over || r.drain != 0 {
-		return
-	}
-	if r.drain = math.MaxInt64; r.limits.Linger > 0 {
-		r.drain = r.loop().now + int64(r.limits.Linger)
-	}
-	r.ending, r.first = Ending{Side: Node, Cause: Drained}, true
-	if hears := r.dirs[Client].ended && !r.dirs[Client].parted; !r.dirs[Node].ended && !hears {
-		r.dirs[Node].ended = true
-		r.passEnd(Node)
-	}
-	r.arm()
-	r.settle()
 }
 
 func (r *Relay) loop() *Loop { return r.ends[Client].Conn.loop }
@@ -374,7 +266,7 @@ func (r *Relay) carry(from Side) (int, error) {
 // seen shows what came from the node to who watches it, and tells whether the session
 // goes on.
 func (r *Relay) seen(p []byte) bool {
-	more, err := r.watch(p)
+	more, err := r.watch.see(p)
 	if !more {
 		r.watch = nil
 	}
@@ -387,37 +279,6 @@ func (r *Relay) seen(p []byte) bool {
 // plain tells whether bytes go from socket to socket as they are.
 func (r *Relay) plain() bool {
 	return canSplice && r.ends[Client].Stream == nil && r.ends[Node].Stream == nil
-}
-
-// read reads from a side. Of a stream it takes as many records as there are room
-// for, so that they are written at once. extra is how much of what it read is not the
-// session's, and takes room, too.
-func (r *Relay) read(from Side, p []byte) (sum, extra int, err error) {
-	end := &r.ends[from]
-	if end.Stream == nil {
-		sum, err = end.Conn.Read(p)
-		return sum, 0, err
-	}
-	meter, _ := end.Stream.(Meter)
-	for sum+extra < len(p) {
-		n, err := end.Stream.Read(p[sum:])
-		sum += n
-		if meter != nil {
-			extra += r.dirs[from].more(meter)
-		}
-		if err != nil || n == 0 {
-			return sum, extra, err
-		}
-	}
-	return sum, extra, nil
-}
-
-// more returns what a meter has counted since it was last asked.
-func (d *direction) more(m Meter) int {
-	all := m.Extra()
-	n := all - d.extra
-	d.extra = all
-	return int(n)
 }
 
 // count notes that bytes came from a side, some of them not for the session, and pauses it
@@ -440,37 +301,6 @@ func (r *Relay) count(from Side, n, extra int) {
 		r.slow.until[from] = l.now + int64(d)
 		r.armAt(r.slow.until[from])
 	}
-}
-
-// write sends bytes to a side, unless it has parted.
-func (r *Relay) write(to Side, p []byte) error {
-	end := &r.ends[to]
-	if r.dirs[to].parted {
-		return nil
-	}
-	if end.Stream == nil {
-		_, err := end.Conn.Write(p)
-		return err
-	}
-	end.Conn.cork()
-	_, err := end.Stream.Write(p)
-	end.Conn.uncork()
-	if err == nil {
-		err = end.Conn.writeErr // of what was gathered
-	}
-	return err
-}
-
-// writeFailed ends the direction to a side that cannot be written any more. That
-// is not the end of the session yet: what came from the side before is read
-// first, and then the error.
-func (r *Relay) writeFailed(to Side, err error) {
-	r.dirs[to.other()].ended, r.dirs[to.other()].passed = true, true
-	if r.dirs[to].ended || r.ends[to].Conn.writeErr == nil {
-		r.fail(to, err)
-		return
-	}
-	r.ends[to].Conn.Wake()
 }
 
 // pour empties a direction's pipe, and tells whether it is empty.
@@ -504,162 +334,6 @@ func (r *Relay) giveBack(d *direction) {
 	}
 }
 
-// readEnd handles the error of a read.
-func (r *Relay) readEnd(from Side, err error) {
-	switch {
-	case err == ErrAgain, errors.Is(err, ErrAgain): //nolint:errorlint // mostly it is, and this is the hot path
-	case errors.Is(err, io.EOF):
-		r.eof(from)
-	case errors.Is(err, os.ErrDeadlineExceeded) && r.ends[from].Conn.late:
-		_ = r.ends[from].Conn.SetReadDeadline(time.Time{}) // a stream set it
-		r.ends[from].Conn.Wake()
-	default:
-		r.fail(from, err)
-	}
-}
-
-// eof passes the end of a side on.
-func (r *Relay) eof(from Side) {
-	d := &r.dirs[from]
-	if d.ended {
-		return
-	}
-	d.ended = true
-	r.last = r.loop().now // what may linger now may have been quiet before
-	if !r.first {
-		r.first, r.ending.Side = true, from
-	}
-	if _, ok := r.ends[from].Stream.(Parter); ok {
-		r.leave(from)
-	}
-	r.passEnd(from)
-	r.arm()
-}
-
-// passEnd lets a side know that the other has ended. When both have, closing does
-// that.
-func (r *Relay) passEnd(from Side) {
-	d, to := &r.dirs[from], &r.ends[from.other()]
-	if d.passed || (d.pipe != nil && d.pipe.held > 0) {
-		return
-	}
-	d.passed = true
-	if r.dirs[from.other()].parted {
-		return
-	}
-	if p, ok := to.Stream.(Parter); ok && p.Part(r.ending) {
-		return // it is read to its answer
-	}
-	var err error
-	if to.Stream != nil {
-		err = to.Stream.CloseWrite()
-	}
-	if err == nil && (!r.dirs[from.other()].ended || to.Conn.out.len > 0) {
-		err = to.Conn.CloseWrite()
-	}
-	if err != nil {
-		r.writeFailed(from.other(), err)
-	}
-}
-
-// leave lets go of a side whose stream has ended. What is pending is sent, and its peer has
-// a moment to end the connection, unless it has let one pass already.
-func (r *Relay) leave(side Side) {
-	r.dirs[side].parted = true
-	_ = r.ends[side].Stream.CloseWrite()
-	r.ends[side].Conn.linger()
-}
-
-// settle ends the session when both directions have ended and nothing is pending.
-func (r *Relay) settle() {
-	if r.over {
-		return
-	}
-	for side := range r.dirs {
-		from := Side(side) //nolint:gosec // G115: 0 or 1
-		if r.dirs[from].ended && !r.dirs[from].passed {
-			r.passEnd(from)
-		}
-		if !r.dirs[from].ended || r.held(from) {
-			return
-		}
-	}
-	r.finish(r.ending)
-}
-
-// fail ends the session because of what happened to a side.
-func (r *Relay) fail(side Side, err error) {
-	r.finish(Ending{Side: side, Cause: r.blame(side, err), Err: err})
-}
-
-// blame says how a side failed.
-func (r *Relay) blame(side Side, err error) Cause {
-	cause := classify(err)
-	if cause == EOF || (cause == Broken && r.ends[side].Stream == nil) {
-		return Reset
-	}
-	return cause
-}
-
-// finish ends the session.
-func (r *Relay) finish(e Ending) {
-	if r.over {
-		return
-	}
-	r.over = true
-	l := r.loop()
-	l.wheel.stop(&r.timer)
-	for side := range r.ends {
-		if d := &r.dirs[side]; d.pipe != nil {
-			d.cut = d.pipe.held > 0
-			r.giveBack(d)
-		}
-	}
-	for _, side := range [...]Side{Node, Client} { // the node's mostly was the last that was read
-		r.close(side, e)
-	}
-	e.Up, e.Down = r.Bytes()
-	r.ending = e
-	r.done(r, e)
-}
-
-// close closes a side the way the ending calls for. Who sent a bad record has been
-// told why, and should read it.
-func (r *Relay) close(side Side, e Ending) {
-	end := &r.ends[side]
-	if r.dirs[side].parted {
-		return
-	}
-	if p, ok := end.Stream.(Parter); ok && p.Part(e) {
-		r.leave(side)
-		return
-	}
-	switch {
-	case e.Cause.inOrder() && !r.waits(side, e):
-		if end.Stream != nil && !r.dirs[side.other()].passed {
-			_ = end.Stream.CloseWrite()
-		}
-		_ = end.Conn.Close()
-	case e.Cause == Broken && side == e.Side:
-		_ = end.Conn.Close()
-	default:
-		_ = end.Conn.Reset()
-	}
-}
-
-// waits tells whether a side has ended, or was told so by Drain, and is cut off while it waits
-// for what the other has to say, or whether some of that was lost. It must not take what it has
-// got for all.
-func (r *Relay) waits(side Side, e Ending) bool {
-	other := &r.dirs[side.other()]
-	return e.Cause != EOF && r.dirs[side].ended && !other.ended || other.cut
-}
-
-// Failed ends the session because of a panic.
-func (r *Relay) Failed(_ *Conn, err error) {
-	r.finish(Ending{Cause: Internal, Err: err})
-}
-
 // expire is called by the wheel when something may be due.
 func (r *Relay) expire() {
 	l := r.loop()
@@ -674,6 +348,9 @@ func (r *Relay) due(now int64) {
 	case r.drain != 0 && now >= r.drain:
 		r.finish(r.ending)
 		return
+	case r.watchedUntil() != 0 && now >= r.watchedUntil():
+		r.finish(Ending{Side: Node, Cause: Unanswered})
+		return
 	case r.unread(Client) || r.unread(Node):
 		r.last = now
 	case idle != 0 && now-r.last >= idle:
@@ -687,6 +364,15 @@ func (r *Relay) due(now int64) {
 		}
 	}
 	r.arm()
+}
+
+// watchedUntil returns when what is watched has to be over; 0 for no limit. A drained session has
+// a time to end at instead.
+func (r *Relay) watchedUntil() int64 {
+	if r.watch == nil || r.drain != 0 {
+		return 0
+	}
+	return r.watch.by
 }
 
 // unread tells whether a side may have sent more than was read of it, because the other
@@ -714,6 +400,9 @@ func (r *Relay) arm() {
 	if idle, _ := r.idleLimit(); idle != 0 {
 		r.armAt(r.last + idle)
 	}
+	if by := r.watchedUntil(); by != 0 {
+		r.armAt(by)
+	}
 	if r.drain != 0 && r.drain != math.MaxInt64 {
 		r.armAt(r.drain)
 	}
@@ -731,5 +420,3 @@ func (r *Relay) armAt(when int64) {
 		r.loop().wheel.set(&r.timer, when)
 	}
 }
-
-var _ Failer = (*Relay)(nil)

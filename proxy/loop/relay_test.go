@@ -471,6 +471,37 @@ func TestRelayWatchRefuses(t *testing.T) {
 	}
 }
 
+// TestRelayWatchTime ends a session of which what is watched for has not come in time, and no
+// other.
+func TestRelayWatchTime(t *testing.T) {
+	const most = 500 * time.Millisecond
+	watched := func(t *testing.T) *session {
+		return newSession(t, func(cfg *loop.RelayConfig) {
+			cfg.WatchTime = most
+			cfg.Watch = func(p []byte) (bool, error) { return p[len(p)-1] != '.', nil }
+		})
+	}
+	seen, unseen := watched(t), watched(t)
+	mustWrite(t, seen.node, []byte("all."))
+	wantRead(t, seen.client, []byte("all."))
+	for start := time.Now(); time.Since(start) < most/2; { // bytes do not help
+		mustWrite(t, unseen.node, []byte("x"))
+		wantRead(t, unseen.client, []byte("x"))
+	}
+	wantEOF(t, unseen.client)
+	wantEOF(t, unseen.node)
+	if e := unseen.end(t); e.Cause != loop.Unanswered || e.Side != loop.Node || e.Err != nil {
+		t.Errorf("ending %+v, want unanswered by the node", e)
+	}
+	mustWrite(t, seen.client, []byte("more"))
+	wantRead(t, seen.node, []byte("more"))
+	seen.client.CloseWrite()
+	seen.node.CloseWrite()
+	if e := seen.end(t); e.Cause != loop.EOF {
+		t.Errorf("ending %+v, want the end in order", e)
+	}
+}
+
 // A session is not idle whose bytes wait, because of a limit or for who takes none.
 func TestRelayIdleUnread(t *testing.T) {
 	const idle = 200 * time.Millisecond
