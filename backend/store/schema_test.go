@@ -224,7 +224,7 @@ func undo(t *testing.T, url string) {
 		`DROP INDEX entries_hidden`, `ALTER TABLE entries DROP COLUMN hidden`,
 		`ALTER TABLE heads DROP COLUMN floor`, `ALTER TABLE heads DROP COLUMN choosy`,
 		`ALTER TABLE heads DROP COLUMN ended`,
-		`DROP TABLE archive_prefs`, `DROP TABLE jobs`,
+		`DROP TABLE archive_prefs`, `DROP TABLE jobs`, `DROP TABLE belongs`,
 		`DROP TABLE blocklists`, `DROP TABLE private_xml`, `DROP TABLE vcards`,
 		`DROP INDEX accounts_suspended`, `DROP TABLE account_changes`, `DROP TABLE account_change_counter`,
 		`ALTER TABLE accounts DROP COLUMN role`, `ALTER TABLE accounts DROP COLUMN suspended`,
