@@ -194,7 +194,7 @@ func (r *runner) measure(ctx context.Context, p plan, peer peers.Peer) (result l
 		spec.Addr = p.direct(b.addrs)
 		return runClient(ctx, r.Self, spec)
 	}
-	task := peers.Task{Protocol: p.protocol, Backend: p.backend(b.addrs), Sessions: sessions(p, spec), Certs: r.certs, Dir: dir}
+	task := peers.Task{Protocol: p.protocol, Backend: p.behind(peer)(b.addrs), Sessions: sessions(p, spec), Certs: r.certs, Dir: dir}
 	proxy, err := peer.Start(ctx, task)
 	if err != nil {
 		return result, err
