@@ -50,7 +50,7 @@ type Options struct {
 	Progress     io.Writer // what is being done
 }
 
-// DefaultOptions end in less than ten minutes on two cores.
+// DefaultOptions end in about a quarter of an hour on two cores.
 func DefaultOptions() Options {
 	return Options{
 		Rounds: 3, Warmup: 300 * time.Millisecond, Window: time.Second, Settle: 5 * time.Second,
