@@ -14,23 +14,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tcpBackend serves plain TCP connections in one loop.
+// tcpBackend serves plain TCP connections, or WebSockets on them, in one loop.
 type tcpBackend struct {
-	pattern *Pattern
-	addr    netip.AddrPort
-	log     io.Writer // what is wrong with what came
+	pattern   *Pattern
+	addr      netip.AddrPort
+	log       io.Writer // what is wrong with what came
+	webSocket bool
 
 	// owned by run
 	poller   *poller
 	listener int
 	conns    []*tcpPeer // by descriptor
 	buf      []byte
+	frame    []byte // that is written
 }
 
 // tcpPeer is one connection of the backend.
 type tcpPeer struct {
 	fd      int
-	head    []byte // of the hello, until it is whole
+	ws      *webSocket // nil for plain TCP
+	head    []byte     // of the hello, until it is whole
 	hello   hello
 	pos     uint64 // in the pattern: the next byte that comes, or goes
 	count   uint64 // good bytes that came to a sink
@@ -38,8 +41,8 @@ type tcpPeer struct {
 	ending  bool   // to be closed when nothing is pending
 }
 
-func newTCPBackend(log io.Writer) (*tcpBackend, error) {
-	b := &tcpBackend{pattern: NewPattern(), log: log, buf: make([]byte, pieceSize)}
+func newTCPBackend(log io.Writer, webSocket bool) (*tcpBackend, error) {
+	b := &tcpBackend{pattern: NewPattern(), log: log, webSocket: webSocket, buf: make([]byte, pieceSize)}
 	fd, addr, err := listen()
 	if err != nil {
 		return nil, err
@@ -100,6 +103,9 @@ func (b *tcpBackend) accept() error {
 			b.conns = append(b.conns, make([]*tcpPeer, fd+1-len(b.conns))...)
 		}
 		b.conns[fd] = &tcpPeer{fd: fd}
+		if b.webSocket {
+			b.conns[fd].ws = new(webSocket)
+		}
 		if err := b.poller.add(fd, unix.EPOLLIN); err != nil {
 			return err
 		}
@@ -133,7 +139,7 @@ func (b *tcpBackend) serve(p *tcpPeer, events uint32) {
 // off is no wrong: it is how windows end.
 func (b *tcpBackend) complain(err error) {
 	var wrong *MismatchError
-	if errors.As(err, &wrong) || errors.Is(err, errHello) {
+	if errors.As(err, &wrong) || errors.Is(err, errHello) || errors.Is(err, errWebSocket) {
 		fmt.Fprintln(b.log, "backend:", err)
 	}
 }
@@ -147,8 +153,26 @@ func (b *tcpBackend) read(p *tcpPeer) error {
 		return err
 	case n == 0:
 		return b.end(p)
+	case p.ws != nil:
+		return b.takeFrames(p, b.buf[:n])
 	}
 	return b.take(p, b.buf[:n])
+}
+
+// takeFrames takes what came on a WebSocket.
+func (b *tcpBackend) takeFrames(p *tcpPeer, data []byte) error {
+	if !p.ws.open {
+		answer, err := p.ws.accept(data)
+		if err != nil || !p.ws.open {
+			return err
+		}
+		return b.put(p, answer)
+	}
+	data, err := p.ws.unframe(data)
+	if err != nil || len(data) == 0 {
+		return err
+	}
+	return b.take(p, data)
 }
 
 // take takes what came.
@@ -187,8 +211,17 @@ func (b *tcpBackend) greet(p *tcpPeer, data []byte) (rest []byte, err error) {
 	return data[n:], err
 }
 
-// write writes, and keeps what there is no room for.
+// write writes, as one message if it is to a WebSocket.
 func (b *tcpBackend) write(p *tcpPeer, data []byte) error {
+	if p.ws != nil {
+		b.frame = p.ws.appendFrame(b.frame[:0], data)
+		data = b.frame
+	}
+	return b.put(p, data)
+}
+
+// put writes, and keeps what there is no room for.
+func (b *tcpBackend) put(p *tcpPeer, data []byte) error {
 	n, err := send(p.fd, data)
 	if err != nil || n == len(data) {
 		return err

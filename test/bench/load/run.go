@@ -30,12 +30,15 @@ func RunClient(ctx context.Context, spec Spec) (Result, error) {
 		return measureTCP(ctx, spec, (*tcpClient).bulkDown)
 	case "bulk-up":
 		return measureTCP(ctx, spec, (*tcpClient).bulkUp)
-	case "idle", "tls-idle":
+	case "idle", "tls-idle", "ws-idle":
 		c, err := newStreamClient(spec, newWindow(spec.PIDs, 1), spec.Workload == "tls-idle")
 		if err != nil {
 			return Result{}, err
 		}
+		c.webSocket = spec.Workload == "ws-idle"
 		return c.idle(ctx)
+	case "ws-round-trips":
+		return measureTCP(ctx, spec, (*tcpClient).webSocketRoundTrips)
 	case "tls-round-trips":
 		return measureStreams(ctx, spec, (*streamClient).roundTrips)
 	case "tls-handshakes":
@@ -106,6 +109,7 @@ func measure(ctx context.Context, spec Spec, w *window, workload func() error) e
 // Addresses are where a backend serves.
 type Addresses struct {
 	TCP, TLS         netip.AddrPort // echo, sink and source
+	WebSocket        netip.AddrPort // echo
 	XMPP, SecureXMPP netip.AddrPort // the node
 	QUIC             netip.AddrPort // the node
 }
@@ -117,7 +121,11 @@ func RunBackend(ctx context.Context, certFile, keyFile string, log io.Writer, re
 	if err != nil {
 		return err
 	}
-	plain, err := newTCPBackend(log)
+	plain, err := newTCPBackend(log, false)
+	if err != nil {
+		return err
+	}
+	framed, err := newTCPBackend(log, true)
 	if err != nil {
 		return err
 	}
@@ -128,7 +136,7 @@ func RunBackend(ctx context.Context, certFile, keyFile string, log io.Writer, re
 	defer q.Close()
 	streams := &streamBackend{pattern: NewPattern(), log: log}
 	group, ctx := errgroup.WithContext(ctx)
-	addrs := Addresses{TCP: plain.addr, QUIC: addrPort(q.Addr())}
+	addrs := Addresses{TCP: plain.addr, WebSocket: framed.addr, QUIC: addrPort(q.Addr())}
 	listeners := []struct {
 		addr  *netip.AddrPort
 		tls   *tls.Config
@@ -147,6 +155,7 @@ func RunBackend(ctx context.Context, certFile, keyFile string, log io.Writer, re
 		group.Go(func() error { return serveListener(ctx, inner, l.serve) })
 	}
 	group.Go(func() error { return plain.run(ctx) })
+	group.Go(func() error { return framed.run(ctx) })
 	group.Go(func() error { return node{}.serveQUIC(ctx, q) })
 	group.Go(func() error { return ready(addrs) })
 	return group.Wait()

@@ -87,6 +87,20 @@ func (b backend) spec(workload string, addr netip.AddrPort) load.Spec {
 	}
 }
 
+// runClient measures, in longer windows when the machine is too busy to get anything done.
+func runClient(t *testing.T, spec load.Spec) load.Result {
+	t.Helper()
+	result, err := load.RunClient(t.Context(), spec)
+	for err != nil && strings.Contains(err.Error(), "nothing was done within the window") && spec.Window < 10*time.Second {
+		spec.Window *= 2
+		result, err = load.RunClient(t.Context(), spec)
+	}
+	if err != nil {
+		t.Fatalf("%s: %v", spec.Workload, err)
+	}
+	return result
+}
+
 // Every workload does something, and has its metrics.
 func TestWorkloads(t *testing.T) {
 	t.Parallel()
@@ -110,20 +124,14 @@ func TestWorkloads(t *testing.T) {
 		{"tls-resumptions", b.TLS, trips},
 		{"tls-bulk", b.TLS, bulk},
 		{"tls-idle", b.TLS, memory},
+		{"ws-round-trips", b.WebSocket, trips},
+		{"ws-idle", b.WebSocket, memory},
 		{"xmpp", b.SecureXMPP, trips},
 		{"quic-round-trips", b.QUIC, trips},
 	} {
 		t.Run(c.workload, func(t *testing.T) {
 			t.Parallel()
-			spec := b.spec(c.workload, c.addr)
-			result, err := load.RunClient(t.Context(), spec)
-			for err != nil && strings.Contains(err.Error(), "nothing was done within the window") && spec.Window < 10*time.Second {
-				spec.Window *= 2 // the machine is busy
-				result, err = load.RunClient(t.Context(), spec)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
+			result := runClient(t, b.spec(c.workload, c.addr))
 			for _, m := range c.metrics {
 				if _, ok := result.Metrics[m]; !ok || len(result.Metrics) != len(c.metrics) {
 					t.Fatalf("metrics %v; want %v", result.Metrics, c.metrics)
@@ -151,6 +159,23 @@ type harm func(data []byte, count int) []byte
 // badProxy copies, with harm up or down.
 func badProxy(t *testing.T, to netip.AddrPort, up, down harm) netip.AddrPort {
 	t.Helper()
+	return testProxy(t, to, func(to, from net.Conn) { spoil(to, from, up) }, func(to, from net.Conn) { spoil(to, from, down) })
+}
+
+// cuttingProxy copies byte by byte.
+func cuttingProxy(t *testing.T, to netip.AddrPort) netip.AddrPort {
+	t.Helper()
+	cut := func(to, from net.Conn) {
+		defer to.Close()
+		defer from.Close()
+		_, _ = io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, make([]byte, 1))
+	}
+	return testProxy(t, to, cut, cut)
+}
+
+// testProxy has each direction carried by a func.
+func testProxy(t *testing.T, to netip.AddrPort, up, down func(to, from net.Conn)) netip.AddrPort {
+	t.Helper()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -171,8 +196,8 @@ func badProxy(t *testing.T, to netip.AddrPort, up, down harm) netip.AddrPort {
 				client.Close()
 				continue
 			}
-			sessions.Go(func() { spoil(server, client, up) })
-			sessions.Go(func() { spoil(client, server, down) })
+			sessions.Go(func() { up(server, client) })
+			sessions.Go(func() { down(client, server) })
 		}
 	})
 	return l.Addr().(*net.TCPAddr).AddrPort()
@@ -271,14 +296,22 @@ func TestHarmIsSeen(t *testing.T) {
 		"bulk up":                {"bulk-up", flip(100_000), nil},
 		"bulk up, lost":          {"bulk-up", drop(100_000), nil},
 		"idle":                   {"idle", nil, flip(100)},
+		"WebSocket, down":        {"ws-round-trips", nil, flip(1000)},
+		"WebSocket, up":          {"ws-round-trips", flip(1000), nil},
+		"WebSocket, handshake":   {"ws-round-trips", nil, flip(100)},
+		"WebSocket, lost":        {"ws-round-trips", nil, drop(1000)},
+		"WebSocket, idle":        {"ws-idle", nil, flip(300)},
 		"TLS, which sees itself": {"tls-round-trips", nil, flip(5000)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := startBackend(t)
 			to := b.TCP
-			if strings.HasPrefix(c.workload, "tls") {
+			switch kind, _, _ := strings.Cut(c.workload, "-"); kind {
+			case "tls":
 				to = b.TLS
+			case "ws":
+				to = b.WebSocket
 			}
 			var done atomic.Bool
 			spec := b.spec(c.workload, badProxy(t, to, noting(c.up, &done), noting(c.down, &done)))
@@ -305,7 +338,7 @@ func TestSilence(t *testing.T) {
 	}
 	t.Cleanup(func() { l.Close() })
 	b := startBackend(t)
-	for _, workload := range []string{"round-trips", "bulk-down", "connect"} {
+	for _, workload := range []string{"round-trips", "bulk-down", "connect", "ws-round-trips"} {
 		t.Run(workload, func(t *testing.T) {
 			t.Parallel()
 			if _, err := load.RunClient(t.Context(), b.spec(workload, l.Addr().(*net.TCPAddr).AddrPort())); err == nil {
@@ -319,7 +352,7 @@ func TestSilence(t *testing.T) {
 func TestNobody(t *testing.T) {
 	t.Parallel()
 	b := startBackend(t)
-	for _, workload := range []string{"round-trips", "paced", "connect", "bulk-up", "idle", "xmpp"} {
+	for _, workload := range []string{"round-trips", "paced", "connect", "bulk-up", "idle", "ws-round-trips", "ws-idle", "xmpp"} {
 		t.Run(workload, func(t *testing.T) {
 			t.Parallel()
 			if _, err := load.RunClient(t.Context(), b.spec(workload, netip.MustParseAddrPort("127.0.0.1:1"))); err == nil {

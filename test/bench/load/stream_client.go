@@ -28,6 +28,8 @@ type streamClient struct {
 	tls     *tls.Config // nil: plain TCP
 	opened  atomic.Uint64
 
+	webSocket bool // on plain TCP
+
 	mu    sync.Mutex
 	tally tally
 }
@@ -76,7 +78,7 @@ func agreed(state tls.ConnectionState) error {
 	return nil
 }
 
-// dial connects, in TLS if the client is for that. Nothing on the connection may take
+// dial connects, in TLS or as a WebSocket if the client is for that. Nothing on the connection may take
 // longer than the whole measurement.
 func (c *streamClient) dial(ctx context.Context, cache tls.ClientSessionCache) (net.Conn, uint64, error) {
 	seed := c.opened.Add(1)
@@ -87,6 +89,10 @@ func (c *streamClient) dial(ctx context.Context, cache tls.ClientSessionCache) (
 	}
 	if err := conn.SetDeadline(time.Now().Add(c.longest())); err != nil {
 		return nil, 0, err
+	}
+	if c.webSocket {
+		conn, err = openWebSocket(conn, c.spec.Addr)
+		return conn, seed, err
 	}
 	if c.tls == nil {
 		return conn, seed, nil

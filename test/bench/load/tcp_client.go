@@ -16,24 +16,27 @@ import (
 // stall is how long nothing may happen before a measurement has failed.
 const stall = 5 * time.Second
 
-// tcpClient drives plain TCP connections in one loop. A workload is what it does
-// when one of them is ready.
+// tcpClient drives plain TCP connections, or WebSockets on them, in one loop. A workload
+// is what it does when one of them is ready.
 type tcpClient struct {
-	spec    Spec
-	window  *window
-	pattern *Pattern
-	poller  *poller
-	conns   []*tcpConn // by descriptor
-	buf     []byte
-	tally   tally
-	opened  uint64
-	alive   time.Duration // when something was last done
+	spec      Spec
+	window    *window
+	pattern   *Pattern
+	poller    *poller
+	webSocket bool
+	conns     []*tcpConn // by descriptor
+	buf       []byte
+	frame     []byte // that is sent
+	tally     tally
+	opened    uint64
+	alive     time.Duration // when something was last done
 }
 
 // tcpConn is one connection of the client.
 type tcpConn struct {
 	fd    int
-	begin uint64 // the position in the pattern at which it begins
+	ws    *webSocket // nil for plain TCP, and before it is asked for
+	begin uint64     // the position in the pattern at which it begins
 	seed  uint64
 	sent  uint64 // bytes of the pattern
 	got   uint64
@@ -102,6 +105,11 @@ func (c *tcpClient) connect(n int, m mode) error {
 		if conn.ready {
 			return 1, c.greeted(conn, m)
 		}
+		if c.webSocket {
+			if open, err := c.upgrade(conn); err != nil || !open {
+				return 0, err
+			}
+		}
 		conn.ready = true
 		if err := c.sendAll(conn, hello{m, conn.seed}.bytes()); err != nil {
 			return 0, err
@@ -111,6 +119,28 @@ func (c *tcpClient) connect(n int, m mode) error {
 		}
 		return 1, nil
 	}, n)
+}
+
+// upgrade asks for a WebSocket, then takes the answer, and tells whether it is open.
+func (c *tcpClient) upgrade(conn *tcpConn) (open bool, err error) {
+	if conn.ws == nil {
+		if err := c.sendAll(conn, wsRequest(c.spec.Addr)); err != nil {
+			return false, err
+		}
+		conn.ws = &webSocket{client: true}
+		return false, c.poller.change(conn.fd, unix.EPOLLIN)
+	}
+	n, again, err := receive(conn.fd, c.buf)
+	switch {
+	case again:
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("opening handshake: %w", err)
+	case n == 0:
+		return false, errors.New("the connection was closed in the opening handshake")
+	}
+	err = conn.ws.accepted(c.buf[:n])
+	return conn.ws.open, err
 }
 
 // until serves connections until they have finished something n times together.
@@ -134,8 +164,12 @@ func (c *tcpClient) greeted(conn *tcpConn, m mode) error {
 	if err != nil {
 		return fmt.Errorf("echo of the hello: %w", err)
 	}
-	if !slices.Equal(c.buf[:n], hello{m, conn.seed}.bytes()) {
-		return fmt.Errorf("the echo of the hello is %q", c.buf[:n])
+	got, err := c.payload(conn, n)
+	if err != nil {
+		return err
+	}
+	if !slices.Equal(got, hello{m, conn.seed}.bytes()) {
+		return fmt.Errorf("the echo of the hello is %q", got)
 	}
 	return nil
 }
@@ -163,8 +197,20 @@ func (c *tcpClient) turn(serve func(conn *tcpConn, events uint32) error) error {
 	return nil
 }
 
-// sendAll sends what has to fit.
+// payload is what n bytes that came hold.
+func (c *tcpClient) payload(conn *tcpConn, n int) ([]byte, error) {
+	if conn.ws == nil {
+		return c.buf[:n], nil
+	}
+	return conn.ws.unframe(c.buf[:n])
+}
+
+// sendAll sends what has to fit, as one message if it is on a WebSocket.
 func (c *tcpClient) sendAll(conn *tcpConn, data []byte) error {
+	if conn.ws != nil {
+		c.frame = conn.ws.appendFrame(c.frame[:0], data)
+		data = c.frame
+	}
 	n, err := send(conn.fd, data)
 	if err == nil && n < len(data) {
 		err = errors.New("no room for a message")
@@ -193,10 +239,14 @@ func (c *tcpClient) take(conn *tcpConn) (n int, err error) {
 	case n == 0:
 		return 0, errors.New("the connection was closed")
 	}
-	if err := c.pattern.Check(conn.begin+conn.got, c.buf[:n]); err != nil {
+	got, err := c.payload(conn, n)
+	if err != nil {
 		return 0, err
 	}
-	conn.got += uint64(n) //nolint:gosec // a length
+	if err := c.pattern.Check(conn.begin+conn.got, got); err != nil {
+		return 0, err
+	}
+	conn.got += uint64(len(got))
 	if conn.got > conn.sent && c.spec.Workload != "bulk-down" {
 		return n, errors.New("more came back than was sent")
 	}
@@ -222,6 +272,12 @@ func (c *tcpClient) roundTrips(context.Context) error {
 		}
 	}
 	return nil
+}
+
+// webSocketRoundTrips does the same with messages on WebSockets.
+func (c *tcpClient) webSocketRoundTrips(ctx context.Context) error {
+	c.webSocket = true
+	return c.roundTrips(ctx)
 }
 
 func (c *tcpClient) ping(conn *tcpConn) error {

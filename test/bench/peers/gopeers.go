@@ -14,12 +14,12 @@ func IMLB(path string) []Peer {
 	return []Peer{
 		{
 			Name: "imlb", Family: Ours, Settings: "quick mode, defaults",
-			Protocols: []Protocol{TCP, TLS, XMPPS, QUIC}, Start: quick{path: path}.start,
+			Protocols: []Protocol{TCP, TLS, XMPPS, QUIC, WS}, Start: quick{path: path}.start,
 		},
 		{
 			// As comparable as can be with others' one thread.
 			Name: "imlb-1", Family: Ours, Settings: "quick mode, GOMAXPROCS=1",
-			Protocols: []Protocol{TCP, TLS}, Only: threaded(), Start: quick{path: path, env: []string{"GOMAXPROCS=1"}}.start,
+			Protocols: []Protocol{TCP, TLS, WS}, Only: threaded(), Start: quick{path: path, env: []string{"GOMAXPROCS=1"}}.start,
 		},
 		{
 			// What the framing of stanzas costs is seen beside our own blind copying.
@@ -43,7 +43,7 @@ func (q quick) start(ctx context.Context, task Task) (*Running, error) {
 	}
 	return startReady(ctx, "imlb", task, q.env, q.path, func(addr netip.AddrPort) []string {
 		args := []string{"proxy", "--listen", string(protocol) + "://" + addr.String(), "--to", task.Backend.String()}
-		if protocol != TCP {
+		if protocol.secure() {
 			args = append(args, "--cert", task.Certs.Cert, "--key-file", task.Certs.Key)
 		}
 		return args
@@ -80,7 +80,7 @@ func Copying(self string) Peer {
 		Start: func(ctx context.Context, task Task) (*Running, error) {
 			return startReady(ctx, "go-copy", task, nil, self, func(addr netip.AddrPort) []string {
 				args := []string{"copy", addr.String(), task.Backend.String()}
-				if task.Protocol != TCP {
+				if task.Protocol.secure() {
 					args = append(args, task.Certs.Cert, task.Certs.Key)
 				}
 				return args

@@ -18,7 +18,7 @@ func splicing() []string { return []string{"bulk-down", "bulk-up"} }
 // threaded are the workloads for which programs are also measured with two threads
 // or processes.
 func threaded() []string {
-	return []string{"round-trips", "paced", "connect", "bulk-down", "bulk-up", "tls-round-trips", "tls-handshakes", "tls-bulk"}
+	return []string{"round-trips", "paced", "connect", "bulk-down", "bulk-up", "tls-round-trips", "tls-handshakes", "tls-bulk", "ws-round-trips"}
 }
 
 // HAProxies returns the variants of one haproxy program; suffix tells them from
@@ -34,13 +34,13 @@ func HAProxies(ctx context.Context, path, suffix string) ([]Peer, error) {
 	}
 	peer := func(name string, threads int, splice bool, only []string) Peer {
 		h := haproxy{path: path, threads: threads, splice: splice}
-		settings := fmt.Sprintf("mode tcp, nbthread %d", threads)
+		settings := fmt.Sprintf("mode tcp (ws: http), nbthread %d", threads)
 		if splice {
-			settings += ", option splice-auto"
+			settings = fmt.Sprintf("mode tcp, nbthread %d, option splice-auto", threads)
 		}
 		return Peer{
 			Name: "haproxy" + suffix + name, Family: HAProxy, Version: version, Settings: settings,
-			Protocols: []Protocol{TCP, TLS, XMPPS}, Only: only, Start: h.start,
+			Protocols: []Protocol{TCP, TLS, XMPPS, WS}, Tunnels: []Protocol{WS}, Only: only, Start: h.start,
 		}
 	}
 	return []Peer{
@@ -93,8 +93,11 @@ func (h haproxy) start(ctx context.Context, task Task) (*Running, error) {
 // config is HAProxy as it is meant to be used for this: no logs, no statistics, no
 // checks, and otherwise its defaults.
 func (h haproxy) config(addr netip.AddrPort, task Task) string {
-	bind, splice := "", ""
-	if task.Protocol != TCP {
+	mode, bind, splice := "mode tcp", "", ""
+	if task.Protocol == WS {
+		mode = "mode http\n    timeout tunnel 10m"
+	}
+	if task.Protocol.secure() {
 		bind = fmt.Sprintf(" ssl crt %s ssl-min-ver TLSv1.3 ciphersuites TLS_AES_128_GCM_SHA256 curves X25519", task.Certs.Both)
 	}
 	if h.splice {
@@ -104,7 +107,7 @@ func (h haproxy) config(addr netip.AddrPort, task Task) string {
     nbthread %d
     maxconn %d
 defaults
-    mode tcp
+    %s
 %s    timeout connect 5s
     timeout client 10m
     timeout server 10m
@@ -114,5 +117,5 @@ frontend front
     default_backend node
 backend node
     server node %s
-`, h.threads, task.Sessions+400, splice, addr, bind, task.Sessions+400, task.Backend)
+`, h.threads, task.Sessions+400, mode, splice, addr, bind, task.Sessions+400, task.Backend)
 }

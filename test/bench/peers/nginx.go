@@ -33,8 +33,8 @@ func Nginxes(ctx context.Context) ([]Peer, error) {
 		n := n
 		n.workers = workers
 		return Peer{
-			Name: name, Family: Nginx, Version: version, Settings: fmt.Sprintf("stream, worker_processes %d", workers),
-			Protocols: []Protocol{TCP, TLS, XMPPS}, Only: only, Start: n.start,
+			Name: name, Family: Nginx, Version: version, Settings: fmt.Sprintf("stream (ws: http), worker_processes %d", workers),
+			Protocols: []Protocol{TCP, TLS, XMPPS, WS}, Tunnels: []Protocol{WS}, Only: only, Start: n.start,
 		}
 	}
 	return []Peer{peer("nginx", 1, nil), peer("nginx-2", 2, threaded())}, nil
@@ -109,14 +109,29 @@ func (n nginx) ready(ctx context.Context, r *Running) error {
 // config is nginx as it is meant to be used for this: no logs, the end of one
 // direction is passed on, and otherwise its defaults.
 func (n nginx) config(addr netip.AddrPort, task Task) string {
-	var load, listen, secure string
+	var load string
 	if n.module != "" {
 		load = fmt.Sprintf("load_module %s;\n", n.module)
 	}
 	if os.Geteuid() == 0 {
 		load += "user root;\n" // otherwise its workers may not read the directory
 	}
-	if task.Protocol != TCP {
+	serve := n.stream
+	if task.Protocol == WS {
+		serve = n.http
+	}
+	return fmt.Sprintf(`%sdaemon off;
+worker_processes %d;
+worker_rlimit_nofile 20000;
+pid %s;
+error_log stderr crit;
+events { worker_connections 19500; }
+%s`, load, n.workers, filepath.Join(task.Dir, "nginx.pid"), serve(addr, task))
+}
+
+func (nginx) stream(addr netip.AddrPort, task Task) string {
+	var listen, secure string
+	if task.Protocol.secure() {
 		listen = " ssl"
 		secure = fmt.Sprintf(`
         ssl_certificate %s;
@@ -126,13 +141,7 @@ func (n nginx) config(addr netip.AddrPort, task Task) string {
         ssl_ecdh_curve X25519;
         ssl_session_tickets on;`, task.Certs.Cert, task.Certs.Key)
 	}
-	return fmt.Sprintf(`%sdaemon off;
-worker_processes %d;
-worker_rlimit_nofile 20000;
-pid %s;
-error_log stderr crit;
-events { worker_connections 19500; }
-stream {
+	return fmt.Sprintf(`stream {
     access_log off;
     server {
         listen %s%s backlog=4096;
@@ -141,5 +150,30 @@ stream {
         proxy_half_close on;%s
     }
 }
-`, load, n.workers, filepath.Join(task.Dir, "nginx.pid"), addr, listen, task.Backend, secure)
+`, addr, listen, task.Backend, secure)
+}
+
+// http carries WebSockets. Its directories are for requests that are longer than these,
+// but it has to have them.
+func (nginx) http(addr netip.AddrPort, task Task) string {
+	return fmt.Sprintf(`http {
+    access_log off;
+    client_body_temp_path body;
+    proxy_temp_path proxy;
+    fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi;
+    server {
+        listen %s backlog=4096;
+        location / {
+            proxy_pass http://%s;
+            proxy_http_version 1.1;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection upgrade;
+            proxy_read_timeout 10m;
+            proxy_send_timeout 10m;
+        }
+    }
+}
+`, addr, task.Backend)
 }

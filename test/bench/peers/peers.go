@@ -16,7 +16,7 @@ import (
 )
 
 // Protocol is what a proxy takes from clients; to the backend it speaks the same
-// without TLS.
+// without TLS, and without the WebSocket unless that is carried through.
 type Protocol string
 
 // The protocols.
@@ -25,7 +25,11 @@ const (
 	TLS   Protocol = "tls"
 	XMPPS Protocol = "xmpps" // to who does not know XMPP it is TLS
 	QUIC  Protocol = "quic"
+	WS    Protocol = "ws" // WebSocket without TLS
 )
+
+// secure tells whether clients come in TLS.
+func (p Protocol) secure() bool { return p != TCP && p != WS }
 
 // Task is what a proxy is started for.
 type Task struct {
@@ -44,6 +48,8 @@ type Peer struct {
 	Settings string // what is set, in a few words
 	// Protocols it can take.
 	Protocols []Protocol
+	// Tunnels are those of them that end at the backend, and not at the peer.
+	Tunnels []Protocol
 	// Only are the workloads it takes part in; nil: all.
 	Only []string
 	// Descriptors that a session takes; 0: the usual two.
@@ -77,10 +83,10 @@ const (
 func Direct() Peer {
 	return Peer{
 		Name: "direct", Family: Nobody, Version: "-", Settings: "clients connect to the backend",
-		Protocols: []Protocol{TCP, TLS, XMPPS, QUIC},
+		Protocols: []Protocol{TCP, TLS, XMPPS, QUIC, WS},
 		Only: []string{
 			"round-trips", "paced", "connect", "bulk-down", "bulk-up",
-			"tls-round-trips", "tls-handshakes", "tls-resumptions", "tls-bulk", "xmpp", "quic-round-trips",
+			"tls-round-trips", "tls-handshakes", "tls-resumptions", "tls-bulk", "ws-round-trips", "xmpp", "quic-round-trips",
 		},
 	}
 }

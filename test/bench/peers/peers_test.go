@@ -3,12 +3,14 @@
 package peers_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -61,7 +63,8 @@ func installed(t *testing.T) []peers.Peer {
 	return append(append(all, haproxies...), nginxes...)
 }
 
-// echoServer sends back what comes, and the end after it.
+// echoServer sends back what comes, and the end after it; to who asks for a WebSocket it
+// says yes first.
 func echoServer(t *testing.T) netip.AddrPort {
 	t.Helper()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -77,7 +80,14 @@ func echoServer(t *testing.T) netip.AddrPort {
 			}
 			go func() {
 				defer conn.Close()
-				_, _ = io.Copy(conn, conn)
+				in := bufio.NewReader(conn)
+				if start, _ := in.Peek(4); string(start) == "GET " {
+					if _, err := http.ReadRequest(in); err != nil {
+						return
+					}
+					_, _ = io.WriteString(conn, wsAnswer)
+				}
+				_, _ = io.Copy(conn, in)
 			}()
 		}
 	}()
@@ -94,7 +104,10 @@ func TestPeers(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, p := range installed(t) {
-		for _, protocol := range []peers.Protocol{peers.TCP, peers.TLS} {
+		for _, protocol := range p.Protocols {
+			if protocol == peers.XMPPS {
+				continue // to these it is TLS
+			}
 			t.Run(p.Name+" "+string(protocol), func(t *testing.T) {
 				t.Parallel()
 				task := peers.Task{Protocol: protocol, Backend: backend, Sessions: 100, Certs: certs, Dir: t.TempDir()}
@@ -151,6 +164,9 @@ func echoes(t *testing.T, protocol peers.Protocol, certs peers.Certs, addr netip
 	if protocol == peers.TLS {
 		client = tls.Client(conn, &tls.Config{ServerName: "localhost", RootCAs: roots(t, certs)})
 	}
+	if protocol == peers.WS {
+		opensWebSocket(t, client)
+	}
 	if _, err := io.WriteString(client, "there and back"); err != nil {
 		t.Fatal(err)
 	}
@@ -158,11 +174,38 @@ func echoes(t *testing.T, protocol peers.Protocol, certs peers.Certs, addr netip
 	if _, err := io.ReadFull(client, got); err != nil || string(got) != "there and back" {
 		t.Fatalf("%q, %v", got, err)
 	}
+	if protocol == peers.WS {
+		return // which has no half-close
+	}
 	if err := client.CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
 	if rest, err := io.ReadAll(client); err != nil || len(rest) > 0 {
 		t.Errorf("after the end: %q, %v", rest, err)
+	}
+}
+
+// The opening handshake of RFC 6455 §1.3.
+const (
+	wsRequest = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+	wsAnswer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+		"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+)
+
+// opensWebSocket does the opening handshake. Those who carry what follows do not look at it.
+func opensWebSocket(t *testing.T, client io.ReadWriter) {
+	t.Helper()
+	if _, err := io.WriteString(client, wsRequest); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := http.ReadResponse(bufio.NewReader(client), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = answer.Body.Close()
+	if answer.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatal(answer.Status)
 	}
 }
 

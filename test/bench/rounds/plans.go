@@ -19,7 +19,7 @@ type plan struct {
 	report.Workload
 	protocol peers.Protocol
 	backend  func(load.Addresses) netip.AddrPort // behind a proxy
-	direct   func(load.Addresses) netip.AddrPort // without one
+	direct   func(load.Addresses) netip.AddrPort // without one, or behind one that tunnels
 	conns    int                                 // that are busy
 	size     int                                 // bytes of a message; 0: the option's
 	idle     bool
@@ -55,13 +55,14 @@ func memory(ofHAProxy float64) []report.Metric {
 
 func tcpBackend(a load.Addresses) netip.AddrPort { return a.TCP }
 func tlsBackend(a load.Addresses) netip.AddrPort { return a.TLS }
+func wsBackend(a load.Addresses) netip.AddrPort  { return a.WebSocket }
 func node(a load.Addresses) netip.AddrPort       { return a.XMPP }
 func tlsNode(a load.Addresses) netip.AddrPort    { return a.SecureXMPP }
 func quicNode(a load.Addresses) netip.AddrPort   { return a.QUIC }
 
 // plans are all workloads, in the order in which they are run.
 func plans(o Options) []plan {
-	return slices.Concat(tcpPlans(o), tlsPlans(o), stanzaPlans(o))
+	return slices.Concat(tcpPlans(o), tlsPlans(o), webSocketPlans(o), stanzaPlans(o))
 }
 
 func tcpPlans(o Options) []plan {
@@ -135,6 +136,25 @@ func tlsPlans(o Options) []plan {
 	return all
 }
 
+func webSocketPlans(o Options) []plan {
+	all := []plan{
+		{Workload: report.Workload{
+			Name: "ws-round-trips",
+			What: fmt.Sprintf("as round-trips, in binary messages on %d WebSockets without TLS; imlb ends them, "+
+				"the others carry their frames to a backend that does.", o.Conns),
+			Metrics: []report.Metric{rate("round trips/s"), cpu("CPU µs per round trip", 0), latency("p50"), latency("p99")},
+		}, conns: o.Conns},
+		{Workload: report.Workload{
+			Name: "ws-idle", What: fmt.Sprintf("as idle, on WebSockets in the same way; %d of them.", o.Sessions),
+			Metrics: memory(0),
+		}, idle: true},
+	}
+	for i := range all {
+		all[i].protocol, all[i].backend, all[i].direct = peers.WS, tcpBackend, wsBackend
+	}
+	return all
+}
+
 func stanzaPlans(o Options) []plan {
 	framed := cpu("CPU µs per round trip", 0)
 	framed.Beside, framed.OfBeside = "imlb-tls", 1.1
@@ -151,6 +171,14 @@ func stanzaPlans(o Options) []plan {
 			Metrics: []report.Metric{{Key: "rate", Title: "round trips/s", Higher: true}, {Key: "cpu", Title: "CPU µs per round trip"}, latency("p50"), latency("p99")},
 		}, protocol: peers.QUIC, backend: node, direct: quicNode, conns: o.Conns, size: o.StanzaSize},
 	}
+}
+
+// behind returns what a peer has behind it.
+func (p plan) behind(peer peers.Peer) func(load.Addresses) netip.AddrPort {
+	if slices.Contains(peer.Tunnels, p.protocol) {
+		return p.direct
+	}
+	return p.backend
 }
 
 // choosePlans returns the plans whose names match a list of patterns with commas

@@ -50,7 +50,7 @@ type Options struct {
 	Progress     io.Writer // what is being done
 }
 
-// DefaultOptions end in less than ten minutes on two cores.
+// DefaultOptions end in about a quarter of an hour on two cores.
 func DefaultOptions() Options {
 	return Options{
 		Rounds: 3, Warmup: 300 * time.Millisecond, Window: time.Second, Settle: 5 * time.Second,
@@ -194,7 +194,7 @@ func (r *runner) measure(ctx context.Context, p plan, peer peers.Peer) (result l
 		spec.Addr = p.direct(b.addrs)
 		return runClient(ctx, r.Self, spec)
 	}
-	task := peers.Task{Protocol: p.protocol, Backend: p.backend(b.addrs), Sessions: sessions(p, spec), Certs: r.certs, Dir: dir}
+	task := peers.Task{Protocol: p.protocol, Backend: p.behind(peer)(b.addrs), Sessions: sessions(p, spec), Certs: r.certs, Dir: dir}
 	proxy, err := peer.Start(ctx, task)
 	if err != nil {
 		return result, err

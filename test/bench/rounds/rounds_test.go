@@ -16,6 +16,7 @@ import (
 
 	"imlb/test/bench/report"
 	"imlb/test/bench/rounds"
+	"imlb/test/need"
 )
 
 // The other roles are played by this very program.
@@ -75,12 +76,12 @@ func run(t *testing.T, o rounds.Options) *report.Report {
 func TestRun(t *testing.T) {
 	t.Parallel()
 	o := options(t)
-	o.Workloads = "round-trips, bulk-*,idle, tls-round-trips"
+	o.Workloads = "round-trips, bulk-*,idle, tls-round-trips, ws-*"
 	r := run(t, o)
 	if failed := r.Failures(); len(failed) > 0 {
 		t.Errorf("%+v", failed)
 	}
-	if want := 2 * (4*2 + 1); len(r.Samples) != want {
+	if want := 2 * (4*2 + 2); len(r.Samples) != want {
 		t.Errorf("%d samples; want %d", len(r.Samples), want)
 	}
 	first := map[string]string{}
@@ -97,6 +98,23 @@ func TestRun(t *testing.T) {
 		if p.Name != "go-copy" && p.Name != "direct" {
 			t.Errorf("peer %+v", p)
 		}
+	}
+}
+
+// WebSockets come to a backend that speaks it through those who do not end them.
+func TestRunTunnels(t *testing.T) {
+	t.Parallel()
+	for _, peer := range []string{"haproxy", "nginx"} {
+		t.Run(peer, func(t *testing.T) {
+			t.Parallel()
+			need.Command(t, peer)
+			o := options(t)
+			o.Workloads, o.Peers, o.Rounds = "ws-*", peer, 1
+			r := run(t, o)
+			if failed := r.Failures(); len(failed) > 0 || len(r.Samples) != 2 {
+				t.Errorf("%+v of %d samples", failed, len(r.Samples))
+			}
+		})
 	}
 }
 
