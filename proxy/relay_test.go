@@ -132,10 +132,11 @@ func FuzzEntryNumber(f *testing.F) {
 func TestQUICUnused(t *testing.T) {
 	t.Parallel()
 	f := startFront(t, &picker{}, func(o *proxy.Options) {
-		o.Timeouts.Handshake, o.Timeouts.Write = 300*time.Millisecond, 300*time.Millisecond
+		o.Timeouts.Handshake, o.Timeouts.Write = time.Second, 300*time.Millisecond
 	})
-	used, unused := f.dialQUIC(), f.dialQUIC()
+	used := f.dialQUIC()
 	client := f.openQUIC(used)
+	unused := f.dialQUIC()
 	client.send(streamOpen)
 	client.expect(frontHeader + frontOffer)
 	<-unused.Context().Done()
