@@ -217,14 +217,14 @@ func undo(t *testing.T, url string) {
 	db := look(t, url)
 	if !strings.HasPrefix(url, "postgres") {
 		undoPeerIndex(t, db)
-	} else if _, err := db.ExecContext(t.Context(), undoPurgeNames); err != nil {
+	} else if _, err := db.ExecContext(t.Context(), undoNewest); err != nil {
 		t.Fatal(err)
 	}
 	for _, statement := range []string{
 		`DROP INDEX entries_hidden`, `ALTER TABLE entries DROP COLUMN hidden`,
 		`ALTER TABLE heads DROP COLUMN floor`, `ALTER TABLE heads DROP COLUMN choosy`,
 		`ALTER TABLE heads DROP COLUMN ended`,
-		`DROP TABLE archive_prefs`, `DROP TABLE jobs`, `DROP TABLE belongs`,
+		`DROP TABLE archive_prefs`, `DROP TABLE jobs`,
 		`DROP TABLE blocklists`, `DROP TABLE private_xml`, `DROP TABLE vcards`,
 		`DROP INDEX accounts_suspended`, `DROP TABLE account_changes`, `DROP TABLE account_change_counter`,
 		`ALTER TABLE accounts DROP COLUMN role`, `ALTER TABLE accounts DROP COLUMN suspended`,
@@ -238,13 +238,13 @@ func undo(t *testing.T, url string) {
 	}
 }
 
-const undoPurgeNames = `ALTER TABLE purges DROP COLUMN name`
+const undoNewest = `ALTER TABLE purges DROP COLUMN name; DROP TABLE belongs`
 
 // undoPeerIndex takes the migration of the table peer_index back, and those after it.
 func undoPeerIndex(t *testing.T, db *sql.DB) {
 	t.Helper()
 	for _, statement := range []string{
-		undoPurgeNames,
+		undoNewest,
 		`DROP TRIGGER entries_removed`, `DROP TABLE peer_index`, `ALTER TABLE heads DROP COLUMN indexed`,
 		`CREATE INDEX entries_by_peer ON entries (owner, peer, seq)`,
 		`DELETE FROM goose_db_version WHERE version_id >= 70`,
