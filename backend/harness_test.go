@@ -47,6 +47,7 @@ type memBus struct {
 	mu    sync.Mutex
 	nodes []*memBusNode
 	cut   func(bus.Signal) bool // signals that are lost
+	open  int                   // signals that are on their way
 }
 
 // memBusNode is one node's end.
@@ -66,6 +67,9 @@ func (b *memBus) node(handle bus.Handler) *memBusNode {
 	n.done.Go(func() {
 		for sig := range n.queue {
 			n.handle(sig)
+			b.mu.Lock()
+			b.open--
+			b.mu.Unlock()
 		}
 	})
 	return n
@@ -76,6 +80,13 @@ func (b *memBus) lose(which func(bus.Signal) bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.cut = which
+}
+
+// quiet tells whether all signals have been handled, and those that they have led to.
+func (b *memBus) quiet() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.open == 0
 }
 
 func (b *memBus) close() {
@@ -99,6 +110,7 @@ func (n *memBusNode) Publish(sig bus.Signal) error {
 		if other.hosted[sig.Partition] > 0 {
 			copied := sig
 			copied.Data = bytes.Clone(sig.Data)
+			n.bus.open++
 			other.queue <- copied
 		}
 	}
@@ -355,12 +367,13 @@ func (c *cluster) login(node int, name, resource string) *client {
 }
 
 // online is login with initial presence; it returns when the client has its own
-// presence.
+// presence, and all have heard of it and been asked for theirs.
 func (c *cluster) online(node int, name, resource string) *client {
 	c.t.Helper()
 	cl := c.login(node, name, resource)
 	cl.write("<presence/>")
 	cl.expect("^<presence[^>]* from='" + regexp.QuoteMeta(cl.jid) + "'")
+	c.eventually("signals are handled", c.bus.quiet)
 	return cl
 }
 
