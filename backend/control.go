@@ -16,7 +16,7 @@ type control struct {
 	Conflict string        `json:"conflict,omitempty"` // the session with this ID has been replaced
 	Ended    string        `json:"ended,omitempty"`    // that was done, and is known to whoever saw it
 	Yield    string        `json:"yield,omitempty"`    // the session with this ID is resumed elsewhere
-	Epoch    uint64        `json:"epoch,omitempty"`    // with Yield: it has been, since this epoch
+	Epoch    uint64        `json:"epoch,omitempty"`    // with Yield: at this epoch
 	Roster   *rosterChange `json:"roster,omitempty"`   // an item of the user's roster has changed
 	Withdraw string        `json:"withdraw,omitempty"` // this user may no longer see the presence
 	Sent     *sentCopy     `json:"sent,omitempty"`     // one of the user's clients has sent this

@@ -121,7 +121,7 @@ func (s *session) awaitYield(ctx context.Context, id string) error {
 	defer cancel()
 	var asked time.Time
 	for {
-		parked, err := s.node.store.Parked(limited, id, s.account.Owner)
+		epoch, parked, err := s.node.store.Parked(limited, id, s.account.Owner)
 		switch {
 		case limited.Err() != nil:
 			return ctx.Err() // it had its time
@@ -130,18 +130,18 @@ func (s *session) awaitYield(ctx context.Context, id string) error {
 		}
 		if time.Since(asked) >= yieldAsk {
 			asked = time.Now()
-			s.node.publishControl(s.account.User, control{Yield: id})
+			s.node.publishControl(s.account.User, control{Yield: id, Epoch: epoch + 1}) // it comes here as well, maybe late
 		}
 		pause(limited, yieldPoll)
 	}
 }
 
-// yieldSession leaves a session to whoever resumes it, or has resumed it at an epoch.
+// yieldSession leaves a session to whoever resumes it, or has resumed it, at an epoch.
 func (n *Node) yieldSession(id string, epoch uint64) {
 	n.mu.RLock()
 	s := n.sessions[id]
 	n.mu.RUnlock()
-	if s != nil && (epoch == 0 || s.epoch < epoch) {
+	if s != nil && s.epoch < epoch {
 		s.move()
 	}
 }

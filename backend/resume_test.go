@@ -165,6 +165,30 @@ func TestResumeEndsTheOldStream(t *testing.T) {
 	}
 }
 
+// The word that asks for a session comes to the node that goes on with it as well. When that is
+// late, it does not end what has been resumed.
+func TestResumeAskedForLate(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, nil)
+	var asked []bus.Signal // under the lock of the bus
+	c.bus.lose(func(sig bus.Signal) bool {
+		if strings.Contains(string(sig.Data), "yield") {
+			asked = append(asked, sig)
+		}
+		return false
+	})
+	alice := c.online(0, "alice", "phone")
+	id := alice.resumable()
+	again := c.returns(1, "alice")
+	again.resumed(id, 0, 0)
+	alice.skipTo("^<stream:error.*<conflict ")
+	c.bus.lose(nil)
+	for _, sig := range asked {
+		c.nodes[1].Signal(sig)
+	}
+	again.settled()
+}
+
 // One that takes nothing does not keep its node from leaving the session.
 func TestResumeWhileTheOldConnectionIsStuck(t *testing.T) {
 	t.Parallel()
