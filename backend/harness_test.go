@@ -257,6 +257,7 @@ func (c *cluster) stopNode(n *testNode) {
 // client speaks XMPP to a node as a front would on behalf of a client.
 type client struct {
 	t       testing.TB
+	c       *cluster
 	conn    net.Conn
 	scanner *xmpp.Scanner
 	buf     []byte
@@ -284,8 +285,7 @@ func (c *cluster) dial(node int, l leg) *client {
 		c.t.Fatal(err)
 	}
 	c.t.Cleanup(func() { _ = conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(patience))
-	cl := &client{t: c.t, conn: conn, scanner: xmpp.NewScanner(xmpp.Limits{}), buf: make([]byte, 64<<10)}
+	cl := &client{t: c.t, c: c, conn: conn, scanner: xmpp.NewScanner(xmpp.Limits{}), buf: make([]byte, 64<<10)}
 	if l.raw == nil {
 		l.raw = proxyHeader(c.t, conn, l)
 	}
@@ -373,8 +373,21 @@ func (c *cluster) online(node int, name, resource string) *client {
 	cl := c.login(node, name, resource)
 	cl.write("<presence/>")
 	cl.expect("^<presence[^>]* from='" + regexp.QuoteMeta(cl.jid) + "'")
-	c.eventually("signals are handled", c.bus.quiet)
+	c.quiet()
 	return cl
+}
+
+// quiet returns when all have heard of what was done so far.
+func (c *cluster) quiet() {
+	c.t.Helper()
+	c.eventually("signals are handled", c.bus.quiet)
+}
+
+// gone returns when a user has no session, and all have heard of that.
+func (c *cluster) gone(name string) {
+	c.t.Helper()
+	c.eventually(name+" is gone", func() bool { return len(c.sessions(name)) == 0 })
+	c.quiet()
 }
 
 const streamHeader = "<?xml version='1.0'?><stream:stream to='" + domain + "' version='1.0' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>"
@@ -397,6 +410,7 @@ func (cl *client) opened() string {
 
 func (cl *client) write(s string) {
 	cl.t.Helper()
+	_ = cl.conn.SetWriteDeadline(time.Now().Add(patience))
 	if _, err := cl.conn.Write([]byte(s)); err != nil {
 		cl.t.Fatalf("write %q: %v", s, err)
 	}
@@ -416,6 +430,7 @@ func (cl *client) read() (xmpp.Token, error) {
 				return tok, nil
 			}
 		}
+		_ = cl.conn.SetReadDeadline(time.Now().Add(patience))
 		n, err := cl.conn.Read(cl.buf)
 		cl.rest = cl.buf[:n]
 		if n == 0 && err != nil {
@@ -513,8 +528,7 @@ func (cl *client) gone() {
 	}
 }
 
-// close ends the client's stream properly. The node closes the connection when nothing is
-// left of the session.
+// close ends the client's stream properly. It returns when nothing is left of the session.
 func (cl *client) close() {
 	cl.t.Helper()
 	cl.write("</stream:stream>")
@@ -527,8 +541,20 @@ func (cl *client) close() {
 			break
 		}
 	}
+	cl.over()
+}
+
+// over returns when nothing is left of the session, whose stream has ended, and all have
+// heard of that. The node takes nothing more then, not even space.
+func (cl *client) over() {
+	cl.t.Helper()
 	cl.gone()
+	cl.c.eventually("the connection is closed", func() bool {
+		_, err := cl.conn.Write([]byte(" "))
+		return err != nil
+	})
 	_ = cl.conn.Close()
+	cl.c.quiet()
 }
 
 // sync returns when the node has handled all that was written so far.
