@@ -140,15 +140,15 @@ type takenStore struct {
 	goAhead chan struct{}
 }
 
-func (s *takenStore) Parked(ctx context.Context, id string, owner store.OwnerID) (bool, error) {
-	parked, err := s.Store.Parked(ctx, id, owner)
+func (s *takenStore) Parked(ctx context.Context, id string, owner store.OwnerID) (epoch uint64, parked bool, err error) {
+	epoch, parked, err = s.Store.Parked(ctx, id, owner)
 	if s.looks.Add(1) > 1 && parked && s.asked != nil {
 		close(s.asked)
 		s.asked = nil
 		<-s.goAhead
 		return s.Store.Parked(ctx, id, owner)
 	}
-	return parked, err
+	return epoch, parked, err
 }
 
 // Who comes second to a session that several connections resume has the first one leave it in

@@ -204,7 +204,7 @@ func TestBind2BringsWhatIsNotArchived(t *testing.T) {
 	old.prefs("never", "")
 	say("never 4", "")
 	old.close()
-	c.eventually("the client is gone", func() bool { return len(c.sessions("alice")) == 0 })
+	c.gone("alice")
 
 	alice, success := c.bound2(1, "alice", phone+bind(smResumable))
 	id := between(success, "<enabled xmlns='urn:xmpp:sm:3' id='", "'")

@@ -16,7 +16,7 @@ type control struct {
 	Conflict string        `json:"conflict,omitempty"` // the session with this ID has been replaced
 	Ended    string        `json:"ended,omitempty"`    // that was done, and is known to whoever saw it
 	Yield    string        `json:"yield,omitempty"`    // the session with this ID is resumed elsewhere
-	Epoch    uint64        `json:"epoch,omitempty"`    // with Yield: it has been, since this epoch
+	Epoch    uint64        `json:"epoch,omitempty"`    // with Yield: at this epoch; 0: a node of an earlier version wants it
 	Count    *uint32       `json:"count,omitempty"`    // with Yield: the client has counted so many; nil: it has been resumed, or that is not known
 	Kept     string        `json:"kept,omitempty"`     // the session with this ID is not left to a client that has that Count
 	Roster   *rosterChange `json:"roster,omitempty"`   // an item of the user's roster has changed

@@ -47,6 +47,7 @@ type memBus struct {
 	mu    sync.Mutex
 	nodes []*memBusNode
 	cut   func(bus.Signal) bool // signals that are lost
+	open  int                   // signals that are on their way
 }
 
 // memBusNode is one node's end.
@@ -66,6 +67,9 @@ func (b *memBus) node(handle bus.Handler) *memBusNode {
 	n.done.Go(func() {
 		for sig := range n.queue {
 			n.handle(sig)
+			b.mu.Lock()
+			b.open--
+			b.mu.Unlock()
 		}
 	})
 	return n
@@ -76,6 +80,13 @@ func (b *memBus) lose(which func(bus.Signal) bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.cut = which
+}
+
+// quiet tells whether all signals have been handled, and those that they have led to.
+func (b *memBus) quiet() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.open == 0
 }
 
 func (b *memBus) close() {
@@ -99,6 +110,7 @@ func (n *memBusNode) Publish(sig bus.Signal) error {
 		if other.hosted[sig.Partition] > 0 {
 			copied := sig
 			copied.Data = bytes.Clone(sig.Data)
+			n.bus.open++
 			other.queue <- copied
 		}
 	}
@@ -245,6 +257,7 @@ func (c *cluster) stopNode(n *testNode) {
 // client speaks XMPP to a node as a front would on behalf of a client.
 type client struct {
 	t       testing.TB
+	c       *cluster
 	conn    net.Conn
 	scanner *xmpp.Scanner
 	buf     []byte
@@ -272,8 +285,7 @@ func (c *cluster) dial(node int, l leg) *client {
 		c.t.Fatal(err)
 	}
 	c.t.Cleanup(func() { _ = conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(patience))
-	cl := &client{t: c.t, conn: conn, scanner: xmpp.NewScanner(xmpp.Limits{}), buf: make([]byte, 64<<10)}
+	cl := &client{t: c.t, c: c, conn: conn, scanner: xmpp.NewScanner(xmpp.Limits{}), buf: make([]byte, 64<<10)}
 	if l.raw == nil {
 		l.raw = proxyHeader(c.t, conn, l)
 	}
@@ -355,13 +367,27 @@ func (c *cluster) login(node int, name, resource string) *client {
 }
 
 // online is login with initial presence; it returns when the client has its own
-// presence.
+// presence, and all have heard of it and been asked for theirs.
 func (c *cluster) online(node int, name, resource string) *client {
 	c.t.Helper()
 	cl := c.login(node, name, resource)
 	cl.write("<presence/>")
 	cl.expect("^<presence[^>]* from='" + regexp.QuoteMeta(cl.jid) + "'")
+	c.quiet()
 	return cl
+}
+
+// quiet returns when all have heard of what was done so far.
+func (c *cluster) quiet() {
+	c.t.Helper()
+	c.eventually("signals are handled", c.bus.quiet)
+}
+
+// gone returns when a user has no session, and all have heard of that.
+func (c *cluster) gone(name string) {
+	c.t.Helper()
+	c.eventually(name+" is gone", func() bool { return len(c.sessions(name)) == 0 })
+	c.quiet()
 }
 
 const streamHeader = "<?xml version='1.0'?><stream:stream to='" + domain + "' version='1.0' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>"
@@ -384,6 +410,7 @@ func (cl *client) opened() string {
 
 func (cl *client) write(s string) {
 	cl.t.Helper()
+	_ = cl.conn.SetWriteDeadline(time.Now().Add(patience))
 	if _, err := cl.conn.Write([]byte(s)); err != nil {
 		cl.t.Fatalf("write %q: %v", s, err)
 	}
@@ -403,6 +430,7 @@ func (cl *client) read() (xmpp.Token, error) {
 				return tok, nil
 			}
 		}
+		_ = cl.conn.SetReadDeadline(time.Now().Add(patience))
 		n, err := cl.conn.Read(cl.buf)
 		cl.rest = cl.buf[:n]
 		if n == 0 && err != nil {
@@ -500,8 +528,7 @@ func (cl *client) gone() {
 	}
 }
 
-// close ends the client's stream properly. The node closes the connection when nothing is
-// left of the session.
+// close ends the client's stream properly. It returns when nothing is left of the session.
 func (cl *client) close() {
 	cl.t.Helper()
 	cl.write("</stream:stream>")
@@ -514,8 +541,20 @@ func (cl *client) close() {
 			break
 		}
 	}
+	cl.over()
+}
+
+// over returns when nothing is left of the session, whose stream has ended, and all have
+// heard of that. The node takes nothing more then, not even space.
+func (cl *client) over() {
+	cl.t.Helper()
 	cl.gone()
+	cl.c.eventually("the connection is closed", func() bool {
+		_, err := cl.conn.Write([]byte(" "))
+		return err != nil
+	})
 	_ = cl.conn.Close()
+	cl.c.quiet()
 }
 
 // sync returns when the node has handled all that was written so far.

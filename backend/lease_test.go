@@ -203,7 +203,7 @@ func TestPanic(t *testing.T) {
 	alice.gone()
 	broken.panics.Store(false)
 	bob.sync()
-	c.eventually("alice's session is gone", func() bool { return len(c.sessions("alice")) == 0 })
+	c.gone("alice")
 	c.eventually("the log line", func() bool { return strings.Contains(c.nodes[0].log.String(), "reason=internal") })
 	if log := c.nodes[0].log.String(); !strings.Contains(log, "a mistake") {
 		t.Errorf("log: %s", log)

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"imlb/backend"
 )
@@ -73,7 +74,8 @@ func TestBrokenStreams(t *testing.T) {
 }
 
 func TestHandshakeTimeout(t *testing.T) {
-	c := newCluster(t, 1, func(o *backend.Options) { o.Timeouts.Handshake = 50_000_000 })
+	t.Parallel()
+	c := newCluster(t, 1, func(o *backend.Options) { o.Timeouts.Handshake = 2 * time.Second }) // the header comes within it
 	cl := c.dial(0, leg{})
 	cl.open()
 	cl.end("connection-timeout")
@@ -107,6 +109,6 @@ func TestSettleWhileThere(t *testing.T) {
 	bob.expect("<body>1</body>")
 	c.dial(0, leg{settle: "bob@example.com\x001"}).gone()
 	_ = bob.conn.Close() // without having acknowledged it
-	c.eventually("bob is gone", func() bool { return len(c.sessions("bob")) == 0 })
+	c.gone("bob")
 	c.online(0, "bob", "desk").sync()
 }

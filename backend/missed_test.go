@@ -158,7 +158,7 @@ func TestLostPresence(t *testing.T) {
 	bob.write("<presence type='unavailable'/>")
 	bob.sync()
 	bob.close()
-	c.eventually("bob has left", func() bool { return len(c.sessions("bob")) == 0 })
+	c.gone("bob")
 	carol.write("<presence><status>new</status></presence>")
 	carol.sync()
 	dave.write("<presence type='unavailable'/>")

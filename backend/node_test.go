@@ -289,7 +289,7 @@ func TestClientsStreamError(t *testing.T) {
 	alice.resumable()
 	alice.write(broken + "</stream:stream>")
 	alice.end("")
-	c.eventually("the session is over", func() bool { return len(c.sessions("alice")) == 0 })
+	c.gone("alice")
 	c.eventually("the log line", func() bool {
 		return strings.Contains(c.nodes[0].log.String(), "reason=client-closed") &&
 			strings.Contains(c.nodes[0].log.String(), `cause="the client sent a stream error: undefined-condition"`)

@@ -78,7 +78,7 @@ func TestAbruptEndIsSeen(t *testing.T) {
 	bob.expect("from='alice@example.com/phone'")
 	_ = alice.conn.Close()
 	bob.expect("type='unavailable'.*from='alice@example.com/phone'")
-	c.eventually("no session is left", func() bool { return len(c.sessions("alice")) == 0 })
+	c.gone("alice")
 }
 
 func TestDirectedPresence(t *testing.T) {

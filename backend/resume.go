@@ -123,7 +123,7 @@ func (s *session) awaitYield(ctx context.Context, id string, h uint32) error {
 	defer forget()
 	var asked time.Time
 	for {
-		parked, err := s.node.store.Parked(limited, id, s.account.Owner)
+		epoch, parked, err := s.node.store.Parked(limited, id, s.account.Owner)
 		switch {
 		case limited.Err() != nil:
 			return ctx.Err() // it had its time
@@ -132,7 +132,7 @@ func (s *session) awaitYield(ctx context.Context, id string, h uint32) error {
 		}
 		if time.Since(asked) >= yieldAsk {
 			asked = time.Now()
-			s.node.publishControl(s.account.User, control{Yield: id, Count: &h})
+			s.node.publishControl(s.account.User, control{Yield: id, Epoch: epoch + 1, Count: &h}) // it comes here as well, maybe late
 		}
 		select {
 		case <-refused:
@@ -185,7 +185,7 @@ func (n *Node) yieldRefused(id string, h *uint32) {
 	}
 }
 
-// yieldSession leaves a session to whoever resumes it, or has resumed it at an epoch. One whose
+// yieldSession leaves a session to whoever resumes it, or has resumed it, at an epoch. One whose
 // client cannot have that count goes on: whoever asks is wrong about it, and gets nothing.
 func (n *Node) yieldSession(id string, epoch uint64, h *uint32) {
 	n.mu.RLock()
@@ -193,7 +193,7 @@ func (n *Node) yieldSession(id string, epoch uint64, h *uint32) {
 	n.mu.RUnlock()
 	switch {
 	case s == nil || epoch != 0 && s.epoch >= epoch:
-	case epoch == 0 && h != nil && !s.unacked.admits(*h):
+	case h != nil && !s.unacked.admits(*h):
 		n.publishControl(s.account.User, control{Kept: id, Count: h})
 	default:
 		s.move()

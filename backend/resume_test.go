@@ -210,6 +210,30 @@ func TestResumeMiscounted(t *testing.T) {
 	}
 }
 
+// The word that asks for a session comes to the node that goes on with it as well. When that is
+// late, it does not end what has been resumed.
+func TestResumeAskedForLate(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, nil)
+	var asked []bus.Signal // under the lock of the bus
+	c.bus.lose(func(sig bus.Signal) bool {
+		if strings.Contains(string(sig.Data), "yield") {
+			asked = append(asked, sig)
+		}
+		return false
+	})
+	alice := c.online(0, "alice", "phone")
+	id := alice.resumable()
+	again := c.returns(1, "alice")
+	again.resumed(id, 0, 0)
+	alice.skipTo("^<stream:error.*<conflict ")
+	c.bus.lose(nil)
+	for _, sig := range asked {
+		c.nodes[1].Signal(sig)
+	}
+	again.settled()
+}
+
 // One that takes nothing does not keep its node from leaving the session.
 func TestResumeWhileTheOldConnectionIsStuck(t *testing.T) {
 	t.Parallel()
@@ -497,7 +521,7 @@ func TestResumeTooLate(t *testing.T) {
 	bob.hears("hello")
 	_ = alice.conn.Close()
 	bob.expect("^<presence [^>]*type='unavailable'")
-	c.eventually("the record is removed", func() bool { return len(c.sessions("alice")) == 0 })
+	c.gone("alice")
 	again := c.returns(0, "alice")
 	again.resume(id, 0)
 	again.expect("^<failed xmlns='urn:xmpp:sm:3' h='2'><item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></failed>$")
@@ -528,7 +552,8 @@ func TestResumeRefused(t *testing.T) {
 
 // What waits for a client that does not come is given back.
 func TestParkedRequests(t *testing.T) {
-	c := newCluster(t, 1, func(o *backend.Options) { o.Timeouts.Resume = 200 * time.Millisecond })
+	t.Parallel()
+	c := newCluster(t, 1, func(o *backend.Options) { o.Timeouts.Resume = 2 * time.Second }) // it comes within it
 	bob := c.online(0, "bob", "desk")
 	alice := c.online(0, "alice", "phone")
 	alice.write(smResumable)
@@ -658,7 +683,7 @@ func TestParkedMessages(t *testing.T) {
 	for name, others := range map[string][]int{"alone": nil, "with another": {0}, "with another elsewhere": {1}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := newCluster(t, 2, func(o *backend.Options) { o.Timeouts.Resume = 300 * time.Millisecond })
+			c := newCluster(t, 2, func(o *backend.Options) { o.Timeouts.Resume = 2 * time.Second }) // all comes within it
 			bob := c.online(0, "bob", "desk")
 			alice := c.online(0, "alice", "phone")
 			for _, node := range others {

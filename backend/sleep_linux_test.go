@@ -47,7 +47,7 @@ func TestSleepEnds(t *testing.T) {
 	alice, bob := c.online(0, "alice", "phone"), c.online(0, "bob", "desk")
 	c.asleep(2)
 	_ = alice.conn.Close()
-	c.eventually("alice is gone", func() bool { return len(c.sessions("alice")) == 0 })
+	c.gone("alice")
 	c.asleep(1)
 	other := c.login(0, "bob", "desk")
 	bob.end("conflict")
@@ -55,14 +55,14 @@ func TestSleepEnds(t *testing.T) {
 	c.asleep(1)
 	c.suspend("bob", store.AccountState{})
 	other.end("policy-violation")
-	c.eventually("bob is gone", func() bool { return len(c.sessions("bob")) == 0 })
+	c.gone("bob")
 	c.asleep(0)
 }
 
 // A client that says nothing is asked, although its session sleeps, and given up.
 func TestSleepAlarm(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 1, func(o *backend.Options) { o.Timeouts.Idle, o.Timeouts.Ping = 80*time.Millisecond, 80*time.Millisecond })
+	c := newCluster(t, 1, func(o *backend.Options) { o.Timeouts.Idle, o.Timeouts.Ping = time.Second, time.Second })
 	alice := c.login(0, "alice", "phone")
 	for range 2 {
 		ping := alice.expect("^<iq .*<ping ")

@@ -97,7 +97,7 @@ func TestUnacknowledgedIsDeliveredAgain(t *testing.T) {
 	alice.write("<message to='bob@example.com' type='chat'><body>2</body></message>")
 	bob.expect("<body>2</body>")
 	_ = bob.conn.Close()
-	c.eventually("bob is gone", func() bool { return len(c.sessions("bob")) == 0 })
+	c.gone("bob")
 	bob = c.login(0, "bob", "desk")
 	bob.write("<presence/>")
 	bob.expectAll("<body>2</body><delay ", "^<presence ")

@@ -95,7 +95,7 @@ func TestSuspensionEndsSessions(t *testing.T) {
 			t.Errorf("got %s", last)
 		}
 	}
-	c.eventually("the sessions are gone", func() bool { return len(c.sessions("alice")) == 0 })
+	c.gone("alice")
 	for _, n := range c.nodes {
 		c.eventually("the log line", func() bool { return strings.Contains(n.log.String(), "reason=suspended") })
 	}
@@ -150,7 +150,10 @@ func TestDeletedContact(t *testing.T) {
 		t.Fatal(err)
 	}
 	alice.skipTo("^<stream:error")
+	alice.end("")
+	alice.over()
 	bob.skipTo("^<iq type='set'.*<item jid='alice@example.com'[^>]* subscription='none'>")
+	c.quiet()
 	c.account("alice")
 	other := c.online(1, "alice", "new")
 	bob.write("<presence><status>private</status></presence>")

@@ -152,13 +152,12 @@ func (db *DB) scanResumable(row row) (r Resumable, err error) {
 }
 
 // Parked implements Resumption.
-func (db *DB) Parked(ctx context.Context, id string, owner OwnerID) (bool, error) {
-	var parked bool
-	err := db.read.QueryRowContext(ctx, `
-		SELECT r.parked > 0 OR l.until <= `+db.dialect.clock+`
+func (db *DB) Parked(ctx context.Context, id string, owner OwnerID) (epoch uint64, parked bool, err error) {
+	err = db.read.QueryRowContext(ctx, `
+		SELECT s.epoch, r.parked > 0 OR l.until <= `+db.dialect.clock+`
 		FROM resumables r JOIN sessions s ON s.id = r.session JOIN leases l ON l.id = s.lease
-		WHERE r.session = $1 AND r.owner = $2`, id, owner).Scan(&parked)
-	return parked, db.wrap("session "+id, err)
+		WHERE r.session = $1 AND r.owner = $2`, id, owner).Scan(&epoch, &parked)
+	return epoch, parked, db.wrap("session "+id, err)
 }
 
 // EndedSession implements Resumption.

@@ -105,14 +105,14 @@ func (m *Memory) ofOwner(id string, owner store.OwnerID) *session {
 }
 
 // Parked implements store.Resumption.
-func (m *Memory) Parked(ctx context.Context, id string, owner store.OwnerID) (bool, error) {
+func (m *Memory) Parked(ctx context.Context, id string, owner store.OwnerID) (epoch uint64, parked bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.ofOwner(id, owner)
 	if s == nil {
-		return false, fmt.Errorf("session %s: %w", id, store.ErrNotFound)
+		return 0, false, fmt.Errorf("session %s: %w", id, store.ErrNotFound)
 	}
-	return !s.resumable.Parked.IsZero() || !s.lease.until.After(now()), ctx.Err()
+	return s.Epoch, !s.resumable.Parked.IsZero() || !s.lease.until.After(now()), ctx.Err()
 }
 
 // Resume implements store.Resumption.

@@ -85,7 +85,7 @@ func notResumable(t suite, s store.Store) {
 	t.check(s.SaveResumable(t.Context(), "s1", 1, resumable()))
 	_, _, err = s.Resume(t.Context(), "s1", b.Owner, "node-2") // somebody else's
 	t.wantErr(err, store.ErrNotFound)
-	_, err = s.Parked(t.Context(), "s1", b.Owner)
+	_, _, err = s.Parked(t.Context(), "s1", b.Owner)
 	t.wantErr(err, store.ErrNotFound)
 	got, err := s.Session(t.Context(), "s1")
 	t.check(err)
@@ -151,10 +151,10 @@ func parked(t suite, s store.Store) {
 	t.check(s.SaveResumable(t.Context(), "s1", 1, r))
 	wantParked := func(want bool) {
 		t.Helper()
-		got, err := s.Parked(t.Context(), "s1", a.Owner)
+		epoch, got, err := s.Parked(t.Context(), "s1", a.Owner)
 		t.check(err)
-		if got != want {
-			t.Errorf("parked %v", got)
+		if got != want || epoch != 1 {
+			t.Errorf("parked %v, at epoch %d", got, epoch)
 		}
 	}
 	wantParked(false)
