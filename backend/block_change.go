@@ -183,6 +183,7 @@ func (n *Node) hearOfBlocks(ctx context.Context) {
 			return
 		}
 	}
+	n.blocks.hears.Store(true)
 	<-ctx.Done()
 	n.bus.Unhost(partition)
 }

@@ -1,9 +1,11 @@
 package backend_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
+	"imlb/backend"
 	"imlb/backend/bus"
 	"imlb/backend/store"
 )
@@ -208,6 +210,32 @@ func TestBlockIsHeardEverywhere(t *testing.T) {
 		bob.expect("^<iq type='result' id='sync'")
 		return true
 	})
+}
+
+// deafBus is a bus that brings nothing that is said to all nodes.
+type deafBus struct{ backend.Bus }
+
+func (b deafBus) Host(p uint16) error {
+	if p == partition(domain) {
+		return errors.New("not yet")
+	}
+	return b.Bus.Host(p)
+}
+
+// A node that does not hear of changes yet keeps no list in mind.
+func TestBlockBeforeTheNodeHears(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, func(o *backend.Options) {
+		if o.Name == "node-1" {
+			o.Bus = deafBus{o.Bus}
+		}
+	})
+	bob, alice := c.online(0, "bob", "desk"), c.login(1, "alice", "phone")
+	bob.write(say("alice", "1"))
+	bob.sync()
+	alice.block("bob@example.com")
+	bob.write(say("alice", "2"))
+	bob.expect("^<message [^>]*type='error'.*<service-unavailable ")
 }
 
 // Where the signal is lost, the recipient's node still lets nothing unstored through, and the

@@ -250,12 +250,15 @@ func (s *session) tooManyBlocked(lists ...[]string) bool {
 func (s *session) changeBlocklist(ctx context.Context, c *blockChange, change func([]string) []string) error {
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
+	hears := s.node.blocks.hears.Load()
 	stored, err := s.node.store.UpdateBlocklist(query, s.account.Owner, change)
 	if err != nil {
 		return fmt.Errorf("change the blocklist of %s: %w", s.account.User, err)
 	}
 	c.Node, c.Owner, c.Version, c.Addresses = s.node.opts.Name, s.account.Owner, stored.Version, stored.Addresses
-	s.node.blocks.remember(s.account.Owner, newBlocklist(stored), time.Now().Add(blockCacheTime))
+	if hears {
+		s.node.blocks.remember(s.account.Owner, newBlocklist(stored), time.Now().Add(blockCacheTime))
+	}
 	s.hub.applyBlocks(*c)
 	return nil
 }

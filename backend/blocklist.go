@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"imlb/backend/store"
@@ -90,6 +91,7 @@ func (b *blocklist) newer(other *blocklist) *blocklist {
 // may act on the old list for blockCacheTime.
 type blockCache struct {
 	store store.Blocklists
+	hears atomic.Bool // the node hears of changes; nothing that was read before is remembered
 
 	mu    sync.Mutex
 	known map[store.OwnerID]cachedBlocks
@@ -129,12 +131,15 @@ func (c *blockCache) lookup(ctx context.Context, owner store.OwnerID, patience t
 	}
 	query, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	hears := c.hears.Load()
 	stored, err := c.store.Blocklist(query, owner)
 	if err != nil {
 		return nil, fmt.Errorf("read the blocklist of owner %d: %w", owner, err)
 	}
 	list := newBlocklist(stored)
-	c.remember(owner, list, now.Add(blockCacheTime))
+	if hears {
+		c.remember(owner, list, now.Add(blockCacheTime))
+	}
 	return list, nil
 }
 

@@ -67,6 +67,7 @@ func TestBlockCache(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &blockStore{}
 		c := newBlockCache(s)
+		c.hears.Store(true)
 		lookup := func(version uint64, asked int) {
 			t.Helper()
 			list, err := c.lookup(t.Context(), 1, time.Second)
@@ -100,6 +101,7 @@ func TestBlockCache(t *testing.T) {
 func TestBlockCacheIsBounded(t *testing.T) {
 	s := &blockStore{}
 	c := newBlockCache(s)
+	c.hears.Store(true)
 	long := strings.Repeat("x", 1000)
 	for i := range 100 {
 		s.list.Addresses = append(s.list.Addresses, fmt.Sprintf("%d%s", i, long))
