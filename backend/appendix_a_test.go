@@ -218,6 +218,7 @@ func (c *cluster) interested(node int, name, resource string) *client {
 	cl.expect("^<iq type='result' id='roster'")
 	cl.write("<presence/>")
 	cl.skipTo("^<presence[^>]* from='" + cl.jid + "'")
+	c.quiet()
 	return cl
 }
 

@@ -120,6 +120,7 @@ func TestLostSubscriptionSignals(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 2, nil)
 	alice, bob := c.interested(0, "alice", "phone"), c.interested(1, "bob", "desk")
+	bob.sync() // what waited for it was looked for
 	lost := c.loseSignals()
 	lost.Store(true)
 	alice.write("<presence to='bob@example.com' type='subscribe'/>")
