@@ -104,6 +104,7 @@ func TestBlocklistErrors(t *testing.T) {
 	alice.expect("<bad-request ")
 	alice.write("<iq type='get' id='x' to='bob@example.com'><blocklist xmlns='urn:xmpp:blocking'/></iq>")
 	alice.expect("<service-unavailable ")
+	c.quiet() // who has asked for the list gets pushes
 	alice.write(getBlocklist)
 	alice.expect("<item jid='a@example.com'/><item jid='b@example.com'/></blocklist>")
 }
