@@ -233,9 +233,12 @@ func (e *pumpEnd) end(why *ending) error {
 
 // see lets who watches an end see what was read from it.
 func (p *pump) see(from *pumpEnd, b []byte) *ending {
+	if from.watch == nil { // nobody does, or any more, which is for this goroutine to say
+		return nil
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if from.watch == nil || p.stopping.Load() {
+	if p.stopping.Load() {
 		return nil
 	}
 	more, err := from.watch(b)
