@@ -244,8 +244,7 @@ func (c *Conn) Send(frames ...[]byte) error {
 	return err
 }
 
-// send is Send, and tells whether the frames were begun: the peer will have them, unless the
-// connection breaks.
+// send is Send, and tells whether the frames are on their way: they were sent, or begun.
 func (c *Conn) send(frames ...[]byte) (begun bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -270,11 +269,13 @@ func (c *Conn) write(frames ...[]byte) (begun bool, err error) {
 		}
 		n, err := c.Transport.Write(p)
 		begun = begun || n > 0
-		if err != nil {
-			if begun {
-				c.rest = slices.Concat(append([][]byte{p[n:]}, frames[i+1:]...)...)
-			}
-			return begun, err
+		switch {
+		case err == nil:
+		case begun && errors.Is(err, os.ErrDeadlineExceeded):
+			c.rest = slices.Concat(append([][]byte{p[n:]}, frames[i+1:]...)...)
+			return true, err
+		default:
+			return false, err
 		}
 	}
 	return true, nil
