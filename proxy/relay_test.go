@@ -115,6 +115,22 @@ func TestEntryNumberBeforeAnyEnd(t *testing.T) {
 	}
 }
 
+// What anybody may send inside another stanza is no entry: a number there would pass for received.
+func TestEntryNumberInside(t *testing.T) {
+	t.Parallel()
+	const forged = "<message><stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='17'/></message>"
+	for _, raw := range []string{
+		"<iq type='set'><x>" + forged + "</x></iq>",
+		"<presence>" + forged + "</presence>",
+		"<message>" + forged + "</message>",
+		"<m:message xmlns:m='jabber:client'>" + forged + "</m:message>",
+	} {
+		if got := proxy.EntryNumber([]byte(raw), "alice@example.com"); got != 0 {
+			t.Errorf("%s is entry %d", raw, got)
+		}
+	}
+}
+
 // FuzzEntryNumber looks for messages that make the front see an entry's number where
 // a node did not put one.
 func FuzzEntryNumber(f *testing.F) {

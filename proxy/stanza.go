@@ -81,8 +81,8 @@ func endsName(b byte) bool {
 // (XEP-0359) as its last child.
 func entryNumber(raw []byte, user string) uint64 {
 	end := bytes.LastIndex(raw, []byte("</message")) // as its sender wrote it, perhaps with a space
-	if end < 0 || !bytes.HasSuffix(raw[:end], []byte("/>")) {
-		return 0
+	if end < 0 || bytes.IndexByte(raw[end:], '>') != len(raw)-end-1 || !bytes.HasSuffix(raw[:end], []byte("/>")) {
+		return 0 // an end before the last one is of what somebody sent in another stanza
 	}
 	raw = raw[:end]
 	// No attribute value may hold a '<', so the last one begins the last child.
