@@ -96,8 +96,8 @@ func (db *DB) prepare(ctx context.Context) error {
 // Writers returns how many batches are best appended at the same time.
 func (db *DB) Writers() int { return db.writers }
 
-// migrateAttempts bounds how often a start loses the race against other
-// processes that bring the same schema up to date.
+// migrateAttempts bounds how often a start may fail to bring the schema up to date, not
+// counting the races that it loses against other processes which do the same: each step once.
 const migrateAttempts = 10
 
 // migrate brings the schema up to date. Each step is one transaction together
@@ -113,7 +113,7 @@ func (db *DB) migrate(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read migrations: %w", err)
 	}
-	for range migrateAttempts {
+	for range len(provider.ListSources()) + migrateAttempts {
 		if _, err = provider.Up(long(ctx)); err == nil {
 			return checkVersion(ctx, provider)
 		}
