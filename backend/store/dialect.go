@@ -58,8 +58,8 @@ type pools struct {
 	// raiseDelivered is the statement behind SetDelivered, with sorted owners and
 	// numbers as $1 and $2. It is empty where single statements cost no round trips.
 	raiseDelivered string
-	// setPoints is the statement behind SetResumePoints, with ids, epochs, counts and
-	// positions as $1 to $4. It is empty where single statements cost no round trips.
+	// setPoints is the statement behind SetResumePoints, with ids, epochs, counts,
+	// positions and what is void as $1 to $5. It is empty where single statements cost no round trips.
 	setPoints string
 	// group commits what is written at the same time together. It is nil where that is
 	// the database's own business.

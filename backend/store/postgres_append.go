@@ -52,8 +52,8 @@ const pgRaiseDelivered = `
 
 // pgSetPoints sets where many sessions stand.
 const pgSetPoints = `
-	UPDATE resumables r SET count = w.count, pos = w.pos
-	FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[]) AS w (id, epoch, count, pos)
+	UPDATE resumables r SET count = w.count, pos = w.pos, voided = w.voided
+	FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[]) AS w (id, epoch, count, pos, voided)
 	JOIN sessions s ON s.id = w.id AND s.epoch = w.epoch WHERE r.session = w.id`
 
 // commitTimeout is how long the second round trip may take before the

@@ -26,13 +26,13 @@ func (db *DB) SaveResumable(ctx context.Context, id string, epoch uint64, r Resu
 		}
 		//nolint:gosec // made of constants
 		_, err = tx.ExecContext(ctx, `
-			INSERT INTO resumables (session, owner, hold, parked, count, pos, state, note)
-			VALUES ($1, $2, $3, CASE WHEN $4 THEN `+db.dialect.clock+` - $5 ELSE 0 END, $6, $7, $8, $9)
+			INSERT INTO resumables (session, owner, hold, parked, count, pos, voided, state, note)
+			VALUES ($1, $2, $3, CASE WHEN $4 THEN `+db.dialect.clock+` - $5 ELSE 0 END, $6, $7, $8, $9, $10)
 			ON CONFLICT (session) DO UPDATE SET hold = excluded.hold, parked = excluded.parked,
-				count = excluded.count, pos = excluded.pos, state = excluded.state,
+				count = excluded.count, pos = excluded.pos, voided = excluded.voided, state = excluded.state,
 				note = COALESCE(excluded.note, resumables.note)`,
-			id, owner, r.Hold.Milliseconds(), !r.Parked.IsZero(), millis(db.now())-millis(r.Parked), r.Count, storable(r.Pos), notNil(r.State),
-			r.Note)
+			id, owner, r.Hold.Milliseconds(), !r.Parked.IsZero(), millis(db.now())-millis(r.Parked), r.Count, storable(r.Pos), r.Voided,
+			notNil(r.State), r.Note)
 		return err
 	})
 }
@@ -70,14 +70,14 @@ func (db *DB) SetResumePoints(ctx context.Context, points []ResumePoint) error {
 
 func setEachPoint(ctx context.Context, tx *sql.Tx, points []ResumePoint) error {
 	set, err := tx.PrepareContext(ctx, `
-		UPDATE resumables SET count = $1, pos = $2 WHERE session = $3
-			AND EXISTS (SELECT 1 FROM sessions WHERE id = $4 AND epoch = $5)`)
+		UPDATE resumables SET count = $1, pos = $2, voided = $3 WHERE session = $4
+			AND EXISTS (SELECT 1 FROM sessions WHERE id = $5 AND epoch = $6)`)
 	if err != nil {
 		return err
 	}
 	defer set.Close()
 	for _, p := range points {
-		if _, err := set.ExecContext(ctx, p.Count, storable(p.Pos), p.ID, p.ID, storable(p.Epoch)); err != nil {
+		if _, err := set.ExecContext(ctx, p.Count, storable(p.Pos), p.Voided, p.ID, p.ID, storable(p.Epoch)); err != nil {
 			return fmt.Errorf("session %s: %w", p.ID, err)
 		}
 	}
@@ -87,12 +87,12 @@ func setEachPoint(ctx context.Context, tx *sql.Tx, points []ResumePoint) error {
 // setPointsAtOnce sets all points with one statement.
 func setPointsAtOnce(ctx context.Context, tx *sql.Tx, statement string, points []ResumePoint) error {
 	n := len(points)
-	ids, numbers := make([]string, n), [3][]int64{make([]int64, n), make([]int64, n), make([]int64, n)}
+	ids, epochs, counts, places, voided := make([]string, n), make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n)
 	for i, p := range points {
-		ids[i] = p.ID
-		numbers[0][i], numbers[1][i], numbers[2][i] = int64(storable(p.Epoch)), int64(p.Count), int64(storable(p.Pos)) //nolint:gosec // Storable.
+		ids[i], epochs[i], places[i] = p.ID, int64(storable(p.Epoch)), int64(storable(p.Pos)) //nolint:gosec // Storable.
+		counts[i], voided[i] = int64(p.Count), int64(p.Voided)
 	}
-	_, err := tx.ExecContext(ctx, statement, ids, numbers[0], numbers[1], numbers[2])
+	_, err := tx.ExecContext(ctx, statement, ids, epochs, counts, places, voided)
 	return err
 }
 
@@ -122,7 +122,7 @@ func (db *DB) Resume(ctx context.Context, id string, owner OwnerID, node string)
 			return err // sql.ErrNoRows is ErrNotFound
 		}
 		r, err = db.scanResumable(tx.QueryRowContext(ctx, `
-			SELECT hold, parked > 0, `+db.dialect.clock+` - parked, count, pos, state, note FROM resumables WHERE session = $1`, id))
+			SELECT hold, parked > 0, `+db.dialect.clock+` - parked, count, pos, voided, state, note FROM resumables WHERE session = $1`, id))
 		if err != nil {
 			return err
 		}
@@ -140,7 +140,7 @@ func (db *DB) Resume(ctx context.Context, id string, owner OwnerID, node string)
 func (db *DB) scanResumable(row row) (r Resumable, err error) {
 	var hold, waited int64
 	var parked bool
-	err = row.Scan(&hold, &parked, &waited, &r.Count, &r.Pos, &r.State, &r.Note)
+	err = row.Scan(&hold, &parked, &waited, &r.Count, &r.Pos, &r.Voided, &r.State, &r.Note)
 	if len(r.Note) == 0 {
 		r.Note = nil
 	}

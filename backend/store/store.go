@@ -319,6 +319,7 @@ type Resumable struct {
 	Handled uint32        // as Session.Handled
 	Count   uint32        // stanzas that the client has acknowledged, modulo 2^32 …
 	Pos     uint64        // … and the entry up to which it then had all that were for it
+	Voided  uint32        // the places on the timeline that stanzas up to this one told are none any more
 	State   []byte        // the node's own
 	Note    []byte        // what was noted by somebody else; nil for nothing
 }
@@ -327,8 +328,11 @@ type Resumable struct {
 type ResumePoint struct {
 	ID    string
 	Epoch uint64
-	Count uint32
-	Pos   uint64
+
+	// As in Resumable.
+	Count  uint32
+	Pos    uint64
+	Voided uint32
 }
 
 // Resumption keeps what it takes to go on with sessions whose node or connection

@@ -80,7 +80,7 @@ func (m *Memory) SetResumePoints(ctx context.Context, points []store.ResumePoint
 	}
 	for _, p := range points {
 		if s, err := m.fence(p.ID, p.Epoch); err == nil && s.resumable != nil {
-			s.resumable.Count, s.resumable.Pos = p.Count, p.Pos
+			s.resumable.Count, s.resumable.Pos, s.resumable.Voided = p.Count, p.Pos, p.Voided
 		}
 	}
 	return nil

@@ -25,7 +25,8 @@ func resumptionTests() []test {
 // resumable is what the tests save. It has waited for a minute.
 func resumable() store.Resumable {
 	return store.Resumable{
-		Hold: 5 * time.Minute, Parked: waiting(time.Minute), Handled: math.MaxUint32, Count: math.MaxUint32 - 1, Pos: 7, State: []byte("state"),
+		Hold: 5 * time.Minute, Parked: waiting(time.Minute), Handled: math.MaxUint32, Count: math.MaxUint32 - 1, Pos: 7, Voided: math.MaxUint32,
+		State: []byte("state"),
 	}
 }
 
@@ -103,12 +104,12 @@ func resumePoints(t suite, s store.Store) {
 	t.check(s.SaveResumable(t.Context(), "s2", 1, resumable()))
 	t.check(s.SetResumePoints(t.Context(), nil))
 	t.check(s.SetResumePoints(t.Context(), []store.ResumePoint{
-		{ID: "s2", Epoch: 2, Count: 5, Pos: 50}, {ID: "s1", Epoch: 1, Count: 3, Pos: 30}, {ID: "s3", Epoch: 1}, {ID: "none", Epoch: 1},
+		{ID: "s2", Epoch: 2, Count: 5, Pos: 50, Voided: 5}, {ID: "s1", Epoch: 1, Count: 3, Pos: 30, Voided: 4}, {ID: "s3", Epoch: 1}, {ID: "none", Epoch: 1},
 	}))
 	_, r, err := s.Resume(t.Context(), "s1", a.Owner, "node-2")
 	t.check(err)
 	want := resumable()
-	want.Count, want.Pos = 3, 30
+	want.Count, want.Pos, want.Voided = 3, 30, 4
 	t.sameResumable("resumable", r, want)
 	_, r, err = s.Resume(t.Context(), "s2", a.Owner, "node-2")
 	t.check(err)
