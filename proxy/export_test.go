@@ -54,14 +54,14 @@ func (s *Server) SetProofTime(d time.Duration) { s.settles.proof = d }
 
 // ResumeNote is what a settle says of a session that can be resumed: one that a client resumes
 // that has handled h stanzas, or one that is new when h is negative, to which stanzas
-// with these entries are written.
+// are written that end with these numbers of entries, or with places.
 func ResumeNote(id string, h int64, entries ...uint64) string {
 	r := &resumption{id: id}
 	if h >= 0 {
 		r.count = uint32(h) //nolint:gosec // G115: tests choose it
 	}
 	for _, n := range entries {
-		r.wrote(n)
+		r.wrote(told(n))
 	}
 	return string(r.append(nil))
 }
@@ -112,8 +112,11 @@ func Look(conn net.Conn, n int) error {
 	return nil
 }
 
-// EntryNumber is entryNumber.
-func EntryNumber(raw []byte, user string) uint64 { return entryNumber(raw, user) }
+// PlaceBit is placeBit.
+const PlaceBit = uint64(placeBit)
+
+// ReadTold is readTold.
+func ReadTold(raw []byte, user string) uint64 { return uint64(readTold(raw, user)) }
 
 // Reasons are all reasons that a record may have.
 func Reasons() []Reason {

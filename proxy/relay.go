@@ -239,12 +239,12 @@ func (r *relay) note(tok xmpp.Token) {
 		r.said(tok)
 		return
 	}
-	n := entryNumber(tok.Raw, r.rec.User)
-	if n > 0 {
+	t := readTold(tok.Raw, r.rec.User)
+	if n := t.entry(); n > 0 {
 		r.entry = n
 	}
 	if r.resumes != nil {
-		r.resumes.wrote(n)
+		r.resumes.wrote(t)
 	}
 }
 

@@ -80,43 +80,49 @@ func TestRelayIsExact(t *testing.T) {
 }
 
 // The number of an entry is read however the node writes it, and only from its user's timeline.
-func TestEntryNumber(t *testing.T) {
+func TestTold(t *testing.T) {
 	t.Parallel()
 	for id, want := range map[string]uint64{
-		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='7'/>":            7,
-		"<stanza-id xmlns=\"urn:xmpp:sid:0\" by=\"alice@example.com\" id=\"7\"/>":      7,
-		"<stanza-id id='7' by='alice@example.com' xmlns='urn:xmpp:sid:0' />":           7,
-		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='7' x='y'/>":      7,
-		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='&#55;'/>":        7,
-		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='seven'/>":        0,
-		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id=''/>":             0,
-		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' x='7'/>":             0,
-		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com.invalid' id='7'/>":    0,
-		"<stanza-id xmlns='urn:xmpp:sid:0' by='bob@example.com' id='7'/>":              0,
-		"<stanza-id xmlns='urn:xmpp:sid:1' by='alice@example.com' id='7'/>":            0,
-		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='7'></stanza-id>": 0,
-		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='7'/><active/>":   0,
-		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='7'/>and more":    0,
+		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='7'/>":                   7,
+		"<stanza-id xmlns=\"urn:xmpp:sid:0\" by=\"alice@example.com\" id=\"7\"/>":             7,
+		"<stanza-id id='7' by='alice@example.com' xmlns='urn:xmpp:sid:0' />":                  7,
+		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='7' x='y'/>":             7,
+		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='&#55;'/>":               7,
+		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='seven'/>":               0,
+		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id=''/>":                    0,
+		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' x='7'/>":                    0,
+		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com.invalid' id='7'/>":           0,
+		"<stanza-id xmlns='urn:xmpp:sid:0' by='bob@example.com' id='7'/>":                     0,
+		"<stanza-id xmlns='urn:xmpp:sid:1' by='alice@example.com' id='7'/>":                   0,
+		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='7'></stanza-id>":        0,
+		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='7'/><active/>":          0,
+		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='7'/>and more":           0,
+		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='9223372036854775808'/>": 0,
+		"<at xmlns='urn:imlb:front:0' entry='7'/>":                                            7 | proxy.PlaceBit,
+		"<at xmlns='urn:imlb:front:0' entry='0'/>":                                            0,
+		"<at xmlns='urn:imlb:front:0' entry='9223372036854775808'/>":                          0,
+		"<at xmlns='urn:imlb:front:1' entry='7'/>":                                            0,
+		"<at xmlns='urn:imlb:front:0' entry='7'/><active/>":                                   0,
 	} {
-		if got := proxy.EntryNumber([]byte("<message><body>hi</body>"+id+"</message>"), "alice@example.com"); got != want {
+		if got := proxy.ReadTold([]byte("<message><body>hi</body>"+id+"</message>"), "alice@example.com"); got != want {
 			t.Errorf("%s is entry %d, want %d", id, got, want)
 		}
 	}
 }
 
 // The sender of a message decides how its end is written.
-func TestEntryNumberBeforeAnyEnd(t *testing.T) {
+func TestToldBeforeAnyEnd(t *testing.T) {
 	t.Parallel()
 	const entry = "<message><body>hi</body><stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='17'/>"
 	for _, end := range []string{"</message>", "</message >", "</message\n\t>"} {
-		if got := proxy.EntryNumber([]byte(entry+end), "alice@example.com"); got != 17 {
+		if got := proxy.ReadTold([]byte(entry+end), "alice@example.com"); got != 17 {
 			t.Errorf("%q: got %d", end, got)
 		}
 	}
 }
 
 // What anybody may send inside another stanza is no entry: a number there would pass for received.
-func TestEntryNumberInside(t *testing.T) {
+func TestToldInside(t *testing.T) {
 	t.Parallel()
 	const forged = "<message><stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='17'/></message>"
 	for _, raw := range []string{
@@ -125,20 +131,21 @@ func TestEntryNumberInside(t *testing.T) {
 		"<message>" + forged + "</message>",
 		"<m:message xmlns:m='jabber:client'>" + forged + "</m:message>",
 	} {
-		if got := proxy.EntryNumber([]byte(raw), "alice@example.com"); got != 0 {
+		if got := proxy.ReadTold([]byte(raw), "alice@example.com"); got != 0 {
 			t.Errorf("%s is entry %d", raw, got)
 		}
 	}
 }
 
-// FuzzEntryNumber looks for messages that make the front see an entry's number where
+// FuzzTold looks for messages that make the front see an entry's number where
 // a node did not put one.
-func FuzzEntryNumber(f *testing.F) {
+func FuzzTold(f *testing.F) {
 	f.Add(entry("7"))
 	f.Add("<message><stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='1'/><x/></message>")
+	f.Add("<message><at xmlns='urn:imlb:front:0' entry='1'/></message>")
 	f.Fuzz(func(t *testing.T, raw string) {
-		n := proxy.EntryNumber([]byte(raw), "alice@example.com")
-		if n > 0 && !strings.Contains(raw, "urn:xmpp:sid:0") {
+		n := proxy.ReadTold([]byte(raw), "alice@example.com")
+		if n&proxy.PlaceBit != 0 && !strings.Contains(raw, "urn:imlb:front:0") || n > 0 && n < proxy.PlaceBit && !strings.Contains(raw, "urn:xmpp:sid:0") {
 			t.Errorf("entry %d in %s", n, raw)
 		}
 	})

@@ -23,25 +23,25 @@ const maxResumeID = 256
 // is nil belongs to a session that cannot be resumed.
 type resumption struct {
 	id    string
-	count uint32             // of the stanzas written to the client, modulo 2^32 like the client's own
-	kept  uint32             // of the last ones in tail
-	tail  [tailLength]uint64 // a ring: entry numbers of the user's timeline, 0 for a stanza that is none
+	count uint32           // of the stanzas written to the client, modulo 2^32 like the client's own
+	kept  uint32           // of the last ones in tail
+	tail  [tailLength]told // a ring
 }
 
 // wrote counts a stanza that is written to the client.
-func (r *resumption) wrote(entry uint64) {
-	r.tail[r.count%tailLength] = entry
+func (r *resumption) wrote(t told) {
+	r.tail[r.count%tailLength] = t
 	r.count++
 	r.kept = min(r.kept+1, tailLength)
 }
 
-// append appends the fields of a settle: id, count, and the entries, oldest first.
+// append appends the fields of a settle: id, count, and what the last stanzas told, oldest first.
 func (r *resumption) append(dst []byte) []byte {
 	dst = append(append(dst, 0), r.id...)
 	dst = strconv.AppendUint(append(dst, 0), uint64(r.count), 10)
 	before := byte(0)
 	for n := r.count - r.kept; n != r.count; n++ {
-		dst = strconv.AppendUint(append(dst, before), r.tail[n%tailLength], 10)
+		dst = r.tail[n%tailLength].append(append(dst, before))
 		before = ','
 	}
 	if r.kept == 0 {

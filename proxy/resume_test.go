@@ -319,7 +319,8 @@ func TestResumeNote(t *testing.T) {
 		"one":                 {-1, []uint64{8}, "\x00id\x001\x008"},
 		"over the wrap":       {math.MaxUint32 - 1, []uint64{7, 0, 8}, "\x00id\x001\x007,0,8"},
 		"to the wrap":         {math.MaxUint32, []uint64{7}, "\x00id\x000\x007"},
-		"the largest numbers": {-1, []uint64{math.MaxUint64}, "\x00id\x001\x0018446744073709551615"},
+		"the largest numbers": {-1, []uint64{math.MaxInt64, math.MaxUint64}, "\x00id\x002\x009223372036854775807,@9223372036854775807"},
+		"a place":             {-1, []uint64{7, 8 | proxy.PlaceBit}, "\x00id\x002\x007,@8"},
 	} {
 		if got := proxy.ResumeNote("id", tt.h, tt.in...); got != tt.want {
 			t.Errorf("%s: %q, want %q", name, got, tt.want)
@@ -330,7 +331,7 @@ func TestResumeNote(t *testing.T) {
 		if rapid.Bool().Draw(t, "near the wrap") {
 			h = math.MaxUint32 - h%200
 		}
-		entries := rapid.SliceOfN(rapid.Uint64(), 0, 200).Draw(t, "entries")
+		entries := rapid.SliceOfN(rapid.Uint64Max(math.MaxInt64), 0, 200).Draw(t, "entries")
 		last := entries[max(0, len(entries)-64):]
 		var tail []string
 		for _, n := range last {

@@ -220,8 +220,8 @@ func (s *session) settleAt(ctx context.Context, pool Pool, choice Choice, note p
 // settleNote is the note as a field of the PROXY header: the user, and the last entry that
 // the client has received, 0 when that is not proved. Of a session that can be resumed its
 // id follows, how many stanzas were written to the client since XEP-0198 counts them,
-// modulo 2^32, and which entries the last of them were, oldest first, 0 for none. NUL
-// stands between two of these, a comma between two entries.
+// modulo 2^32, and what the last of them told, oldest first: the number of an entry, 0 for none,
+// or a place after '@'. NUL stands between two of these, a comma between what two stanzas told.
 func (s *session) settleNote(received bool) proxyproto.TLV {
 	last := s.rec.LastEntry
 	if !received {

@@ -75,11 +75,36 @@ func endsName(b byte) bool {
 	return b == ' ' || b == '>' || b == '/' || b == '\t' || b == '\n' || b == '\r'
 }
 
-// entryNumber returns the number of the timeline entry that a message from a
-// node is, or 0 if it comes from no timeline of user. The node ends such a
-// message with <stanza-id xmlns='urn:xmpp:sid:0' by='user' id='number'/>
-// (XEP-0359) as its last child.
-func entryNumber(raw []byte, user string) uint64 {
+// told is what a message from a node tells at its end of its user's timeline; 0 is nothing, and any other
+// stanza's.
+//
+//   - The number of an entry: <stanza-id xmlns='urn:xmpp:sid:0' by='user' id='number'/> (XEP-0359).
+//     Whoever has the message has all that is for the user up to there.
+//   - A place, with placeBit: <at xmlns='urn:imlb:front:0' entry='number'/>. The session is there; what
+//     came before may be on its way to other clients of the user.
+type told uint64
+
+// placeBit is no part of a number: nodes count to 2^63 at most.
+const placeBit told = 1 << 63
+
+// entry is the number of an entry, or 0.
+func (t told) entry() uint64 {
+	if t&placeBit != 0 {
+		return 0
+	}
+	return uint64(t)
+}
+
+// append appends t as it stands in a settle.
+func (t told) append(dst []byte) []byte {
+	if t&placeBit != 0 {
+		dst = append(dst, '@')
+	}
+	return strconv.AppendUint(dst, uint64(t&^placeBit), 10)
+}
+
+// readTold reads it from the last child of a stanza.
+func readTold(raw []byte, user string) told {
 	end := bytes.LastIndex(raw, []byte("</message")) // as its sender wrote it, perhaps with a space
 	if end < 0 || bytes.IndexByte(raw[end:], '>') != len(raw)-end-1 || !bytes.HasSuffix(raw[:end], []byte("/>")) {
 		return 0 // an end before the last one is of what somebody sent in another stanza
@@ -93,6 +118,9 @@ func entryNumber(raw []byte, user string) uint64 {
 	if n := usualNumber(raw[start:], user); n > 0 {
 		return n
 	}
+	if n, ok := number(raw[start:], "<at xmlns='"+xmpp.NSFront+"' entry='"); ok {
+		return n | placeBit
+	}
 	e, err := xmpp.ParseElement(raw[start:])
 	if err != nil || !e.Is(xmpp.NSStanzaID, "stanza-id") {
 		return 0
@@ -101,29 +129,38 @@ func entryNumber(raw []byte, user string) uint64 {
 		return 0
 	}
 	id, _ := e.Attr("id")
-	n, err := strconv.ParseUint(id, 10, 64)
+	n, err := strconv.ParseUint(id, 10, 63)
 	if err != nil {
 		return 0
 	}
-	return n
+	return told(n)
 }
 
-// usualNumber is entryNumber for a <stanza-id/> as our nodes write it, which need not be
+// usualNumber is readTold for a <stanza-id/> as our nodes write it, which need not be
 // parsed; it is 0 for any other. An address holds nothing that is escaped.
-func usualNumber(raw []byte, user string) uint64 {
+func usualNumber(raw []byte, user string) told {
 	raw, ok := bytes.CutPrefix(raw, []byte("<stanza-id xmlns='"+xmpp.NSStanzaID+"' by='"))
 	if !ok || len(raw) < len(user) || string(raw[:len(user)]) != user {
 		return 0
 	}
-	raw, ok = bytes.CutPrefix(raw[len(user):], []byte("' id='"))
-	if !ok || !bytes.HasSuffix(raw, []byte("'/>")) {
-		return 0
-	}
-	n, err := strconv.ParseUint(string(raw[:len(raw)-len("'/>")]), 10, 64)
-	if err != nil {
-		return 0
-	}
+	n, _ := number(raw[len(user):], "' id='")
 	return n
+}
+
+// number reads what stands between a text and the end of an element.
+func number(raw []byte, before string) (n told, ok bool) {
+	if len(raw) < len(before) || string(raw[:len(before)]) != before {
+		return 0, false
+	}
+	raw, ok = bytes.CutSuffix(raw[len(before):], []byte("'/>"))
+	if !ok {
+		return 0, false
+	}
+	value, err := strconv.ParseUint(string(raw), 10, 63)
+	if err != nil || value == 0 {
+		return 0, false
+	}
+	return told(value), true
 }
 
 // isStreamError tells whether an element is a stream error (RFC 6120 §4.9).
