@@ -103,8 +103,11 @@ func (s *session) copyEntry(e store.Entry, delay []byte) {
 	if s.hold(copied) {
 		return
 	}
-	if e.Sent && s.cur.live && !s.cur.bound.leaves(e.Seq) && s.hub.allBefore(e.Seq) {
+	switch {
+	case e.Sent && s.cur.live && !s.cur.bound.leaves(e.Seq) && s.hub.allBefore(e.Seq):
 		copied = xmpp.AppendWithChild(nil, copied, s.stanzaID(e.Seq)) // it claims what an entry in turn does
+	case s.tellsPlace():
+		copied = xmpp.AppendWithChild(nil, copied, place(e.Seq))
 	}
 	s.writeStanza(copied, e.Seq)
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strconv"
 	"time"
 
 	"imlb/backend/store"
@@ -222,8 +223,7 @@ func (s *session) rewind(ctx context.Context, pos uint64) error {
 	}
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
-	count, pos := s.unacked.point()
-	return s.node.store.SetResumePoints(query, []store.ResumePoint{{ID: s.id, Epoch: s.epoch, Count: count, Pos: pos}})
+	return s.node.store.SetResumePoints(query, []store.ResumePoint{s.point()})
 }
 
 // catchUp reads and delivers one page after the cursor.
@@ -340,7 +340,7 @@ func (s *session) skip(e store.Entry) {
 // far the user has come. The number is not the last child where that would say
 // more than is true: when the client takes only what is addressed to its resource,
 // when another session did not take the entry, or while an earlier one is on its
-// way to another session.
+// way to another session; then the message ends with the session's place instead.
 // pos is where the cursor is then, 0 for an entry out of turn.
 func (s *session) deliver(e store.Entry, delay []byte, inTurn bool, pos uint64) {
 	s.releaseFrom(e.Stanza)
@@ -356,9 +356,12 @@ func (s *session) deliver(e store.Entry, delay []byte, inTurn bool, pos uint64) 
 	if inTurn {
 		upTo = e.Seq
 	}
-	if claims {
+	switch {
+	case claims:
 		s.cur.buf = xmpp.AppendWithChild(s.cur.buf, stanza, s.stanzaID(e.Seq))
-	} else {
+	case pos != 0 && s.tellsPlace():
+		s.cur.buf = xmpp.AppendWithChild(s.cur.buf, stanza, place(pos))
+	default:
 		s.cur.buf = append(s.cur.buf, stanza...)
 	}
 	s.out.count.Add(1)
@@ -476,6 +479,18 @@ func withFirstChild(raw, child []byte) []byte {
 	}
 	return slices.Concat(raw[:end+1], child, raw[end+1:])
 }
+
+// tellsPlace tells whether the front can do something with the places of the session.
+func (s *session) tellsPlace() bool { return s.holdTime.Load() > 0 }
+
+// place is what a message ends with that is on the timeline in turn, and claims nothing: where its
+// session is then. Who resumes the session after its node was killed goes on from there, if the client
+// has counted the message.
+func place(pos uint64) []byte {
+	return append(strconv.AppendUint([]byte(placeBegins), pos, 10), "'/>"...)
+}
+
+const placeBegins = "<at xmlns='" + xmpp.NSFront + "' entry='"
 
 // stanzaID is the number of an entry as a child of a message.
 func (s *session) stanzaID(seq uint64) []byte {

@@ -244,7 +244,7 @@ func (t *incomingTimeline) entry(e xmpp.Element) (store.Entry, error) {
 	}
 	entry.Stanza = inStream(xmpp.AppendWithout(nil, e.Raw(), func(child xmpp.Element) bool {
 		by, _ := child.Attr("from")
-		return t.isOurID(child) || child.Is(nsTransfer, "hidden") || child.Is(xmpp.NSDelay, "delay") && by == t.user.Domain()
+		return t.isOurID(child) || child.Space() == xmpp.NSFront || child.Is(nsTransfer, "hidden") || child.Is(xmpp.NSDelay, "delay") && by == t.user.Domain()
 	}))
 	return entry, nil
 }

@@ -154,7 +154,7 @@ func (s *session) store(ctx context.Context, raw []byte, header xmpp.Header, num
 	if err != nil {
 		return false, s.lookupFailed(ctx, raw, header, err)
 	}
-	stanza := s.withoutOurIDs(s.stamp(raw, header))
+	stanza := s.withoutOurs(s.stamp(raw, header))
 	sender := s.account.User
 	passing := hasHint(stanza, "no-permanent-store") // XEP-0334 §4.1: until it is delivered
 	a := store.Append{
@@ -284,7 +284,7 @@ func (s *session) live(ctx context.Context, raw []byte, header xmpp.Header, to x
 		to = to.Bare()
 	}
 	full := to.Resource() != ""
-	stanza := s.withoutOurIDs(s.stamp(raw, header))
+	stanza := s.withoutOurs(s.stamp(raw, header))
 	var doubtful []string
 	if speaks(header.Type, raw) && !full {
 		var here bool
@@ -381,12 +381,16 @@ func (n *Node) refuse(stanza []byte) {
 	n.sendTo(from, xmpp.NewStanzaError(xmpp.ServiceUnavailable, "").AppendReply(nil, stanza))
 }
 
-// withoutOurIDs removes stanza ids that claim to be ours (XEP-0359 §4).
-func (s *session) withoutOurIDs(raw []byte) []byte {
-	if !bytes.Contains(raw, []byte("stanza-id")) {
+// withoutOurs removes what only we may say of a timeline: stanza ids that claim to be ours (XEP-0359 §4),
+// and what is for the front.
+func (s *session) withoutOurs(raw []byte) []byte {
+	if !bytes.Contains(raw, []byte("stanza-id")) && !bytes.Contains(raw, []byte(xmpp.NSFront)) {
 		return raw
 	}
 	return xmpp.AppendWithout(nil, raw, func(e xmpp.Element) bool {
+		if e.Space() == xmpp.NSFront {
+			return true
+		}
 		by, _ := e.Attr("by")
 		jid, err := xmpp.ParseJID(by)
 		return e.Local() == "stanza-id" && (err != nil || jid.Domain() == s.node.opts.Domain)

@@ -143,7 +143,8 @@ func TestStampedAndStripped(t *testing.T) {
 	c := newCluster(t, 1, nil)
 	alice, bob := c.online(0, "alice", "phone"), c.online(0, "bob", "desk")
 	alice.write("<message to='bob@example.com' from='alice@example.com' id='m'><body>x</body>" +
-		"<stanza-id xmlns='urn:xmpp:sid:0' by='bob@example.com' id='99'/><stanza-id xmlns='urn:xmpp:sid:0' by='room@example.net' id='7'/></message>")
+		"<stanza-id xmlns='urn:xmpp:sid:0' by='bob@example.com' id='99'/><stanza-id xmlns='urn:xmpp:sid:0' by='room@example.net' id='7'/>" +
+		"<at xmlns='urn:imlb:front:0' entry='99'/></message>")
 	got := bob.expect("^<message [^>]*from='alice@example.com/phone'")
 	if strings.Contains(got, "'99'") || !strings.Contains(got, "by='room@example.net' id='7'") {
 		t.Errorf("got %s", got)

@@ -311,10 +311,16 @@ func (s *session) saveAs(ctx context.Context, r store.Resumable) error {
 // resumable is what is stored of the session. No message is on its way into the store.
 func (s *session) resumable(state []byte) store.Resumable {
 	handled, _ := s.in.settled()
-	acked, pos := s.unacked.point()
+	p := s.point()
 	return store.Resumable{
-		Hold: time.Duration(s.holdTime.Load()), Handled: handled, Count: acked, Pos: pos, State: state,
+		Hold: time.Duration(s.holdTime.Load()), Handled: handled, Count: p.Count, Pos: p.Pos, Voided: p.Voided, State: state,
 	}
+}
+
+// point is where the session stands.
+func (s *session) point() store.ResumePoint {
+	count, pos, voided := s.unacked.point()
+	return store.ResumePoint{ID: s.id, Epoch: s.epoch, Count: count, Pos: pos, Voided: voided}
 }
 
 // resumePoints gathers where sessions stand, and stores many of them at a time. What was
@@ -369,8 +375,7 @@ func (n *Node) keepPoints(ctx context.Context) {
 func (n *Node) storePoints(ctx context.Context) {
 	var batch []store.ResumePoint
 	for s := range n.points.take() {
-		count, pos := s.unacked.point()
-		batch = append(batch, store.ResumePoint{ID: s.id, Epoch: s.epoch, Count: count, Pos: pos})
+		batch = append(batch, s.point())
 		if len(batch) == pointsAtATime {
 			n.storeBatch(ctx, batch)
 			batch = batch[:0]

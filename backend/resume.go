@@ -107,7 +107,7 @@ func (s *session) takeOver(ctx context.Context, id string, h uint32) error {
 	if err != nil {
 		return err
 	}
-	a, err := st.reckon(h, r.Count, r.Pos, s.readNote(ctx, r.Note))
+	a, err := st.reckon(h, store.ResumePoint{Count: r.Count, Pos: r.Pos, Voided: r.Voided}, s.readNote(ctx, r.Note))
 	if err != nil {
 		s.putBack(ctx, rec, r)
 		return errCount{rec.Handled, err}
@@ -246,8 +246,7 @@ func (s *session) goOn(ctx context.Context, rec store.Session, r store.Resumable
 		return &stopError{ReasonFull, &xmpp.StreamError{Condition: xmpp.ResourceConstraint, Text: "too many sessions"}, nil}
 	}
 	s.bound = true
-	s.resend(st, a, h)
-	if err := s.settleIn(ctx, st, a); err != nil {
+	if err := s.settleIn(ctx, st, a, h); err != nil {
 		s.endBy(storeFailed(err)) // the session is known by now: run ends it
 	}
 	return nil
@@ -276,22 +275,32 @@ func (s *session) inherit(ctx context.Context, st sessionState) error {
 }
 
 // settleIn makes the session's hub know what the one before had.
-func (s *session) settleIn(ctx context.Context, st sessionState, a arrival) error {
+func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h uint32) error {
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
-	if err := s.inherit(ctx, st); err != nil {
-		return err
-	}
 	_, delivered, err := s.node.store.Head(query, s.account.Owner)
 	if err != nil {
 		return err
 	}
-	s.hub.atLeast(delivered)
-	for _, f := range a.flights {
-		s.hub.arrived(f)
+	left, err := s.leftToOthers(query, st, max(s.hub.atLeast(delivered), a.claimed), a.pos)
+	if err != nil {
+		return err
+	}
+	for _, seq := range left {
+		if !slices.Contains(a.again, seq) {
+			a.again = append(a.again, seq)
+		}
+	}
+	slices.Sort(a.again)
+	s.resend(st, a, h)
+	if err := s.inherit(ctx, st); err != nil {
+		return err
 	}
 	for _, seq := range a.again { // the user has not received them, wherever the cursor is
 		s.hub.hold(s.jid.Resource(), seq)
+	}
+	for _, f := range a.flights {
+		s.hub.arrived(f)
 	}
 	if _, err := s.blocklist(ctx); err != nil {
 		return err
@@ -310,6 +319,36 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival) erro
 		return s.lookAgain(query)
 	}
 	return nil
+}
+
+// leftToOthers returns the entries between two that the session has passed over since they were
+// for another one of the user, of which nobody knows whether it has them. If that one is here, they are
+// left to it. If not, the session takes them like any that are for a resource which is not here, but
+// those of which its client got a copy.
+func (s *session) leftToOthers(ctx context.Context, st sessionState, from, upTo uint64) (seqs []uint64, err error) {
+	if st.Presence == "" || st.Priority < 0 {
+		return nil, nil // it says nothing about what is for the user
+	}
+	bound := boundPlace{seq: st.Bound}
+	for from < upTo {
+		page, err := s.node.store.Read(ctx, s.account.Owner, from, pageEntries)
+		if err != nil || len(page) == 0 {
+			return seqs, err
+		}
+		for _, e := range page {
+			if e.Seq > upTo {
+				return seqs, nil
+			}
+			from = e.Seq
+			switch {
+			case e.Sent, e.Resource == "", e.Resource == s.jid.Resource(), bound.isRead(e), s.hub.isDone(e.Seq):
+			case s.hub.hold(e.Resource, e.Seq):
+			case !st.Carbons, !copyable(e.Stanza):
+				seqs = append(seqs, e.Seq)
+			}
+		}
+	}
+	return seqs, nil
 }
 
 // lookAgain tells the client which of its contacts are there: the client may have missed

@@ -1,11 +1,14 @@
 package backend
 
 import (
+	"math"
 	"slices"
 	"strconv"
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"imlb/backend/store"
 )
 
 // Stanzas take no more room in what is stored, and in signals, than they have to.
@@ -54,6 +57,13 @@ func TestReckonAgainstModel(t *testing.T) {
 				u.skip(seq)
 				all = append(all, written{sent, seq, true})
 			},
+			"passed copy": func(*rapid.T) {
+				seq++
+				sent++
+				u.stanza([]byte(strconv.FormatUint(sent, 10)), seq)
+				u.pass(seq)
+				all = append(all, written{sent, seq, true})
+			},
 			"skipped entry": func(*rapid.T) { seq++; u.skip(seq) },
 			"passed entry":  func(*rapid.T) { seq++; u.pass(seq) },
 			"ack": func(t *rapid.T) {
@@ -66,15 +76,16 @@ func TestReckonAgainstModel(t *testing.T) {
 		h := rapid.Uint64Range(acked, sent).Draw(t, "h")
 		left := u.leftover()
 		left.Cursor = seq
-		count, pos := u.point()
-		a, err := sessionState{Left: &left}.reckon(uint32(h), count, pos, nil)
+		var point store.ResumePoint
+		point.Count, point.Pos, point.Voided = u.point()
+		a, err := sessionState{Left: &left}.reckon(uint32(h), point, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		var stanzas, missing, entries []uint64
 		note := frontNote{count: uint32(sent)}
 		for _, w := range all {
-			note.tail = append(note.tail, w.seq)
+			note.tail = append(note.tail, notation{w.seq, w.seq != 0 && !w.copied})
 			switch {
 			case (w.seq == 0 || w.copied && w.seq <= a.pos) && w.count > h:
 				stanzas = append(stanzas, w.count)
@@ -95,7 +106,7 @@ func TestReckonAgainstModel(t *testing.T) {
 		if !slices.Equal(again, stanzas) {
 			t.Errorf("stanzas again: %v, want %v", again, stanzas)
 		}
-		byNote, err := sessionState{}.reckon(uint32(h), count, pos, &note)
+		byNote, err := sessionState{}.reckon(uint32(h), point, &note)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -112,7 +123,57 @@ func TestReckonAgainstModel(t *testing.T) {
 		}
 		slices.Sort(missing)
 		check("front", byNote.pos, missing)
+		byPoint, err := sessionState{}.reckon(uint32(acked), point, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, w := range all {
+			if w.seq != 0 && w.count > acked && w.seq <= byPoint.pos {
+				t.Errorf("by the stored point, the cursor goes on after %d; %d was not acknowledged", byPoint.pos, w.seq)
+			}
+		}
 	})
+}
+
+// A place counts as long as the cursor does not go back, what is claimed counts for ever.
+func TestReckonAfterGoingBack(t *testing.T) {
+	const base = 1<<32 - 2
+	u := &unacked{}
+	u.goOn(base, 10)
+	note := frontNote{count: base}
+	write := func(seq uint64, claims bool) {
+		u.entry(seq, 0, seq)
+		note.count++
+		note.tail = append(note.tail, notation{seq, claims})
+	}
+	reckon := func(h uint32) (pos, claimed uint64) {
+		t.Helper()
+		var point store.ResumePoint
+		point.Count, point.Pos, point.Voided = u.point()
+		a, err := sessionState{}.reckon(h, point, &note)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a.pos, a.claimed
+	}
+	write(11, true)
+	write(15, false)
+	if pos, claimed := reckon((base + 2) & math.MaxUint32); pos != 15 || claimed != 11 {
+		t.Errorf("goes on after %d, claimed %d", pos, claimed)
+	}
+	if !u.rewind(12) {
+		t.Error("the store need not know")
+	}
+	if pos, claimed := reckon((base + 2) & math.MaxUint32); pos != 11 || claimed != 11 {
+		t.Errorf("after going back, goes on after %d, claimed %d", pos, claimed)
+	}
+	write(13, false)
+	if pos, _ := reckon((base + 3) & math.MaxUint32); pos != 13 {
+		t.Errorf("and forth, goes on after %d", pos)
+	}
+	if u.rewind(13) {
+		t.Error("the store need know of a place that is none")
+	}
 }
 
 // A client that counts what was never sent, or less than it has acknowledged, is not
@@ -136,7 +197,7 @@ func TestReckonRefuses(t *testing.T) {
 		"nobody knows":              {sessionState{}, 7, nil, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := r.st.reckon(r.h, near, 0, r.note); (err == nil) != r.ok {
+			if _, err := r.st.reckon(r.h, store.ResumePoint{Count: near}, r.note); (err == nil) != r.ok {
 				t.Errorf("error: %v", err)
 			}
 		})
@@ -144,8 +205,8 @@ func TestReckonRefuses(t *testing.T) {
 }
 
 func TestParseNote(t *testing.T) {
-	n, err := parseNote([]byte("4294967295\x001,0,3"))
-	if err != nil || n.count != 1<<32-1 || !slices.Equal(n.tail, []uint64{1, 0, 3}) {
+	n, err := parseNote([]byte("4294967295\x001,0,@3"))
+	if err != nil || n.count != 1<<32-1 || !slices.Equal(n.tail, []notation{{1, true}, {}, {3, false}}) {
 		t.Errorf("%+v, %v", n, err)
 	}
 	if n, err := parseNote([]byte("0\x00")); err != nil || n.count != 0 || n.tail != nil {

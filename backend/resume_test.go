@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -410,64 +409,6 @@ func TestResumeWhatWasOutOfTurn(t *testing.T) {
 			third.skipTo("<body>one</body>")
 			third.settled()
 		})
-	}
-}
-
-// entryOf is the number at the end of a message, as fronts read it.
-func entryOf(stanza string) string {
-	stanza, ok := strings.CutSuffix(stanza, "'/></message>")
-	i := strings.LastIndex(stanza, "<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='")
-	if !ok || i < 0 {
-		return "0"
-	}
-	return stanza[strings.LastIndexByte(stanza, '\'')+1:]
-}
-
-// Copies of what the user's other clients send come once, in their place among the messages,
-// whatever the client has of them when it resumes, and whether its node could leave the session
-// in order.
-func TestResumeCopies(t *testing.T) {
-	t.Parallel()
-	texts := []string{"one", "two", "three"}
-	for _, killed := range []bool{false, true} {
-		for h := range len(texts) + 1 {
-			t.Run(fmt.Sprintf("%d, killed %t", h, killed), func(t *testing.T) {
-				t.Parallel()
-				c := newCluster(t, 3, nil)
-				bob, phone := c.online(2, "bob", "desk"), c.online(2, "alice", "phone")
-				alice := c.login(0, "alice", "tab")
-				alice.carbons("enable")
-				alice.write("<presence/>")
-				alice.skipTo("from='alice@example.com/phone'")
-				alice.syncWith(alice)
-				id := alice.resumable()
-
-				bob.write(say("alice", "one"))
-				phone.skipTo("<body>one</body>")
-				phone.write(say("bob", "two"))
-				bob.skipTo("<body>two</body>")
-				bob.write(say("alice", "three"))
-				var tail []string
-				for _, text := range texts {
-					tail = append(tail, entryOf(alice.skipTo("<body>"+text+"</body>")))
-				}
-				if killed {
-					c.bus.lose(func(sig bus.Signal) bool { return strings.Contains(string(sig.Data), "yield") })
-					c.dial(1, leg{settle: "alice@example.com\x000\x00" + id + "\x003\x00" + strings.Join(tail, ",")}).gone()
-				}
-				bob.write(say("alice", "four"))
-				bob.settled()
-				again := c.returns(1, "alice")
-				again.resumed(id, h, 0)
-				want := append(slices.Clone(texts[h:]), "four")
-				for _, text := range want {
-					if got := again.skipTo("<body>"); !strings.Contains(got, "<body>"+text+"</body>") {
-						t.Fatalf("got %s\nwant %s", got, text)
-					}
-				}
-				again.syncWith(again)
-			})
-		}
 	}
 }
 

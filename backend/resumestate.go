@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 
+	"imlb/backend/store"
 	"imlb/backend/xmpp"
 )
 
@@ -92,14 +93,21 @@ func decodeState(data []byte) (st sessionState, err error) {
 // frontNote is what a front has seen of a session whose node it has lost (see the
 // front's settle).
 type frontNote struct {
-	count uint32   // stanzas written to the client
-	tail  []uint64 // the entries that the last of them were, 0 for none
+	count uint32     // stanzas written to the client
+	tail  []notation // of the last of them
+}
+
+// notation is what a front has read at the end of a stanza.
+type notation struct {
+	seq    uint64 // of an entry, 0 for none
+	claims bool   // the client has all up to there that is for the user, if it has the stanza; else its session was there
 }
 
 // noteTail bounds the tail.
 const noteTail = 256
 
-// parseNote reads "count NUL entry,entry,…".
+// parseNote reads "count NUL notation,notation,…": the number of an entry, or a place, which is one
+// after '@'.
 func parseNote(data []byte) (n frontNote, err error) {
 	count, tail, ok := bytes.Cut(data, []byte{0})
 	if !ok {
@@ -114,11 +122,12 @@ func parseNote(data []byte) (n frontNote, err error) {
 		if len(text) == 0 {
 			continue
 		}
+		text, isPlace := bytes.CutPrefix(text, []byte("@"))
 		seq, err := strconv.ParseUint(string(text), 10, 64)
 		if err != nil || len(n.tail) == noteTail {
 			return n, fmt.Errorf("note of a front: its tail is %q", tail)
 		}
-		n.tail = append(n.tail, seq)
+		n.tail = append(n.tail, notation{seq, seq != 0 && !isPlace})
 	}
 	return n, nil
 }
@@ -126,6 +135,7 @@ func parseNote(data []byte) (n frontNote, err error) {
 // arrival is what a client that resumes has received, by its count.
 type arrival struct {
 	pos     uint64   // the cursor goes on after this entry
+	claimed uint64   // the client has all up to this one that is for the user; 0: nobody says so
 	flights []flight // that have arrived
 	again   []uint64 // entries that have not, and that the cursor does not meet
 	stanzas [][]byte // that have not
@@ -150,18 +160,18 @@ var (
 	errLost       = errors.New("too much was not acknowledged")
 )
 
-// reckon says what has arrived when the client has counted h stanzas. acked and
-// pos are the stored point. The less is known, the more is written again.
-func (st sessionState) reckon(h, acked uint32, pos uint64, note *frontNote) (a arrival, err error) {
+// reckon says what has arrived when the client has counted h stanzas, by the stored point and what a
+// front has noted. The less is known, the more is written again.
+func (st sessionState) reckon(h uint32, point store.ResumePoint, note *frontNote) (a arrival, err error) {
 	switch {
-	case after(acked, h):
+	case after(point.Count, h):
 		return a, errTooLittle
 	case st.Left != nil:
-		a, err = st.Left.reckon(h, pos)
-	case note != nil && !after(acked, note.count) && !after(h, note.count): // else it is about an earlier time
-		a.pos = note.reckon(h, pos)
+		a, err = st.Left.reckon(h, point.Pos)
+	case note != nil && !after(point.Count, note.count) && !after(h, note.count): // else it is about an earlier time
+		a = note.reckon(h, point)
 	default:
-		a.pos = pos
+		a.pos = point.Pos
 	}
 	for _, f := range unarrived(st.Again, h) {
 		if !slices.Contains(a.again, f.Seq) {
@@ -202,16 +212,23 @@ func (l leftover) reckon(h uint32, pos uint64) (a arrival, err error) {
 	return a, nil
 }
 
-// reckon finds the client's count among the last stanzas that the front has written, and
-// returns where the cursor goes on.
-func (n frontNote) reckon(h uint32, pos uint64) uint64 {
-	for i, seq := range n.tail {
+// reckon finds the client's count among the last stanzas that the front has written. What these
+// claim holds whatever came after them. A place does not if the cursor went back.
+func (n frontNote) reckon(h uint32, point store.ResumePoint) arrival {
+	a := arrival{pos: point.Pos}
+	for i, noted := range n.tail {
 		count := n.count - uint32(len(n.tail)-1-i) //nolint:gosec // Modulo 2^32 on purpose.
-		if seq != 0 && !after(count, h) {
-			pos = max(pos, seq)
+		if after(count, h) {
+			break
+		}
+		if noted.claims {
+			a.claimed = max(a.claimed, noted.seq)
+		}
+		if noted.claims || after(count, point.Count) && after(count, point.Voided) {
+			a.pos = max(a.pos, noted.seq)
 		}
 	}
-	return pos
+	return a
 }
 
 // state is what has to be known to go on with the session; what it has not delivered is
@@ -219,8 +236,7 @@ func (n frontNote) reckon(h uint32, pos uint64) uint64 {
 func (s *session) state() sessionState {
 	st := sessionState{Lang: s.stream.lang, Mechanism: s.mechanism}
 	st.Bound, st.BoundFrom, st.BoundAlone = s.cur.bound.seq, s.cur.bound.from, s.cur.bound.alone // not changed any more
-	acked, _ := s.unacked.point()
-	st.Again = unarrived(s.again, acked)
+	st.Again = unarrived(s.again, s.point().Count)
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
 	st.Presence, st.Priority = string(s.presence), s.priority

@@ -30,6 +30,7 @@ type unacked struct {
 	// For a session that may be resumed.
 	keeping bool
 	pos     uint64 // all entries up to this one that are for the client had arrived when acked was
+	voided  uint32 // the places that stanzas up to this one told are none any more: the cursor went back
 	kept    []kept // of these stanzas nobody knows whether they have arrived
 	bytes   int    // of kept
 	lost    uint32 // the last stanza that was not kept, because there were too many …
@@ -72,7 +73,7 @@ func (u *unacked) goOn(acked uint32, pos uint64) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.on, u.keeping = true, true
-	u.sent, u.acked, u.pos = acked, acked, pos
+	u.sent, u.acked, u.voided, u.pos = acked, acked, acked, pos
 }
 
 // stanza counts one that is about to be written and is no entry, but may be the copy of the
@@ -113,28 +114,32 @@ func (u *unacked) skip(upTo uint64) int {
 }
 
 // pass notes that the cursor is at pos, and that nothing is said about the entry
-// there.
+// there but that what was written of it, a copy, has to arrive.
 func (u *unacked) pass(pos uint64) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if n := len(u.flights); n > 0 {
+	switch n := len(u.flights); {
+	case n > 0 && u.flights[n-1].count == u.sent:
 		u.flights[n-1].pos = pos
-	} else {
+	case u.sent != u.acked:
+		u.flights = append(u.flights, flight{u.sent, 0, 0, pos})
+	default:
 		u.pos = pos
 	}
 }
 
 // rewind notes that the cursor goes back to pos: what is written from there on decides
 // where the client is. It returns whether a session that may be resumed has to go on
-// from an earlier entry than before.
+// from an earlier entry than was said before.
 func (u *unacked) rewind(pos uint64) (earlier bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	earlier = u.keeping && pos < u.pos
 	for i := range u.flights {
+		earlier = earlier || u.keeping && pos < u.flights[i].pos
 		u.flights[i].pos = 0
 	}
-	earlier = u.keeping && pos < u.pos
-	u.pos = min(u.pos, pos)
+	u.pos, u.voided = min(u.pos, pos), u.sent
 	return earlier
 }
 
@@ -246,11 +251,15 @@ func (u *unacked) arrived() []flight {
 	return arrived
 }
 
-// point returns where the client is for sure.
-func (u *unacked) point() (acked uint32, pos uint64) {
+// point returns where the client is for sure, and up to which stanza the places that were told
+// are none.
+func (u *unacked) point() (acked uint32, pos uint64, voided uint32) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.acked, u.pos
+	if !after(u.voided, u.acked) {
+		u.voided = u.acked // what is that old does not matter, but its number would come again
+	}
+	return u.acked, u.pos, u.voided
 }
 
 // leftover returns what has been written and may not have arrived. It is not changed

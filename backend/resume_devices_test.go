@@ -1,0 +1,132 @@
+package backend_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"imlb/backend/bus"
+)
+
+// How a session is resumed whose user has other clients as well.
+
+// die makes the nodes look dead to those who resume their sessions elsewhere.
+func (c *cluster) die() {
+	c.bus.lose(func(sig bus.Signal) bool { return strings.Contains(string(sig.Data), "yield") })
+}
+
+// markOf is what a front notes of a message to alice: the number at its end, or the place on the timeline
+// where its session is.
+func markOf(stanza string) string {
+	stanza, ok := strings.CutSuffix(stanza, "'/></message>")
+	start := stanza[strings.LastIndexByte(stanza, '<')+1:]
+	number := start[strings.LastIndexByte(start, '\'')+1:]
+	switch {
+	case ok && strings.HasPrefix(start, "stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='"):
+		return number
+	case ok && strings.HasPrefix(start, "at xmlns='urn:imlb:front:0' entry='"):
+		return "@" + number
+	}
+	return "0"
+}
+
+// Copies of what the user's other clients send come once, in their place among the messages,
+// whatever the client has of them when it resumes, and whether its node could leave the session
+// in order.
+func TestResumeCopies(t *testing.T) {
+	t.Parallel()
+	texts := []string{"one", "two", "three"}
+	for _, killed := range []bool{false, true} {
+		for h := range len(texts) + 1 {
+			t.Run(fmt.Sprintf("%d, killed %t", h, killed), func(t *testing.T) {
+				t.Parallel()
+				c := newCluster(t, 3, nil)
+				bob, phone := c.online(2, "bob", "desk"), c.online(2, "alice", "phone")
+				alice := c.login(0, "alice", "tab")
+				alice.carbons("enable")
+				alice.write("<presence/>")
+				alice.skipTo("from='alice@example.com/phone'")
+				alice.syncWith(alice)
+				id := alice.resumable()
+
+				bob.write(say("alice", "one"))
+				phone.skipTo("<body>one</body>")
+				phone.write(say("bob", "two"))
+				bob.skipTo("<body>two</body>")
+				bob.write(say("alice", "three"))
+				var tail []string
+				for _, text := range texts {
+					tail = append(tail, markOf(alice.skipTo("<body>"+text+"</body>")))
+				}
+				if killed {
+					c.die()
+					c.dial(1, leg{settle: "alice@example.com\x000\x00" + id + "\x003\x00" + strings.Join(tail, ",")}).gone()
+				}
+				bob.write(say("alice", "four"))
+				bob.settled()
+				again := c.returns(1, "alice")
+				again.resumed(id, h, 0)
+				want := append(slices.Clone(texts[h:]), "four")
+				for _, text := range want {
+					if got := again.skipTo("<body>"); !strings.Contains(got, "<body>"+text+"</body>") {
+						t.Fatalf("got %s\nwant %s", got, text)
+					}
+				}
+				again.syncWith(again)
+			})
+		}
+	}
+}
+
+// What was on its way to one client, or waits for it, is not received because another one of the user
+// goes on elsewhere: whichever is there gets it.
+func TestResumeLeavesOthersTheirs(t *testing.T) {
+	t.Parallel()
+	for name, killed := range map[string]bool{"planned": false, "killed": true} {
+		for carbons, want := range map[string]int{"disable": 1, "enable": 0} {
+			t.Run(name+", carbons "+carbons, func(t *testing.T) {
+				t.Parallel()
+				c := newCluster(t, 3, nil)
+				bob := c.online(2, "bob", "desk")
+				phone := c.online(0, "alice", "phone")
+				phone.counts()
+				tab := c.login(0, "alice", "tab")
+				tab.carbons(carbons)
+				tab.write("<presence/>")
+				tab.skipTo("from='alice@example.com/phone'")
+				tab.syncWith(tab)
+				id := tab.resumable()
+
+				bob.write("<message type='chat' to='alice@example.com/phone'><body>one</body></message>")
+				phone.skipTo("<body>one</body>")
+				bob.write(say("alice", "two"))
+				var tail []string
+				if carbons == "enable" {
+					tail = append(tail, markOf(tab.skipTo("<body>one</body>")))
+				}
+				tail = append(tail, markOf(tab.skipTo("<body>two</body>")))
+				phone.skipTo("<body>two</body>")
+				if killed {
+					c.die()
+					c.dial(1, leg{settle: fmt.Sprintf("alice@example.com\x000\x00%s\x00%d\x00%s", id, len(tail), strings.Join(tail, ","))}).gone()
+				}
+				again := c.returns(1, "alice")
+				again.resumed(id, len(tail), 0)
+				bob.write(say("alice", "three"))
+				got := 0
+				for {
+					if heard := again.skipTo("<body>"); strings.Contains(heard, "<body>three</body>") {
+						break
+					} else if !strings.Contains(heard, "<body>one</body>") {
+						t.Fatalf("got %s", heard)
+					}
+					got++
+				}
+				if got != want {
+					t.Errorf("the other client got what was on its way %d times, want %d", got, want)
+				}
+			})
+		}
+	}
+}
