@@ -84,6 +84,98 @@ func TestKillResumedUnderTraffic(t *testing.T) {
 	b.close()
 }
 
+// TestKillResumedDevices kills the node of a user's two clients, of which one gets copies of what is
+// written to the other. Each gets every message once, although none of it was acknowledged.
+func TestKillResumedDevices(t *testing.T) {
+	t.Parallel()
+	d := startDev(t, devOptions{users: 16, args: []string{"--nodes", "3"}})
+	alice, bob := apart(t, d)
+	phone, tab := d.resumer(t, alice), d.resumer(t, alice)
+	tab.write("<iq type='set' id='carbons'><enable xmlns='urn:xmpp:carbons:2'/></iq>")
+	tab.handled++
+	phone.awaitHandled()
+	tab.awaitHandled()
+	b := d.dialTLS(t)
+	b.session(d.Domain, "PLAIN", bob)
+	toPhone := account{jid: phone.jid}
+	for end := 10; end <= 30; end += 10 {
+		b.says(toPhone, end-10, end-5)
+		b.says(alice, end-5, end)
+		phone.hears(end)
+		tab.hears(end)
+		if end == 30 {
+			break
+		}
+		home := d.busiest(t)
+		b.sync(d)
+		b.close()
+		d.end(t, home, syscall.SIGKILL)
+		for _, v := range []*resumer{phone, tab} {
+			v.readUntil("the stream's error", func(e element) bool { return e.is(nsStreams, "error") })
+			v.stream = d.resumes(t, alice, v.id, v.counted, v.handled)
+		}
+		b = d.dialTLS(t)
+		b.session(d.Domain, "PLAIN", bob)
+	}
+	b.close()
+}
+
+// resumer is a client whose session can be resumed, and which reckons what it has heard.
+type resumer struct {
+	*stream
+	jid, id string
+	counted int      // stanzas that it has received
+	handled int      // that it has sent
+	texts   []string // of messages, and of those that it got copies of
+}
+
+// resumer logs a client in that is there.
+func (d *dev) resumer(t *testing.T, a account) *resumer {
+	t.Helper()
+	v := &resumer{stream: d.dialTLS(t), handled: 1}
+	v.jid = v.session(d.Domain, "PLAIN", a)
+	v.write("<enable xmlns='%s' resume='true'/><presence/>", nsSM)
+	v.id = v.readUntil("the answer to <enable/>", func(e element) bool { return e.is(nsSM, "enabled") }).attr("id")
+	v.readUntil("own presence", func(e element) bool { return v.count(e) && e.attr("from") == v.jid })
+	return v
+}
+
+// count reckons with an element, and tells whether it is a stanza.
+func (v *resumer) count(e element) bool {
+	switch {
+	case e.XMLName.Space != "jabber:client":
+		return false
+	case e.XMLName.Local == "message":
+		if copied := e.child("urn:xmpp:carbons:2", "received"); copied.XMLName.Local != "" {
+			e = copied.child("urn:xmpp:forward:0", "forwarded").child("jabber:client", "message")
+		}
+		v.texts = append(v.texts, e.body())
+	}
+	v.counted++
+	return true
+}
+
+// awaitHandled reads until the server has handled, for good, all that was sent.
+func (v *resumer) awaitHandled() {
+	v.t.Helper()
+	v.write("<r xmlns='%s'/>", nsSM)
+	v.readUntil("what was handled", func(e element) bool {
+		return !v.count(e) && e.is(nsSM, "a") && e.attr("h") == strconv.Itoa(v.handled)
+	})
+}
+
+// hears reads the message of the last of a number of numbers: it and those before it have come by
+// then, each once, in order.
+func (v *resumer) hears(end int) {
+	v.t.Helper()
+	v.readUntil("the last message", func(e element) bool { return v.count(e) && len(v.texts) >= end })
+	for i, text := range v.texts {
+		if want := fmt.Sprint("number ", i); text != want {
+			v.t.Fatalf("%s received %q, want %q next", v.jid, v.texts, want)
+		}
+	}
+}
+
 // resumable is a session of a user who is there, and its id.
 func (d *dev) resumable(t *testing.T, a account) (s *stream, id string) {
 	t.Helper()
