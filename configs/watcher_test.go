@@ -152,6 +152,7 @@ func TestIndexRules(t *testing.T) {
 		clear(c.keys)
 	})
 	eventually(t, "the loss", func() bool { return w.Status().Latest.Err != nil })
+	eventually(t, "a query from there", func() bool { return slices.Contains(c.indexes(configKey), "3") })
 	c.put(configKey, attempts("6"))
 	w.wantAttempts(6)
 	w.stop()
