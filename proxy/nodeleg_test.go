@@ -330,7 +330,7 @@ func TestNodeLegTLS(t *testing.T) {
 		n := startNode(t, "one")
 		pick := witnessOf(n)
 		f := startOpaque(t, pick, proxy.Listener{Protocol: proxy.TCP}, func(o *proxy.Options) {
-			o.Pools["nodes"] = proxy.Pool{Picker: pick, TLS: config}
+			o.Pools["nodes"] = proxy.Pool{Picker: pick, TLS: config, Park: time.Hour} // of no use here
 		})
 		return f, n
 	}
@@ -401,6 +401,17 @@ func TestNodeLegTLS(t *testing.T) {
 		if r := f.ended("dial-failed"); !strings.Contains(r["cause"], "dial one: TLS: remote error: tls: ") {
 			t.Errorf("logged the cause %q", r["cause"])
 		}
+	})
+	t.Run("the node does not do TLS", func(t *testing.T) {
+		f, n := start(t, &tls.Config{RootCAs: ours.pool, ServerName: "node.internal", MinVersion: tls.VersionTLS12})
+		client := f.dial()
+		leg := n.leg()
+		leg.send("220 node ready\r\n")
+		client.over()
+		if r := f.ended("dial-failed"); !strings.Contains(r["cause"], "first record does not look like a TLS handshake") {
+			t.Errorf("logged the cause %q", r["cause"])
+		}
+		leg.Close()
 	})
 	t.Run("named by its address", func(t *testing.T) {
 		f, n := start(t, &tls.Config{RootCAs: ours.pool, MinVersion: tls.VersionTLS12})

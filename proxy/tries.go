@@ -2,8 +2,10 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"imlb/backend/xmpp"
@@ -30,13 +32,21 @@ const (
 func (t *tries) refused(node string, err error, o Outcome) {
 	t.nodes = append(t.nodes, node)
 	t.failed = errors.Join(t.failed, fmt.Errorf("dial %s: %w", node, err))
-	t.vain = t.vain || o != OutcomeRefused || lacksDomain(err)
+	t.vain = t.vain || o != OutcomeRefused || lacksDomain(err) || disagrees(err)
 }
 
 // lacksDomain tells whether a node has said that it does not serve the domain.
 func lacksDomain(err error) bool {
 	var said *openRefusal
 	return errors.As(err, &said) && (said.Condition == xmpp.HostUnknown || said.Condition == xmpp.HostGone)
+}
+
+// disagrees tells whether a node's TLS is not what is wanted, or the front's not what the node wants.
+func disagrees(err error) bool {
+	var untrusted *tls.CertificateVerificationError
+	var noTLS tls.RecordHeaderError
+	var alert *net.OpError
+	return errors.As(err, &untrusted) || errors.As(err, &noTLS) || errors.As(err, &alert) && alert.Op == "remote error"
 }
 
 // dialled tells whether the round has met nodes.
