@@ -280,6 +280,9 @@ type Sessions interface {
 	// SessionsOf returns the sessions of an owner on any node, sorted by the
 	// bytes of their resource; none when the owner does not exist.
 	SessionsOf(ctx context.Context, owner OwnerID) ([]Session, error)
+	// NodeOf returns the node that has an owner's session with a resource now; empty: there is
+	// none, it waits for whoever resumes it, or its node's lease is over.
+	NodeOf(ctx context.Context, owner OwnerID, resource string) (node string, err error)
 	// ConnectedContacts returns those in an owner's roster who have a session, sorted by
 	// their bytes; none when the owner does not exist.
 	ConnectedContacts(ctx context.Context, owner OwnerID) ([]string, error)

@@ -478,6 +478,19 @@ func (m *Memory) SessionsOf(ctx context.Context, owner store.OwnerID) ([]store.S
 	return list, nil
 }
 
+// NodeOf implements store.Sessions.
+func (m *Memory) NodeOf(ctx context.Context, owner store.OwnerID, resource string) (string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range m.sessions {
+		waits := s.resumable != nil && !s.resumable.Parked.IsZero()
+		if s.Owner == owner && s.Resource == resource && s.lease.until.After(now()) && !waits {
+			return s.Node, ctx.Err()
+		}
+	}
+	return "", ctx.Err()
+}
+
 // SetHandled implements store.Sessions.
 func (m *Memory) SetHandled(ctx context.Context, id string, epoch uint64, handled uint32) error {
 	m.mu.Lock()
