@@ -96,8 +96,8 @@ func (db *DB) prepare(ctx context.Context) error {
 // Writers returns how many batches are best appended at the same time.
 func (db *DB) Writers() int { return db.writers }
 
-// migrateAttempts bounds how often a start loses the race against other
-// processes that bring the same schema up to date.
+// migrateAttempts is how often more than there are steps a start may lose the race against
+// other processes that bring the same schema up to date: somebody wins each step.
 const migrateAttempts = 10
 
 // migrate brings the schema up to date. Each step is one transaction together
@@ -113,7 +113,7 @@ func (db *DB) migrate(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read migrations: %w", err)
 	}
-	for range migrateAttempts {
+	for range len(provider.ListSources()) + migrateAttempts {
 		if _, err = provider.Up(long(ctx)); err == nil {
 			return checkVersion(ctx, provider)
 		}
