@@ -361,11 +361,18 @@ type Resumption interface {
 	ForgetEnded(ctx context.Context, before time.Time, limit int) error
 }
 
-// Belonging says whose users a database holds. Sessions, leases and jobs are those of one
-// cluster, so it can be those of one domain only.
+// Owner is whose a database is.
+type Owner struct {
+	Domain  string
+	Cluster string // empty: no node has said so
+}
+
+// Belonging says whose users a database holds, and whose nodes. Sessions, leases and jobs are
+// those of one cluster, so it can be those of one domain only, and of one cluster at a time.
 type Belonging interface {
-	// Claim gives a database that belongs to no domain to this one. It returns whose it is then.
-	Claim(ctx context.Context, domain string) (owner string, err error)
+	// Claim gives a database that belongs to no domain to this one, and one of this domain that
+	// no living node uses to this cluster, unless that is empty. It returns whose it is then.
+	Claim(ctx context.Context, domain, cluster string) (Owner, error)
 	// Domain returns whose the database is, or nothing.
 	Domain(ctx context.Context) (string, error)
 }

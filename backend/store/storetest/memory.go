@@ -27,7 +27,7 @@ type Memory struct {
 	ended     map[string]endedSession // by ID
 	jobs      map[string]time.Time    // when each is due
 	changes   []store.AccountChange   // all of them
-	domain    string                  // whose it is
+	owner     store.Owner             // whose it is
 }
 
 type account struct {
@@ -571,6 +571,11 @@ func (m *Memory) LiveNodes(ctx context.Context) ([]string, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	return m.liveNodes(), nil
+}
+
+// liveNodes is LiveNodes; under Memory.mu.
+func (m *Memory) liveNodes() []string {
 	var names []string
 	for h, l := range m.leases {
 		if l.until.After(now()) {
@@ -578,7 +583,7 @@ func (m *Memory) LiveNodes(ctx context.Context) ([]string, error) {
 		}
 	}
 	slices.Sort(names)
-	return names, nil
+	return names
 }
 
 // ReapSessions implements store.Sessions.
