@@ -298,10 +298,11 @@ func (s *session) leave(ctx context.Context) {
 	defer cancel()
 	s.in.wait(0, ctx.Done()) // the fence would refuse what is on its way
 	n.part(s, true)
+	s.refuseUnasked()
 	s.sayGoodbye(ctx)
 	s.flushDelivered(ctx) // the client may have acknowledged more
 	s.endRecord(ctx)
-	n.bus.Unhost(s.hub.partition)
+	n.unhostLater(s.hub.partition)
 }
 
 // endRecord removes the session's record. That somebody else owns it, or has

@@ -46,6 +46,8 @@ type cursor struct {
 	quiet   quiet       // what an inactive client is spared
 	buf     []byte      // to be written
 	waiting []time.Time // when the signals of the entries in buf came
+	asked   []written   // requests in buf
+	unasked [][]byte    // requests that were not written
 }
 
 // startWriting starts the writing goroutine. There is one while there is something to
@@ -136,7 +138,11 @@ func (s *session) put(ctx context.Context, it item) bool {
 	case itemEnabled:
 		s.beginSM(ctx, it.enable)
 	case itemStanza:
-		s.putStanza(it.data)
+		if it.asks {
+			s.putRequest(it.data)
+		} else {
+			s.putStanza(it.data)
+		}
 	case itemEntry:
 		return s.putEntry(ctx, it)
 	case itemAvailable:
@@ -414,7 +420,9 @@ func (s *session) flush() bool {
 	}
 	if len(s.cur.buf) > 0 {
 		_ = s.conn.SetWriteDeadline(time.Now().Add(s.node.opts.Timeouts.Write))
-		if _, err := s.conn.Write(s.cur.buf); err != nil {
+		n, err := s.conn.Write(s.cur.buf)
+		s.cur.sent(n)
+		if err != nil {
 			s.writeFailed(err)
 			return false
 		}

@@ -359,6 +359,10 @@ func (n *Node) Signal(sig bus.Signal) {
 		n.controlArriving(sig)
 		return
 	}
+	if sig.Kind == bus.Stanza && sig.Seq != 0 {
+		n.request(sig, h)
+		return
+	}
 	if h == nil {
 		n.controlNode(sig)
 		return
@@ -506,10 +510,17 @@ func (s *session) send(kind xmpp.StanzaKind, raw []byte) { s.deliverLive(kind, r
 
 // deliverLive is send for a stanza of which is known whether other sessions here get it.
 func (s *session) deliverLive(kind xmpp.StanzaKind, raw []byte, alone bool) {
+	s.pushStanza(kind, item{kind: itemStanza, data: raw, alone: alone})
+}
+
+// pushStanza returns false if the stanza is lost, which the session does not survive.
+func (s *session) pushStanza(kind xmpp.StanzaKind, it item) bool {
 	s.node.metrics.stanzas.WithLabelValues("out", kindText(kind)).Inc()
-	if !s.out.push(item{kind: itemStanza, data: raw, alone: alone}) {
-		s.end(ReasonSlowClient, &xmpp.StreamError{Condition: xmpp.ResourceConstraint, Text: "too much waits to be read"})
+	if s.out.push(it) {
+		return true
 	}
+	s.end(ReasonSlowClient, &xmpp.StreamError{Condition: xmpp.ResourceConstraint, Text: "too much waits to be read"})
+	return false
 }
 
 // nonza puts an element that is no stanza into the outbox.

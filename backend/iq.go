@@ -59,15 +59,21 @@ func (s *session) routeIQ(ctx context.Context, raw []byte, header xmpp.Header, t
 	if condition != "" {
 		return s.bounce(raw, header, condition)
 	}
-	there, err := s.node.isThere(ctx, to, account)
-	if err != nil {
+	signal := bus.Signal{Kind: bus.Stanza, User: account.User, Target: to.Resource(), Data: s.stamp(raw, header)}
+	if !isRequest(header) {
+		s.unacked.answered(header)
+		s.node.publish(signal)
+		return nil
+	}
+	asked, err := s.node.ask(ctx, to, account, signal)
+	switch {
+	case err != nil:
 		return s.bounceFailed(ctx, raw, header, err)
-	}
-	if !there {
+	case !asked:
 		return s.bounce(raw, header, xmpp.ServiceUnavailable)
+	default:
+		return nil
 	}
-	s.node.publish(bus.Signal{Kind: bus.Stanza, User: account.User, Target: to.Resource(), Data: s.stamp(raw, header)})
-	return nil
 }
 
 // isNamed tells whether a request has the name that its namespace gives it, where that gives

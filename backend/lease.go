@@ -246,6 +246,8 @@ func (n *Node) announceEnd(ctx context.Context, dead store.Session) {
 	if err != nil {
 		return
 	}
+	st, _ := decodeState([]byte(dead.State)) // that of a session that could not be resumed is empty
+	n.refuseLeft(st)
 	items, _, err := n.store.Roster(ctx, dead.Owner)
 	var blocks *blocklist
 	if err == nil {
@@ -256,7 +258,6 @@ func (n *Node) announceEnd(ctx context.Context, dead store.Session) {
 		return
 	}
 	told := n.subscribers(items, blocks)
-	st, _ := decodeState([]byte(dead.State)) // that of a session that could not be resumed is empty
 	if st.Left == nil || st.Presence != "" {
 		n.broadcast(user, told, unavailablePresence(from), blocks)
 	} else {

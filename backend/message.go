@@ -408,12 +408,16 @@ func appendStanzaID(dst []byte, user string, seq uint64) []byte {
 
 // publish sends a signal to the nodes that host its user. One that is lost costs
 // time if it is an entry, and is lost like a packet if it is not.
-func (n *Node) publish(sig bus.Signal) {
+// It returns false for one that no other node gets.
+func (n *Node) publish(sig bus.Signal) bool {
 	sig.Partition = n.opts.Partition(sig.User)
-	if err := n.bus.Publish(sig); err != nil {
-		n.metrics.dropped.WithLabelValues("publish").Inc()
-		if before, ok := n.unsent.arises(time.Now()); ok {
-			n.opts.Logger.Warn("publish a signal", slog.String("user", sig.User), slog.Any("error", err), slog.Int("unsaid", before))
-		}
+	err := n.bus.Publish(sig)
+	if err == nil {
+		return true
 	}
+	n.metrics.dropped.WithLabelValues("publish").Inc()
+	if before, ok := n.unsent.arises(time.Now()); ok {
+		n.opts.Logger.Warn("publish a signal", slog.String("user", sig.User), slog.Any("error", err), slog.Int("unsaid", before))
+	}
+	return false
 }

@@ -50,6 +50,8 @@ type Node struct {
 	started time.Time
 	hashing chan struct{} // a place for each password that may be hashed at a time
 
+	answerer uint64 // how signals name this node; see answerer
+
 	sha512   atomic.Bool // every account that has keys has those of SCRAM-SHA-512
 	noSHA256 atomic.Bool // an account that has keys has none of SCRAM-SHA-256
 	failures *failures   // of logins; nil: not counted
@@ -103,6 +105,7 @@ func New(o Options) (*Node, error) {
 		bus:       o.Bus,
 		metrics:   m,
 		domain:    domain,
+		answerer:  answerer(o.Name),
 		caps:      newCapabilities(serverInfo(o)),
 		started:   time.Now(),
 		hashing:   make(chan struct{}, hashersAtATime()),

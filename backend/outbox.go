@@ -29,6 +29,7 @@ type outbox struct {
 	missed bool   // an entry was left out
 	closed bool   // nothing more is written
 	keeps  bool   // … but what comes is kept for whoever goes on with the session
+	over   bool   // nobody looks at what comes any more
 	spare  int    // bytes of what is kept that the client could do without
 	full   bool   // too much came for that
 	last   []byte // to be written after all items
@@ -56,6 +57,7 @@ type item struct {
 	sent     bool      // itemEntry: the user itself has sent it
 	on       bool      // itemCarbons, itemQuiet; itemUnavailable: it is available, but takes nothing for the user
 	alone    bool      // itemStanza: no other session here has got it
+	asks     bool      // itemStanza: whoever has sent it has to be told if it is not written
 	data     []byte    // the stanza, as it is to be written or as it was stored
 	seq      uint64    // itemEntry
 	seqs     []uint64  // itemAgain
@@ -102,7 +104,7 @@ func (o *outbox) idle(start func()) bool {
 }
 
 // push adds an item; it never waits. It returns false if the item is lost because
-// the outbox is full, which no session may survive.
+// the outbox is full, which no session may survive, or if it asks and the session is gone.
 func (o *outbox) push(it item) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -125,18 +127,26 @@ func (o *outbox) push(it item) bool {
 	return true
 }
 
-// put keeps a stanza after the outbox was closed. Entries need not be kept.
+// put keeps a stanza after the outbox was closed. Entries need not be kept, and of a session that
+// has ended for good what asks need.
 func (o *outbox) put(it item) bool {
-	if !o.keeps || it.kind != itemStanza {
-		return true
+	if o.over || it.kind != itemStanza || !o.keeps && !it.asks {
+		return !it.asks
 	}
 	if o.bytes += len(it.data) + itemOverhead; o.bytes > o.limit {
-		o.full, o.items = true, nil
+		o.full, o.items = true, slices.DeleteFunc(o.items, func(it item) bool { return !it.asks })
 		o.spilt.poke()
-		return true
+		return !it.asks
 	}
 	o.items = append(o.items, it)
 	return true
+}
+
+// finish keeps what has come, and nothing that comes from now on.
+func (o *outbox) finish() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.over = true
 }
 
 // parked tells whether the outbox keeps what comes for whoever goes on with the session.

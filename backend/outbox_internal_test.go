@@ -27,3 +27,41 @@ func TestEntriesLeaveRoom(t *testing.T) {
 	}
 	t.Error("stanzas are not bounded")
 }
+
+// What asks is written, or kept for whoever answers instead, or said to be lost.
+func TestRequestsAreNotLost(t *testing.T) {
+	t.Parallel()
+	for name, keeps := range map[string]bool{"for good": false, "kept": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := newOutbox(1000)
+			ask := func() bool { return o.push(item{kind: itemStanza, asks: true, data: make([]byte, 200)}) }
+			left := 0
+			for range 2 {
+				left += count(ask())
+			}
+			o.close(nil, keeps)
+			for range 5 {
+				left += count(ask())
+			}
+			o.push(item{kind: itemStanza, data: make([]byte, 900)}) // too much, if it is kept
+			if stanzas, _ := o.rest(); len(stanzas) != left || left != 3 {
+				t.Errorf("%d of %d are kept, want 3", len(stanzas), left)
+			}
+			o.finish()
+			if ask() {
+				t.Error("what comes when nobody looks any more is not said to be lost")
+			}
+			if stanzas, _ := o.rest(); len(stanzas) != left {
+				t.Errorf("%d are kept in the end, want %d", len(stanzas), left)
+			}
+		})
+	}
+}
+
+func count(taken bool) int {
+	if taken {
+		return 1
+	}
+	return 0
+}

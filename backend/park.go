@@ -86,7 +86,6 @@ func (s *session) park(ctx context.Context) (resumed bool) {
 			s.handOver(ctx)
 			return true
 		case <-timer.C:
-			s.refuseQueued()
 			s.refuseMessages(ctx)
 			return false
 		case <-ctx.Done():
@@ -116,7 +115,8 @@ func (s *session) savePoint(ctx context.Context) {
 func (s *session) handOver(ctx context.Context) {
 	n := s.node
 	n.part(s, false)
-	defer n.bus.Unhost(s.hub.partition)
+	s.out.finish()
+	defer n.unhostLater(s.hub.partition)
 	s.flushDelivered(ctx)
 	st := s.state()
 	left := s.unacked.leftover()
@@ -129,6 +129,9 @@ func (s *session) handOver(ctx context.Context) {
 		r := s.resumable(state)
 		r.Parked = time.Now()
 		err = n.store.SaveResumable(query, s.id, s.epoch, r)
+	}
+	if err != nil { // whoever goes on with it does not know what waits
+		n.refuseRequests(s.queued())
 	}
 	if err != nil && !errors.Is(err, store.ErrFenced) {
 		n.opts.Logger.WarnContext(ctx, "hand a session over", slog.String("user", s.account.User), slog.Any("error", err))
@@ -182,15 +185,6 @@ func (n *Node) sendBack(header xmpp.Header, raw []byte) {
 // isRequest tells whether a stanza waits for an answer.
 func isRequest(header xmpp.Header) bool {
 	return header.Kind == xmpp.IQ && (header.Type == iqGet || header.Type == iqSet)
-}
-
-// refuseQueued answers the requests that the client will not see (XEP-0198 §8).
-func (s *session) refuseQueued() {
-	for _, raw := range s.unseen() {
-		if header, err := xmpp.ParseHeader([]byte(raw)); err == nil && isRequest(header) {
-			s.node.refuse([]byte(raw))
-		}
-	}
 }
 
 // unseen are the stanzas that have not arrived, as far as is known.

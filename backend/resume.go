@@ -370,13 +370,19 @@ func (s *session) lookAgain(ctx context.Context) error {
 	return nil
 }
 
+// leftItem is a stanza that the session before has left.
+func leftItem(raw []byte) item {
+	header, err := xmpp.ParseHeader(raw)
+	return item{kind: itemStanza, data: raw, asks: err == nil && isRequest(header)}
+}
+
 // resend puts what has not arrived before everything that comes now.
 func (s *session) resend(st sessionState, a arrival, h uint32) {
 	for _, raw := range a.stanzas {
-		s.first = append(s.first, item{kind: itemStanza, data: raw})
+		s.first = append(s.first, leftItem(raw))
 	}
 	for _, raw := range st.Queue {
-		s.first = append(s.first, item{kind: itemStanza, data: []byte(raw)})
+		s.first = append(s.first, leftItem([]byte(raw)))
 	}
 	if len(a.again) > 0 {
 		for i, seq := range a.again {

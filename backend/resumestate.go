@@ -57,6 +57,8 @@ type savedStanza struct {
 	Count uint32 `json:"n"`
 	Raw   string `json:"x"`
 	Seq   uint64 `json:"s,omitempty"` // of the entry that it is a copy of
+
+	Answered bool `json:"a,omitempty"` // a request that the client has answered
 }
 
 func savedFlights(flights []flight) []savedFlight {
@@ -70,7 +72,7 @@ func savedFlights(flights []flight) []savedFlight {
 func savedKept(stanzas []kept) []savedStanza {
 	saved := make([]savedStanza, len(stanzas))
 	for i, k := range stanzas {
-		saved[i] = savedStanza{k.count, string(k.raw), k.seq}
+		saved[i] = savedStanza{Count: k.count, Raw: string(k.raw), Seq: k.seq, Answered: k.answered}
 	}
 	return saved
 }

@@ -15,6 +15,8 @@ type kept struct {
 	count uint32
 	seq   uint64 // of the entry that it is a copy of, else 0
 	raw   []byte // not changed by anybody
+
+	answered bool // a request that the client has answered
 }
 
 // unacked are the entries that are written to a client but not yet known to have
@@ -85,7 +87,7 @@ func (u *unacked) stanza(raw []byte, seq uint64) {
 	if !u.keeping {
 		return
 	}
-	u.kept = append(u.kept, kept{u.sent, seq, raw})
+	u.kept = append(u.kept, kept{count: u.sent, seq: seq, raw: raw})
 	if u.bytes += len(raw); u.bytes > keptBytes {
 		u.lost, u.hasLost = u.sent, true
 		u.kept, u.bytes = nil, 0

@@ -31,7 +31,7 @@ type Signal struct {
 	Partition uint16
 	User      string // canonical bare JID whose sessions are meant
 	Target    string // resource, or empty
-	Seq       uint64 // of an Entry
+	Seq       uint64 // of an Entry; of a Stanza that is a request, who answers if nobody takes it; defined by package backend
 	Data      []byte // belongs to the receiver
 }
 

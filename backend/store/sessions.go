@@ -97,6 +97,19 @@ func (db *DB) SessionsOf(ctx context.Context, owner OwnerID) ([]Session, error) 
 	return list, db.wrap(fmt.Sprintf("sessions of owner %d", owner), err)
 }
 
+// NodeOf implements Sessions.
+func (db *DB) NodeOf(ctx context.Context, owner OwnerID, resource string) (node string, err error) {
+	//nolint:gosec // made of constants
+	err = db.read.QueryRowContext(ctx, `
+		SELECT l.node FROM sessions s JOIN leases l ON l.id = s.lease
+		WHERE s.owner = $1 AND s.resource = $2 AND l.until > `+db.dialect.clock+`
+			AND NOT EXISTS (SELECT 1 FROM resumables r WHERE r.session = s.id AND r.parked > 0)`, owner, resource).Scan(&node)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", nil
+	}
+	return node, db.wrap(fmt.Sprintf("node of a session of owner %d", owner), err)
+}
+
 // ConnectedContacts implements Sessions.
 func (db *DB) ConnectedContacts(ctx context.Context, owner OwnerID) ([]string, error) {
 	rows, err := db.read.QueryContext(ctx, `

@@ -280,6 +280,9 @@ type Sessions interface {
 	// SessionsOf returns the sessions of an owner on any node, sorted by the
 	// bytes of their resource; none when the owner does not exist.
 	SessionsOf(ctx context.Context, owner OwnerID) ([]Session, error)
+	// NodeOf returns the node that has an owner's session with a resource now; empty: there is
+	// none, it waits for whoever resumes it, or its node's lease is over.
+	NodeOf(ctx context.Context, owner OwnerID, resource string) (node string, err error)
 	// ConnectedContacts returns those in an owner's roster who have a session, sorted by
 	// their bytes; none when the owner does not exist.
 	ConnectedContacts(ctx context.Context, owner OwnerID) ([]string, error)
@@ -362,11 +365,18 @@ type Resumption interface {
 	ForgetEnded(ctx context.Context, before time.Time, limit int) error
 }
 
-// Belonging says whose users a database holds. Sessions, leases and jobs are those of one
-// cluster, so it can be those of one domain only.
+// Owner is whose a database is.
+type Owner struct {
+	Domain  string
+	Cluster string // empty: no node has said so
+}
+
+// Belonging says whose users a database holds, and whose nodes. Sessions, leases and jobs are
+// those of one cluster, so it can be those of one domain only, and of one cluster at a time.
 type Belonging interface {
-	// Claim gives a database that belongs to no domain to this one. It returns whose it is then.
-	Claim(ctx context.Context, domain string) (owner string, err error)
+	// Claim gives a database that belongs to no domain to this one, and one of this domain that
+	// no living node uses to this cluster, unless that is empty. It returns whose it is then.
+	Claim(ctx context.Context, domain, cluster string) (Owner, error)
 	// Domain returns whose the database is, or nothing.
 	Domain(ctx context.Context) (string, error)
 }

@@ -56,7 +56,7 @@ func runNode(ctx context.Context, doc configs.Node) (err error) {
 		return fmt.Errorf("open the database: %w", err)
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	if err := claimDatabase(ctx, db, doc.Domain); err != nil {
+	if err := claimDatabase(ctx, db, doc); err != nil {
 		return err
 	}
 
@@ -88,13 +88,25 @@ func runNode(ctx context.Context, doc configs.Node) (err error) {
 	return serveNode(ctx, doc, node, signals, log)
 }
 
-// claimDatabase makes sure that the database is that of the nodes of a domain.
-func claimDatabase(ctx context.Context, db store.Belonging, domain string) error {
-	owner, err := db.Claim(ctx, domain)
+// claimDatabase makes sure that the database is that of the nodes of the node's domain, and
+// not in use by those of another cluster, which it would not hear.
+func claimDatabase(ctx context.Context, db store.Store, doc configs.Node) error {
+	cluster := doc.Cluster
+	if len(doc.Bus.URLs) > 0 {
+		cluster = "" // whoever uses these servers is heard
+	}
+	owner, err := db.Claim(ctx, doc.Domain, cluster)
+	if err == nil {
+		err = store.CheckDomain(owner.Domain, doc.Domain)
+	}
+	if err != nil || cluster == owner.Cluster {
+		return err
+	}
+	live, err := db.LiveNodes(ctx)
 	if err != nil {
 		return err
 	}
-	return store.CheckDomain(owner, domain)
+	return store.CheckCluster(owner.Cluster, cluster, live)
 }
 
 func busOptions(doc configs.Node, log *slog.Logger) (bus.Options, error) {

@@ -27,7 +27,7 @@ type Memory struct {
 	ended     map[string]endedSession // by ID
 	jobs      map[string]time.Time    // when each is due
 	changes   []store.AccountChange   // all of them
-	domain    string                  // whose it is
+	owner     store.Owner             // whose it is
 }
 
 type account struct {
@@ -478,6 +478,19 @@ func (m *Memory) SessionsOf(ctx context.Context, owner store.OwnerID) ([]store.S
 	return list, nil
 }
 
+// NodeOf implements store.Sessions.
+func (m *Memory) NodeOf(ctx context.Context, owner store.OwnerID, resource string) (string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range m.sessions {
+		waits := s.resumable != nil && !s.resumable.Parked.IsZero()
+		if s.Owner == owner && s.Resource == resource && s.lease.until.After(now()) && !waits {
+			return s.Node, ctx.Err()
+		}
+	}
+	return "", ctx.Err()
+}
+
 // SetHandled implements store.Sessions.
 func (m *Memory) SetHandled(ctx context.Context, id string, epoch uint64, handled uint32) error {
 	m.mu.Lock()
@@ -558,6 +571,11 @@ func (m *Memory) LiveNodes(ctx context.Context) ([]string, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	return m.liveNodes(), nil
+}
+
+// liveNodes is LiveNodes; under Memory.mu.
+func (m *Memory) liveNodes() []string {
 	var names []string
 	for h, l := range m.leases {
 		if l.until.After(now()) {
@@ -565,7 +583,7 @@ func (m *Memory) LiveNodes(ctx context.Context) ([]string, error) {
 		}
 	}
 	slices.Sort(names)
-	return names, nil
+	return names
 }
 
 // ReapSessions implements store.Sessions.

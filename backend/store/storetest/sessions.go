@@ -34,6 +34,7 @@ func leaseTests() []test {
 		{"RenewedLate", on(leaseRenewedLate)},
 		{"Limit", on(reapLimit)},
 		{"LiveNodes", on(liveNodes)},
+		{"NodeOf", on(nodeOf)},
 	}
 }
 
@@ -254,6 +255,39 @@ func leaseValid(t suite, s store.Store) {
 	t.lasts(s, "node-1", "run-1", 0)
 	t.reap(s, first)
 	t.reap(s)
+}
+
+// Who has a session now is the node whose lease holds, unless it waits to be resumed.
+func nodeOf(t suite, s store.Store) {
+	a, b := t.newAccount(s, "alice@example.com"), t.newAccount(s, bobJID)
+	want := func(owner store.OwnerID, resource, node string) {
+		t.Helper()
+		got, err := s.NodeOf(t.Context(), owner, resource)
+		t.check(err)
+		if got != node {
+			t.Errorf("%s is on %q, want %q", resource, got, node)
+		}
+	}
+	t.take(s, "node-1", "run")
+	t.newSession(s, a.Owner, "s1", "phone", "node-1")
+	t.newSession(s, a.Owner, "s2", "pad", "node-1")
+	t.newSession(s, a.Owner, "s3", "desk", "node-2")
+	want(a.Owner, "phone", "node-1")
+	want(a.Owner, "desk", "") // its node has no lease
+	want(a.Owner, "tab", "")
+	want(b.Owner, "phone", "")
+	r := resumable()
+	r.Parked = time.Time{}
+	t.check(s.SaveResumable(t.Context(), "s1", 1, r))
+	want(a.Owner, "phone", "node-1")
+	t.check(s.SaveResumable(t.Context(), "s1", 1, resumable()))
+	want(a.Owner, "phone", "")
+	_, _, err := s.Resume(t.Context(), "s1", a.Owner, "node-1")
+	t.check(err)
+	want(a.Owner, "phone", "node-1")
+	want(a.Owner, "pad", "node-1")
+	t.lasts(s, "node-1", "run", -time.Second)
+	want(a.Owner, "pad", "")
 }
 
 func leaseNone(t suite, s store.Store) {

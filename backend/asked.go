@@ -1,0 +1,171 @@
+package backend
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"time"
+
+	"imlb/backend/bus"
+	"imlb/backend/store"
+	"imlb/backend/xmpp"
+)
+
+// A request to a client (RFC 6120 §8.2.3) is on its way while its session may end. So that one
+// node answers for it, and no more than one, the signal names the node that had the session when
+// the sender's looked. The others leave it alone, even if the resource is with them by now.
+
+// answerer is how a signal names the node that answers; 0 is nobody, as in signals of stanzas
+// that are not answered, and in those of earlier versions.
+func answerer(node string) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(node)) // never fails
+	return max(h.Sum64(), 1)
+}
+
+// nodeOf is the node that has a resource, and hears what it is sent; empty: none has.
+func (n *Node) nodeOf(ctx context.Context, to xmpp.JID, account store.Account) (string, error) {
+	if h := n.hub(account.User); h != nil && h.session(to.Resource()) != nil {
+		return n.opts.Name, nil
+	}
+	query, cancel := n.storeContext(ctx)
+	defer cancel()
+	node, err := n.store.NodeOf(query, account.Owner, to.Resource())
+	if err != nil {
+		return "", fmt.Errorf("look up the session of %s: %w", to, err)
+	}
+	if hears, ok := n.bus.(hearer); ok && !hears.Hears(node) {
+		return "", nil // it is dead, or cut off
+	}
+	return node, nil
+}
+
+// ask sends the signal of a request to a client. It returns false if there is none to take it.
+func (n *Node) ask(ctx context.Context, to xmpp.JID, account store.Account, sig bus.Signal) (bool, error) {
+	node, err := n.nodeOf(ctx, to, account)
+	if err != nil || node == "" {
+		return false, err
+	}
+	sig.Seq = answerer(node)
+	return n.publish(sig) || node == n.opts.Name, nil // what is for this node itself does not leave it
+}
+
+// request takes the signal of a request, of which a node has to say if nobody took it.
+func (n *Node) request(sig bus.Signal, h *hub) {
+	if sig.Seq == n.answerer && (h == nil || !h.ask(sig.Target, sig.Data)) {
+		n.refuse(sig.Data)
+	}
+}
+
+// ask hands a request to a client. It returns false if that does not get it.
+func (h *hub) ask(resource string, raw []byte) bool {
+	header, err := xmpp.ParseHeader(raw)
+	if err != nil {
+		h.node.metrics.dropped.WithLabelValues("decode").Inc()
+		return true // there is nobody to be told
+	}
+	s := h.session(resource)
+	if s == nil || h.ignores(header) || s.spares(header, len(raw)) {
+		return false
+	}
+	return s.pushStanza(xmpp.IQ, item{kind: itemStanza, data: raw, asks: true})
+}
+
+// putRequest writes a request. Once the session has ended, and cannot be resumed, no
+// answer of the client is taken any more, so that it is not asked.
+func (s *session) putRequest(raw []byte) {
+	if s.ended() && !s.kept {
+		s.cur.unasked = append(s.cur.unasked, raw)
+		return
+	}
+	s.releaseFrom(raw)
+	s.cur.asked = append(s.cur.asked, written{len(s.cur.buf) + len(raw), raw})
+	s.writeStanza(raw, 0)
+}
+
+// written is a request in the buffer of the cursor, and where that ends.
+type written struct {
+	end int
+	raw []byte
+}
+
+// sent notes that the first n bytes of the buffer were written, and no more will be.
+func (c *cursor) sent(n int) {
+	for _, w := range c.asked {
+		if w.end > n {
+			c.unasked = append(c.unasked, w.raw)
+		}
+	}
+	c.asked = c.asked[:0]
+}
+
+// refuseUnasked answers the requests that came for the client and that it will not see: those
+// that were not written, and of a session that could have been resumed also those that
+// may not have arrived (XEP-0198 §8). Nobody finds the session any more, and who has found it
+// before answers from here on.
+func (s *session) refuseUnasked() {
+	s.out.finish()
+	unseen := s.queued()
+	if s.kept {
+		unseen = append(unseen, s.unacked.unanswered()...)
+	} else {
+		for _, raw := range s.cur.unasked {
+			unseen = append(unseen, string(raw))
+		}
+	}
+	s.node.refuseRequests(unseen)
+}
+
+// refuseRequests answers those among stanzas that wait for an answer.
+func (n *Node) refuseRequests(stanzas []string) {
+	for _, raw := range stanzas {
+		if header, err := xmpp.ParseHeader([]byte(raw)); err == nil && isRequest(header) {
+			n.refuse([]byte(raw))
+		}
+	}
+}
+
+// answered notes that the client has answered a request, which may not be acknowledged yet.
+func (u *unacked) answered(answer xmpp.Header) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	i := slices.IndexFunc(u.kept, func(k kept) bool {
+		if k.answered {
+			return false
+		}
+		asked, err := xmpp.ParseHeader(k.raw)
+		return err == nil && isRequest(asked) && asked.ID == answer.ID && asked.From == answer.To
+	})
+	if i >= 0 {
+		u.kept[i].answered = true
+	}
+}
+
+// unanswered are the stanzas that may not have arrived, but for requests that were answered.
+func (u *unacked) unanswered() []string { return unanswered(u.leftover().Kept) }
+
+func unanswered(all []savedStanza) []string {
+	var raws []string
+	for _, k := range all {
+		if !k.Answered {
+			raws = append(raws, k.Raw)
+		}
+	}
+	return raws
+}
+
+// refuseLeft answers the requests that a session has left to whoever resumes it, now that
+// nobody does.
+func (n *Node) refuseLeft(st sessionState) {
+	n.refuseRequests(st.Queue)
+	if st.Left != nil {
+		n.refuseRequests(unanswered(st.Left.Kept))
+	}
+}
+
+// unhostLater lets a partition go when no request is on its way any more to a session that has
+// ended: whoever has seen that in the store has taken no longer for it.
+func (n *Node) unhostLater(partition uint16) {
+	time.AfterFunc(n.opts.Timeouts.Store, func() { n.bus.Unhost(partition) })
+}
