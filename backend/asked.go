@@ -106,7 +106,7 @@ func (c *cursor) sent(n int) {
 // before answers from here on.
 func (s *session) refuseUnasked() {
 	s.out.finish()
-	unseen := s.queued()
+	unseen := raws(s.queued())
 	if s.kept {
 		unseen = append(unseen, s.unacked.unanswered()...)
 	} else {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"os"
 	"slices"
 	"strconv"
@@ -81,7 +82,7 @@ func (s *session) write(ctx context.Context) (over bool) {
 		s.cur.items = append(s.cur.items, t.items...)
 		s.putItems(ctx)
 		if s.cur.behind && !s.cur.wait && !t.closed {
-			s.catchUp(ctx)
+			s.catchUp(ctx, math.MaxUint64)
 		}
 		if !s.flush() {
 			return true
@@ -98,7 +99,7 @@ func (s *session) write(ctx context.Context) (over bool) {
 // says to another arrives in order (RFC 6120 §10.1).
 func (s *session) putItems(ctx context.Context) {
 	for i, it := range s.cur.items {
-		if !s.put(ctx, it) {
+		if !s.put(ctx, it, s.cur.items[i+1:]) {
 			s.cur.items = s.cur.items[i:]
 			return
 		}
@@ -130,21 +131,24 @@ func (s *session) idles(ctx context.Context) bool {
 	return false
 }
 
-// put does what an item says. It returns false if that is not possible now.
-func (s *session) put(ctx context.Context, it item) bool {
+// put does what an item says, which others follow. It returns false if that is not possible now.
+func (s *session) put(ctx context.Context, it item, next []item) bool {
 	switch it.kind {
 	case itemRaw:
 		s.cur.buf = append(s.cur.buf, it.data...)
 	case itemEnabled:
 		s.beginSM(ctx, it.enable)
 	case itemStanza:
+		if !s.readUpTo(ctx, it.after, it.after) {
+			return false
+		}
 		if it.asks {
 			s.putRequest(it.data)
 		} else {
 			s.putStanza(it.data)
 		}
 	case itemEntry:
-		return s.putEntry(ctx, it)
+		return s.putEntry(ctx, it, next)
 	case itemAvailable:
 		s.goLive(ctx, it.at)
 	case itemUnavailable:
@@ -178,16 +182,26 @@ func (s *session) writeStanza(raw []byte, seq uint64) {
 }
 
 // putEntry delivers the next entry, after all that come before it.
-func (s *session) putEntry(ctx context.Context, it item) bool {
+func (s *session) putEntry(ctx context.Context, it item, next []item) bool {
 	if it.seq == s.cur.pos+1 && !s.cur.behind && !s.lacks(it) {
 		s.cur.waiting = append(s.cur.waiting, it.at)
 		s.consider(store.Entry{Seq: it.seq, Sent: it.sent, Resource: it.resource, Stanza: it.data}, nil)
 		return true
 	}
-	for it.seq > s.cur.pos {
+	most := uint64(math.MaxUint64) // those that come later may be read as well, up to the next stanza
+	if i := slices.IndexFunc(next, func(it item) bool { return it.kind == itemStanza }); i >= 0 {
+		most = max(it.seq, next[i].after)
+	}
+	return s.readUpTo(ctx, it.seq, most)
+}
+
+// readUpTo delivers all entries up to one, and maybe more. It returns false if that is not possible
+// now.
+func (s *session) readUpTo(ctx context.Context, seq, most uint64) bool {
+	for seq > s.cur.pos {
 		before := s.cur.pos
-		if s.catchUp(ctx); s.cur.pos == before && !s.cur.wait {
-			s.cur.pos = it.seq // all up to it has been removed since
+		if s.catchUp(ctx, most); s.cur.pos == before && !s.cur.wait {
+			s.cur.pos = seq // all up to it has been removed since
 		} else if s.cur.pos == before {
 			s.cur.behind, s.cur.wait = true, true
 			return s.ended() // then the store is not asked again
@@ -232,11 +246,15 @@ func (s *session) rewind(ctx context.Context, pos uint64) error {
 	return s.node.store.SetResumePoints(query, []store.ResumePoint{s.point()})
 }
 
-// catchUp reads and delivers one page after the cursor.
-func (s *session) catchUp(ctx context.Context) {
+// catchUp reads and delivers one page after the cursor, of entries up to one.
+func (s *session) catchUp(ctx context.Context, most uint64) {
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
-	page, err := s.node.store.Read(query, s.account.Owner, s.cur.pos, pageEntries)
+	limit := pageEntries
+	if left := most - s.cur.pos; left < pageEntries {
+		limit = int(left) //nolint:gosec // Less than a page.
+	}
+	page, err := s.node.store.Read(query, s.account.Owner, s.cur.pos, limit)
 	if err != nil {
 		s.cur.wait = true
 		s.node.opts.Logger.WarnContext(ctx, "read a timeline", slog.String("user", s.account.User), slog.Any("error", err))
@@ -246,11 +264,15 @@ func (s *session) catchUp(ctx context.Context) {
 	if s.cur.login {
 		why = "login"
 	}
+	all := len(page) < limit
+	if i := slices.IndexFunc(page, func(e store.Entry) bool { return e.Seq > most }); i >= 0 {
+		page, all = page[:i], false
+	}
 	s.node.metrics.caughtUp.WithLabelValues(why).Add(float64(len(page)))
 	for _, e := range page {
 		s.consider(e, s.delay(e))
 	}
-	if len(page) < pageEntries {
+	if all {
 		s.cur.behind, s.cur.login = false, false
 	}
 }

@@ -27,6 +27,7 @@ type outbox struct {
 	bytes  int    // of all but entries
 	entry  int    // bytes of entries
 	missed bool   // an entry was left out
+	seen   uint64 // the last entry of which a signal came
 	closed bool   // nothing more is written
 	keeps  bool   // … but what comes is kept for whoever goes on with the session
 	over   bool   // nobody looks at what comes any more
@@ -60,6 +61,7 @@ type item struct {
 	asks     bool      // itemStanza: whoever has sent it has to be told if it is not written
 	data     []byte    // the stanza, as it is to be written or as it was stored
 	seq      uint64    // itemEntry
+	after    uint64    // itemStanza: entries up to this one come before it
 	seqs     []uint64  // itemAgain
 	resource string    // itemEntry: that it is for, if for one
 	at       time.Time // itemEntry, itemAvailable: when the signal, or the presence, came
@@ -108,6 +110,10 @@ func (o *outbox) idle(start func()) bool {
 func (o *outbox) push(it item) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.seen = max(o.seen, it.seq)
+	if it.kind == itemStanza {
+		it.after = o.seen
+	}
 	if o.closed {
 		return o.put(it)
 	}

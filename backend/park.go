@@ -81,12 +81,13 @@ func (s *session) park(ctx context.Context) (resumed bool) {
 		select {
 		case <-s.yield:
 			if s.evicted.Load() {
+				s.refuseMessages(ctx, s.unseen())
 				return false
 			}
 			s.handOver(ctx)
 			return true
 		case <-timer.C:
-			s.refuseMessages(ctx)
+			s.refuseMessages(ctx, s.unseen())
 			return false
 		case <-ctx.Done():
 			return false
@@ -121,7 +122,10 @@ func (s *session) handOver(ctx context.Context) {
 	st := s.state()
 	left := s.unacked.leftover()
 	left.Cursor = s.cur.pos
-	st.Left, st.Queue = &left, s.queued()
+	st.Left = &left
+	for _, it := range s.queued() {
+		st.Queue, st.QueueAfter = append(st.Queue, string(it.data)), append(st.QueueAfter, it.after)
+	}
 	state, err := st.encode()
 	if err == nil {
 		query, cancel := n.storeContext(ctx)
@@ -130,28 +134,35 @@ func (s *session) handOver(ctx context.Context) {
 		r.Parked = time.Now()
 		err = n.store.SaveResumable(query, s.id, s.epoch, r)
 	}
-	if err != nil { // whoever goes on with it does not know what waits
-		n.refuseRequests(s.queued())
+	if err != nil { // whoever goes on with it, or has its resource, does not know what waits
+		n.refuseRequests(raws(s.queued()))
+		s.refuseMessages(ctx, raws(s.queued()))
 	}
 	if err != nil && !errors.Is(err, store.ErrFenced) {
 		n.opts.Logger.WarnContext(ctx, "hand a session over", slog.String("user", s.account.User), slog.Any("error", err))
 	}
 }
 
-// queued are the stanzas that were to be written and were not; the writer has ended.
-func (s *session) queued() []string {
-	var all []string
+// queued are the stanzas that were to be written and were not; the writer has ended. What was held
+// for a client that was inactive comes after what was written, and before what was not.
+func (s *session) queued() []item {
+	var all []item
 	for _, h := range s.cur.quiet.held {
-		all = append(all, string(h.raw))
+		all = append(all, item{kind: itemStanza, data: h.raw, after: s.cur.pos})
 	}
 	for _, it := range s.cur.items {
 		if it.kind == itemStanza {
-			all = append(all, string(it.data))
+			all = append(all, it)
 		}
 	}
 	rest, _ := s.out.rest()
-	for _, it := range rest {
-		all = append(all, string(it.data))
+	return append(all, rest...)
+}
+
+func raws(stanzas []item) []string {
+	all := make([]string, len(stanzas))
+	for i, it := range stanzas {
+		all[i] = string(it.data)
 	}
 	return all
 }
@@ -189,18 +200,18 @@ func isRequest(header xmpp.Header) bool {
 
 // unseen are the stanzas that have not arrived, as far as is known.
 func (s *session) unseen() []string {
-	all := s.queued()
+	all := raws(s.queued())
 	for _, k := range s.unacked.leftover().Kept {
 		all = append(all, k.Raw)
 	}
 	return all
 }
 
-// refuseMessages answers the live messages to the client that it will not see, and those to
-// the user that came while there was nobody else to take them (XEP-0198 §4). Of these, what was
-// written to the connection may have arrived.
-func (s *session) refuseMessages(ctx context.Context) {
-	for _, raw := range s.unseen() {
+// refuseMessages answers the live messages among stanzas that the client will not see, if they are to
+// it, and those to the user that came while there was nobody else to take them (XEP-0198 §4). Of these,
+// what was written to the connection may have arrived.
+func (s *session) refuseMessages(ctx context.Context, unseen []string) {
+	for _, raw := range unseen {
 		header, to, ok := liveMessage([]byte(raw))
 		if ok && to == s.jid && (header.Type == messageGroupchat || speaks(header.Type, []byte(raw))) {
 			s.node.refuse([]byte(raw))

@@ -256,7 +256,7 @@ func (s *session) goOn(ctx context.Context, rec store.Session, r store.Resumable
 // what is written from now on has other numbers. Nothing has been written yet, so that until
 // this is stored the next that resumes the session finds it as it was.
 func (s *session) inherit(ctx context.Context, st sessionState) error {
-	st.Left, st.Queue, st.Again = nil, nil, s.again
+	st.Left, st.Queue, st.QueueAfter, st.Again = nil, nil, nil, s.again
 	state, err := st.encode()
 	if err != nil {
 		return err
@@ -370,24 +370,27 @@ func (s *session) lookAgain(ctx context.Context) error {
 	return nil
 }
 
-// leftItem is a stanza that the session before has left.
-func leftItem(raw []byte) item {
-	header, err := xmpp.ParseHeader(raw)
-	return item{kind: itemStanza, data: raw, asks: err == nil && isRequest(header)}
+// leftItem is a stanza that the session before has left, and that comes after an entry.
+func leftItem(raw string, after uint64) item {
+	header, err := xmpp.ParseHeader([]byte(raw))
+	return item{kind: itemStanza, data: []byte(raw), after: after, asks: err == nil && isRequest(header)}
 }
 
-// resend puts what has not arrived before everything that comes now.
+// resend puts what has not arrived before everything that comes now: first the entries that the cursor
+// does not meet, then each stanza after those that it does meet.
 func (s *session) resend(st sessionState, a arrival, h uint32) {
-	for _, raw := range a.stanzas {
-		s.first = append(s.first, leftItem(raw))
-	}
-	for _, raw := range st.Queue {
-		s.first = append(s.first, leftItem([]byte(raw)))
-	}
 	if len(a.again) > 0 {
 		for i, seq := range a.again {
-			s.again = append(s.again, savedFlight{Count: h + uint32(len(s.first)+i+1), Seq: seq}) //nolint:gosec // Modulo 2^32 on purpose.
+			s.again = append(s.again, savedFlight{Count: h + uint32(i+1), Seq: seq}) //nolint:gosec // Modulo 2^32 on purpose.
 		}
 		s.first = append(s.first, item{kind: itemAgain, seqs: a.again})
+	}
+	s.first = append(s.first, a.stanzas...)
+	for i, raw := range st.Queue {
+		var after uint64
+		if i < len(st.QueueAfter) { // an earlier version says nothing
+			after = st.QueueAfter[i]
+		}
+		s.first = append(s.first, leftItem(raw, after))
 	}
 }

@@ -96,8 +96,8 @@ func TestReckonAgainstModel(t *testing.T) {
 			}
 		}
 		var again []uint64
-		for _, raw := range a.stanzas {
-			n, err := strconv.ParseUint(string(raw), 10, 64)
+		for _, it := range a.stanzas {
+			n, err := strconv.ParseUint(string(it.data), 10, 64)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -102,9 +102,10 @@ func TestResume(t *testing.T) {
 
 			again := c.returns(where.node, "alice")
 			again.resumed(id, 1, 2)
+			again.hears("two")
 			again.expect("<composing ")
 			again.expect("^<iq type='result' id='settled'")
-			again.hears("two", "three")
+			again.hears("three")
 			again.settled()
 			bob.settled() // nothing was said about alice
 			again.write(say("bob", "still there"))
@@ -346,8 +347,8 @@ func TestResumeTwice(t *testing.T) {
 		"all arrived":                        {2, "2,3", 4, []string{"four"}},
 		"nothing arrived the second time":    {2, "2,3", 2, []string{"two", "three", "four"}},
 		"front knows nothing":                {2, "", 4, []string{"two", "three", "four"}},
-		"what was written again has arrived": {0, "0,1,2,3", 4, []string{"four"}},
-		"written in another order":           {0, "0,1,2,3", 1, []string{"one", "two", "three", "four"}},
+		"what was written again has arrived": {0, "1,0,2,3", 4, []string{"four"}},
+		"written in another order":           {0, "1,0,2,3", 2, []string{"two", "three", "four"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -361,8 +362,8 @@ func TestResumeTwice(t *testing.T) {
 			again := c.returns(1, "alice")
 			again.resumed(id, r.first, 0)
 			if r.first == 0 {
-				again.expect("<composing ")
 				again.hears("one")
+				again.expect("<composing ")
 			}
 			bob.write(say("alice", "two") + say("alice", "three"))
 			again.hears("two", "three")
@@ -378,6 +379,50 @@ func TestResumeTwice(t *testing.T) {
 			third.hears(r.want...)
 			third.settled()
 		})
+	}
+}
+
+// What a contact has said comes in its order, whether it is stored or not, and whether it was written
+// before the connection broke.
+func TestResumeKeepsOrder(t *testing.T) {
+	t.Parallel()
+	const noStore = "<message type='chat' to='alice@example.com/phone'><body>%s</body><no-store xmlns='urn:xmpp:hints'/></message>"
+	said := []string{
+		say("alice", "one"), fmt.Sprintf(noStore, "two"), say("alice", "three"), fmt.Sprintf(noStore, "four"),
+		say("alice", "five"), "<presence type='unavailable' to='alice@example.com/phone'><status>six</status></presence>",
+	}
+	for name, written := range map[string]int{"written": len(said), "in part": 3, "not written": 0} {
+		for where, node := range map[string]int{"same node": 0, "other node": 1} {
+			t.Run(name+", "+where, func(t *testing.T) {
+				t.Parallel()
+				c := newCluster(t, 3, nil)
+				bob := c.online(2, "bob", "desk")
+				bob.write("<presence to='alice@example.com/phone'/>")
+				alice := c.online(0, "alice", "phone")
+				alice.write("<presence to='bob@example.com/desk'/>")
+				bob.skipTo("from='alice@example.com/phone'")
+				id := alice.resumable()
+				heard := func(cl *client, from, to int) {
+					t.Helper()
+					for i := from; i < to; i++ {
+						want := []string{"one", "two", "three", "four", "five", "six"}[i]
+						if got := cl.skipTo("<body>|<status>"); !strings.Contains(got, ">"+want+"<") {
+							t.Fatalf("got %s\nwant %q", got, want)
+						}
+					}
+				}
+				bob.write(strings.Join(said[:written], ""))
+				heard(alice, 0, written)
+				_ = alice.conn.Close()
+				c.eventually("the session waits", func() bool { return c.counter(0, "imlb_node_sessions_parked", nil) == 1 })
+				bob.write(strings.Join(said[written:], ""))
+				bob.settled()
+				again := c.returns(node, "alice")
+				again.resumed(id, 0, 0)
+				heard(again, 0, len(said))
+				again.syncWith(again)
+			})
+		}
 	}
 }
 

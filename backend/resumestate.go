@@ -34,6 +34,8 @@ type sessionState struct {
 	// reckoned from the stored point, and from what the front has noted.
 	Left  *leftover `json:"left,omitempty"`
 	Queue []string  `json:"queue,omitempty"` // stanzas that were not written yet
+	// QueueAfter is of each the entry that it comes after.
+	QueueAfter []uint64 `json:"queue_after,omitempty"`
 }
 
 // leftover is what was written to a client and may not have arrived.
@@ -140,7 +142,7 @@ type arrival struct {
 	claimed uint64   // the client has all up to this one that is for the user; 0: nobody says so
 	flights []flight // that have arrived
 	again   []uint64 // entries that have not, and that the cursor does not meet
-	stanzas [][]byte // that have not
+	stanzas []item   // that have not
 }
 
 // errCount is why a session cannot be resumed: the client and the session do not
@@ -208,10 +210,20 @@ func (l leftover) reckon(h uint32, pos uint64) (a arrival, err error) {
 	}
 	for _, k := range l.Kept {
 		if after(k.Count, h) && k.Seq <= a.pos { // the cursor copies those after that anew
-			a.stanzas = append(a.stanzas, []byte(k.Raw))
+			a.stanzas = append(a.stanzas, leftItem(k.Raw, l.before(k.Count)))
 		}
 	}
 	return a, nil
+}
+
+// before is the last entry that was written in turn before a stanza, of those that may not have arrived.
+func (l leftover) before(count uint32) (seq uint64) {
+	for _, f := range l.Flights {
+		if f.Pos != 0 && !after(f.Count, count) {
+			seq = max(seq, f.Seq)
+		}
+	}
+	return seq
 }
 
 // reckon finds the client's count among the last stanzas that the front has written. What these
