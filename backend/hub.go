@@ -316,7 +316,8 @@ func (h *hub) isDone(seq uint64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	_, got := h.got[seq]
-	return got || seq <= h.delivered
+	_, left := h.pending[seq]
+	return got || seq <= h.delivered || seq <= h.claim && !left
 }
 
 // note remembers a received entry; under hub.mu.

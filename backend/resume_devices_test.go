@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"imlb/backend"
 	"imlb/backend/bus"
 )
 
@@ -128,5 +129,58 @@ func TestResumeLeavesOthersTheirs(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// What waits for one client does not have another one get again, at its next login, what it has.
+func TestLoginAgainBesideWaiting(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, nil)
+	bob := c.online(1, "bob", "desk")
+	phone := c.online(0, "alice", "phone")
+	phone.counts()
+	bob.write("<message type='chat' to='alice@example.com/phone'><body>waits</body></message>")
+	phone.hears("waits")
+	tab := c.online(0, "alice", "tab")
+	bob.write(say("alice", "one") + say("alice", "two"))
+	tab.skipTo("<body>one</body>")
+	tab.skipTo("<body>two</body>")
+	tab.close()
+	tab = c.online(0, "alice", "tab")
+	bob.write(say("alice", "three"))
+	if got := tab.skipTo("<body>"); !strings.Contains(got, "<body>three</body>") {
+		t.Errorf("got %s", got)
+	}
+}
+
+// Who writes to a client that is away is told when somebody else takes its resource, or its session ends.
+func TestTheRestIsSentBack(t *testing.T) {
+	t.Parallel()
+	for name, ends := range map[string]func(c *cluster){
+		"bound anew":           func(c *cluster) { c.online(0, "alice", "phone") },
+		"bound anew elsewhere": func(c *cluster) { c.online(1, "alice", "phone") },
+		"too many sessions": func(c *cluster) {
+			c.online(0, "alice", "tab")
+			c.online(0, "alice", "desk")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, 2, func(o *backend.Options) { o.Limits.PerUser = 2 })
+			bob := c.online(1, "bob", "desk")
+			alice := c.online(0, "alice", "phone")
+			alice.resumable()
+			_ = alice.conn.Close()
+			c.eventually("the session waits", func() bool { return c.counter(0, "imlb_node_sessions_parked", nil) == 1 })
+			const to = " to='alice@example.com/phone'"
+			bob.write("<message type='chat' id='live'" + to + "><body>x</body><no-store xmlns='urn:xmpp:hints'/></message>" +
+				"<message type='groupchat' id='room'" + to + "><body>x</body></message>" +
+				"<iq type='get' id='ask'" + to + "><ping xmlns='urn:xmpp:ping'/></iq>")
+			bob.settled()
+			ends(c)
+			for range 3 {
+				bob.expect("^<(message|iq) [^>]*type='error'.*<service-unavailable ")
+			}
+		})
 	}
 }
