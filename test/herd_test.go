@@ -23,13 +23,15 @@ import (
 // herdPassword is that of all members.
 const herdPassword = "stampede"
 
-// herd is many clients in one process, in pairs that talk to each other. When they lose
-// the connection they come back and resume (XEP-0198 §5), as a phone would.
+// herd is many clients in one process, two of each user, in pairs of users that talk to each other.
+// One client of each talks, the other one listens: it gets copies (XEP-0280) of what it does not get itself.
+// When they lose the connection they come back and resume (XEP-0198 §5), as a phone would.
 type herd struct {
 	t       *testing.T
 	addr    string
 	config  *tls.Config
-	members []*member
+	members []*member       // of each user the one that talks, and the one that listens
+	start   chan struct{}   // closed when they may talk
 	stop    func()          // nothing new is said from then on
 	quiet   <-chan struct{} // closed by stop
 	quit    func()          // stop, and go offline
@@ -43,9 +45,10 @@ type herd struct {
 
 // member is one client.
 type member struct {
-	herd *herd
-	name string
-	peer string
+	herd    *herd
+	name    string
+	peer    string // whom it talks to
+	listens bool
 
 	mu       sync.Mutex
 	conn     net.Conn // nil: it has none
@@ -57,8 +60,22 @@ type member struct {
 	base     int      // how many were handled before <enabled/>
 	stanzas  uint32   // stanzas sent and handled beside messages, since <enabled/>
 	told     uint32   // the highest count that the server has told
-	heard    []string // bodies
+	heard    []string // bodies of what the peer said
+	copied   []string // and of what the user's other client did
 }
+
+// What the clients of a user are called.
+const talkerResource, listenerResource = "talks", "listens"
+
+func (m *member) resource() string {
+	if m.listens {
+		return listenerResource
+	}
+	return talkerResource
+}
+
+// peerOf is the member that talks to the one at i.
+func (h *herd) peerOf(i int) *member { return h.members[(i/2^1)*2] }
 
 // herdAccounts makes the accounts of a herd, in a database that nobody uses yet.
 func herdAccounts(t *testing.T, url string, n int) {
@@ -79,21 +96,25 @@ func herdAccounts(t *testing.T, url string, n int) {
 	}
 }
 
-// newHerd brings n clients online.
+// newHerd brings n clients online, of half as many users.
 func newHerd(t *testing.T, d *dev, n int, pause time.Duration) *herd {
 	t.Helper()
 	ctx, quit := context.WithCancel(context.Background())
 	talking, stop := context.WithCancel(ctx)
-	h := &herd{t: t, addr: d.Front.XMPPS, config: d.tls(t, "xmpp-client"), stop: stop, quiet: talking.Done(), quit: quit}
+	h := &herd{t: t, addr: d.Front.XMPPS, config: d.tls(t, "xmpp-client"), start: make(chan struct{}), stop: stop, quiet: talking.Done(), quit: quit}
 	for i := range n {
-		h.members = append(h.members, &member{
-			herd: h, name: fmt.Sprintf("herd%04d", i), peer: fmt.Sprintf("herd%04d", i^1),
-		})
+		peer := fmt.Sprintf("herd%04d@localhost", i/2^1)
+		if i/4%2 == 1 {
+			peer += "/" + talkerResource // the one that listens gets nothing but copies
+		}
+		h.members = append(h.members, &member{herd: h, name: fmt.Sprintf("herd%04d", i/2), peer: peer, listens: i%2 == 1})
 	}
 	gate := make(chan struct{}, 64) // so many log in at a time
 	for _, m := range h.members {
 		h.running.Go(func() { m.live(ctx, gate) })
-		h.running.Go(func() { m.talk(pause) })
+		if !m.listens {
+			h.running.Go(func() { m.talk(pause) })
+		}
 	}
 	t.Cleanup(func() { quit(); h.running.Wait() })
 	return h
@@ -243,8 +264,13 @@ func (m *member) begin(s *tokens) error {
 			return err
 		}
 	}
+	carbons := "enable"
+	if !m.listens {
+		carbons = "disable"
+	}
 	for _, step := range [][2]string{
-		{"<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>herd</resource></bind></iq>", "<iq type='result'"},
+		{"<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>" + m.resource() + "</resource></bind></iq>", "<iq type='result'"},
+		{"<iq type='set' id='c'><" + carbons + " xmlns='urn:xmpp:carbons:2'/></iq>", "<iq type='result' id='c'"},
 		{"<enable xmlns='urn:xmpp:sm:3' resume='true'/>", "<enabled"},
 	} {
 		got, err := s.ask(step[0], step[1])
@@ -301,7 +327,7 @@ func (m *member) unhandled() string {
 }
 
 func (m *member) message(body string) string {
-	return "<message type='chat' to='" + m.peer + "@localhost'><body>" + body + "</body></message>"
+	return "<message type='chat' to='" + m.peer + "'><body>" + body + "</body></message>"
 }
 
 // take takes the server's count; under mu. It never goes back, and counts nothing that
@@ -358,7 +384,11 @@ func (m *member) handle(s *tokens, raw string) error {
 	case strings.HasPrefix(raw, "<message"):
 		if _, rest, ok := strings.Cut(raw, "<body>"); ok {
 			body, _, _ := strings.Cut(rest, "</body>")
-			m.heard = append(m.heard, body)
+			if strings.Contains(raw, "><sent xmlns='urn:xmpp:carbons:2'>") {
+				m.copied = append(m.copied, body)
+			} else {
+				m.heard = append(m.heard, body)
+			}
 		}
 		m.received++
 	case strings.HasPrefix(raw, "<presence"), strings.HasPrefix(raw, "<iq"):
@@ -367,8 +397,13 @@ func (m *member) handle(s *tokens, raw string) error {
 	return nil
 }
 
-// talk says one thing after the other.
+// talk says one thing after the other, once all are there.
 func (m *member) talk(pause time.Duration) {
+	select {
+	case <-m.herd.start:
+	case <-m.herd.quiet:
+		return
+	}
 	ticker := time.NewTicker(pause)
 	defer ticker.Stop()
 	for i := 0; ; i++ {
@@ -399,33 +434,49 @@ func (h *herd) settle() {
 	eventually(h.t, "all is said and heard", func(context.Context) (bool, string) {
 		waiting, first := 0, ""
 		for i, m := range h.members {
-			sent, acked, heard := m.counts()
-			said, _, _ := h.members[i^1].counts()
-			if acked < sent || heard < said {
+			sent, acked, heard, copied := m.counts()
+			said, _, _, _ := h.peerOf(i).counts()
+			toCopy := 0
+			if m.listens {
+				toCopy, _, _, _ = h.members[i-1].counts()
+			}
+			if acked < sent || heard < said || copied < toCopy {
 				waiting++
-				first = fmt.Sprintf("%s: %d sent, %d acknowledged, %d heard of %d", m.name, sent, acked, heard, said)
+				first = fmt.Sprintf("%s: %d sent, %d acknowledged, %d heard of %d, %d copied of %d", m.name, sent, acked, heard, said, copied, toCopy)
 			}
 		}
 		return waiting == 0, fmt.Sprintf("%d wait, as %s", waiting, first)
 	})
 }
 
-func (m *member) counts() (sent, acked, heard int) {
+func (m *member) counts() (sent, acked, heard, copied int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return len(m.sent), m.acked, len(m.heard)
+	return len(m.sent), m.acked, len(m.heard), len(m.copied)
+}
+
+// isThere tells whether the server knows that the client is.
+func (m *member) isThere() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.ready && m.told >= m.stanzas
 }
 
 // check looks for what was lost, doubled or out of order.
 func (h *herd) check() {
 	h.t.Helper()
 	said, bad := 0, 0
-	for i, m := range h.members {
-		peer := h.members[i^1]
-		for _, v := range (history{sent: m.sent, acked: m.sent[:m.acked], received: peer.heard}).violations() {
+	look := func(from, to *member, received []string) {
+		for _, v := range (history{sent: from.sent, acked: from.sent[:from.acked], received: received}).violations() {
 			if bad++; bad <= 20 {
-				h.t.Errorf("%s to %s: %s", m.name, peer.name, v)
+				h.t.Errorf("%s at %s/%s: %s", from.name, to.name, to.resource(), v)
 			}
+		}
+	}
+	for i, m := range h.members {
+		look(h.peerOf(i), m, m.heard)
+		if m.listens {
+			look(h.members[i-1], m, m.copied)
 		}
 		said += len(m.sent)
 	}

@@ -79,13 +79,19 @@ func skipSlow(t *testing.T) {
 
 func startHerd(t *testing.T, url string) (*dev, *herd) {
 	t.Helper()
-	herdAccounts(t, url, herdSize)
+	herdAccounts(t, url, herdSize/2)
 	d := startDev(t, devOptions{users: 1, args: []string{"--nodes", "3", "--database", url}})
 	h := newHerd(t, d, herdSize, 2*time.Second)
 	eventually(t, "all are online", func(context.Context) (bool, string) {
-		n := h.online.Load()
-		return n >= herdSize, fmt.Sprintf("%d are; %v", n, h.trouble.Load())
+		n := 0
+		for _, m := range h.members {
+			if m.isThere() {
+				n++
+			}
+		}
+		return n == herdSize, fmt.Sprintf("%d are; %v", n, h.trouble.Load())
 	})
+	close(h.start)
 	h.talkOn(2)
 	return d, h
 }
@@ -113,13 +119,13 @@ func (h *herd) talkOn(n int) {
 	h.t.Helper()
 	want := make([]int, len(h.members))
 	for i, m := range h.members {
-		_, _, heard := m.counts()
+		_, _, heard, _ := m.counts()
 		want[i] = heard + n
 	}
 	eventually(h.t, "the talk goes on", func(context.Context) (bool, string) {
 		waiting := 0
 		for i, m := range h.members {
-			if _, _, heard := m.counts(); heard < want[i] {
+			if _, _, heard, _ := m.counts(); heard < want[i] {
 				waiting++
 			}
 		}
