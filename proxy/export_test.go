@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"net"
 	"time"
@@ -151,3 +152,20 @@ type WSLeg struct{ *wsLeg }
 
 // NewWSLeg returns a leg on a WebSocket.
 func NewWSLeg(conn *ws.Conn, maxBytes int) WSLeg { return WSLeg{newWSLeg(conn, maxBytes, time.Second)} }
+
+// HalfCloser is what carries one direction until the other has ended, too.
+type HalfCloser = halfCloser
+
+// Pump carries between two connections until both directions have ended, or either limit
+// ends that, and returns why.
+func Pump(ctx context.Context, client, node HalfCloser, idle, halfOpen time.Duration) Reason {
+	gone := func(err error) *ending { return &ending{reason: goneReason(err)} }
+	p := pump{
+		client: pumpEnd{halfCloser: client, gone: gone, slow: ReasonSlowClient, hush: client.Close},
+		node:   pumpEnd{halfCloser: node, gone: gone, slow: ReasonSlowNode},
+		late:   func(bool) *ending { return &ending{reason: ReasonHalfOpen} },
+		begun:  func(carrier) {},
+		limits: pumpLimits{idle: idle, halfOpen: halfOpen},
+	}
+	return p.run(ctx).reason
+}
