@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"time"
 
@@ -169,3 +170,18 @@ func Pump(ctx context.Context, client, node HalfCloser, idle, halfOpen time.Dura
 	}
 	return p.run(ctx).reason
 }
+
+// Journal writes the session log.
+type Journal struct{ *journal }
+
+// NewJournal returns one that writes to log.
+func NewJournal(log *slog.Logger) Journal { return Journal{newJournal(log, func(int) {})} }
+
+// Add has the line of a session written.
+func (j Journal) Add(r *Record) { j.add(r) }
+
+// Close writes what waits.
+func (j Journal) Close() { j.close() }
+
+// Refusals is of how many kinds of refusals something is kept.
+func (j Journal) Refusals() int { return len(j.refusals.of) }
