@@ -525,6 +525,43 @@ func TestQuickModeWithoutNodes(t *testing.T) {
 	}
 }
 
+// A front whose nodes want a PROXY header that it does not send says which flag is missing.
+func TestQuickModeWithoutHeader(t *testing.T) {
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	defer ln.Close()
+	serving.Go(func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Read(make([]byte, 4096))
+			_ = conn.Close()
+		}
+	})
+	f := start(t, "--listen", "xmpps://127.0.0.1:0", "--to", ln.Addr().String())
+	client := tls.Client(dialTCP(t, f.addr(t, "xmpps")), &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}) //nolint:gosec // it is self-signed
+	const open = "<stream:stream to='chat.example' version='1.0' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>"
+	if _, err := client.Write([]byte(open)); err != nil {
+		t.Fatal(err)
+	}
+	for in, tag := bufio.NewReader(client), ""; !strings.HasSuffix(tag, "</stream:error>"); { // which comes after the line
+		if tag, err = in.ReadString('>'); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = client.Close()
+	f.stop()
+	if said := f.stderr.String(); !strings.Contains(said, "node=node-1") || !strings.Contains(said, "--send-proxy, to v2") {
+		t.Errorf("it said %q", said)
+	}
+}
+
 // A change of how users are known counts for the next client, without a restart.
 func TestIdentifiersChangeLive(t *testing.T) {
 	node := startEcho(t)
