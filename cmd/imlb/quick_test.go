@@ -475,16 +475,18 @@ func TestQuickModeKeyWait(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	f := start(t, "--listen", "tcp://127.0.0.1:0", "--to", ln.Addr().String(), "--check", "none", "--key", "pattern:^LOGIN (.+)", "--key-wait", "50ms")
-	dialTCP(t, f.addr(t, "tcp"))
-	if err := ln.(*net.TCPListener).SetDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
+	for _, key := range []string{"pattern:^LOGIN (.+)", "mqtt", "sni"} {
+		f := start(t, "--listen", "tcp://127.0.0.1:0", "--to", ln.Addr().String(), "--check", "none", "--key", key, "--key-wait", "50ms")
+		dialTCP(t, f.addr(t, "tcp"))
+		if err := ln.(*net.TCPListener).SetDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		conn, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.Close()
 	}
-	conn, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = conn.Close()
 }
 
 // An address that is taken is said once.
