@@ -112,7 +112,8 @@ type Identify struct {
 // the type.
 type Identifier struct {
 	// Type is what the user is known by: the CONNECT of MQTT (mqtt), the name that a TLS
-	// client asks for (sni), the request for a WebSocket (websocket), the client's
+	// client asks for (sni; on tcp it is looked for in the first bytes, of TLS that is the
+	// nodes'), the request for a WebSocket (websocket), the client's
 	// certificate (certificate), a field of the PROXY v2 header that came (proxy-tlv), a
 	// pattern in the first bytes (pattern), the client's network (source), or nothing:
 	// each connection is a user (random). Logs name the way by this word.
@@ -137,8 +138,10 @@ type Identifier struct {
 	// user.id for one inside another. The signature is not verified (websocket).
 	Claim string `yaml:"claim,omitempty" is:"claim"`
 	// Pattern is a regular expression (RE2) with a group named user, or just one group
-	// (pattern, websocket). In first bytes it is tried at the end of each line:
-	// ^LOGIN (?P<user>\S+).
+	// (pattern, websocket). In first bytes it is tried whenever a line has ended, on all that
+	// came up to there: ^LOGIN (?P<user>\S+). There ^ is the first byte; with the flag m it is
+	// the beginning of any line, as for IRC, where others may come before:
+	// (?im)^NICK :?(?P<user>[^\s:]+).
 	Pattern Line `yaml:"pattern,omitempty" is:"user-pattern"`
 	// MaxLines is how many lines of the first bytes are tried; by default 16 (pattern).
 	MaxLines int `yaml:"max_lines,omitempty" min:"1" max:"1000"`

@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"time"
 
@@ -151,3 +153,35 @@ type WSLeg struct{ *wsLeg }
 
 // NewWSLeg returns a leg on a WebSocket.
 func NewWSLeg(conn *ws.Conn, maxBytes int) WSLeg { return WSLeg{newWSLeg(conn, maxBytes, time.Second)} }
+
+// HalfCloser is what carries one direction until the other has ended, too.
+type HalfCloser = halfCloser
+
+// Pump carries between two connections until both directions have ended, or either limit
+// ends that, and returns why.
+func Pump(ctx context.Context, client, node HalfCloser, idle, halfOpen time.Duration) Reason {
+	gone := func(err error) *ending { return &ending{reason: goneReason(err)} }
+	p := pump{
+		client: pumpEnd{halfCloser: client, gone: gone, slow: ReasonSlowClient, hush: client.Close},
+		node:   pumpEnd{halfCloser: node, gone: gone, slow: ReasonSlowNode},
+		late:   func(bool) *ending { return &ending{reason: ReasonHalfOpen} },
+		begun:  func(carrier) {},
+		limits: pumpLimits{idle: idle, halfOpen: halfOpen},
+	}
+	return p.run(ctx).reason
+}
+
+// Journal writes the session log.
+type Journal struct{ *journal }
+
+// NewJournal returns one that writes to log.
+func NewJournal(log *slog.Logger) Journal { return Journal{newJournal(log, func(int) {})} }
+
+// Add has the line of a session written.
+func (j Journal) Add(r *Record) { j.add(r) }
+
+// Close writes what waits.
+func (j Journal) Close() { j.close() }
+
+// Refusals is of how many kinds of refusals something is kept.
+func (j Journal) Refusals() int { return len(j.refusals.of) }

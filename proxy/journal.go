@@ -4,6 +4,9 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"time"
+
+	"imlb/proxy/limit"
 )
 
 // journal writes the session log, on a goroutine of its own: whoever a session ends
@@ -11,6 +14,8 @@ import (
 type journal struct {
 	log  *slog.Logger
 	lost func(n int) // told of lines that found no room
+
+	refusals occasions[refused] // of which the sessions have no line
 
 	mu     sync.Mutex
 	queue  []entry
@@ -23,8 +28,16 @@ type journal struct {
 
 // entry is a line that waits to be written.
 type entry struct {
-	level slog.Level
-	attrs []slog.Attr
+	level    slog.Level
+	attrs    []slog.Attr
+	refusals bool // of many sessions
+}
+
+// refused is what clients were refused for, and where.
+type refused struct {
+	listener string
+	reason   Reason
+	limit    limit.Reason
 }
 
 // journalRoom is how many lines may wait. Those that come when all of it is taken are
@@ -40,11 +53,32 @@ func newJournal(log *slog.Logger, lost func(int)) *journal {
 // add has the record's line written, if it is one that is. The record may be changed
 // afterwards.
 func (j *journal) add(r *Record) {
-	level := r.level()
-	if !j.log.Enabled(context.Background(), level) { //nolint:forbidigo // the line belongs to nobody's context
+	switch level := r.level(); {
+	case j.log.Enabled(context.Background(), level): //nolint:forbidigo // the line belongs to nobody's context
+		j.put(entry{level: level, attrs: r.attrs()})
+	case r.Reason.refuses():
+		j.tell(r)
+	}
+}
+
+// tell has the log say now and then that clients are refused, with one of them as an example,
+// where each has no line: strangers can cause that at will.
+func (j *journal) tell(r *Record) {
+	before, ok := j.refusals.arises(refused{r.Listener, r.Reason, r.Limit}, time.Now())
+	if !ok {
 		return
 	}
-	e := entry{level: level, attrs: r.attrs()}
+	attrs := []slog.Attr{
+		slog.String("reason", r.Reason.String()), slog.String("listener", r.Listener), slog.String("source", r.Source),
+	}
+	if r.Limit != limit.ReasonNone {
+		attrs = append(attrs, slog.String("limit", r.Limit.String()))
+	}
+	j.put(entry{slog.LevelInfo, append(attrs, slog.Int("unsaid", before)), true})
+}
+
+// put has a line written.
+func (j *journal) put(e entry) {
 	j.mu.Lock()
 	if len(j.queue) >= journalRoom || j.closed {
 		j.missed++
@@ -81,7 +115,11 @@ func (j *journal) write() {
 	for {
 		lines, missed, more := j.take()
 		for _, e := range lines {
-			j.log.LogAttrs(ctx, e.level, "session", e.attrs...)
+			if e.refusals {
+				j.log.LogAttrs(ctx, e.level, "clients are refused", e.attrs...)
+			} else {
+				j.log.LogAttrs(ctx, e.level, "session", e.attrs...)
+			}
 		}
 		if missed > 0 {
 			j.log.LogAttrs(ctx, slog.LevelWarn, "the session log is too slow: lines were lost", slog.Int("lines", missed))

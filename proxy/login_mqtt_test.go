@@ -274,6 +274,26 @@ func TestMQTTLoginsLate(t *testing.T) {
 	}
 }
 
+// A client that leaves inside its CONNECT reaches no node, although its address would do to find one.
+func TestMQTTLeavesInside(t *testing.T) {
+	t.Parallel()
+	connect := mqttConnect(5, "phone", "alice")
+	for _, size := range []int{12, len(connect) - 9} { // not after the name, by which it is known
+		inAllWays(t, nil, func(t *testing.T, way mqttWay, f *front, n *node) {
+			if way.listener.Identify.Chain == nil {
+				t.Skip("the first bytes are the node's")
+			}
+			client := way.dial(f)
+			client.send(connect[:size])
+			client.Close()
+			if r := f.ended("client-closed"); r["node"] != "" || !strings.Contains(r["cause"], "inside its CONNECT") {
+				t.Errorf("logged %v", r)
+			}
+			n.idle()
+		})
+	}
+}
+
 // A client that is let in is not held to that time any more, and neither is who does not speak MQTT.
 func TestMQTTLoginsInTime(t *testing.T) {
 	t.Parallel()

@@ -108,6 +108,9 @@ func (s *session) dial(ctx context.Context, pool Pool, choice Choice, greet func
 		err = context.Cause(limited)
 	}
 	if err != nil {
+		if ctx.Err() == nil {
+			s.suspectHeader(ctx, node, pool, err)
+		}
 		return nil, errors.Join(err, conn.Close())
 	}
 	node.spent = time.Since(began)

@@ -92,9 +92,15 @@ func (s *session) sniff(ctx context.Context) (user string, err error) {
 			if s.sniffing.final = s.lastLook(ctx, err); !s.sniffing.final {
 				return "", s.clientError(ctx, err)
 			}
+			if !s.sniffing.late && s.speaksMQTT() && identify.MQTTUnfinished(s.inner.seen) {
+				return "", s.clientEnd(ReasonClientClosed, errLeftInside)
+			}
 		}
 	}
 }
+
+// errLeftInside is why no node hears of a client, however else its user might be known.
+var errLeftInside = errors.New("the client has left inside its CONNECT")
 
 // agreed is what client and front have agreed to carry, by the subprotocol of a WebSocket
 // or by ALPN.

@@ -324,21 +324,21 @@ func TestOpaqueSlow(t *testing.T) {
 // to keep it.
 func TestOpaqueIdle(t *testing.T) {
 	t.Parallel()
-	const idle = 400 * time.Millisecond
+	const idle = 800 * time.Millisecond
 	carried(t, func(t *testing.T, start starter) {
 		f, client, leg := start(t, func(o *proxy.Options) { o.Timeouts.Idle = idle })
 		began := time.Now()
 		tick := time.NewTicker(idle / 16)
 		defer tick.Stop()
 		var last time.Time
-		for time.Since(began) < 2*idle {
+		for time.Since(began) < 2*idle+idle/8 { // so that the last comes soon after a look whether any did
 			<-tick.C
 			last = time.Now()
 			leg.send("x")
 			client.recv("x")
 		}
 		client.end()
-		if quiet := time.Since(last); quiet < idle {
+		if quiet := time.Since(last); quiet < idle || quiet > idle*7/4 {
 			t.Errorf("the session ended %v after the last byte", quiet)
 		}
 		leg.end()
@@ -364,12 +364,17 @@ func TestOpaqueHalfOpen(t *testing.T) {
 				began := time.Now()
 				tick := time.NewTicker(linger / 20)
 				defer tick.Stop()
-				for time.Since(began) < 2*linger {
+				var last time.Time
+				for time.Since(began) < 2*linger+linger/8 {
 					<-tick.C
+					last = time.Now()
 					leg.send("x")
 					client.recv("x")
 				}
 				client.broken()
+				if quiet := time.Since(last); quiet < linger || quiet > linger*7/4 {
+					t.Errorf("the session ended %v after the last byte", quiet)
+				}
 				if r := f.ended("half-open-timeout"); !strings.Contains(r["cause"], "nothing came from the node for 1s") {
 					t.Errorf("logged the cause %q", r["cause"])
 				}

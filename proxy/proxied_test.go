@@ -42,6 +42,25 @@ func (p *peer) isServed() {
 	p.expect(frontHeader + tlsOffer)
 }
 
+// The log says what is wrong with a PROXY header.
+func TestBadProxyHeader(t *testing.T) {
+	t.Parallel()
+	f := startFront(t, &picker{}, func(o *proxy.Options) { trustLoopback(&o.Listeners[0]) })
+	const v2 = "\r\n\r\n\x00\r\nQUIT\n"
+	for sent, want := range map[string]string{
+		streamOpen:                                       "signature not present",
+		"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\n":           "ends with LF",
+		"PROXY UNKNOWN " + strings.Repeat("x", 200):      "longer than 107 bytes",
+		v2 + "\x31\x11\x00\x0c":                          "version 3",
+		v2 + "\x21\x11\xff\xff" + strings.Repeat("x", 9): "65535 bytes",
+	} {
+		f.dialTCP("xmpp").send(sent)
+		if r := f.ended("proxy-header"); !strings.Contains(r["cause"], want) {
+			t.Errorf("%q: the cause is %q, without %q", sent, r["cause"], want)
+		}
+	}
+}
+
 // That proxies are trusted exempts no client from the limits of its source: neither one that
 // a proxy tells of, nor one that connects to another listener from where proxies are.
 func TestProxiesExemptNobody(t *testing.T) {

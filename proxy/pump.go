@@ -30,7 +30,8 @@ type pump struct {
 	halt, deafen context.CancelFunc // end the pauses of both directions, and of that from the node
 
 	up, down atomic.Int64 // bytes read from the client, and from the node
-	active   atomic.Bool  // some came since the timer last ran, or a ping
+	began    time.Time    // set before both directions run
+	last     atomic.Int64 // when some came last, or a ping: the time since then, as a Duration
 	stopping atomic.Bool  // stop was called
 	draining atomic.Bool  // Drain was called
 
@@ -72,6 +73,7 @@ func (p *pump) run(ctx context.Context) *ending {
 	defer p.halt()
 	var hearing context.Context
 	hearing, p.deafen = context.WithCancel(ctx)
+	p.began = time.Now()
 	p.watch(p.limits.idle)
 	if p.node.watch != nil && p.limits.watch > 0 {
 		defer time.AfterFunc(p.limits.watch, p.watchedLong).Stop()
@@ -187,9 +189,6 @@ func (p *pump) copy(ctx context.Context, from, to *pumpEnd, count *atomic.Int64)
 	defer buf.free()
 	for {
 		n, err := from.Read(buf.bytes())
-		if n > 0 || err == nil { // a ping of a WebSocket brings no bytes, but is life
-			p.active.Store(true)
-		}
 		if n > 0 {
 			count.Add(int64(n))
 			if e := p.see(from, buf.bytes()[:n]); e != nil {
@@ -200,6 +199,7 @@ func (p *pump) copy(ctx context.Context, from, to *pumpEnd, count *atomic.Int64)
 			if err == nil && from.pause != nil {
 				_ = pause(ctx, from.pause(n)) // when ctx ends the deadlines have passed
 			}
+			p.live()
 			p.stuck.Add(-1)
 			if errors.Is(err, ws.ErrClosed) {
 				p.discard(from)
@@ -208,8 +208,11 @@ func (p *pump) copy(ctx context.Context, from, to *pumpEnd, count *atomic.Int64)
 				return p.writeError(to, err)
 			}
 			buf.fit(n)
-		} else if err == nil && from.pause != nil {
-			_ = pause(ctx, from.pause(0)) // what came besides may be too much
+		} else if err == nil {
+			p.live() // a ping of a WebSocket brings no bytes, but is life
+			if from.pause != nil {
+				_ = pause(ctx, from.pause(0)) // what came besides may be too much
+			}
 		}
 		switch {
 		case err == nil:
@@ -324,7 +327,7 @@ func (p *pump) half(from *pumpEnd, e *ending) {
 	}
 	p.ended, p.both = from, p.ended != nil
 	p.mu.Unlock()
-	p.active.Store(true) // the other has all the time from now on
+	p.live() // the other has all the time from now on
 	if p.halfLimited() {
 		p.watch(p.limits.halfOpen)
 	}
@@ -364,26 +367,27 @@ func (p *pump) watch(quiet time.Duration) {
 	}
 }
 
-// again returns for how long no byte may come.
-func (p *pump) again() time.Duration {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.quiet
-}
+// live notes that there is life. What came counts from when it has been passed on: until
+// then its side is not read.
+func (p *pump) live() { p.last.Store(int64(time.Since(p.began))) }
 
-// idle ends the pump if no byte came since it last looked. A side that has ended is cut
+// idle ends the pump if no byte came for the time of quiet, and else looks again when that may
+// be over. A side that has ended is cut
 // off while it waits for the other, so it must not take what it has got for all. Nothing
 // can come from a side that is not read, because the other takes nothing, for which there
 // is another limit, or because of those on bytes.
 func (p *pump) idle() {
 	p.mu.Lock()
 	ended, over := p.ended, p.both || p.done || p.draining.Load()
+	if p.stuck.Load() > 0 {
+		p.live()
+	}
+	left := p.quiet - (time.Since(p.began) - time.Duration(p.last.Load()))
+	if !over && left > 0 {
+		p.timer.Reset(left)
+	}
 	p.mu.Unlock()
-	switch {
-	case over:
-		return
-	case p.active.Swap(false), p.stuck.Load() > 0:
-		p.watch(p.again())
+	if over || left > 0 {
 		return
 	}
 	e := &ending{reason: ReasonIdle}

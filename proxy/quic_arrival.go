@@ -216,7 +216,7 @@ func (a *arrival) admit() *ending {
 		return a.take()
 	}
 	if a.q.srv.guard.Denied(a.listener, addrOf(a.remote)) {
-		return refused(limit.ReasonDenied)
+		return refusedFor(limit.ReasonDenied)
 	}
 	return nil
 }
@@ -226,14 +226,14 @@ func (a *arrival) take() *ending {
 	now := time.Now()
 	ticket, wait, refusal := a.q.srv.guard.Accept(now, a.listener, addrOf(a.remote))
 	if refusal != limit.ReasonNone {
-		return refused(refusal)
+		return refusedFor(refusal)
 	}
 	a.ticket, a.turn = ticket, now.Add(wait)
 	return nil
 }
 
-// refused makes an ending of what a limit says.
-func refused(why limit.Reason) *ending { return &ending{reason: reasonOf(why), limit: why} }
+// refusedFor makes an ending of what a limit says.
+func refusedFor(why limit.Reason) *ending { return &ending{reason: reasonOf(why), limit: why} }
 
 // refuse counts and logs a connection that is not admitted.
 func (a *arrival) refuse(end *ending) {
@@ -452,7 +452,7 @@ func (a *arrival) keep(now time.Time, place limit.Ticket) {
 // deny has the connection go because it is refused a place.
 func (a *arrival) deny(now time.Time, why limit.Reason) {
 	if a.refusal == nil {
-		a.refusal, a.due = refused(why), now.Add(lingerTime)
+		a.refusal, a.due = refusedFor(why), now.Add(lingerTime)
 		a.q.srv.metrics.refused.WithLabelValues(a.listener, why.String()).Inc()
 	}
 	a.timer.Reset(a.due.Sub(now))

@@ -131,6 +131,11 @@ func (r Reason) quiet() bool {
 	}
 }
 
+// refuses tells whether a limit or a list did not admit the client.
+func (r Reason) refuses() bool {
+	return r == ReasonDenied || r == ReasonRateLimited || r == ReasonTooMany
+}
+
 // ending is why a session is over. It is the error of every stage.
 type ending struct {
 	reason    Reason

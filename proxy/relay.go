@@ -31,15 +31,15 @@ import (
 // goroutine nor buffer while nothing comes: see framed.go.
 type relay struct {
 	*session
-	loop   *loopTurn              // nil when two goroutines work
-	in     meter                  // owned by up
-	out    meter                  // owned by down
-	cause  atomic.Pointer[ending] // the first end that was seen
-	told   atomic.Bool            // the node's connection was ended, so its end is no loss
-	over   atomic.Bool            // down has returned
-	active atomic.Bool            // the node sent something since up last looked
-	entry  uint64                 // owned by down: the last entry that was written but not flushed
-	asked  atomic.Pointer[resume] // by the client, of its node
+	loop  *loopTurn              // nil when two goroutines work
+	in    meter                  // owned by up
+	out   meter                  // owned by down
+	cause atomic.Pointer[ending] // the first end that was seen
+	told  atomic.Bool            // the node's connection was ended, so its end is no loss
+	over  atomic.Bool            // down has returned
+	last  atomic.Int64           // when the node sent something last, by clock
+	entry uint64                 // owned by down: the last entry that was written but not flushed
+	asked atomic.Pointer[resume] // by the client, of its node
 }
 
 // relay carries the session on, and returns its ending or nil when it goes on by
@@ -163,9 +163,9 @@ func (r *relay) fillUp(ctx context.Context) *ending {
 		r.loop.upHeld = true
 		return parked
 	}
-	for {
+	for wait := r.terms.Timeouts.Idle; ; {
 		if r.loop == nil {
-			if e := r.armIdle(ctx); e != nil {
+			if e := r.armIdle(ctx, wait); e != nil {
 				return e
 			}
 		}
@@ -174,24 +174,43 @@ func (r *relay) fillUp(ctx context.Context) *ending {
 		case err == nil:
 			return nil
 		case isAgain(err):
-			if e := r.armIdle(ctx); e != nil {
+			if e := r.armIdle(ctx, wait); e != nil {
 				return e
 			}
 			return parked
-		case isTimeout(err) && ctx.Err() == nil && !r.over.Load() && (r.active.Swap(false) || r.out.paused.Load()):
-			if e := r.armIdle(ctx); e != nil {
-				return e
+		case isTimeout(err) && ctx.Err() == nil && !r.over.Load():
+			if wait = r.idleLeft(); wait > 0 {
+				if e := r.armIdle(ctx, wait); e != nil {
+					return e
+				}
+				continue
 			}
-			continue // idle, but the node was not, or is not heard
 		}
 		return r.clientError(ctx, err)
 	}
 }
 
+// idleLeft returns for how long the client may still say nothing after it has said nothing
+// for the idle time: the node was heard, or is not read.
+func (r *relay) idleLeft() time.Duration {
+	if r.out.paused.Load() {
+		return r.terms.Timeouts.Idle
+	}
+	return r.terms.Timeouts.Idle - (r.clock() - time.Duration(r.last.Load()))
+}
+
+// clock returns the time since some point before the relay. On a loop it costs nothing.
+func (r *relay) clock() time.Duration {
+	if r.loop != nil {
+		return r.loop.client.Loop().Now()
+	}
+	return time.Since(r.rec.Started)
+}
+
 // armIdle sets the deadline of the next read. Whoever wants to wake up sets a
 // deadline too, and says before why: so that is looked at last.
-func (r *relay) armIdle(ctx context.Context) *ending {
-	switch idle := r.terms.Timeouts.Idle; {
+func (r *relay) armIdle(ctx context.Context, idle time.Duration) *ending {
+	switch {
 	case idle <= 0:
 	case r.loop != nil:
 		r.loop.client.SetReadTimeout(idle)
@@ -267,9 +286,7 @@ func (r *relay) fillDown(ctx context.Context) *ending {
 		r.node.broken = !isTimeout(err) && !(r.told.Load() && errors.Is(err, io.EOF))
 		return r.nodeError(err)
 	}
-	if !r.active.Load() {
-		r.active.Store(true)
-	}
+	r.last.Store(int64(r.clock()))
 	return nil
 }
 

@@ -27,8 +27,9 @@ type Server struct {
 	udp     *udpSockets
 	guard   *limit.Guard
 	ids     ids
-	journal *journal    // nil unless serving
-	loops   *loop.Group // of sessions that go on by themselves; nil unless serving
+	suspect occasions[nodeOf] // of nodes that may expect another PROXY header
+	journal *journal          // nil unless serving
+	loops   *loop.Group       // of sessions that go on by themselves; nil unless serving
 
 	opts     atomic.Pointer[Options] // normalized; of what comes from now on
 	changing chan struct{}           // holds one while opts and listeners are being changed

@@ -67,10 +67,13 @@ func (w *wire) proxyHeader() (h *proxyproto.Header, fields []proxyproto.TLV, own
 			h, fields, err := parseProxyHeader(w.seen[:n])
 			w.skip(n)
 			if err == nil && h.Command.IsProxy() && (h.SourceAddr == nil || h.DestinationAddr == nil) {
-				err = proxyproto.ErrNoProxyProtocol
+				err = errProxyAddresses
 			}
 			return h, fields, own, err
 		case v.None():
+			if err := identify.ProxyHeaderError(w.seen, maxProxyHeader); err != nil {
+				return nil, nil, false, err
+			}
 			return nil, nil, false, proxyproto.ErrNoProxyProtocol
 		}
 		if err := w.look(); err != nil {
@@ -78,6 +81,9 @@ func (w *wire) proxyHeader() (h *proxyproto.Header, fields []proxyproto.TLV, own
 		}
 	}
 }
+
+// errProxyAddresses is what a PROXY header is refused for that should say where the client is.
+var errProxyAddresses = errors.New("the PROXY header has no addresses")
 
 // errProxyChecksum is what a PROXY header is refused for that was damaged on its way.
 var errProxyChecksum = errors.New("the CRC32c of the PROXY header is wrong")

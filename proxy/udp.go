@@ -89,9 +89,8 @@ func (u *udpSocket) close() error {
 // udpSockets are the UDP sockets of a front, one for each address. Several with
 // SO_REUSEPORT would share the reading, but the kernel picks one by the client's
 // address, so a client that moves arrives at a socket that does not know it. Two
-// gained nothing here: with 64 connections on 2 cores, 33–45 µs of CPU for a round
-// trip of 64 bytes with one socket and 30–45 with two, and 665–843 against 657–809
-// for one of 64 KiB. One socket is one reader; the connections run on all cores.
+// gained nothing on 2 cores (docs/benchmarks.md). One socket is one reader; the
+// connections run on all cores.
 type udpSockets struct {
 	keys atomic.Pointer[secrets.Keys] // of QUIC; never nil
 	hold time.Duration                // rekeyHold

@@ -475,16 +475,18 @@ func TestQuickModeKeyWait(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	f := start(t, "--listen", "tcp://127.0.0.1:0", "--to", ln.Addr().String(), "--check", "none", "--key", "pattern:^LOGIN (.+)", "--key-wait", "50ms")
-	dialTCP(t, f.addr(t, "tcp"))
-	if err := ln.(*net.TCPListener).SetDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
+	for _, key := range []string{"pattern:^LOGIN (.+)", "mqtt", "sni"} {
+		f := start(t, "--listen", "tcp://127.0.0.1:0", "--to", ln.Addr().String(), "--check", "none", "--key", key, "--key-wait", "50ms")
+		dialTCP(t, f.addr(t, "tcp"))
+		if err := ln.(*net.TCPListener).SetDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		conn, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.Close()
 	}
-	conn, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = conn.Close()
 }
 
 // An address that is taken is said once.
@@ -521,6 +523,43 @@ func TestQuickModeWithoutNodes(t *testing.T) {
 	f := start(t, "--listen", "tcp://127.0.0.1:0", "--to", ln.Addr().String())
 	f.stop()
 	if said := f.stderr.String(); !strings.Contains(said, "imlb: node-1 does not answer: ") {
+		t.Errorf("it said %q", said)
+	}
+}
+
+// A front whose nodes want a PROXY header that it does not send says which flag is missing.
+func TestQuickModeWithoutHeader(t *testing.T) {
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	defer ln.Close()
+	serving.Go(func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Read(make([]byte, 4096))
+			_ = conn.Close()
+		}
+	})
+	f := start(t, "--listen", "xmpps://127.0.0.1:0", "--to", ln.Addr().String())
+	client := tls.Client(dialTCP(t, f.addr(t, "xmpps")), &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}) //nolint:gosec // it is self-signed
+	const open = "<stream:stream to='chat.example' version='1.0' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>"
+	if _, err := client.Write([]byte(open)); err != nil {
+		t.Fatal(err)
+	}
+	for in, tag := bufio.NewReader(client), ""; !strings.HasSuffix(tag, "</stream:error>"); { // which comes after the line
+		if tag, err = in.ReadString('>'); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = client.Close()
+	f.stop()
+	if said := f.stderr.String(); !strings.Contains(said, "node=node-1") || !strings.Contains(said, "--send-proxy, to v2") {
 		t.Errorf("it said %q", said)
 	}
 }

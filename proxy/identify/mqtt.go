@@ -255,3 +255,17 @@ func MQTTVersion(sent []byte) byte {
 	}
 	return level
 }
+
+// MQTTUnfinished tells whether sent begins a CONNECT and does not hold all of it.
+func MQTTUnfinished(sent []byte) bool {
+	const connect = 0x10
+	p := packet{sent: sent, limit: len(sent) + 1}
+	if len(sent) == 0 || !p.expect(connect) {
+		return false
+	}
+	length, ok := p.varint()
+	if !ok {
+		return p.why == More
+	}
+	return len(sent) < p.at+length
+}

@@ -214,6 +214,9 @@ func FuzzMQTTBytes(f *testing.F) {
 		input = input[:min(len(input), 1<<10)]
 		checkSteps(t, identify.MQTT{Max: 600}, input)
 		checkSteps(t, identify.MQTT{Max: 600, ClientIDFirst: true}, input)
+		if identify.MQTTUnfinished(input) && input[0] != 0x10 {
+			t.Fatalf("%q begins no CONNECT", input)
+		}
 	})
 }
 
@@ -299,4 +302,20 @@ func firstBytes(t *testing.T, program string, args []string) []byte {
 		t.Fatal(err)
 	}
 	return append(binary.AppendUvarint([]byte{first}, length), body...)
+}
+
+// A CONNECT is unfinished until its last byte is there.
+func TestMQTTUnfinished(t *testing.T) {
+	t.Parallel()
+	const connect = "\x10\x0f\x00\x04MQTT\x04\x02\x00\x3c\x00\x03abc"
+	for n := range len(connect) + 1 {
+		if got, want := identify.MQTTUnfinished([]byte(connect[:n])), n > 0 && n < len(connect); got != want {
+			t.Errorf("%d bytes: %v", n, got)
+		}
+	}
+	for _, other := range []string{"\x20\x02", "GET /", connect + "\xc0\x00", "\x10\xff\xff\xff\xff"} {
+		if identify.MQTTUnfinished([]byte(other)) {
+			t.Errorf("%q: unfinished", other)
+		}
+	}
 }

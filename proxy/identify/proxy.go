@@ -2,6 +2,8 @@ package identify
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"hash/crc32"
 )
 
@@ -192,6 +194,26 @@ func ProxyHeader(sent []byte, limit int) (n int, v Verdict) {
 	}
 }
 
+// ProxyHeaderError says what is wrong with a header that ProxyHeader has refused; nil if it has
+// not, or if what was sent is none.
+func ProxyHeaderError(sent []byte, limit int) error {
+	_, v := ProxyHeader(sent, limit)
+	line := len(sent) > 0 && sent[0] == proxyV1[0]
+	switch {
+	case v == TooLong && line:
+		return fmt.Errorf("the line of the PROXY header is longer than %d bytes", proxyV1Max)
+	case v == TooLong:
+		return fmt.Errorf("the PROXY header says that %d bytes follow, and may have %d", proxyV2Length(sent), orDefault(limit, proxyV2Max))
+	case v == Malformed && line:
+		return errors.New("the line of the PROXY header ends with LF and not with CR LF")
+	case v == Malformed && sent[len(proxyV2)]>>4 != 2:
+		return fmt.Errorf("the PROXY header is of version %d, which does not exist", sent[len(proxyV2)]>>4)
+	case v == Malformed:
+		return fmt.Errorf("the PROXY header has the command %d, which does not exist", sent[len(proxyV2)]&0xf)
+	}
+	return nil
+}
+
 // startsLike says whether sent begins with start, or may come to.
 func startsLike(sent []byte, start string) bool {
 	n := min(len(sent), len(start))
@@ -226,7 +248,7 @@ func proxyBinary(sent []byte, limit int) (int, Verdict) {
 	if len(sent) < proxyV2Header {
 		return len(sent) + 1, More
 	}
-	length := int(sent[14])<<8 | int(sent[15])
+	length := proxyV2Length(sent)
 	switch n := proxyV2Header + length; {
 	case length > limit:
 		return 0, TooLong
@@ -236,3 +258,6 @@ func proxyBinary(sent []byte, limit int) (int, Verdict) {
 		return n, Found
 	}
 }
+
+// proxyV2Length is what the first 16 bytes of a header of version 2 say of how many follow.
+func proxyV2Length(sent []byte) int { return int(sent[14])<<8 | int(sent[15]) }

@@ -152,6 +152,30 @@ func FuzzCheckProxyHeader(f *testing.F) {
 	})
 }
 
+// What is wrong with a header is said of one that has its signature.
+func TestProxyHeaderError(t *testing.T) {
+	t.Parallel()
+	for sent, want := range map[string]string{
+		"PROXY UNKNOWN " + strings.Repeat("x", 200):  "the line of the PROXY header is longer than 107 bytes",
+		"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\nrest":   "the line of the PROXY header ends with LF and not with CR LF",
+		v2 + "\x21\x11\xff\xff":                      "the PROXY header says that 65535 bytes follow, and may have 4096",
+		v2 + "\x31\x11\x00\x0c":                      "the PROXY header is of version 3, which does not exist",
+		v2 + "\x22":                                  "the PROXY header has the command 2, which does not exist",
+		"GET / HTTP/1.1\r\n":                         "",
+		"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nrest": "",
+		v2 + "\x21\x11\x00\x0c":                      "",
+		"":                                           "",
+	} {
+		got := ""
+		if err := identify.ProxyHeaderError([]byte(sent), 0); err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("%q: %q, not %q", sent, got, want)
+		}
+	}
+}
+
 // FuzzProxyHeader: where go-proxyproto finds a header we do, and it ends where we say.
 func FuzzProxyHeader(f *testing.F) {
 	f.Add([]byte("PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nrest"))
@@ -170,7 +194,10 @@ func FuzzProxyHeader(f *testing.F) {
 		_, err := proxyproto.Read(buffered)
 		read := len(sent) - in.Len() - buffered.Buffered()
 		n, v := identify.ProxyHeader(sent, 0)
+		said := identify.ProxyHeaderError(sent, 0)
 		switch {
+		case (said != nil) != (v == identify.Malformed || v == identify.TooLong):
+			t.Fatalf("%q: %v, and %v", sent, v, said)
 		case err == nil && (v != identify.Found || n != read):
 			t.Fatalf("%q: %d, %v; go-proxyproto read %d", sent, n, v, read)
 		case v == identify.Found && errors.Is(err, proxyproto.ErrNoProxyProtocol):
