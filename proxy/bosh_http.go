@@ -107,7 +107,7 @@ func (c *httpConn) serveBOSH(w http.ResponseWriter, r *http.Request) {
 // bind has a request be answered by its session, which it may begin.
 func (c *httpConn) bind(w http.ResponseWriter, r *http.Request) {
 	in, err := c.readBOSH(r)
-	if in.session == nil && err == nil && in.request.SID != "" {
+	if in.session == nil && err == nil && (in.request.SID != "" || in.request.Terminate) {
 		err = &bosh.Error{Condition: bosh.ItemNotFound}
 	}
 	var answer <-chan []byte

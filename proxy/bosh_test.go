@@ -285,6 +285,7 @@ func TestBOSHEnds(t *testing.T) {
 		b := f.binder()
 		b.post("<body " + nsBOSH + " rid='1' to='example.org'/>").expect(terminal("host-unknown"))
 		f.endedBOSH("host-unknown")
+		b.post("<body " + nsBOSH + " rid='1' type='terminate'/>").expect(terminal("item-not-found"))
 		b.post("<body " + nsBOSH + " rid='1'/>").expect(terminal("improper-addressing"))
 		f.endedBOSH("protocol-error")
 	})
