@@ -76,6 +76,13 @@ func (c *boshConn) do(what func(s *bosh.Session, now time.Time)) {
 	c.settle(now)
 }
 
+// with has the session do something that answers no request and wakes nobody.
+func (c *boshConn) with(what func(s *bosh.Session)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	what(c.session)
+}
+
 func (c *boshConn) tick() { c.do((*bosh.Session).Tick) }
 
 // first returns where the answer to the session's first request comes.

@@ -205,10 +205,9 @@ func (c *httpConn) await(w http.ResponseWriter, r *http.Request, in incoming, an
 	}
 	if c.use.ctx.Err() != nil { // which ends what is read, and so the request's context
 		select {
-		case body := <-answer:
+		case body := <-answer: // there is one at the session's end
 			c.tell(w, in.session.contentType(), body)
 			return
-		case <-in.session.done:
 		case <-c.closed:
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"time"
 
 	"imlb/backend/xmpp"
 	"imlb/proxy/bosh"
@@ -94,14 +93,14 @@ func (l *boshLeg) Write(tok xmpp.Token) error {
 		if err != nil {
 			return fmt.Errorf("stream header: %w", err)
 		}
-		l.conn.do(func(s *bosh.Session, _ time.Time) { s.Hello(h.From, h.ID) })
+		l.conn.with(func(s *bosh.Session) { s.Hello(h.From, h.ID) })
 	case xmpp.KindElement:
 		if isStreamError(tok.Raw) {
 			l.fault = slices.Clone(tok.Raw)
 			return nil
 		}
 		raw := xmpp.AppendSelfContained(nil, tok.Raw)
-		l.conn.do(func(s *bosh.Session, _ time.Time) { l.wrote = s.Send(raw) })
+		l.conn.with(func(s *bosh.Session) { l.wrote = s.Send(raw) })
 	case xmpp.KindClose:
 		l.ends = true
 	case xmpp.KindNone, xmpp.KindSpace: // a request that is held shows that the client is there
@@ -162,7 +161,7 @@ func (l *boshLeg) proved(entry uint64) uint64 {
 		l.marks = append(l.marks, boshMark{l.wrote, entry})
 	}
 	received := 0
-	l.conn.do(func(s *bosh.Session, _ time.Time) { received = s.Received() })
+	l.conn.with(func(s *bosh.Session) { received = s.Received() })
 	for len(l.marks) > 0 && l.marks[0].upTo <= received {
 		l.last = l.marks[0].entry
 		l.marks = l.marks[1:]

@@ -108,3 +108,16 @@ func (s *session) serveBOSH(ctx context.Context) error {
 	s.counted = new(counted)
 	return s.stream(ctx)
 }
+
+// mayProve tells whether the client of BOSH may still show that it has received an entry.
+func (s *session) mayProve() bool {
+	l, ok := s.client.(*boshLeg)
+	return ok && len(l.marks) > 0
+}
+
+// prove notes the last entry that a client of BOSH has shown to have received.
+func (s *session) prove() {
+	if l, ok := s.client.(*boshLeg); ok {
+		s.rec.LastEntry = max(s.rec.LastEntry, l.proved(0))
+	}
+}

@@ -353,6 +353,48 @@ func TestBOSHInactive(t *testing.T) {
 	b.asks("", "").expect("<body " + nsBOSH + " type='terminate' condition='item-not-found'/>")
 }
 
+// When a node is lost the next one is told what the client has shown to have received, to the
+// last moment, and nothing else.
+func TestBOSHNodeLost(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		payload string // of the request that comes when the node is lost
+		last    string
+	}{
+		"shown":     {"", "8"},
+		"not shown": {"<iq/>", "7"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			one, two := startNode(t, "one"), startNode(t, "two")
+			f := startBOSH(t, &picker{nodes: map[string][]proxy.Node{"": {one.at(), two.at()}}}, proxy.BOSH{}, nil)
+			b := f.binder()
+			leg := loginBOSH(b, one, "")
+			for _, n := range []string{"7", "8"} {
+				down := b.asks("", "")
+				leg.send(entry(n))
+				if got := down.says(); !strings.Contains(got, "id='"+n+"'") {
+					t.Fatalf("got %s", got)
+				}
+			}
+			leg.reset()
+			one.ln.Close()
+			if got := b.asks("", c.payload).says(); !strings.Contains(got, "condition='system-shutdown'") {
+				t.Errorf("got %s", got)
+			}
+			settle := two.accept()
+			if got := settleNote(t, settle.proxy); got != "alice@example.com\x00"+c.last {
+				t.Errorf("settled %q, want entry %s of alice", got, c.last)
+			}
+			settle.eof()
+			settle.close()
+			if r := f.endedBOSH("node-lost"); r["settled"] != "done" || r["last_entry"] != c.last {
+				t.Errorf("logged %v", r)
+			}
+		})
+	}
+}
+
 // A request that is held outlasts what limits other connections of HTTP, and so does the
 // connection; one that broke gets nothing.
 func TestBOSHHeld(t *testing.T) {

@@ -73,9 +73,7 @@ func (s *session) relay(ctx context.Context) error {
 	_ = s.node.conn.Close()
 	_ = s.wire.SetReadDeadline(past)
 	<-done
-	if s.onBOSH() {
-		r.reached() // as the client may have shown meanwhile
-	}
+	s.prove() // as the client may have shown meanwhile
 	return r.cause.Load()
 }
 

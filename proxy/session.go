@@ -160,7 +160,11 @@ func (s *session) finish(ctx context.Context, end *ending) {
 	s.placed.Store(false)
 	s.leavePlace()
 	settle := s.leaveNode(ctx, end)
-	settle(s.part(end))
+	received := s.part(end)
+	if s.resumes == nil { // else the settle has begun
+		s.prove()
+	}
+	settle(received && (!s.onBOSH() || s.rec.LastEntry > 0))
 	s.record(end)
 }
 

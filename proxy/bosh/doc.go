@@ -11,11 +11,12 @@
 // # What a client has received
 //
 // That an answer was written to a connection says nothing of whether it has arrived, and a
-// client may ask for it again on another connection. So an answer is kept, and what was in it
-// counts as received when it is let go of: as soon as the client acknowledges it (§9.2), or,
-// for a client that does not, when so many later requests have been answered as it may have
-// under way at a time (§14.3). A client that has not got an answer could not ask for it from
-// then on.
+// client may ask for it again on another connection. So an answer is kept (§14.3), and what was
+// in it counts as received when a later request shows that: one of a client that acknowledges
+// answers (§9.2) says so. Of another client, a request for which there was no room with the
+// older one still under way shows it; and so does one that brings nothing and comes after the
+// answer was given, because who has a request under way has no reason to make that (§11).
+// What may have crossed the answer shows nothing.
 //
 // # What bounds it
 //

@@ -1,6 +1,9 @@
 package bosh
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Which requests are answered when.
 
@@ -55,15 +58,11 @@ func (s *Session) answer(sl *slot) {
 	}
 }
 
-// keep keeps an answer for as long as the client may ask for it again. See the package on
-// what a client has received.
+// keep keeps an answer for as long as the client may ask for it again (§14.3).
 func (s *Session) keep(k kept) {
 	s.kept = append(s.kept, k)
-	for len(s.kept) > s.requests() {
-		if !s.acks {
-			s.received = s.kept[0].upTo
-		}
-		s.kept = s.kept[1:]
+	if over := len(s.kept) - s.requests(); over > 0 {
+		s.kept = slices.Delete(s.kept, 0, over)
 	}
 }
 

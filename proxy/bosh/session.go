@@ -164,6 +164,9 @@ func (s *Session) takeEarly(now time.Time) {
 		s.next++
 		s.open = append(s.open, sl)
 		if s.over || s.closing {
+			if s.keys.accept(sl.Request) {
+				s.acknowledge(sl.Request)
+			}
 			continue
 		}
 		if condition := s.check(now, sl.Request); condition != "" {
@@ -227,18 +230,22 @@ func (s *Session) bring(sl *slot, e Event) {
 	s.events = append(s.events, event{e, sl})
 }
 
-// acknowledge lets go of the answers that the client says it has received (§9.2).
+// acknowledge notes which answers a request shows to have been received. See the package.
 func (s *Session) acknowledge(r *Request) {
-	if !s.acks {
-		return
+	upTo := r.RID - int64(s.requests())
+	switch {
+	case s.acks && r.Ack >= 0:
+		upTo = r.Ack
+	case s.acks, r.empty():
+		upTo = r.RID - 1
 	}
-	ack := r.Ack
-	if ack < 0 {
-		ack = r.RID - 1
+	for _, k := range s.kept {
+		if k.rid <= upTo {
+			s.received = max(s.received, k.upTo)
+		}
 	}
-	for len(s.kept) > 0 && s.kept[0].rid <= ack {
-		s.received = s.kept[0].upTo
-		s.kept = s.kept[1:]
+	if s.acks { // §9.2: nor does the client ask for them again
+		s.kept = slices.DeleteFunc(s.kept, func(k kept) bool { return k.rid <= upTo })
 	}
 }
 
