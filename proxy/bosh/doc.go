@@ -20,7 +20,9 @@
 //
 // # What bounds it
 //
-// A request is not answered before all that it brought was taken, by [Session.Next]. As a
-// client has [Session.Requests] requests under way at most, that bounds what waits for the
-// node. What waits for the client is bounded by who sends it: see [Session.Queued].
+// A request is not answered before all that it brought was taken, by [Session.Next], but when
+// there is something for the client and little was not taken: else two that wait for each
+// other to read would do so for ever. As a client has [Session.Requests] requests under way at
+// most, that bounds what waits for the node. What waits for the client is bounded by who sends
+// it: see [Session.Queued].
 package bosh

@@ -21,13 +21,17 @@ func (s *Session) advance(now time.Time) {
 	s.rest(now)
 }
 
+// maxUnread is up to how many bytes what a client has brought may wait to be taken while it is
+// answered.
+const maxUnread = 64 << 10
+
 // due tells whether the first of the open requests has to be answered.
 func (s *Session) due(now time.Time, sl *slot) bool {
 	switch {
 	case s.ending != nil && sl.live:
 		return true
 	case sl.left > 0: // or what the client may send is without bounds
-		return false
+		return s.ready && sl.live && !sl.Terminate && s.unread <= maxUnread
 	case !sl.live: // what is in its answer may never arrive, so it only makes way
 		return len(s.open) > 1
 	case sl.Terminate: // answered with the end
@@ -92,7 +96,7 @@ func (s *Session) Deadline() time.Time {
 	switch {
 	case s.told:
 		return time.Time{}
-	case !s.idle.IsZero():
+	case !s.idle.IsZero() || len(s.open) == 0:
 		return s.idle.Add(s.patience())
 	}
 	if sl := s.open[0]; sl.left == 0 && !sl.Terminate && !s.over && sl.live {

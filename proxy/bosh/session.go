@@ -18,11 +18,12 @@ type Session struct {
 	open   []*slot // requests that were not answered, in their order
 	early  []*slot // those that came before their turn
 	events []event // what the requests brought, and was not taken
+	unread int     // bytes of that
 	kept   []kept  // answers that the client may ask for again, in their order
 
 	out      []byte // elements that wait for the client
 	ready    bool   // and may be given out
-	sent     int    // elements that ever were in out
+	sent     int    // elements that ever were to be
 	given    int    // of which so many were given out
 	received int    // and so many has the client received
 
@@ -124,6 +125,8 @@ func (s *Session) Receive(now time.Time, r *Request) {
 		s.give(r, Terminal(ItemNotFound))
 	case r.RID < s.next:
 		s.repeat(now, sl)
+	case s.closing:
+		s.give(r, Terminal(ItemNotFound))
 	case s.over:
 		s.place(now, sl) // it may be told why
 	case r.RID >= s.next+s.window(r):
@@ -227,6 +230,7 @@ func (sl *slot) pauses(most time.Duration) bool {
 
 func (s *Session) bring(sl *slot, e Event) {
 	sl.left++
+	s.unread += len(e.Raw)
 	s.events = append(s.events, event{e, sl})
 }
 
@@ -293,6 +297,7 @@ func (s *Session) Next(now time.Time) (Event, bool) {
 	}
 	e := s.events[0]
 	s.events[0] = event{}
+	s.unread -= len(e.Raw)
 	if s.events = s.events[1:]; len(s.events) == 0 {
 		s.events = nil
 	}
@@ -310,9 +315,9 @@ func (s *Session) Pending() bool { return len(s.events) > 0 }
 // Send adds an element for the client, which needs nothing from around it, to what the next
 // Flush gives out. It returns how many were sent so far.
 func (s *Session) Send(raw []byte) int {
+	s.sent++ // also of what is lost, which nothing shows to have been received
 	if !s.over {
 		s.out = append(s.out, raw...)
-		s.sent++
 	}
 	return s.sent
 }

@@ -441,11 +441,23 @@ func TestOveractivity(t *testing.T) {
 	c.asks("a", 101, "", "<a/>")
 	c.asks("b", 102, "", "<b/>") // neither was taken
 	c.answered()
-	c.sends("<m/>")
-	c.answered()
 	c.asks("c", 103, "", "<c/>")
 	c.answered("c: "+failed("policy-violation"), "a: "+failed("other-request"), "b: "+failed("other-request"))
 	c.takes("<a/>", "<b/>", "failed policy-violation")
+	if c.sends("<m/>") <= c.s.Received() {
+		t.Error("what came too late counts as received")
+	}
+
+	c = opened(t, "")
+	c.asks("a", 101, "", "<a/>")
+	c.sends("<m/>") // who waits for the client to read does not wait for ever
+	c.answered("a: " + body("<m/>"))
+	much := "<b>" + strings.Repeat("b", 70<<10) + "</b>"
+	c.asks("b", 102, "", much)
+	c.sends("<m/>")
+	c.answered()
+	c.takes("<a/>", much)
+	c.answered("b: " + body("<m/>"))
 
 	c = opened(t, "")
 	c.asks("a", 101, "", "<a/>")
