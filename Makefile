@@ -33,7 +33,7 @@ tools: ## servers and clients that the tests drive, got once
 	$(GO) run ./test/tools/setup
 
 test: ## everything, from unit tests to whole programs with real clients
-	$(GO) run ./test/tools/setup go-sendxmpp python3-slixmpp postgresql nodejs npm xmppjs consul mosquitto mosquitto-clients ejabberd erlang-p1-sqlite3 prosody lua-dbi-sqlite3 prosody-modules haproxy nginx-core libnginx-mod-stream
+	$(GO) run ./test/tools/setup go-sendxmpp python3-slixmpp postgresql nodejs npm xmppjs strophe consul mosquitto mosquitto-clients ejabberd erlang-p1-sqlite3 prosody lua-dbi-sqlite3 prosody-modules haproxy nginx-core libnginx-mod-stream
 	$(GO) vet ./...
 	$(GO) run ./test/tools/suite \
 	  -race -timeout=10m $(UNITS) -- \

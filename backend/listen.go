@@ -24,7 +24,7 @@ import (
 
 // The PROXY v2 TLVs that front and node agree on beyond the specification's own.
 const (
-	tlvTransport = proxyproto.PP2Type(0xE0) // tcp, starttls, tls, quic or ws
+	tlvTransport = proxyproto.PP2Type(0xE0) // tcp, starttls, tls, quic, ws or bosh
 	tlvExporter  = proxyproto.PP2Type(0xE1) // tls-exporter channel-binding data (RFC 9266)
 	tlvSettle    = proxyproto.PP2Type(0xE2) // bare JID, NUL, decimal entry number
 	tlvEndPoint  = proxyproto.PP2Type(0xE3) // tls-server-end-point channel-binding data (RFC 5929 §4)

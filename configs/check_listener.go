@@ -194,6 +194,9 @@ func (l *Listener) check(d *decoder, at string) {
 	if l.WebSocket != nil {
 		l.WebSocket.check(d, at+".websocket")
 	}
+	if l.BOSH != nil && l.WebSocket != nil {
+		l.BOSH.check(d, at+".bosh", *l.WebSocket)
+	}
 	if !l.opaque() {
 		if d.has(at, "identify") {
 			d.refuse(at+".identify", "is for opaque sessions, and this listener has XMPP alone; name another protocol in %s", l.opaqueKey())
@@ -226,17 +229,33 @@ func (l *Listener) checkClientAuth(d *decoder, at string) {
 	}
 }
 
+// check holds BOSH against the WebSocket on the same port.
+func (b *BOSH) check(d *decoder, at string, w WebSocket) {
+	if !slices.Contains(w.Subprotocols, "xmpp") {
+		d.refuse(at, "is for XMPP, and this listener has none; add xmpp to websocket.subprotocols, or leave the block out")
+	}
+	checkPath(d, at, b.Path, "/http-bind")
+	if b.Path == w.Path && b.Path != "" {
+		d.refuse(at+".path", "is that of the WebSocket; choose another, or leave the key out for /http-bind")
+	}
+}
+
+// checkPath holds the path of a block against what clients can ask for.
+func checkPath(d *decoder, at, path, usual string) {
+	if path == "" {
+		d.refuse(at+".path", "is empty; write it like %s, or leave the key out", usual)
+	}
+	if u, err := url.Parse(path); err == nil && u.Path != path && u.Path != "" {
+		d.refuse(at+".path", "%q is more than a path, and no client would find it; write %q, which they may ask for with any query", path, u.Path)
+	}
+}
+
 func (w *WebSocket) check(d *decoder, at string) {
 	noneTwice(d, at+".subprotocols", w.Subprotocols)
 	if len(w.Subprotocols) == 0 {
 		d.refuse(at+".subprotocols", "is empty, so that nobody could connect; leave the key out for xmpp")
 	}
-	if w.Path == "" {
-		d.refuse(at+".path", "is empty; write it like /xmpp-websocket, or leave the key out")
-	}
-	if u, err := url.Parse(w.Path); err == nil && u.Path != w.Path && u.Path != "" {
-		d.refuse(at+".path", "%q is more than a path, and no client would find it; write %q, which they may ask for with any query", w.Path, u.Path)
-	}
+	checkPath(d, at, w.Path, "/xmpp-websocket")
 }
 
 // check holds the keys of the identifier at a path against its type and its listener.

@@ -42,6 +42,9 @@ type Listener struct {
 	ClientCAFile string `yaml:"client_ca_file,omitempty" is:"file"`
 	// WebSocket says where the WebSocket is and what is in it (ws, wss).
 	WebSocket *WebSocket `yaml:"websocket,omitempty"`
+	// BOSH lets clients of XMPP come by plain HTTP requests, too (XEP-0124 and XEP-0206), on the
+	// port of the WebSocket; without the block they may not. An empty one, {}, will do (ws, wss).
+	BOSH *BOSH `yaml:"bosh,omitempty"`
 	// Identify says how the users of opaque sessions are known; those of XMPP log in.
 	Identify *Identify `yaml:"identify,omitempty"`
 	// ProxyProtocol is set when something in front of this front adds a PROXY
@@ -86,6 +89,20 @@ type WebSocket struct {
 	// Compression offers permessage-deflate (RFC 7692). It costs memory, most of all in opaque
 	// sessions, and tells an attacker who can add to messages something about them.
 	Compression bool `yaml:"compression" default:"false"`
+}
+
+// BOSH says where BOSH is, and how long its clients may be silent. A client may ask for less.
+type BOSH struct {
+	// Path is where it is.
+	Path string `yaml:"path" default:"/http-bind" is:"path"`
+	// Wait is for how long a request is held at most when there is nothing to answer. What
+	// stands between clients and the front has to wait for longer.
+	Wait time.Duration `yaml:"wait" default:"60s" min:"1s" max:"1h"`
+	// Inactivity is after how long without a request a client is gone; twice as long for one
+	// that does not let its requests be held.
+	Inactivity time.Duration `yaml:"inactivity" default:"60s" min:"1s" max:"1h"`
+	// MaxPause is for how long a client may say that it will make no request.
+	MaxPause time.Duration `yaml:"max_pause" default:"120s" min:"1s" max:"1h"`
 }
 
 // NoSubprotocol is the word for the WebSocket subprotocol of clients that ask for none.

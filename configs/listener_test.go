@@ -82,6 +82,19 @@ var wrongListeners = []struct {
 	{"WebSocket of one word twice", "protocol: ws, websocket: {subprotocols: [none, none]}", []string{
 		`f:3:68: listeners[0].websocket.subprotocols[1]: "none" is in the list already`,
 	}},
+	{"BOSH elsewhere", "protocol: xmpps, bosh: {}", []string{
+		"f:3:38: listeners[0].bosh: is for listeners of protocol ws and wss; this one is of protocol xmpps",
+	}},
+	{"BOSH without XMPP", "protocol: ws, websocket: {subprotocols: [mqtt]}, bosh: {}", []string{
+		"f:3:70: listeners[0].bosh: is for XMPP, and this listener has none; add xmpp to websocket.subprotocols, or leave the block out",
+	}},
+	{"BOSH in the place of the WebSocket", "protocol: ws, websocket: {path: /a}, bosh: {path: /a}", []string{
+		"f:3:65: listeners[0].bosh.path: is that of the WebSocket; choose another, or leave the key out for /http-bind",
+	}},
+	{"BOSH that no client would find", "protocol: ws, bosh: {path: '/a?b', wait: 0s}", []string{
+		`f:3:42: listeners[0].bosh.path: "/a?b" is more than a path, and no client would find it; write "/a", which they may ask for with any query`,
+		"f:3:62: listeners[0].bosh.wait: 0s is too small; the least is 1s",
+	}},
 	{"bounds of identify", "protocol: tcp, identify: {max_bytes: 1, timeout: -1s}", []string{
 		"f:3:58: listeners[0].identify.max_bytes: 1 is too small; the least is 64",
 		"f:3:70: listeners[0].identify.timeout: -1s is too small; the least is 0s",
@@ -220,6 +233,20 @@ func TestEveryKeyOfListeners(t *testing.T) {
 				Identify: &configs.Identify{MaxBytes: 4 << 10, Timeout: 2 * time.Second, By: []configs.Identifier{
 					{Type: configs.BySNI}, {Type: configs.ByCertificate, Field: configs.Email}, {Type: configs.ByRandom},
 				}},
+			},
+		},
+		{
+			`protocol: wss, bosh: {}`,
+			configs.Listener{
+				WebSocket: &configs.WebSocket{Path: "/xmpp-websocket", Subprotocols: []string{"xmpp"}},
+				BOSH:      &configs.BOSH{Path: "/http-bind", Wait: time.Minute, Inactivity: time.Minute, MaxPause: 2 * time.Minute},
+			},
+		},
+		{
+			`protocol: ws, bosh: {path: /b, wait: 30s, inactivity: 20s, max_pause: 10s}`,
+			configs.Listener{
+				WebSocket: &configs.WebSocket{Path: "/xmpp-websocket", Subprotocols: []string{"xmpp"}},
+				BOSH:      &configs.BOSH{Path: "/b", Wait: 30 * time.Second, Inactivity: 20 * time.Second, MaxPause: 10 * time.Second},
 			},
 		},
 		{

@@ -57,6 +57,7 @@ var listenerKeys = []struct {
 	{"client_auth", tlsProtocols},
 	{"client_ca_file", tlsProtocols},
 	{"websocket", webProtocols},
+	{"bosh", webProtocols},
 	{"identify", opaqueProtocols},
 }
 

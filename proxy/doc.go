@@ -5,7 +5,8 @@
 //
 // A session is one connection of a client, with an XML stream or with what the front
 // does not read: TCP (with STARTTLS or direct TLS), a WebSocket, or one bidirectional
-// stream of a QUIC connection. Its
+// stream of a QUIC connection. Or it is what the HTTP requests of a client of BOSH make
+// together, whose connections are accepted and recorded by themselves. Its
 // steps are the lines of [session.serve]: limit, source (PROXY header in),
 // transport, greet, identify, connect (pick, dial, PROXY header out),
 // authenticate, relay. Each fills its fields of the session's [Record]. However
@@ -17,7 +18,7 @@
 // A session on TCP, with or without TLS, WebSockets and stanzas, belongs to a loop of
 // package loop once it is relayed, and holds neither a goroutine nor a buffer while it is
 // idle. Up to there one goroutine owns it, which may block; opaque sessions on TCP that
-// need no handshake begin on a loop. QUIC streams, and opaque WebSockets that agreed on
+// need no handshake begin on a loop. QUIC streams, BOSH, and opaque WebSockets that agreed on
 // compression, keep two goroutines: the first reads the node, and waits for the second,
 // which reads the client, before it goes on. The connection that carries the session is
 // closed by the owner alone, except that [Server] closes it when its patience at shutdown

@@ -14,7 +14,7 @@ import (
 // The front's own fields in the PROXY header (2.2.7 of its specification leaves
 // 0xE0 to 0xEF to applications). docs/third-party.md has them for authors of nodes.
 const (
-	tlvTransport = proxyproto.PP2Type(0xE0) // tcp, starttls, tls, tls-passthrough, ws or quic
+	tlvTransport = proxyproto.PP2Type(0xE0) // tcp, starttls, tls, tls-passthrough, ws, bosh or quic
 	tlvExporter  = proxyproto.PP2Type(0xE1) // tls-exporter channel-binding data (RFC 9266), 32 bytes
 	tlvSettle    = proxyproto.PP2Type(0xE2) // what was delivered: see settleNote
 	tlvEndPoint  = proxyproto.PP2Type(0xE3) // tls-server-end-point channel-binding data (RFC 5929 §4)
@@ -30,6 +30,7 @@ type facts struct {
 	local       interface{ LocalAddr() net.Addr }
 	tls         *tls.ConnectionState // nil unless TLS ends here
 	endPoint    []byte               // tls-server-end-point; nil if not known
+	roams       bool                 // the client has several connections, of which tls is but one's
 	unbound     bool                 // clients are offered nothing that binds to the channel
 	serverName  string               // SNI; "" for none
 	subprotocol string               // of a WebSocket

@@ -257,6 +257,8 @@ func (s *session) usable(f *features) func(mechanism string) bool {
 		switch {
 		case showsSecret(m) && !private:
 			return false
+		case bindsChannel(m) && s.facts.roams:
+			return false // there is not one channel
 		case bindsChannel(m) && !f.front:
 			return false // it would be the front's own connection to the node
 		}

@@ -28,7 +28,7 @@ func (s *session) accept() (wait time.Duration, err error) {
 		first.ticket.Done() // the client has moved, and is somebody else's neighbour now
 	}
 	var refusal limit.Reason
-	if trusted(s.terms.listener.TrustedProxies, s.facts.source) {
+	if !s.onBOSH() && trusted(s.terms.listener.TrustedProxies, s.facts.source) {
 		s.ticket, wait, refusal = s.srv.guard.AcceptProxy(s.rec.Started, s.rec.Listener)
 	} else {
 		s.ticket, wait, refusal = s.srv.guard.Accept(s.rec.Started, s.rec.Listener, addrOf(s.facts.source))

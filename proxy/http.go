@@ -27,7 +27,7 @@ const subprotocolXMPP = "xmpp"
 // subprotocolMQTT is that of MQTT 3.1.1 and 5. Their messages are binary (§6 of both).
 const subprotocolMQTT = "mqtt"
 
-// httpServer serves the HTTP of one connection: the WebSocket upgrade and its
+// httpServer serves the HTTP of one connection: the WebSocket upgrade, BOSH, and their
 // discovery. A server of its own gives the connection the limits of its session,
 // and an owner.
 func (s *session) httpServer() *http.Server {
@@ -46,12 +46,14 @@ func (s *session) httpServer() *http.Server {
 	}
 }
 
-// upgrade serves HTTP on conn until that is a WebSocket, or closed.
+// upgrade serves HTTP on conn until that is a WebSocket, or closed. BOSH sessions are others
+// than s, which is but one of their connections.
 func (s *session) upgrade(ctx context.Context, conn net.Conn) (upgraded, error) {
 	c := &httpConn{
-		Conn: conn, listener: &s.terms.listener,
+		Conn: conn, listener: &s.terms.listener, use: &boshUse{ctx: ctx, owner: s, member: make(chan struct{})},
 		upgraded: make(chan upgraded, 1), closed: make(chan struct{}),
 	}
+	defer c.use.leave()
 	server, served := s.httpServer(), make(chan struct{})
 	server.ConnState = c.state
 	go func() {
@@ -66,17 +68,28 @@ func (s *session) upgrade(ctx context.Context, conn net.Conn) (upgraded, error) 
 	by := s.handshakeBy()
 	late := time.NewTimer(time.Until(by))
 	defer late.Stop()
-	select {
-	case up := <-c.upgraded:
-		return up, nil
-	case <-c.closed: // maybe by the server, when it was late
-		return upgraded{}, c.end(by)
-	case <-late.C:
-		_ = c.Close()
-		return upgraded{}, c.end(by)
-	case <-ctx.Done():
-		_ = c.Close()
-		return upgraded{}, ctx.Err()
+	member := c.use.member
+	for {
+		select {
+		case up := <-c.upgraded:
+			return up, nil
+		case <-c.closed: // maybe by the server, when it was late
+			return upgraded{}, c.end(by)
+		case <-member: // the client has logged in elsewhere, so it is no stranger here
+			_ = s.ticket.LoggedIn(time.Now()) // without a name nothing is refused
+			member = nil
+		case <-late.C:
+			if more := c.use.reprieve(); more > 0 {
+				late.Reset(min(more, s.terms.Timeouts.Handshake))
+				continue
+			}
+			_ = c.Close()
+			return upgraded{}, c.end(by)
+		case <-ctx.Done():
+			c.use.farewell(server, c.closed)
+			_ = c.Close()
+			return upgraded{}, ctx.Err()
+		}
 	}
 }
 
@@ -84,6 +97,7 @@ func (s *session) upgrade(ctx context.Context, conn net.Conn) (upgraded, error) 
 type httpConn struct {
 	net.Conn
 	listener *Listener
+	use      *boshUse
 	upgraded chan upgraded // holds one
 	closed   chan struct{}
 	once     sync.Once
@@ -100,7 +114,7 @@ func (c *httpConn) state(_ net.Conn, now http.ConnState) {
 // end is why there is no WebSocket: the connection was closed, or there had to be one by
 // then. A client that was answered has not asked for one.
 func (c *httpConn) end(by time.Time) error {
-	if c.answered.Load() || time.Now().Before(by) {
+	if c.answered.Load() || c.use.last.Load() != nil || time.Now().Before(by) {
 		return net.ErrClosed
 	}
 	return os.ErrDeadlineExceeded
@@ -197,7 +211,10 @@ func (p Protocol) httpName() string {
 // follow (RFC 6455 §4.1 leaves that to them).
 func httpHandler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, _ := r.Context().Value(connKey{}).(*httpConn)
 		switch {
+		case c != nil && c.binds(r.URL.Path):
+			c.serveBOSH(w, r)
 		case r.Method != http.MethodGet && r.Method != http.MethodHead:
 			w.Header().Set("Allow", "GET, HEAD")
 			http.Error(w, http.StatusText(http.StatusMethodNotAllowed), http.StatusMethodNotAllowed)
@@ -228,8 +245,11 @@ func (o *WebSocket) at(path string) bool {
 	return path == o.Path || strings.HasSuffix(o.Path, "/") && strings.HasPrefix(path, o.Path)
 }
 
-// altWebSocket is the relation of a WebSocket address (XEP-0156 §3).
-const altWebSocket = "urn:xmpp:alt-connections:websocket"
+// The relations of the addresses of a WebSocket and of BOSH (XEP-0156 §3).
+const (
+	altWebSocket = "urn:xmpp:alt-connections:websocket"
+	altBOSH      = "urn:xmpp:alt-connections:xbosh"
+)
 
 // hostMeta is the document of RFC 6415, in both its forms.
 type hostMeta struct {
@@ -248,11 +268,15 @@ func hostMetaFor(r *http.Request) (hostMeta, bool) {
 	if !ok || !slices.Contains(c.listener.WebSocket.Subprotocols, subprotocolXMPP) {
 		return hostMeta{}, false
 	}
-	scheme := "wss://"
+	secure := "s"
 	if c.listener.Protocol == WS && r.Header.Get("X-Forwarded-Proto") != "https" {
-		scheme = "ws://"
+		secure = ""
 	}
-	return hostMeta{Links: []link{{Rel: altWebSocket, Href: scheme + r.Host + c.listener.WebSocket.Path}}}, true
+	meta := hostMeta{Links: []link{{Rel: altWebSocket, Href: "ws" + secure + "://" + r.Host + c.listener.WebSocket.Path}}}
+	if c.listener.BOSH != nil {
+		meta.Links = append(meta.Links, link{Rel: altBOSH, Href: "http" + secure + "://" + r.Host + c.listener.BOSH.Path})
+	}
+	return meta, true
 }
 
 func handleHostMeta(w http.ResponseWriter, r *http.Request) {

@@ -33,7 +33,7 @@ func (s *session) greet(ctx context.Context) error {
 	// A node that is told what to bind to takes a client that was offered nothing of the kind,
 	// and says so, for one that somebody stands before (RFC 5802 §6).
 	wanted := s.terms.Mechanisms
-	s.facts.unbound = len(wanted) > 0 && !slices.ContainsFunc(wanted, bindsChannel)
+	s.facts.unbound = s.facts.roams || len(wanted) > 0 && !slices.ContainsFunc(wanted, bindsChannel)
 	f, err := s.nodeFeatures(ctx, by)
 	if err != nil {
 		return err

@@ -24,8 +24,9 @@ type listener struct {
 	socket  string // Listener.socket
 	terms   atomic.Pointer[terms]
 	tcp     *net.TCPListener
-	retired chan struct{} // closed by retire
-	quic    *quicListener // of a QUIC listener, which has no tcp
+	retired chan struct{}  // closed by retire
+	quic    *quicListener  // of a QUIC listener, which has no tcp
+	bosh    sync.WaitGroup // sessions that began on a connection, but do not end with it
 }
 
 // terms are what a session is served by: the configuration at the time when it
@@ -162,6 +163,7 @@ func (l *listener) serve(ctx context.Context) {
 		l.quic.serve(ctx)
 		return
 	}
+	defer l.bosh.Wait() // none begins without a connection
 	if l.terms.Load().listener.acceptsOnLoops() {
 		l.serveLooped(ctx)
 		return

@@ -48,6 +48,8 @@ type Listener struct {
 	ClientCAs  *x509.CertPool
 	// WebSocket is for WS and WSS listeners.
 	WebSocket WebSocket
+	// BOSH is for WS and WSS listeners on which there is XMPP; nil for none.
+	BOSH *BOSH
 	// Identify says how the user of an opaque session is found.
 	Identify Identify
 }
@@ -272,6 +274,11 @@ func (o *Options) normalizeListeners() {
 	for i := range o.Listeners {
 		l := &o.Listeners[i]
 		l.WebSocket.Path = cmp.Or(l.WebSocket.Path, webSocketPath)
+		if l.BOSH != nil {
+			b := *l.BOSH
+			b.Path = cmp.Or(b.Path, boshPath)
+			l.BOSH = &b
+		}
 		if len(l.WebSocket.Subprotocols) == 0 {
 			l.WebSocket.Subprotocols = []string{subprotocolXMPP}
 		}

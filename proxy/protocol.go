@@ -14,7 +14,7 @@ const (
 	MQTT                      // opaque, MQTT 3.1, 3.1.1 or 5
 	MQTTS                     // the same in TLS
 	WS                        // WebSocket (RFC 6455) in the clear, behind something that ends TLS
-	WSS                       // WebSocket, and the discovery of XMPP over it (XEP-0156)
+	WSS                       // WebSocket, BOSH, and the discovery of XMPP over them (XEP-0156)
 	QUIC                      // XEP-0467, or opaque streams
 )
 

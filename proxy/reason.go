@@ -21,7 +21,7 @@ const (
 	ReasonHandshakeTimeout               // TLS or the upgrade took too long
 	ReasonTLSFailed                      // the TLS handshake failed
 	ReasonNoStream                       // a QUIC connection ended without a stream
-	ReasonHTTP                           // plain HTTP only: the connection never became a WebSocket
+	ReasonHTTP                           // plain HTTP only: the connection never became a WebSocket; BOSH sessions are others
 	ReasonHostUnknown                    // the stream was for a domain that is not served
 	ReasonIdentifyTimeout                // no successful login, or nothing that names the user, in time
 	ReasonUnidentified                   // nothing of an opaque session named its user
@@ -36,6 +36,7 @@ const (
 	ReasonClientReset                    // the client's connection broke
 	ReasonClientLost                     // the client vanished: keepalives or retransmissions went unanswered
 	ReasonSlowClient                     // the client did not read for too long
+	ReasonInactive                       // a BOSH client made no request for too long
 	ReasonIdle                           // not a byte in either direction for too long
 	ReasonHalfOpen                       // one side of an opaque session had ended, and not a byte came from the other for too long
 	ReasonProtocolError                  // the client sent what RFC 6120 forbids
@@ -97,6 +98,8 @@ func (r Reason) String() string {
 		return "client-lost"
 	case ReasonSlowClient:
 		return "slow-client"
+	case ReasonInactive:
+		return "inactive"
 	case ReasonIdle:
 		return "idle-timeout"
 	case ReasonHalfOpen:
@@ -113,7 +116,7 @@ func (r Reason) String() string {
 func (r Reason) clientGone() bool {
 	switch r {
 	case ReasonProbe, ReasonDenied, ReasonProxyHeader, ReasonTLSFailed, ReasonHTTP,
-		ReasonClientReset, ReasonClientLost, ReasonSlowClient, ReasonHalfOpen:
+		ReasonClientReset, ReasonClientLost, ReasonSlowClient, ReasonInactive, ReasonHalfOpen:
 		return true
 	default:
 		return false

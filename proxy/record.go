@@ -44,7 +44,7 @@ func (t *traffic) report(since *traffic, to *flow) {
 type Record struct {
 	ID        string // 32 hexadecimal digits; the node logs the same
 	Listener  string
-	Transport string // tcp (also while not known), starttls, tls, tls-passthrough, http, https, ws or quic
+	Transport string // tcp (also while not known), starttls, tls, tls-passthrough, http, https, ws, bosh or quic
 	Source    string // the client's address
 	Moved     string // the client's address at the end, if it has another by then (QUIC)
 	Via       string // the proxy that named the source; "" for none
@@ -61,7 +61,7 @@ type Record struct {
 	Failures     int // failed logins
 	LoggedIn     bool
 	Node         string
-	LastEntry    uint64 // of the user's timeline, written to the client; 0: none
+	LastEntry    uint64 // of the user's timeline, written to the client, or on BOSH received by it for sure; 0: none
 
 	Handshake time.Duration // accept to secured transport
 	Identify  time.Duration // secured transport to login

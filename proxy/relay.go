@@ -73,6 +73,7 @@ func (s *session) relay(ctx context.Context) error {
 	_ = s.node.conn.Close()
 	_ = s.wire.SetReadDeadline(past)
 	<-done
+	s.prove() // as the client may have shown meanwhile
 	return r.cause.Load()
 }
 
@@ -337,8 +338,18 @@ func (r *relay) flushFirst(ctx context.Context, e *ending) *ending {
 	if err := r.client.Flush(); err != nil {
 		return r.clientWriteError(ctx, err)
 	}
-	r.rec.LastEntry = max(r.rec.LastEntry, r.entry)
+	r.reached()
 	return e
+}
+
+// reached notes the last entry that was written to the client; of a BOSH client, that it
+// has received.
+func (r *relay) reached() {
+	entry := r.entry
+	if l, ok := r.client.(*boshLeg); ok {
+		entry = l.proved(entry)
+	}
+	r.rec.LastEntry = max(r.rec.LastEntry, entry)
 }
 
 // nodeWriteError makes an ending of an error in writing to the node.

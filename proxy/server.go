@@ -22,6 +22,7 @@ type Server struct {
 	metrics *metrics
 	settles *settles
 	offers  *offers
+	bosh    *boshTable
 	tickets *tls.Config  // its keys are those of all TLS session tickets
 	http    http.Handler // of what HTTPS listeners serve
 	udp     *udpSockets
@@ -76,6 +77,7 @@ func New(opts Options) (*Server, error) {
 		metrics:  m,
 		settles:  newSettles(),
 		offers:   newOffers(),
+		bosh:     newBOSHTable(),
 		guard:    guard,
 		tickets:  new(tls.Config),
 		http:     httpHandler(),

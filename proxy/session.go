@@ -160,7 +160,11 @@ func (s *session) finish(ctx context.Context, end *ending) {
 	s.placed.Store(false)
 	s.leavePlace()
 	settle := s.leaveNode(ctx, end)
-	settle(s.part(end))
+	received := s.part(end)
+	if s.resumes == nil { // else the settle has begun
+		s.prove()
+	}
+	settle(received && (!s.onBOSH() || s.rec.LastEntry > 0))
 	s.record(end)
 }
 
@@ -180,6 +184,9 @@ func guard(part func() *ending) (end *ending) {
 // serve is the session's life: the steps in the order in which it meets them. Its
 // error is an *ending, or nil when the session goes on by itself.
 func (s *session) serve(ctx context.Context) error {
+	if s.onBOSH() {
+		return s.serveBOSH(ctx)
+	}
 	if err := s.limit(ctx); err != nil {
 		return err
 	}
@@ -415,6 +422,8 @@ func (s *session) clientError(ctx context.Context, err error) *ending {
 		return protocolError(bad)
 	case errors.Is(err, loop.ErrStalled):
 		return &ending{reason: ReasonSlowClient, cause: err}
+	case errors.Is(err, errInactive):
+		return &ending{reason: ReasonInactive, cause: err}
 	case ctx.Err() != nil && isTimeout(err):
 		return s.shutdown()
 	case isTimeout(err):

@@ -97,7 +97,7 @@ func (s *session) leaveNode(ctx context.Context, end *ending) (settle func(recei
 	// A node that ends the stream, as in a planned stop, has noted what was
 	// acknowledged (XEP-0198), and not what is still on its way.
 	noted := !node.broken && end.reason != ReasonNodeClosed
-	if noted || !node.features.settles || (s.rec.LastEntry == 0 && s.resumes == nil) || s.pool().Header != HeaderV2 {
+	if noted || !node.features.settles || (s.rec.LastEntry == 0 && s.resumes == nil && !s.mayProve()) || s.pool().Header != HeaderV2 {
 		return func(bool) {}
 	}
 	done := s.srv.settles.begin(s.rec.User)

@@ -54,8 +54,11 @@ func metered(conn net.Conn, took func(n int) time.Duration) func(n int) time.Dur
 
 // extraBytes returns what tells how many bytes of a client came besides its tokens, or nil.
 func extraBytes(l leg) func() int64 {
-	if l, ok := l.(*wsLeg); ok {
+	switch l := l.(type) {
+	case *wsLeg:
 		return l.ws.Extra
+	case *boshLeg:
+		return l.conn.extraBytes
 	}
 	return nil
 }

@@ -84,11 +84,17 @@ func xmppJS(t *testing.T, d *dev, service string, a account, more ...string) (*p
 // runXMPPJS starts a script that uses xmpp.js.
 func runXMPPJS(t *testing.T, d *dev, script, service string, a account, more ...string) (*process, *events) {
 	t.Helper()
-	node, lib := need.Command(t, "node"), need.Node(t, "xmppjs")
+	return runNode(t, d, "xmppjs", script, service, a, more...)
+}
+
+// runNode starts a script that uses the packages of a directory of test/tools.
+func runNode(t *testing.T, d *dev, tool, script, service string, a account, more ...string) (*process, *events) {
+	t.Helper()
+	node, lib := need.Command(t, "node"), need.Node(t, tool)
 	// Older versions of Node have WebSocket behind a flag.
 	args := []string{"--experimental-websocket", "clients/" + script, service, d.Domain, a.name, a.password}
 	p := start(t, script, node, append(args, more...),
-		withEnv("NODE_EXTRA_CA_CERTS="+d.CA, "IMLB_XMPPJS="+lib))
+		withEnv("NODE_EXTRA_CA_CERTS="+d.CA, "IMLB_"+strings.ToUpper(tool)+"="+lib))
 	e := newEvents(t, a.name)
 	followed := make(chan struct{})
 	go func() {

@@ -17,6 +17,7 @@ func TestFront(t *testing.T) {
 		{"XMPPJSFastDirectTLS", testXMPPJSFastDirectTLS},
 		{"XMPPJSFastWebSocket", testXMPPJSFastWebSocket},
 		{"WebSocketFraming", testWebSocketFraming},
+		{"StropheBOSH", testStrophe},
 		{"WebSocketErrors", testWebSocketErrors},
 		{"HostMeta", testHostMeta},
 		{"Mechanisms", testMechanisms},

@@ -37,7 +37,7 @@ func newChatServer(t *testing.T) *chatServer {
 	base := freeBasePort(t)
 	at := func(i int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(base+i)) }
 	s := &chatServer{t: t, plain: at(0), proxy: at(1), tls: at(2), wants: at(3)}
-	for i := range 50 {
+	for i := range 60 {
 		name := fmt.Sprintf("theirs%02d", i+1)
 		s.fresh = append(s.fresh, account{name: name, password: "pw-" + name, jid: name + "@localhost"})
 	}
@@ -162,7 +162,7 @@ domains: [localhost]
 listeners:
   - {protocol: xmpp, address: "`+at(0)+`"}
   - {protocol: xmpps, address: "`+at(1)+`"}
-  - {protocol: wss, address: "`+at(2)+`"}
+  - {protocol: wss, address: "`+at(2)+`", bosh: {}}
 pools:
   theirs:
     nodes: [{name: theirs, address: "`+addr+`"}]
@@ -201,7 +201,7 @@ func TestEjabberd(t *testing.T) {
 		{"TLS", s.tls, s.inTLS("true")},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			d := s.behind(t, tt.addr, tt.pool, 10)
+			d := s.behind(t, tt.addr, tt.pool, 12)
 			if tt.name != "Plain" && tt.name != "ProxyV2" {
 				testTheirSlixmpp(t, d)
 				return
@@ -217,8 +217,8 @@ func TestEjabberd(t *testing.T) {
 // TestProsody: so can Prosody.
 func TestProsody(t *testing.T) {
 	t.Parallel()
-	s := startProsody(t, 9, "", inClear)
-	t.Run("Plain", func(t *testing.T) { runTheirs(t, s.behind(t, s.plain, asItIs, 8)) })
+	s := startProsody(t, 11, "", inClear)
+	t.Run("Plain", func(t *testing.T) { runTheirs(t, s.behind(t, s.plain, asItIs, 10)) })
 	t.Run("TLS", func(t *testing.T) {
 		s := startProsody(t, 2, "", "")
 		testNoFeatures(t, s.behind(t, s.plain, asItIs, 0))
@@ -289,6 +289,7 @@ func runTheirs(t *testing.T, d *dev) {
 		{"GoSendxmpp", testTheirSendxmpp},
 		{"WebSocket", testWebSocketFraming},
 		{"XMPPJSWebSocket", testXMPPJSWebSocket},
+		{"StropheBOSH", testStrophe},
 	} {
 		t.Run(scenario.name, func(t *testing.T) { scenario.run(t, d) })
 	}

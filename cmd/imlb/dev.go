@@ -30,7 +30,7 @@ const (
 // devCmd is `imlb dev`: a whole cluster on this machine.
 type devCmd struct {
 	Data     string   `placeholder:"DIR" type:"path" help:"Keep accounts, messages and the certificate authority here; what an earlier run left is used again. Default: a temporary directory, removed at exit."`
-	BasePort int      `placeholder:"N" default:"5222" help:"First of four ports: N XMPP with STARTTLS, N+1 direct TLS, N+2 HTTPS and WebSocket (TCP) and QUIC (UDP), N+3 admin HTTP. Nodes take free ports. Default: ${default}."`
+	BasePort int      `placeholder:"N" default:"5222" help:"First of four ports: N XMPP with STARTTLS, N+1 direct TLS, N+2 HTTPS, WebSocket and BOSH (TCP) and QUIC (UDP), N+3 admin HTTP. Nodes take free ports. Default: ${default}."`
 	Nodes    int      `placeholder:"K" default:"3" help:"How many chat nodes to start. Default: ${default}."`
 	User     []string `placeholder:"NAME:PASSWORD" sep:"none" help:"An account to have, with this password; may be given several times. Default: alice, bob and carol with random passwords."`
 	Consul   string   `placeholder:"ADDR" help:"Register and discover the nodes through the Consul agent at this address (host:port) instead of a static list."`
@@ -386,6 +386,7 @@ func (d *devCluster) text() string {
 	fmt.Fprintf(&b, "  XMPP, STARTTLS     %s\n", d.ports.xmpp)
 	fmt.Fprintf(&b, "  XMPP, direct TLS   %s\n", d.ports.xmpps)
 	fmt.Fprintf(&b, "  WebSocket          wss://%s/xmpp-websocket\n", strings.Replace(d.ports.https, devHost, devDomain, 1))
+	fmt.Fprintf(&b, "  BOSH               https://%s/http-bind\n", strings.Replace(d.ports.https, devHost, devDomain, 1))
 	fmt.Fprintf(&b, "  QUIC               %s (UDP, ALPN xmpp-client)\n", d.ports.quic)
 	fmt.Fprintf(&b, "  admin              http://%s/status\n\n", d.ports.admin)
 	for i, n := range d.plan {

@@ -53,7 +53,7 @@ func (d *devCluster) writeFrontConfig() (string, error) {
 		"listeners": []map[string]any{
 			{"protocol": "xmpp", "address": d.ports.xmpp},
 			{"protocol": "xmpps", "address": d.ports.xmpps},
-			{"protocol": "wss", "address": d.ports.https},
+			{"protocol": "wss", "address": d.ports.https, "bosh": map[string]any{}},
 			{"protocol": "quic", "address": d.ports.quic},
 		},
 		"pools":    map[string]any{"chat": d.pool()},

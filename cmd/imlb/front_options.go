@@ -151,6 +151,9 @@ func proxyListener(c configs.Listener) (proxy.Listener, error) {
 	if c.WebSocket != nil {
 		l.WebSocket = webSocketOf(*c.WebSocket)
 	}
+	if b := c.BOSH; b != nil {
+		l.BOSH = &proxy.BOSH{Path: b.Path, Wait: b.Wait, Inactivity: b.Inactivity, MaxPause: b.MaxPause}
+	}
 	var errCA, errIdentify error
 	l.ClientCAs, errCA = authorities(c.ClientCAFile)
 	if c.Identify != nil {

@@ -32,7 +32,7 @@ listeners:
   - {protocol: tcp, address: ":3", pool: b, proxy_protocol: {trusted: [10.0.0.0/8]}}
   - {protocol: mqtt, address: ":4", pool: b}
   - {protocol: mqtts, address: ":5", pool: b, routes: [{server_names: [a.example], alpn: [x], pool: a}]}
-  - {protocol: ws, address: ":6", pool: a, websocket: {path: /b, subprotocols: [xmpp, mqtt, none], compression: true}}
+  - {protocol: ws, address: ":6", pool: a, websocket: {path: /b, subprotocols: [xmpp, mqtt, none], compression: true}, bosh: {path: /c, wait: 30s}}
   - {protocol: wss, address: ":7", pool: a}
   - {protocol: quic, address: ":8", pool: a, alpn: [mqtt]}
   - name: any
@@ -66,7 +66,7 @@ func TestListenersBecomeOptions(t *testing.T) {
 		}},
 		{Name: "ws", Protocol: proxy.WS, Address: ":6", Pool: "a", Identify: agreed, WebSocket: proxy.WebSocket{
 			Path: "/b", Subprotocols: []string{"xmpp", "mqtt", ""}, Compress: true,
-		}},
+		}, BOSH: &proxy.BOSH{Path: "/c", Wait: 30 * time.Second, Inactivity: time.Minute, MaxPause: 2 * time.Minute}},
 		{Name: "wss", Protocol: proxy.WSS, Address: ":7", Pool: "a", WebSocket: proxy.WebSocket{Path: "/xmpp-websocket", Subprotocols: []string{"xmpp"}}},
 		{Name: "quic", Protocol: proxy.QUIC, Address: ":8", Pool: "a", Identify: agreed, ALPN: []string{"mqtt"}},
 		{Name: "any", Protocol: proxy.TLS, Address: ":9", Pool: "b", Identify: opaque, ALPN: []string{"y"}, Passthrough: true, Routes: []proxy.Route{

@@ -47,6 +47,7 @@ func everything() []item {
 		{"nginx-core", debian},
 		{"libnginx-mod-stream", debian},
 		{"xmppjs", npmPackages},
+		{"strophe", npmPackages},
 		{"consul", goTool("github.com/hashicorp/consul")},
 		{"golangci-lint", goTool("github.com/golangci/golangci-lint/v2/cmd/golangci-lint")},
 	}

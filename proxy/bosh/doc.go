@@ -1,0 +1,28 @@
+// Package bosh is the server's side of BOSH (XEP-0124) and of XMPP over it (XEP-0206),
+// without the HTTP: it is told which requests have come and what there is for the client,
+// and says which request is answered with what.
+//
+// [Parse] reads a request. A [Session] is what the requests of one client make together. It
+// puts them in the order of their rids, holds those that may wait, and keeps the answers that
+// the client may ask for again. It starts nothing and knows no clock: time is an argument,
+// [Session.Deadline] is when [Session.Tick] has something to do, and [Session.Answers] is what
+// the caller has to give out after each call.
+//
+// # What a client has received
+//
+// That an answer was written to a connection says nothing of whether it has arrived, and a
+// client may ask for it again on another connection. So an answer is kept (§14.3), and what was
+// in it counts as received when a later request shows that: one of a client that acknowledges
+// answers (§9.2) says so. Of another client, a request for which there was no room with the
+// older one still under way shows it; and so does one that brings nothing and comes after the
+// answer was given, because who has a request under way has no reason to make that (§11).
+// What may have crossed the answer shows nothing.
+//
+// # What bounds it
+//
+// A request is not answered before all that it brought was taken, by [Session.Next], but when
+// there is something for the client and little was not taken: else two that wait for each
+// other to read would do so for ever. As a client has [Session.Requests] requests under way at
+// most, that bounds what waits for the node. What waits for the client is bounded by who sends
+// it: see [Session.Queued].
+package bosh
