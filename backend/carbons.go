@@ -91,7 +91,7 @@ func (s *session) copyEntry(e store.Entry, delay []byte) {
 		return // it has come, or comes, as itself
 	}
 	header, err := xmpp.ParseHeader(e.Stanza)
-	if err != nil || header.From == s.jid.String() && !e.Sent || !copyable(e.Stanza) {
+	if err != nil || header.From == s.jid.String() && !e.Sent || !copyable(e.Stanza) || s.tooLong(xmpp.Message, e.Stanza, entryMost) {
 		return
 	}
 	stanza := xmpp.AppendWithChild(nil, e.Stanza, s.stanzaID(e.Seq))

@@ -315,10 +315,10 @@ func (s *session) consider(e store.Entry, delay []byte) {
 	}
 }
 
-// unwelcome passes over an entry for good if its sender is blocked by now (XEP-0191 §3.3):
-// it stays in the archive.
+// unwelcome passes over an entry for good if its sender is blocked by now (XEP-0191 §3.3), or if
+// it can never be delivered: it stays in the archive.
 func (s *session) unwelcome(e store.Entry) bool {
-	if !s.hub.ignoresSenderOf(e.Stanza) {
+	if !s.hub.ignoresSenderOf(e.Stanza) && !s.tooLong(xmpp.Message, e.Stanza, entryMost) {
 		return false
 	}
 	s.hub.arrived(flight{seq: e.Seq})
@@ -427,7 +427,7 @@ func (s *session) putAgain(ctx context.Context, seqs []uint64) {
 		switch {
 		case !s.cur.live && page[0].Resource != s.jid.Resource():
 		case s.hub.isDone(seq) || s.unacked.has(seq):
-		case s.hub.ignoresSenderOf(page[0].Stanza):
+		case s.hub.ignoresSenderOf(page[0].Stanza), s.tooLong(xmpp.Message, page[0].Stanza, entryMost):
 			s.hub.arrived(flight{seq: seq})
 		default:
 			s.deliver(page[0], s.delay(page[0]), false, 0)

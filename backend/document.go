@@ -19,7 +19,7 @@ import (
 const elementMost = 32 << 20
 
 // documentLimits are those of such elements. They let through what the limits of any node do, and what has
-// been declared around it besides.
+// been declared around it besides; and fronts let through what nodes make of it (xmpp.FromNode).
 var documentLimits = xmpp.Limits{MaxBytes: elementMost, MaxAttrs: 256} //nolint:gochecknoglobals // A constant.
 
 // errTooLarge: an element in a document is larger than that.

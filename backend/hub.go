@@ -516,6 +516,9 @@ func (s *session) deliverLive(kind xmpp.StanzaKind, raw []byte, alone bool) {
 
 // pushStanza returns false if the stanza is lost, which the session does not survive.
 func (s *session) pushStanza(kind xmpp.StanzaKind, it item) bool {
+	if s.tooLong(kind, it.data, xmpp.SentMost) {
+		return true // an answer is an error instead: see request.reply
+	}
 	s.node.metrics.stanzas.WithLabelValues("out", kindText(kind)).Inc()
 	if s.out.push(it) {
 		return true

@@ -229,7 +229,7 @@ func (u *incomingUser) contact(e xmpp.Element) {
 func (u *incomingUser) request(e xmpp.Element) error {
 	from, _ := e.Attr("from")
 	kind, _ := e.Attr("type")
-	if jid, err := xmpp.ParseJID(from); err == nil && kind == presenceSubscribe {
+	if jid, err := xmpp.ParseJID(from); err == nil && kind == presenceSubscribe && len(e.Raw()) <= entryMost {
 		contact := jid.Bare().String()
 		it := u.contacts[contact]
 		it.Contact, it.PendingIn = contact, inStream(e.Raw())
@@ -259,7 +259,12 @@ func (u *incomingUser) message(d *document, start opening) (e xmpp.Element, ok b
 	if start.Name != (xml.Name{Space: xmpp.NSClient, Local: "message"}) {
 		return e, false, u.leaveOut(d, start, u.jid.String())
 	}
-	return u.whole(d, start)
+	e, ok, err = u.whole(d, start)
+	if ok && len(e.Raw()) > entryMost {
+		u.tell("%s: a message of %d bytes is longer than nodes deliver", u.jid, len(e.Raw()))
+		ok = false
+	}
+	return e, ok, err
 }
 
 // archived reads a <result/> (XEP-0227 §4.11).

@@ -128,9 +128,17 @@ func (q request) reply(payload []byte) {
 	if q.header.To != "" {
 		from = q.to.String()
 	}
-	result := iqHead(iqResult, q.header.ID, from, q.session.jid.String())
-	result = append(result, payload...)
-	q.session.send(xmpp.IQ, append(result, "</iq>"...))
+	answer := func(kind string, payload []byte) []byte {
+		head := iqHead(kind, q.header.ID, from, q.session.jid.String())
+		return append(append(head, payload...), "</iq>"...)
+	}
+	result := answer(iqResult, payload)
+	if q.session.tooLong(xmpp.IQ, result, xmpp.SentMost) {
+		no := xmpp.NewStanzaError(xmpp.ResourceConstraint, "the answer is too long")
+		q.session.node.metrics.bounced.WithLabelValues(no.Condition).Inc()
+		result = answer(typeError, no.Append(nil))
+	}
+	q.session.send(xmpp.IQ, result)
 }
 
 // answerIQ answers for the server, the user or another user.

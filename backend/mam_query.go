@@ -31,6 +31,9 @@ type archiveQuery struct {
 func readArchiveQuery(e xmpp.Element) (archiveQuery, error) {
 	q := archiveQuery{max: archivePage}
 	q.id, _ = e.Attr("queryid")
+	if len(q.id) > queryIDMost {
+		return q, xmpp.NewStanzaError(xmpp.PolicyViolation, "the id of the query is too long")
+	}
 	if node, _ := e.Attr("node"); node != "" { // which XEP-0442 gives a meaning for nodes
 		return q, xmpp.NewStanzaError(xmpp.ItemNotFound, "a user's archive has no nodes")
 	}

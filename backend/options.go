@@ -96,7 +96,7 @@ type Options struct {
 
 // Limits bound what one client can cost. Zero means the default.
 type Limits struct {
-	Stanza        xmpp.Limits // of a logged-in client; before login no more than 10,000 bytes (RFC 6120 §13.12)
+	Stanza        xmpp.Limits // of a logged-in client; 256 KiB, xmpp.ClientDepth, xmpp.ClientAttrs; before login no more than 10,000 bytes (RFC 6120 §13.12)
 	MaxSessions   int         // on this node; 0: no limit
 	PerUser       int         // sessions of one user on this node; 100
 	QueueBytes    int         // waiting to be written to one client, and half as much of entries; 1 MiB
@@ -199,6 +199,7 @@ func (o Options) check() error {
 }
 
 func (l Limits) withDefaults() Limits {
+	l.Stanza = clientLimits(l.Stanza)
 	setDefault(&l.PerUser, 100)
 	setDefault(&l.QueueBytes, 1<<20)
 	setDefault(&l.Outstanding, 64)
@@ -240,8 +241,6 @@ func setDefault[T comparable](v *T, d T) {
 // preAuth are the limits before login.
 func (l Limits) preAuth() xmpp.Limits {
 	pre := l.Stanza
-	if pre.MaxBytes == 0 || pre.MaxBytes > preAuthBytes {
-		pre.MaxBytes = preAuthBytes
-	}
+	pre.MaxBytes = min(pre.MaxBytes, preAuthBytes)
 	return pre
 }

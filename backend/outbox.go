@@ -126,7 +126,8 @@ func (o *outbox) push(it item) bool {
 	case it.kind < itemEntry && o.bytes >= o.limit:
 		return false
 	default:
-		o.bytes += cost
+		// One that is longer than all that may wait, as a roster can be, leaves room for others.
+		o.bytes += min(cost, o.limit/2)
 	}
 	o.items = append(o.items, it)
 	o.change()

@@ -28,6 +28,22 @@ func TestEntriesLeaveRoom(t *testing.T) {
 	t.Error("stanzas are not bounded")
 }
 
+// An answer that is longer than what may wait leaves room for what others send meanwhile, and
+// there is an end to that.
+func TestLongAnswersLeaveRoom(t *testing.T) {
+	t.Parallel()
+	o := newOutbox(1000)
+	for i, size := range []int{100_000, 100, 100} {
+		if !o.push(item{kind: itemStanza, data: make([]byte, size)}) {
+			t.Errorf("no room for stanza %d", i)
+		}
+	}
+	o.push(item{kind: itemStanza, data: make([]byte, 100_000)})
+	if o.push(item{kind: itemStanza, data: make([]byte, 100)}) {
+		t.Error("long stanzas are not bounded")
+	}
+}
+
 // What asks is written, or kept for whoever answers instead, or said to be lost.
 func TestRequestsAreNotLost(t *testing.T) {
 	t.Parallel()

@@ -187,7 +187,8 @@ func (s *session) setRoster(ctx context.Context, q request) error {
 }
 
 func (s *session) setContact(ctx context.Context, wanted rosterSet) error {
-	if err := s.checkRosterSize(ctx, wanted.contact.String()); err != nil {
+	it := store.RosterItem{Contact: wanted.contact.String(), Name: wanted.name, Groups: wanted.groups}
+	if err := s.checkRosterSize(ctx, it); err != nil {
 		return err
 	}
 	own := party{s.hub.user, s.account.Owner}
@@ -197,17 +198,33 @@ func (s *session) setContact(ctx context.Context, wanted rosterSet) error {
 	})
 }
 
-// checkRosterSize refuses a contact too many. What others have asked for does not count.
-func (s *session) checkRosterSize(ctx context.Context, contact string) error {
+// checkRosterSize refuses a contact too many, or one with which the roster would be too long. What
+// others have asked for does not count.
+func (s *session) checkRosterSize(ctx context.Context, wanted store.RosterItem) error {
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
 	items, _, err := s.node.store.Roster(query, s.account.Owner)
 	if err != nil {
 		return fmt.Errorf("read the roster of %s: %w", s.account.User, err)
 	}
-	listed := slices.DeleteFunc(items, func(it store.RosterItem) bool { return !inList(it) })
-	known := slices.ContainsFunc(listed, func(it store.RosterItem) bool { return it.Contact == contact })
-	if !known && len(listed) >= s.node.opts.Limits.RosterItems {
+	var written []byte
+	size := func(it store.RosterItem) int {
+		written = appendRosterItem(written[:0], it)
+		return len(written)
+	}
+	count, length, before := 0, 0, 0
+	for _, it := range items {
+		switch {
+		case !inList(it):
+		case it.Contact == wanted.Contact:
+			before = size(it)
+		default:
+			count++
+			length += size(it)
+		}
+	}
+	after := size(wanted)
+	if before == 0 && count >= s.node.opts.Limits.RosterItems || after > before && length+after > s.node.opts.Limits.rosterBytes() {
 		return xmpp.NewStanzaError(xmpp.ResourceConstraint, "the roster is full")
 	}
 	return nil

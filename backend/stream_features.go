@@ -27,5 +27,5 @@ func (n *Node) loginLimits() string {
 // aboutServer are the stream features after login that say what the server is, so that
 // clients need not ask, and what the stream may bring.
 func (n *Node) aboutServer() string {
-	return n.caps.element + streamLimits(n.opts.Limits.Stanza.WithDefaults().MaxBytes, n.opts.Timeouts.Idle)
+	return n.caps.element + streamLimits(n.opts.Limits.Stanza.MaxBytes, n.opts.Timeouts.Idle)
 }

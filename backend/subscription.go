@@ -129,7 +129,7 @@ func (s *session) checkRequest(ctx context.Context, kind string, stanza []byte, 
 	case len(stanza) > requestBytes:
 		return xmpp.NewStanzaError(xmpp.PolicyViolation, "the request is too long")
 	default:
-		return s.checkRosterSize(ctx, contact.String())
+		return s.checkRosterSize(ctx, store.RosterItem{Contact: contact.String()})
 	}
 }
 

@@ -375,6 +375,7 @@ func TestTransferOfAnything(t *testing.T) {
 	inside := []string{
 		"<😀 xmlns='x' 😀='1'/>", "<ẞx/>", "<a·‿/>", "<é:ẞ xmlns:é='urn:é' é:_='>'/>",
 		"<body><![CDATA[</body></message>]]>]]</body>", `<x a="&lt;/x>'>" b='"/>'>></x >`, "<body>\r\n&#13;]</body>",
+		strings.Repeat("<a>", 63) + strings.Repeat("</a>", 63), // the deepest that nodes ever took
 	}
 	var entries []store.Entry
 	for i, x := range inside {
@@ -486,13 +487,18 @@ func TestImportOfMuch(t *testing.T) {
 	private := "<y xmlns='urn:y'>" + strings.Repeat("y", 5<<20) + "</y>"
 	done := importInto(t, s, "<server-data xmlns='urn:xmpp:pie:0'><host jid='example.com'><user name='alice'>"+
 		"<query xmlns='jabber:iq:roster'><item jid='bob@example.com'/>"+much+"<item jid='carol@example.com'/>"+much+"</query>"+
+		"<offline-messages><message xmlns='jabber:client' from='bob@example.com'><body>"+strings.Repeat("x", 5<<20)+"</body></message>"+
+		"<message xmlns='jabber:client' from='bob@example.com'><body>"+strings.Repeat("x", 1<<20)+"</body></message></offline-messages>"+
 		"<query xmlns='jabber:iq:private'>"+private+"</query><vCard xmlns='vcard-temp'>"+strings.Repeat("v", 960<<10)+"</vCard></user></host></server-data>", false)
-	if len(done.LeftOut) > 0 {
+	if len(done.LeftOut) != 1 || !strings.Contains(done.LeftOut[0], "longer than nodes deliver") {
 		t.Errorf("left out: %.300q", done.LeftOut)
 	}
 	a, err := s.Account(t.Context(), "alice@example.com")
 	if err != nil {
 		t.Fatal(err)
+	}
+	if head, _, err := s.Head(t.Context(), a.Owner); err != nil || head != 1 {
+		t.Errorf("%d messages, %v", head, err)
 	}
 	if items, _, err := s.Roster(t.Context(), a.Owner); err != nil || len(items) != 2 {
 		t.Errorf("%d contacts, %v", len(items), err)

@@ -42,7 +42,7 @@ func TestDefaultsAreFilledIn(t *testing.T) {
 		Placement: configs.Placement{Policy: configs.TablePolicy, Epsilon: 0.25, Park: 10 * time.Second, ParkQueue: 1024},
 		Secrets:   configs.Secrets{Period: 12 * time.Hour, Grace: 10 * time.Minute, Kept: 3},
 		Limits: configs.ProxyLimits{
-			MaxStanza: 256 << 10, MaxStanzaBeforeLogin: 16 << 10, LoginAttempts: 5,
+			MaxStanza: 256 << 10, MaxStanzaBeforeLogin: 16 << 10, MaxNodeStanza: 16 << 20, LoginAttempts: 5,
 			LoginBackoff: configs.LoginBackoff{
 				Enabled:       true,
 				UserAndSource: configs.PairBackoff{Free: 3, First: time.Second, Max: 5 * time.Minute},

@@ -14,6 +14,10 @@ type ProxyLimits struct {
 	MaxStanza Size `yaml:"max_stanza" default:"256KiB" min:"10000" max:"960KiB"`
 	// MaxStanzaBeforeLogin is the same before the client has logged in.
 	MaxStanzaBeforeLogin Size `yaml:"max_stanza_before_login" default:"16KiB" min:"10000" max:"1MiB"`
+	// MaxNodeStanza is the longest element that a node may send. Nodes send more than clients may:
+	// whole rosters, or vCards; those of imlb no more than 8MiB. A session has room for one
+	// element only while that comes, and as long as the client takes to read it.
+	MaxNodeStanza Size `yaml:"max_node_stanza" default:"16MiB" min:"8MiB" max:"1GiB"`
 	// LoginAttempts is after how many failed logins the connection is closed.
 	LoginAttempts int `yaml:"login_attempts" default:"5" min:"1" max:"100"`
 	// LoginBackoff makes logins wait after others have failed.

@@ -121,7 +121,7 @@ func TestEveryLimit(t *testing.T) {
 	rate := configs.Pace{PerSecond: 1.5, Burst: 2, MaxWait: 3 * time.Second}
 	in, out := configs.Bandwidth{PerSecond: 5 << 10, Burst: 6 << 10}, configs.Bandwidth{PerSecond: 7, Burst: 8}
 	want := configs.ProxyLimits{
-		MaxStanza: 256 << 10, MaxStanzaBeforeLogin: 16 << 10, LoginAttempts: 5,
+		MaxStanza: 256 << 10, MaxStanzaBeforeLogin: 16 << 10, MaxNodeStanza: 16 << 20, LoginAttempts: 5,
 		LoginBackoff: configs.LoginBackoff{
 			UserAndSource: configs.PairBackoff{Free: 1, First: 2 * time.Second, Max: 3 * time.Second},
 			Source:        configs.SourceBackoff{Free: 4, First: 5 * time.Second, Max: 6 * time.Second},

@@ -169,11 +169,11 @@ func (l *boshLeg) proved(entry uint64) uint64 {
 	return l.last
 }
 
-func (l *boshLeg) Restart(maxBytes int) { l.SetLimit(maxBytes) }
+func (l *boshLeg) Restart(limits xmpp.Limits) { l.SetLimits(limits) }
 
-func (l *boshLeg) SetLimit(maxBytes int) {
-	l.max = maxBytes
-	l.conn.setMax(maxBytes)
+func (l *boshLeg) SetLimits(limits xmpp.Limits) {
+	l.max = limits.WithDefaults().MaxBytes
+	l.conn.setMax(l.max)
 }
 
 func (l *boshLeg) CloseWrite() error { return nil }

@@ -198,14 +198,12 @@ func (s *session) loggedIn(c claim, user string) {
 	s.rec.Identify = time.Since(s.rec.Started) - s.rec.Handshake
 	s.srv.metrics.identify.Observe(s.rec.Identify.Seconds())
 	s.srv.metrics.auth.WithLabelValues(c.mechanism, "success").Inc()
-	client, node := s.terms.Limits.MaxStanza, s.terms.Limits.MaxStanza+nodeSlack
 	if c.sasl2 {
-		s.client.SetLimit(client)
-		s.node.SetLimit(node)
+		s.client.SetLimits(s.terms.Limits.fromClient())
 		return
 	}
-	s.client.Restart(client)
-	s.node.Restart(node)
+	s.client.Restart(s.terms.Limits.fromClient())
+	s.node.Restart(s.terms.Limits.fromNode())
 	s.greeted = false
 }
 
@@ -283,7 +281,11 @@ func (s *session) saslAnswer(ctx context.Context, sasl2 bool) ([]byte, error) {
 func (s *session) nodeError(err error) *ending {
 	var bad *xmpp.StreamError
 	if errors.As(err, &bad) {
-		return &ending{reason: ReasonNodeError, condition: xmpp.InternalServerError, cause: fmt.Errorf("node %s: %w", s.node.link.name(), err)}
+		reason := ReasonNodeError
+		if bad.Condition == xmpp.PolicyViolation {
+			reason = ReasonNodeStanza
+		}
+		return &ending{reason: reason, condition: xmpp.InternalServerError, cause: fmt.Errorf("node %s: %w", s.node.link.name(), err)}
 	}
 	reason := ReasonNodeLost
 	if errors.Is(err, loop.ErrStalled) {

@@ -92,7 +92,7 @@ func NewWire(conn *net.TCPConn) net.Conn { return newWire(conn) }
 type Leg struct{ *streamLeg }
 
 // NewLeg returns a leg on a connection.
-func NewLeg(conn *net.TCPConn) Leg { return Leg{newStreamLeg(conn, 0, time.Second)} }
+func NewLeg(conn *net.TCPConn) Leg { return Leg{newStreamLeg(conn, xmpp.Limits{}, time.Second)} }
 
 // JoinLoop has it go on on a loop with that buffer.
 func (l Leg) JoinLoop(scratch []byte) { l.joinLoop(scratch) }
@@ -152,7 +152,9 @@ func ResumeInline(auth, success []byte) string {
 type WSLeg struct{ *wsLeg }
 
 // NewWSLeg returns a leg on a WebSocket.
-func NewWSLeg(conn *ws.Conn, maxBytes int) WSLeg { return WSLeg{newWSLeg(conn, maxBytes, time.Second)} }
+func NewWSLeg(conn *ws.Conn, maxBytes int) WSLeg {
+	return WSLeg{newWSLeg(conn, xmpp.Limits{MaxBytes: maxBytes}, time.Second)}
+}
 
 // HalfCloser is what carries one direction until the other has ended, too.
 type HalfCloser = halfCloser

@@ -153,7 +153,7 @@ func (r *recorder) Handle(_ context.Context, rec slog.Record) error {
 	if rec.Message != "session" {
 		return nil
 	}
-	line := make(map[string]string)
+	line := map[string]string{"level": rec.Level.String()}
 	rec.Attrs(func(a slog.Attr) bool {
 		if a.Value.Kind() == slog.KindGroup {
 			for _, b := range a.Value.Group() {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"imlb/backend/xmpp"
+	"imlb/proxy/ws"
 )
 
 // leg is one side of a session as a sequence of tokens. Whatever the framing on
@@ -24,12 +25,10 @@ type leg interface {
 	Write(tok xmpp.Token) error
 	// Flush sends what Write has kept.
 	Flush() error
-	// Restart expects a new stream header, of a stream whose elements may
-	// have maxBytes bytes.
-	Restart(maxBytes int)
-	// SetLimit lets the elements of the current stream have maxBytes bytes from now
-	// on.
-	SetLimit(maxBytes int)
+	// Restart expects a new stream header, of a stream with those limits.
+	Restart(limits xmpp.Limits)
+	// SetLimits sets those of the elements of the current stream that begin from now on.
+	SetLimits(limits xmpp.Limits)
 	// CloseWrite ends this side in order, after which the peer can still be
 	// read. A transport that has no half-close leaves it to Close.
 	CloseWrite() error
@@ -81,12 +80,8 @@ type streamLeg struct {
 }
 
 // newStreamLeg returns a leg that owns conn and expects a stream header.
-func newStreamLeg(conn halfCloser, maxBytes int, writeTimeout time.Duration) *streamLeg {
-	return &streamLeg{
-		conn:         conn,
-		writeTimeout: writeTimeout,
-		scan:         xmpp.NewScanner(xmpp.Limits{MaxBytes: maxBytes}),
-	}
+func newStreamLeg(conn halfCloser, limits xmpp.Limits, writeTimeout time.Duration) *streamLeg {
+	return &streamLeg{conn: conn, writeTimeout: writeTimeout, scan: xmpp.NewScanner(limits)}
 }
 
 // Next leaves out whitespace before a stream header. It belongs to the stream before,
@@ -142,14 +137,24 @@ func (l *streamLeg) Flush() error {
 	return err
 }
 
+// send sends p. Of something long the peer has to take a piece in the time of a write, and not
+// all of it.
 func (l *streamLeg) send(p []byte) error {
-	if !l.looped {
+	if l.looped {
+		_, err := l.conn.Write(p)
+		return err
+	}
+	for len(p) > 0 {
 		if err := l.conn.SetWriteDeadline(time.Now().Add(l.writeTimeout)); err != nil {
 			return err
 		}
+		n, err := l.conn.Write(p[:min(len(p), ws.Piece)])
+		if err != nil {
+			return err
+		}
+		p = p[n:]
 	}
-	_, err := l.conn.Write(p)
-	return err
+	return nil
 }
 
 // discard drops what was received and not scanned. What a client sent in the
@@ -159,13 +164,13 @@ func (l *streamLeg) discard() { l.in = nil }
 // switchTo goes on on another connection: TLS over the one that was.
 func (l *streamLeg) switchTo(conn halfCloser) { l.conn = conn }
 
-func (l *streamLeg) Restart(maxBytes int) {
+func (l *streamLeg) Restart(limits xmpp.Limits) {
 	l.scan.Reset()
 	l.begun = false
-	l.SetLimit(maxBytes)
+	l.SetLimits(limits)
 }
 
-func (l *streamLeg) SetLimit(maxBytes int) { l.scan.SetLimits(xmpp.Limits{MaxBytes: maxBytes}) }
+func (l *streamLeg) SetLimits(limits xmpp.Limits) { l.scan.SetLimits(limits) }
 
 func (l *streamLeg) CloseWrite() error { return l.conn.CloseWrite() }
 

@@ -6,10 +6,6 @@ import (
 	"imlb/backend/xmpp"
 )
 
-// nodeSlack is how much longer than a client's a node's stanza may be: nodes add
-// addresses, delays and ids to what clients sent.
-const nodeSlack = 16 << 10
-
 // nodeLeg is the leg to a node that speaks XMPP: a connection and a stream.
 type nodeLeg struct {
 	*streamLeg
@@ -31,7 +27,7 @@ func (n *nodeLeg) close() {
 // openNode makes a connection to a node a leg for user, up to the node's
 // features.
 func (s *session) openNode(link *nodeConn, user xmpp.JID) (*nodeLeg, error) {
-	leg := newStreamLeg(link.conn, s.terms.Limits.MaxStanza+nodeSlack, s.terms.Timeouts.Write)
+	leg := newStreamLeg(link.conn, s.terms.Limits.fromNode(), s.terms.Timeouts.Write)
 	n := &nodeLeg{streamLeg: leg, link: link, user: user}
 	key := s.featureKey()
 	err := n.open(s.clientLang(), func(e xmpp.Element) *features { return s.srv.offers.read(key, e) })

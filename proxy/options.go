@@ -184,10 +184,17 @@ func (o Outcome) String() string {
 
 // Limits bound what one client can cost. Zero means the default.
 type Limits struct {
-	MaxStanza    int // bytes of one stanza after login; default 256 KiB
-	MaxPreAuth   int // bytes of one element before login; default 16 KiB; RFC 6120 §13.12 asks for 10,000
-	AuthAttempts int // failed logins on one stream; default 5
+	MaxStanza     int // bytes of one stanza after login; default 256 KiB
+	MaxPreAuth    int // bytes of one element before login; default 16 KiB; RFC 6120 §13.12 asks for 10,000
+	MaxNodeStanza int // bytes of one element of a node; default 16 MiB, and at least xmpp.SentMost
+	AuthAttempts  int // failed logins on one stream; default 5
 }
+
+// beforeLogin, fromClient and fromNode are the limits of what clients send before and after
+// the login, and of what nodes send.
+func (l Limits) beforeLogin() xmpp.Limits { return xmpp.Limits{MaxBytes: l.MaxPreAuth} }
+func (l Limits) fromClient() xmpp.Limits  { return xmpp.Limits{MaxBytes: l.MaxStanza} }
+func (l Limits) fromNode() xmpp.Limits    { return xmpp.FromNode(l.MaxNodeStanza) }
 
 // Timeouts bound how long each step may take. Zero means the default, except
 // for Idle and HalfOpen.
@@ -369,6 +376,7 @@ func (l Listener) pools() []string {
 func (l Limits) withDefaults() Limits {
 	l.MaxStanza = orDefault(l.MaxStanza, 256<<10)
 	l.MaxPreAuth = orDefault(l.MaxPreAuth, 16<<10)
+	l.MaxNodeStanza = orDefault(l.MaxNodeStanza, 16<<20)
 	l.AuthAttempts = orDefault(l.AuthAttempts, 5)
 	return l
 }

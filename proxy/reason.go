@@ -31,6 +31,7 @@ const (
 	ReasonNodeLost                       // the node leg broke without an end of the stream
 	ReasonNodeClosed                     // the node ended the stream
 	ReasonNodeError                      // the node sent what is no XMPP, or not what it should have
+	ReasonNodeStanza                     // the node sent an element that is too long, or nested too deep, to be carried
 	ReasonSlowNode                       // the node did not read for too long
 	ReasonClientClosed                   // the client ended its stream or connection in order
 	ReasonClientReset                    // the client's connection broke
@@ -88,6 +89,8 @@ func (r Reason) String() string {
 		return "node-closed"
 	case ReasonNodeError:
 		return "node-error"
+	case ReasonNodeStanza:
+		return "node-stanza"
 	case ReasonSlowNode:
 		return "slow-node"
 	case ReasonClientClosed:

@@ -92,6 +92,8 @@ func (r *Record) level() slog.Level {
 		return slog.LevelDebug
 	case r.Reason == ReasonInternal:
 		return slog.LevelError
+	case r.Reason == ReasonNodeStanza: // it is sent again at the next login
+		return slog.LevelWarn
 	}
 	return slog.LevelInfo
 }

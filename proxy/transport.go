@@ -167,7 +167,7 @@ func (s *session) transport(ctx context.Context) error {
 
 // newLeg returns a leg for what comes before a login.
 func (s *session) newLeg(conn halfCloser) *streamLeg {
-	return newStreamLeg(conn, s.terms.Limits.MaxPreAuth, s.terms.Timeouts.Write)
+	return newStreamLeg(conn, s.terms.Limits.beforeLogin(), s.terms.Timeouts.Write)
 }
 
 // quicStream takes the stream for what its connection has agreed on. QUIC is TLS.
@@ -346,7 +346,7 @@ func (s *session) startTLS(ctx context.Context) error {
 		return err
 	}
 	leg.switchTo(conn)
-	leg.Restart(s.terms.Limits.MaxPreAuth)
+	leg.Restart(s.terms.Limits.beforeLogin())
 	s.greeted = false
 	return nil
 }

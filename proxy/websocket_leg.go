@@ -40,12 +40,12 @@ type wsLeg struct {
 const frameSlack = 1 << 10
 
 // newWSLeg returns a leg that owns a WebSocket.
-func newWSLeg(conn *ws.Conn, maxBytes int, writeTimeout time.Duration) *wsLeg {
+func newWSLeg(conn *ws.Conn, limits xmpp.Limits, writeTimeout time.Duration) *wsLeg {
 	return &wsLeg{
 		ws:           conn,
 		writeTimeout: writeTimeout,
-		scan:         xmpp.NewFrameScanner(xmpp.Limits{MaxBytes: maxBytes}),
-		max:          maxBytes + frameSlack,
+		scan:         xmpp.NewFrameScanner(limits),
+		max:          limits.WithDefaults().MaxBytes + frameSlack,
 	}
 }
 
@@ -214,22 +214,24 @@ func (l *wsLeg) Flush() error {
 		return nil
 	}
 	l.ping = false
-	if !l.looped {
-		_ = l.ws.SetWriteDeadline(time.Now().Add(l.writeTimeout)) // or it is closed, and Send says so
+	var err error
+	if l.looped {
+		err = l.ws.Send(l.kept)
+	} else {
+		err = l.ws.SendWithin(l.writeTimeout, l.kept)
 	}
-	err := l.ws.Send(l.kept)
 	l.dropOutput()
 	return err
 }
 
-func (l *wsLeg) Restart(maxBytes int) {
+func (l *wsLeg) Restart(limits xmpp.Limits) {
 	l.scan.Reset()
-	l.SetLimit(maxBytes)
+	l.SetLimits(limits)
 }
 
-func (l *wsLeg) SetLimit(maxBytes int) {
-	l.scan.SetLimits(xmpp.Limits{MaxBytes: maxBytes})
-	l.max = maxBytes + frameSlack
+func (l *wsLeg) SetLimits(limits xmpp.Limits) {
+	l.scan.SetLimits(limits)
+	l.max = limits.WithDefaults().MaxBytes + frameSlack
 }
 
 // CloseWrite does nothing: after <close/> both sides go on to the WebSocket's

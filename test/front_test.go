@@ -5,7 +5,7 @@ import "testing"
 // TestFront runs every scenario that leaves the cluster as it found it on one
 // cluster, each with accounts of its own.
 func TestFront(t *testing.T) {
-	d := startDev(t, devOptions{users: 110})
+	d := startDev(t, devOptions{users: 125})
 	scenarios := []struct {
 		name string
 		run  func(*testing.T, *dev)
@@ -31,6 +31,8 @@ func TestFront(t *testing.T) {
 		{"QUICManySessions", testQUICManySessions},
 		{"Apart", testApart},
 		{"Together", testTogether},
+		{"Bounds", testBounds},
+		{"LongRoster", testLongRoster},
 		{"Offline", testOffline},
 		{"Relogin", testRelogin},
 		{"Conflict", testConflict},

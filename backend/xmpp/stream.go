@@ -15,7 +15,7 @@ type StreamHeader struct {
 	From    string
 	ID      string
 	Version string // "1.0"; Append writes that for ""
-	Lang    string // xml:lang
+	Lang    string // xml:lang; parsed, it is a language tag or ""
 	NS      string // content namespace; Append writes jabber:client for ""
 }
 
@@ -57,8 +57,35 @@ func (e Element) streamHeader() (h StreamHeader) {
 	h.From, _ = e.Attr("from")
 	h.ID, _ = e.Attr("id")
 	h.Version, _ = e.Attr("version")
-	h.Lang, _ = e.Attr("xml:lang")
+	if lang, _ := e.Attr("xml:lang"); isLanguageTag(lang) {
+		h.Lang = lang
+	}
 	return h
+}
+
+// languageMost is how long a language tag may be; RFC 5646 §4.4.1 asks for 35 at least.
+const languageMost = 35
+
+// isLanguageTag tells whether text looks like a tag of RFC 5646 §2.1, as the language of a
+// stream has to (RFC 6120 §4.7.4): subtags of up to eight letters and digits, of which the first
+// has only letters. What says no language counts as none. It would go with each stanza that
+// has none of its own.
+func isLanguageTag(text string) bool {
+	if len(text) > languageMost {
+		return false
+	}
+	for i, part := range strings.Split(text, "-") {
+		if len(part) < 1 || len(part) > 8 {
+			return false
+		}
+		for _, c := range []byte(part) {
+			digit := c >= '0' && c <= '9'
+			if class[c]&isNameByte == 0 || c == '_' || c == '-' || c == '.' || digit && i == 0 {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // checkVersion wants a major number of 1 or more, leading zeros ignored.

@@ -2,6 +2,7 @@ package xmpp_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"imlb/backend/xmpp"
@@ -110,5 +111,45 @@ func TestFraming(t *testing.T) {
 	}
 	if !xmpp.IsFramingClose(xmpp.AppendFramingClose(nil)) || xmpp.IsFramingClose([]byte("<close/>")) || xmpp.IsFramingClose([]byte("<")) {
 		t.Error("the close frame is not told from others")
+	}
+}
+
+// RFC 6120 §4.7.4: the language of a stream is a tag of RFC 5646; what is none says nothing.
+func TestLanguageOfStreamHeader(t *testing.T) {
+	t.Parallel()
+	for lang, is := range map[string]bool{
+		"de": true, "EN": true, "de-CH-1996": true, "sl-rozaj-biske-1994": true, "i-klingon": true, "x-whatever": true,
+		"zh-cmn-Hans-CN-a-bbb-ccc-dddddddd": true, "de-Latn-DE-1996-u-co-phonebk-x-abcd": true, // the longest
+		"": false, "de-": false, "-de": false, "de--ch": false, "de_CH": false, "de CH": false, "d1": false, "deutschland-x": false,
+		"de-Latn-DE-1996-u-co-phonebk-x-abcde": false, "d\u00e9": false, "en.US": false, "*": false, strings.Repeat("&apos;", 1500): false,
+	} {
+		want := ""
+		if is {
+			want = lang
+		}
+		h, err := xmpp.ParseStreamHeader([]byte("<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' version='1.0' xml:lang='" + lang + "'>"))
+		if err != nil || h.Lang != want {
+			t.Errorf("%q: got %q, %v", lang, h.Lang, err)
+		}
+		h, err = xmpp.ParseFramingOpen([]byte("<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' version='1.0' xml:lang='" + lang + "'/>"))
+		if err != nil || h.Lang != want {
+			t.Errorf("%q: got %q, %v from a frame", lang, h.Lang, err)
+		}
+	}
+}
+
+// What clients may send is less than what others take, and that is less than what fronts take of
+// nodes.
+func TestLimitsOfNodes(t *testing.T) {
+	t.Parallel()
+	usual, node := xmpp.Limits{}.WithDefaults(), xmpp.FromNode(1)
+	if xmpp.ClientDepth+3 > usual.MaxDepth || usual.MaxDepth*4 > node.MaxDepth {
+		t.Errorf("depths of %d, %d and %d", xmpp.ClientDepth, usual.MaxDepth, node.MaxDepth)
+	}
+	if xmpp.ClientAttrs+4 > usual.MaxAttrs || usual.MaxAttrs*4 > node.MaxAttrs {
+		t.Errorf("%d, %d and %d attributes", xmpp.ClientAttrs, usual.MaxAttrs, node.MaxAttrs)
+	}
+	if node.MaxBytes < xmpp.SentMost || xmpp.FromNode(32<<20).MaxBytes != 32<<20 {
+		t.Errorf("%d bytes", node.MaxBytes)
 	}
 }

@@ -65,6 +65,9 @@ const (
 // keepBuffer is the largest buffer, in bytes, that goes back to the pool.
 const keepBuffer = 64 << 10
 
+// keepNames is how many names of open elements there is room for at most in what goes back.
+const keepNames = 1024
+
 var pool = sync.Pool{New: func() any { return new(work) }}
 
 // borrow returns the work for an element of s.
@@ -83,6 +86,9 @@ func borrow(s *Scanner) *work {
 func (w *work) giveBack() {
 	if cap(w.buf) > keepBuffer {
 		w.buf = nil
+	}
+	if cap(w.names) > keepNames {
+		w.names = nil
 	}
 	pool.Put(w)
 }

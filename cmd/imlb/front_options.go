@@ -31,9 +31,10 @@ func (f *front) proxyOptions(doc configs.Proxy, pools map[string]*runningPool) (
 		TLS:        &tls.Config{GetCertificate: f.certificates.get, MinVersion: tls.VersionTLS12},
 		Mechanisms: doc.SASL.Mechanisms,
 		Limits: proxy.Limits{
-			MaxStanza:    int(doc.Limits.MaxStanza),
-			MaxPreAuth:   int(doc.Limits.MaxStanzaBeforeLogin),
-			AuthAttempts: doc.Limits.LoginAttempts,
+			MaxStanza:     int(doc.Limits.MaxStanza),
+			MaxPreAuth:    int(doc.Limits.MaxStanzaBeforeLogin),
+			MaxNodeStanza: int(doc.Limits.MaxNodeStanza),
+			AuthAttempts:  doc.Limits.LoginAttempts,
 		},
 		Rules: limitRules(doc),
 		Timeouts: proxy.Timeouts{

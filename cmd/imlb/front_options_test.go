@@ -25,7 +25,7 @@ import (
 const everyListener = `
 tls: {certificates: [{cert_file: a, key_file: b}]}
 timeouts: {handshake: 1s, identify: 2s, idle: 3s, write: 4s, half_open: 5s, shutdown: 6s}
-limits: {max_stanza: 100KiB, max_stanza_before_login: 12KiB, login_attempts: 7}
+limits: {max_stanza: 100KiB, max_stanza_before_login: 12KiB, max_node_stanza: 9MiB, login_attempts: 7}
 listeners:
   - {protocol: xmpp, address: ":1", pool: a, direct_tls: true}
   - {protocol: xmpps, address: ":2", pool: a}
@@ -106,7 +106,7 @@ func TestOptionsAreTaken(t *testing.T) {
 		t.Errorf("got %+v, want %+v", o.Timeouts, want)
 	}
 	requireNoneZero(t, o.Timeouts)
-	if want := (proxy.Limits{MaxStanza: 100 << 10, MaxPreAuth: 12 << 10, AuthAttempts: 7}); o.Limits != want {
+	if want := (proxy.Limits{MaxStanza: 100 << 10, MaxPreAuth: 12 << 10, MaxNodeStanza: 9 << 20, AuthAttempts: 7}); o.Limits != want {
 		t.Errorf("got %+v, want %+v", o.Limits, want)
 	}
 	if a := o.Pools["a"]; a.Picker == nil || a.Header != proxy.HeaderV2 || a.TLS != nil || a.DialTimeout != 3*time.Second || a.DialAttempts != 4 || a.Park != 10*time.Second {

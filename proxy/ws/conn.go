@@ -244,6 +244,33 @@ func (c *Conn) Send(frames ...[]byte) error {
 	return err
 }
 
+// Piece is how much of something long, in bytes, a peer has to take in the time of a write.
+const Piece = 64 << 10
+
+// SendWithin is Send to a peer that has that time for each piece, and so as often for all of it.
+func (c *Conn) SendWithin(timeout time.Duration, p []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sent {
+		return ErrClosed
+	}
+	for begun := false; len(p) > 0; {
+		_ = c.SetWriteDeadline(time.Now().Add(timeout)) // or it is closed, and write says so
+		piece := p[:min(len(p), Piece)]
+		some, err := c.write(piece)
+		if some {
+			p = p[len(piece):] // write keeps what is left of the piece
+		}
+		if begun = begun || some; begun && errors.Is(err, os.ErrDeadlineExceeded) {
+			c.rest = append(c.rest, p...)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // send is Send, and tells whether the frames are on their way: they were sent, or begun.
 func (c *Conn) send(frames ...[]byte) (begun bool, err error) {
 	c.mu.Lock()

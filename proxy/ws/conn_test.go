@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"os"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"imlb/proxy/ws"
 )
@@ -266,5 +269,58 @@ func TestAllocs(t *testing.T) {
 	})
 	if got > 0 && !raceEnabled {
 		t.Errorf("%v allocations", got)
+	}
+}
+
+// slow is a connection that takes some bytes after each deadline that is set, and no more.
+type slow struct {
+	*script
+	takes, left, deadlines int
+}
+
+func (s *slow) SetWriteDeadline(time.Time) error {
+	s.left = s.takes
+	s.deadlines++
+	return nil
+}
+
+func (s *slow) Write(p []byte) (int, error) {
+	n := min(len(p), s.left)
+	s.left -= n
+	s.out.Write(p[:n])
+	if n < len(p) {
+		return n, os.ErrDeadlineExceeded
+	}
+	return n, nil
+}
+
+// A peer that takes each piece in time gets all of something long. One that does not is told of
+// by an error, and gets it in one piece all the same when it reads again.
+func TestSendWithin(t *testing.T) {
+	t.Parallel()
+	long := ws.Begin(nil)
+	for i := range 3*ws.Piece + 1000 {
+		long = append(long, byte('a'+i%26))
+	}
+	for takes, want := range map[int]error{ws.Piece: nil, 1000: os.ErrDeadlineExceeded, 0: os.ErrDeadlineExceeded} {
+		s := &slow{script: new(script), takes: takes}
+		conn := ws.New(s, ws.Config{})
+		sealed := conn.Seal(slices.Clone(long), 0, ws.Text)
+		if err := conn.SendWithin(time.Second, sealed); !errors.Is(err, want) {
+			t.Errorf("takes %d: %v, want %v", takes, err, want)
+		}
+		if want == nil && s.deadlines != 4 {
+			t.Errorf("%d deadlines", s.deadlines)
+		}
+		s.takes = len(sealed) + 100
+		s.SetWriteDeadline(time.Time{})
+		if err := conn.Send([]byte("next")); err != nil {
+			t.Errorf("takes %d: %v", takes, err)
+		}
+		if takes > 0 {
+			if got := s.out.String(); got != string(sealed)+"next" {
+				t.Errorf("takes %d: %d bytes came, want %d and 4", takes, len(got), len(sealed))
+			}
+		}
 	}
 }
