@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"net"
 	"time"
@@ -151,3 +152,32 @@ type WSLeg struct{ *wsLeg }
 
 // NewWSLeg returns a leg on a WebSocket.
 func NewWSLeg(conn *ws.Conn, maxBytes int) WSLeg { return WSLeg{newWSLeg(conn, maxBytes, time.Second)} }
+
+// HalfCloser is a connection of which one direction can be ended.
+type HalfCloser = halfCloser
+
+// Pump is a pump between a client and a node that is told of nothing.
+type Pump struct{ pump }
+
+// NewPump returns a pump with limits of time.
+func NewPump(client, node HalfCloser, idle, halfOpen, pause time.Duration) *Pump {
+	end := func(c HalfCloser, by Reason) pumpEnd {
+		return pumpEnd{halfCloser: c, gone: func(err error) *ending {
+			if ended(err) {
+				return &ending{reason: by}
+			}
+			return &ending{reason: by, cause: err}
+		}}
+	}
+	return &Pump{pump{
+		client: end(client, ReasonClientClosed), node: end(node, ReasonNodeClosed),
+		late:   func(bool) *ending { return &ending{reason: ReasonHalfOpen} },
+		limits: pumpLimits{idle: idle, halfOpen: halfOpen, pause: pause},
+	}}
+}
+
+// Run runs the pump, tells when it can be drained, and returns the reason of its end.
+func (p *Pump) Run(ctx context.Context, begun func()) string {
+	p.begun = func(carrier) { begun() }
+	return p.run(ctx).reason.String()
+}
