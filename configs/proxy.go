@@ -304,10 +304,14 @@ type ProxyTimeouts struct {
 	Write time.Duration `yaml:"write" default:"30s" min:"10ms"`
 	// HalfOpen is for an opaque session of which one side has ended: without a byte from
 	// the other; 0: no limit. The side that has ended still waits, and sees a reset.
-	// When the front stops, clients get the end of their opaque sessions and have this
-	// time to end their side, too.
+	// When the front stops, clients get the end of their opaque sessions at the next pause
+	// (see shutdown) and have this time to end their side, too.
 	HalfOpen time.Duration `yaml:"half_open" default:"30s" min:"0s"`
-	// Shutdown is for sessions to end when the front stops.
+	// Shutdown is for sessions to end when the front stops. An opaque session ends at its
+	// next pause: half a second, or a tenth of this time if that is less, in which no byte
+	// comes from either side and none waits to be taken. So a quiet session ends at once, and
+	// one in the middle of a transfer goes on. What has not ended in this time is cut off, and
+	// is seen to be: by a reset, and on WebSockets by status 1012 or no close frame at all.
 	Shutdown time.Duration `yaml:"shutdown" default:"20s" min:"0s"`
 }
 

@@ -156,21 +156,33 @@ func NewWSLeg(conn *ws.Conn, maxBytes int) WSLeg {
 	return WSLeg{newWSLeg(conn, xmpp.Limits{MaxBytes: maxBytes}, time.Second)}
 }
 
-// HalfCloser is what carries one direction until the other has ended, too.
+// HalfCloser is a connection of which one direction can be ended.
 type HalfCloser = halfCloser
 
-// Pump carries between two connections until both directions have ended, or either limit
-// ends that, and returns why.
-func Pump(ctx context.Context, client, node HalfCloser, idle, halfOpen time.Duration) Reason {
-	gone := func(err error) *ending { return &ending{reason: goneReason(err)} }
-	p := pump{
-		client: pumpEnd{halfCloser: client, gone: gone, slow: ReasonSlowClient, hush: client.Close},
-		node:   pumpEnd{halfCloser: node, gone: gone, slow: ReasonSlowNode},
-		late:   func(bool) *ending { return &ending{reason: ReasonHalfOpen} },
-		begun:  func(carrier) {},
-		limits: pumpLimits{idle: idle, halfOpen: halfOpen},
+// Pump is a pump between a client and a node that is told of nothing.
+type Pump struct{ pump }
+
+// NewPump returns a pump with limits of time.
+func NewPump(client, node HalfCloser, idle, halfOpen, pause time.Duration) *Pump {
+	end := func(c HalfCloser, by Reason) pumpEnd {
+		return pumpEnd{halfCloser: c, gone: func(err error) *ending {
+			if ended(err) {
+				return &ending{reason: by}
+			}
+			return &ending{reason: by, cause: err}
+		}}
 	}
-	return p.run(ctx).reason
+	return &Pump{pump{
+		client: end(client, ReasonClientClosed), node: end(node, ReasonNodeClosed),
+		late:   func(bool) *ending { return &ending{reason: ReasonHalfOpen} },
+		limits: pumpLimits{idle: idle, halfOpen: halfOpen, pause: pause},
+	}}
+}
+
+// Run runs the pump, tells when it can be drained, and returns the reason of its end.
+func (p *Pump) Run(ctx context.Context, begun func()) string {
+	p.begun = func(carrier) { begun() }
+	return p.run(ctx).reason.String()
 }
 
 // Journal writes the session log.

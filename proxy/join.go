@@ -38,13 +38,13 @@ func (s *session) join(ctx context.Context) error {
 		late:       s.halfOpen,
 		unanswered: s.unanswered,
 		begun:      func(c carrier) { s.goOn(ctx, c) },
-		limits:     pumpLimits{idle: t.Idle, halfOpen: t.HalfOpen, write: t.Write, watch: s.watchTime()},
+		limits:     pumpLimits{idle: t.Idle, halfOpen: t.HalfOpen, write: t.Write, watch: s.watchTime(), pause: t.pause()},
 	}
 	s.moves(&p)
-	end := p.run(ctx)
+	end := *p.run(ctx) // who has ended the pump may still look at its own
 	s.carried(p.up.Load(), p.down.Load())
 	end.reason = s.closed(end.reason)
-	return end
+	return &end
 }
 
 // carried notes that the relay of an opaque session has ended, and that both sides

@@ -47,7 +47,7 @@ func (s *Server) newTerms(opts *Options, cfg Listener) *terms {
 		Options: opts, listener: cfg,
 		relay: &loop.Limits{
 			Idle: opts.Timeouts.Idle, Linger: opts.Timeouts.HalfOpen,
-			ClientStall: opts.Timeouts.Write, NodeStall: opts.Timeouts.Write,
+			ClientStall: opts.Timeouts.Write, NodeStall: opts.Timeouts.Write, Pause: opts.Timeouts.pause(),
 		},
 		in: s.metrics.flow(cfg.Name, "in"), out: s.metrics.flow(cfg.Name, "out"),
 		open: s.metrics.open.WithLabelValues(cfg.Name), ended: &endCounts{vec: s.metrics.ended, listener: cfg.Name},

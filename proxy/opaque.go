@@ -193,10 +193,19 @@ func (s *session) shut(end *ending) error {
 	return s.inner.CloseWrite()
 }
 
+// lastWords is how long the client of a WebSocket that is cut off has to take that it is.
+const lastWords = 100 * time.Millisecond
+
 // partWebSocket tells the client of a WebSocket that still listens why it ends, and
-// waits a little for its answer.
+// waits a little for its answer, unless there is no time for that.
 func (s *session) partWebSocket(end *ending) {
-	if c, ok := s.inner.Conn.(*wsConn); ok && !end.reason.clientGone() && !errors.Is(end, errCutOff) {
+	c, ok := s.inner.Conn.(*wsConn)
+	switch {
+	case !ok || end.reason.clientGone():
+	case errors.Is(end, errCutOff):
+		defer time.AfterFunc(lastWords, func() { _ = s.wire.Close() }).Stop()
+		_ = c.Shut(end.webSocketStatus(), end.reason.String()) // or it was told before, or takes nothing
+	default:
 		c.Conn.Part(end.webSocketStatus(), end.reason.String())
 	}
 }

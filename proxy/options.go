@@ -204,8 +204,15 @@ type Timeouts struct {
 	Write     time.Duration // for a leg to take what is written; default 30 s
 	Idle      time.Duration // without a byte in either direction; 0: no limit
 	HalfOpen  time.Duration // of an opaque session: without a byte after one side has ended; 0: no limit
-	Shutdown  time.Duration // for sessions to end when the front stops; default 20 s
+	Shutdown  time.Duration // for sessions to end when the front stops, opaque ones at their next pause; default 20 s
 }
+
+// maxPause is how long no byte comes of an opaque session before it is ended because the front
+// stops. Until then it may be in the middle of something.
+const maxPause = 500 * time.Millisecond
+
+// pause is maxPause, or less if there is little time for all.
+func (t *Timeouts) pause() time.Duration { return min(maxPause, t.Shutdown/10) }
 
 // Options is what a Server is made of. What it refers to must not be changed
 // while the server uses it; [Server.Apply] takes new ones.

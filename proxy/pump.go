@@ -30,20 +30,21 @@ type pump struct {
 	halt, deafen context.CancelFunc // end the pauses of both directions, and of that from the node
 
 	up, down atomic.Int64 // bytes read from the client, and from the node
-	began    time.Time    // set before both directions run
-	last     atomic.Int64 // when some came last, or a ping: the time since then, as a Duration
+	last     atomic.Int64 // when some came, or a ping, or an end, in ns after start
 	stopping atomic.Bool  // stop was called
 	draining atomic.Bool  // Drain was called
+	told     atomic.Bool  // and the client is told that the session ends
 
 	stuck atomic.Int32 // directions that have read what is not written yet, or that pause
 
-	mu    sync.Mutex    // held while a side is watched, too
-	cause *ending       // the first end that was seen
-	ended *pumpEnd      // the side of which that was in order; nil for none
-	both  bool          // and then the other's
-	timer *time.Timer   // of quiet; nil for none
-	quiet time.Duration // for how long no byte may come
-	done  bool          // both directions have ended
+	start time.Time // of run
+
+	mu    sync.Mutex  // held while a side is watched, too
+	cause *ending     // the first end that was seen
+	ended *pumpEnd    // the side of which that was in order; nil for none
+	both  bool        // and then the other's
+	timer *time.Timer // of idle; nil for none
+	done  bool        // both directions have ended
 }
 
 // pumpEnd is one side.
@@ -63,6 +64,7 @@ type pumpEnd struct {
 type pumpLimits struct {
 	idle     time.Duration // without a byte either way
 	halfOpen time.Duration // without a byte after one side has ended
+	pause    time.Duration // without a byte before a drained session ends
 	write    time.Duration // for what is written to be taken
 	watch    time.Duration // for the node to be watched
 }
@@ -73,8 +75,8 @@ func (p *pump) run(ctx context.Context) *ending {
 	defer p.halt()
 	var hearing context.Context
 	hearing, p.deafen = context.WithCancel(ctx)
-	p.began = time.Now()
-	p.watch(p.limits.idle)
+	p.start = time.Now()
+	p.watch()
 	if p.node.watch != nil && p.limits.watch > 0 {
 		defer time.AfterFunc(p.limits.watch, p.watchedLong).Stop()
 	}
@@ -95,11 +97,33 @@ func (p *pump) run(ctx context.Context) *ending {
 	return cause
 }
 
-// Drain ends the pump in order, because the front stops; see [loop.Relay.Drain].
+// Drain ends the pump at its next pause, in order, because the front stops; see
+// [loop.Relay.Drain].
 func (p *pump) Drain() {
 	p.mu.Lock()
 	over := p.done || p.both || p.stopping.Load() || p.draining.Swap(true)
-	hears := p.ended == &p.client && !p.client.parts // who has ended gets what the node still says
+	ended := p.ended
+	if !over && ended != nil {
+		p.cause = &ending{reason: ReasonShutdown}
+	}
+	p.mu.Unlock()
+	switch {
+	case over:
+	case ended == nil:
+		p.idle()
+	case p.parted(ended):
+		p.conclude()
+	}
+}
+
+// parted tells whether a side that has ended is a client that does not hear any more what the
+// node still says.
+func (p *pump) parted(ended *pumpEnd) bool { return ended == &p.client && p.client.parts }
+
+// conclude tells the client of a drained pump that the session ends.
+func (p *pump) conclude() {
+	p.mu.Lock()
+	over := p.done || p.both || p.ended != nil && !p.parted(p.ended) || p.told.Swap(true)
 	if !over {
 		p.cause = &ending{reason: ReasonShutdown}
 		if p.timer != nil {
@@ -110,14 +134,14 @@ func (p *pump) Drain() {
 		}
 	}
 	p.mu.Unlock()
-	if !over && !hears {
+	if !over {
 		p.deafen()
 		_ = p.node.SetReadDeadline(past)
 	}
 }
 
-// cutOff ends a drained pump that has had its time. Who waits for the other side must not
-// take what it has got for all.
+// cutOff ends a pump of which the client was told, and that has had its time. Who waits for
+// the other side must not take what it has got for all.
 func (p *pump) cutOff() {
 	p.mu.Lock()
 	ended, over := p.ended, p.both || p.done
@@ -145,7 +169,9 @@ func (p *pump) Abort(err error) {
 		_ = p.client.hush() // which may be waited for
 		return
 	}
-	breakOff(p.client.halfCloser)
+	if !p.client.parts { // else it may be told, if it takes what it is sent
+		breakOff(p.client.halfCloser)
+	}
 	breakOff(p.node.halfCloser)
 	p.end(e)
 }
@@ -189,6 +215,9 @@ func (p *pump) copy(ctx context.Context, from, to *pumpEnd, count *atomic.Int64)
 	defer buf.free()
 	for {
 		n, err := from.Read(buf.bytes())
+		if n > 0 || err == nil { // a ping of a WebSocket brings no bytes, but is life
+			p.touch()
+		}
 		if n > 0 {
 			count.Add(int64(n))
 			if e := p.see(from, buf.bytes()[:n]); e != nil {
@@ -199,7 +228,7 @@ func (p *pump) copy(ctx context.Context, from, to *pumpEnd, count *atomic.Int64)
 			if err == nil && from.pause != nil {
 				_ = pause(ctx, from.pause(n)) // when ctx ends the deadlines have passed
 			}
-			p.live()
+			p.touch() // until now nothing could come
 			p.stuck.Add(-1)
 			if errors.Is(err, ws.ErrClosed) {
 				p.discard(from)
@@ -208,17 +237,14 @@ func (p *pump) copy(ctx context.Context, from, to *pumpEnd, count *atomic.Int64)
 				return p.writeError(to, err)
 			}
 			buf.fit(n)
-		} else if err == nil {
-			p.live() // a ping of a WebSocket brings no bytes, but is life
-			if from.pause != nil {
-				_ = pause(ctx, from.pause(0)) // what came besides may be too much
-			}
+		} else if err == nil && from.pause != nil {
+			_ = pause(ctx, from.pause(0)) // what came besides may be too much
 		}
 		switch {
 		case err == nil:
 		case isTimeout(err) && p.stopping.Load():
 			return nil
-		case isTimeout(err) && p.draining.Load() && from == &p.node:
+		case isTimeout(err) && p.told.Load() && from == &p.node:
 			return &ending{reason: ReasonShutdown}
 		default:
 			return from.gone(err)
@@ -327,10 +353,11 @@ func (p *pump) half(from *pumpEnd, e *ending) {
 	}
 	p.ended, p.both = from, p.ended != nil
 	p.mu.Unlock()
-	p.live() // the other has all the time from now on
-	if p.halfLimited() {
-		p.watch(p.limits.halfOpen)
+	p.touch() // the other has all the time from now on
+	if p.draining.Load() && p.parted(from) {
+		p.conclude()
 	}
+	p.watch()
 }
 
 // halfLimited tells whether a half-open session has another limit than one that is open.
@@ -353,46 +380,70 @@ func (p *pump) stop(e *ending) {
 	_ = p.node.SetDeadline(past)
 }
 
-// watch ends the pump after a time without a byte; zero is no time.
-func (p *pump) watch(quiet time.Duration) {
+// touch notes that something has come.
+func (p *pump) touch() { p.last.Store(int64(time.Since(p.start))) }
+
+// watch has idle called when no byte has come for as long as none need come.
+func (p *pump) watch() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.quiet = quiet
+	limit := p.patience()
+	left := max(limit-p.quiet(), 0)
 	switch {
-	case quiet <= 0 || p.done || p.draining.Load(): // which has its own
+	case limit <= 0 || p.done || p.told.Load(): // which has a timer of its own
 	case p.timer == nil:
-		p.timer = time.AfterFunc(quiet, p.idle)
+		p.timer = time.AfterFunc(left, p.idle)
 	default:
-		p.timer.Reset(quiet)
+		p.timer.Reset(left)
 	}
 }
 
-// live notes that there is life. What came counts from when it has been passed on: until
-// then its side is not read.
-func (p *pump) live() { p.last.Store(int64(time.Since(p.began))) }
+// patience returns for how long no byte need come; zero is for ever. p.mu is held.
+func (p *pump) patience() time.Duration {
+	switch {
+	case p.ended == nil && p.draining.Load():
+		return p.limits.pause
+	case p.ended != nil && p.halfLimited():
+		return p.limits.halfOpen
+	default:
+		return p.limits.idle
+	}
+}
 
-// idle ends the pump if no byte came for the time of quiet, and else looks again when that may
-// be over. A side that has ended is cut
-// off while it waits for the other, so it must not take what it has got for all. Nothing
-// can come from a side that is not read, because the other takes nothing, for which there
-// is another limit, or because of those on bytes.
+// quiet returns for how long no byte has come. Nothing can come from a side that is not read,
+// because the other takes nothing, for which there is another limit, or because of those on
+// bytes.
+func (p *pump) quiet() time.Duration {
+	if p.stuck.Load() > 0 {
+		p.touch()
+	}
+	return time.Since(p.start) - time.Duration(p.last.Load())
+}
+
+// idle ends the pump if no byte has come for long enough. A side that has ended is cut
+// off while it waits for the other, so it must not take what it has got for all.
 func (p *pump) idle() {
 	p.mu.Lock()
-	ended, over := p.ended, p.both || p.done || p.draining.Load()
-	if p.stuck.Load() > 0 {
-		p.live()
-	}
-	left := p.quiet - (time.Since(p.began) - time.Duration(p.last.Load()))
-	if !over && left > 0 {
-		p.timer.Reset(left)
-	}
+	ended, over, draining := p.ended, p.both || p.done || p.told.Load(), p.draining.Load()
+	limit, quiet := p.patience(), p.quiet()
 	p.mu.Unlock()
-	if over || left > 0 {
+	switch {
+	case over:
+		return
+	case quiet < limit:
+		p.watch()
+		return
+	case ended == nil && draining:
+		p.conclude()
+		return
+	case limit <= 0: // any more
 		return
 	}
 	e := &ending{reason: ReasonIdle}
 	if ended != nil {
-		if p.halfLimited() {
+		if draining {
+			e = &ending{reason: ReasonShutdown}
+		} else if p.halfLimited() {
 			e = p.late(ended == &p.client)
 		}
 		p.mu.Lock()

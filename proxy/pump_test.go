@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,123 +12,208 @@ import (
 	"imlb/proxy"
 )
 
-// bothWays is a connection in memory of which either direction can be ended.
-type bothWays struct {
-	net.Conn // what is read
-	out      net.Conn
+// duplex is a connection in memory of which either direction can be ended.
+type duplex struct {
+	net.Conn          // what is read
+	to       net.Conn // where it is written
 }
 
-func newBothWays() (a, b bothWays) {
-	aIn, bOut := net.Pipe()
-	bIn, aOut := net.Pipe()
-	return bothWays{aIn, aOut}, bothWays{bIn, bOut}
+func newDuplex() (a, b *duplex) {
+	toA, fromB := net.Pipe()
+	toB, fromA := net.Pipe()
+	return &duplex{toA, fromA}, &duplex{toB, fromB}
 }
 
-func (c bothWays) Write(p []byte) (int, error)        { return c.out.Write(p) }
-func (c bothWays) CloseWrite() error                  { return c.out.Close() }
-func (c bothWays) Close() error                       { return errors.Join(c.Conn.Close(), c.out.Close()) }
-func (c bothWays) SetWriteDeadline(t time.Time) error { return c.out.SetWriteDeadline(t) }
-
-func (c bothWays) SetDeadline(t time.Time) error {
-	return errors.Join(c.Conn.SetReadDeadline(t), c.out.SetWriteDeadline(t))
+func (d *duplex) Write(p []byte) (int, error)        { return d.to.Write(p) }
+func (d *duplex) CloseWrite() error                  { return d.to.Close() }
+func (d *duplex) Close() error                       { return errors.Join(d.Conn.Close(), d.to.Close()) }
+func (d *duplex) SetWriteDeadline(t time.Time) error { return d.to.SetWriteDeadline(t) }
+func (d *duplex) SetDeadline(t time.Time) error {
+	return errors.Join(d.SetReadDeadline(t), d.SetWriteDeadline(t))
 }
 
-// pumped is a session that a pump carries, in a bubble of synctest.
+// pumped is a session that a pump carries.
 type pumped struct {
-	t            *testing.T
-	client, node bothWays
-	ended        chan proxy.Reason
+	pump         *proxy.Pump
+	client, node *duplex
+	reason       string // after over
+
+	over sync.WaitGroup
 }
 
+const (
+	pumpPause    = 500 * time.Millisecond
+	pumpHalfOpen = 30 * time.Second
+)
+
+// startPump starts a session in the bubble of a test.
 func startPump(t *testing.T, idle, halfOpen time.Duration) *pumped {
 	t.Helper()
-	client, ofClient := newBothWays()
-	node, ofNode := newBothWays()
-	p := &pumped{t, client, node, make(chan proxy.Reason, 1)}
-	go func() { p.ended <- proxy.Pump(t.Context(), ofClient, ofNode, idle, halfOpen) }()
-	return p
+	s := new(pumped)
+	var client, node *duplex
+	s.client, client = newDuplex()
+	s.node, node = newDuplex()
+	s.pump = proxy.NewPump(client, node, idle, halfOpen, pumpPause)
+	begun := make(chan struct{})
+	s.over.Go(func() { s.reason = s.pump.Run(t.Context(), func() { close(begun) }) })
+	<-begun
+	return s
 }
 
-// say sends a byte through the pump.
-func (p *pumped) say(from, to bothWays) {
-	p.t.Helper()
-	if _, err := from.Write([]byte("x")); err != nil {
-		p.t.Fatal(err)
-	}
-	p.hear(to)
-}
-
-func (p *pumped) hear(to bothWays) {
-	p.t.Helper()
-	if _, err := io.ReadFull(to, make([]byte, 1)); err != nil {
-		p.t.Fatal(err)
+// says sends what the other side gets.
+func says(t *testing.T, from, to *duplex, what string) {
+	t.Helper()
+	go func() { _, _ = from.Write([]byte(what)) }()
+	got := make([]byte, len(what))
+	if _, err := io.ReadFull(to, got); err != nil || string(got) != what {
+		t.Errorf("got %q, %v; want %q", got, err, what)
 	}
 }
 
-// endsAfter checks that the pump ends by that limit, as long from now.
-func (p *pumped) endsAfter(want time.Duration, why proxy.Reason) {
-	p.t.Helper()
+// ends checks that a side gets the end now, after exactly some time.
+func ends(t *testing.T, side *duplex, after time.Duration) {
+	t.Helper()
 	began := time.Now()
-	go io.Copy(io.Discard, p.client) // to the end, so that it is not waited for
-	go io.Copy(io.Discard, p.node)
-	if got := <-p.ended; got != why {
-		p.t.Errorf("the session ended by %v, not %v", got, why)
+	if n, err := side.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("read %d bytes, %v; want the end", n, err)
 	}
-	if took := time.Since(began); took != want {
-		p.t.Errorf("the session ended after %v, not %v", took, want)
+	if took := time.Since(began); took != after {
+		t.Errorf("the end came after %v, want %v", took, after)
 	}
 }
 
-// The limits count from the last byte, whenever they were looked at before.
-func TestPumpLimits(t *testing.T) {
+// leave ends both sides, and checks what the session's end is called.
+func (s *pumped) leave(t *testing.T, reason string) {
+	t.Helper()
+	_, _ = s.client.Close(), s.node.Close()
+	s.over.Wait()
+	if s.reason != reason {
+		t.Errorf("ended with %q, want %q", s.reason, reason)
+	}
+}
+
+// A session that is drained ends at its next pause: at once if that is now.
+func TestPumpDrainQuiet(t *testing.T) {
 	t.Parallel()
-	const idle, halfOpen = 20 * time.Second, 5 * time.Second
-	for name, run := range map[string]func(*pumped){
-		"silent from the start": func(p *pumped) { p.endsAfter(idle, proxy.ReasonIdle) },
-		"a byte from the client": func(p *pumped) {
-			<-time.After(time.Second)
-			p.say(p.client, p.node)
-			p.endsAfter(idle, proxy.ReasonIdle)
-		},
-		"bytes from both": func(p *pumped) {
-			for range 10 {
-				<-time.After(idle - time.Second)
-				p.say(p.client, p.node)
-				<-time.After(idle / 3)
-				p.say(p.node, p.client)
-			}
-			p.endsAfter(idle, proxy.ReasonIdle)
-		},
-		"a byte that was long not taken": func(p *pumped) {
-			if _, err := p.client.Write([]byte("x")); err != nil {
-				p.t.Error(err)
-			}
-			<-time.After(2*idle + time.Second)
-			p.hear(p.node)
-			p.endsAfter(idle, proxy.ReasonIdle)
-		},
-		"half-open": func(p *pumped) {
-			<-time.After(idle - time.Second)
-			p.say(p.client, p.node)
-			if err := p.client.CloseWrite(); err != nil {
-				p.t.Error(err)
-			}
-			p.endsAfter(halfOpen, proxy.ReasonHalfOpen)
-		},
-		"half-open, and a byte": func(p *pumped) {
-			if err := p.client.CloseWrite(); err != nil {
-				p.t.Error(err)
-			}
-			for range 3 {
-				<-time.After(halfOpen - time.Second)
-				p.say(p.node, p.client)
-			}
-			p.endsAfter(halfOpen, proxy.ReasonHalfOpen)
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := startPump(t, time.Hour, pumpHalfOpen)
+		says(t, s.client, s.node, "hello")
+		<-time.After(time.Second)
+		s.pump.Drain()
+		ends(t, s.client, 0)
+		says(t, s.client, s.node, "after")
+		s.leave(t, "shutdown")
+	})
+}
+
+// As long as either side says something, it goes on.
+func TestPumpDrainMoving(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := startPump(t, time.Hour, pumpHalfOpen)
+		says(t, s.node, s.client, "begin")
+		s.pump.Drain()
+		for range 100 {
+			<-time.After(pumpPause - time.Millisecond)
+			says(t, s.client, s.node, "and")
+			<-time.After(pumpPause - time.Millisecond)
+			says(t, s.node, s.client, "so on")
+		}
+		ends(t, s.client, pumpPause)
+		s.leave(t, "shutdown")
+	})
+}
+
+// What a side is slow to take is no pause.
+func TestPumpDrainSlow(t *testing.T) {
+	t.Parallel()
+	for _, from := range []string{"node", "client"} {
+		t.Run(from, func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, func(t *testing.T) { run(startPump(t, idle, halfOpen)) })
+			synctest.Test(t, func(t *testing.T) {
+				s := startPump(t, time.Hour, pumpHalfOpen)
+				fast, slow := s.node, s.client
+				if from == "client" {
+					fast, slow = slow, fast
+				}
+				go func() { _, _ = fast.Write([]byte("much")) }()
+				synctest.Wait()
+				s.pump.Drain()
+				<-time.After(time.Minute + pumpPause*9/10)
+				got := make([]byte, 4)
+				if _, err := io.ReadFull(slow, got); err != nil || string(got) != "much" {
+					t.Errorf("got %q, %v", got, err)
+				}
+				<-time.After(pumpPause * 9 / 10)
+				says(t, slow, fast, "thanks")
+				ends(t, s.client, pumpPause)
+				s.leave(t, "shutdown")
+			})
 		})
 	}
+}
+
+// Who ends a session that goes on is who ends it, and then there is the limit for half-open ones.
+func TestPumpDrainEndsItself(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := startPump(t, time.Hour, pumpHalfOpen)
+		says(t, s.node, s.client, "all")
+		s.pump.Drain()
+		s.node.CloseWrite()
+		ends(t, s.client, 0)
+		<-time.After(pumpHalfOpen / 2)
+		says(t, s.client, s.node, "thanks")
+		s.leave(t, "node-closed")
+	})
+}
+
+// Who has ended its side before has the time of the other's answer, for each part of it.
+func TestPumpDrainHalfOpen(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := startPump(t, time.Hour, pumpHalfOpen)
+		s.client.CloseWrite()
+		ends(t, s.node, 0)
+		s.pump.Drain()
+		for range 3 {
+			<-time.After(pumpHalfOpen - time.Second)
+			says(t, s.node, s.client, "part")
+		}
+		began := time.Now()
+		s.over.Wait()
+		if took := time.Since(began); took != pumpHalfOpen {
+			t.Errorf("ended after %v, want %v", took, pumpHalfOpen)
+		}
+		s.leave(t, "shutdown")
+	})
+}
+
+// The client of a drained session that does not end its side is cut off.
+func TestPumpDrainCutOff(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := startPump(t, time.Hour, pumpHalfOpen)
+		<-time.After(time.Second)
+		s.pump.Drain()
+		ends(t, s.client, 0)
+		began := time.Now()
+		s.over.Wait()
+		if took := time.Since(began); took != pumpHalfOpen {
+			t.Errorf("ended after %v, want %v", took, pumpHalfOpen)
+		}
+		s.leave(t, "shutdown")
+	})
+}
+
+// Idle sessions end after exactly the time that they may be.
+func TestPumpIdle(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := startPump(t, time.Hour, pumpHalfOpen)
+		<-time.After(time.Hour / 2)
+		says(t, s.client, s.node, "still here")
+		ends(t, s.client, time.Hour)
+		s.leave(t, "idle-timeout")
+	})
 }

@@ -123,8 +123,8 @@ func (s *Server) open() []*listener {
 }
 
 // Serve runs the front until ctx ends or Shutdown is called, and returns when
-// all sessions have ended. Each client is told that the system shuts down; who
-// has not left after Timeouts.Shutdown is cut off.
+// all sessions have ended. Each client is told that the system shuts down, that of an
+// opaque session at its next pause; who has not left after Timeouts.Shutdown is cut off.
 func (s *Server) Serve(ctx context.Context) error {
 	loops, err := loop.New(loop.Options{KeepAlive: keepAlive(), Panic: s.panicked})
 	if err != nil {

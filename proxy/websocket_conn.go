@@ -25,7 +25,7 @@ func (c *wsConn) Part(e loop.Ending) bool {
 	if e.Cause != loop.EOF {
 		end := c.session.relayEnding(e)
 		switch {
-		case errors.Is(e.Err, errCutOff):
+		case errors.Is(e.Err, errCutOff) && c.Closing(): // it has had its time
 			return false
 		case end.reason.clientGone():
 			return c.Closing()

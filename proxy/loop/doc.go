@@ -45,6 +45,10 @@
 // have ended, and says once how that came. It behaves as a direct connection would:
 // half-close and reset are passed on, in both directions, and so is back-pressure.
 //
+// [Relay.Drain] ends one in order when there is a pause in it, and lets it go on until then: to
+// end it in the middle of what a side says would pass the beginning of that off as all of it.
+// [Relay.Abort] ends one at once, and both sides see that it broke.
+//
 // # Other systems
 //
 // Where there is no epoll (and with the build tag imlb_portable) the same API works

@@ -67,32 +67,69 @@ func (r *Relay) Abort(err error) {
 	r.loop().Post(func() { r.finish(Ending{Cause: Aborted, Err: err}) })
 }
 
-// Drain ends the session in order: the client gets what is pending and then the
-// end; what it still sends goes to the node. The session is over when the client
-// has ended, too, or after the limit of lingering, if there is one: then the node sees a
-// reset, since the client may have had more to say. What the node says from then on is lost,
-// and answered with a reset when all is over. A client that has ended before gets what the
-// node still says, within the same limit. Drain may be called from any goroutine, and at
-// any time.
+// Drain ends the session at its next pause, in order: when no byte has come from either side
+// for the time of Limits.Pause, and none waits, the client gets the end; what it still sends
+// goes to the node. The session is over when the client has ended, too, or after the limit of
+// lingering, if there is one: then the node sees a reset, since the client may have had more
+// to say. What the node says from then on is lost, and answered with a reset when all is over.
+//
+// A session that never pauses goes on, since nobody could tell an end in its middle from the
+// end of what the node has to say. So does one of which a side has ended, and waits for what
+// the other still says, within the same limit as without Drain. Who cannot wait calls Abort.
+// Drain may be called from any goroutine, and at any time.
 func (r *Relay) Drain() {
 	r.loop().Post(r.drained)
 }
 
 func (r *Relay) drained() {
-	if r.over || r.drain != 0 {
+	if r.over || r.draining {
 		return
 	}
+	r.draining = true
+	switch {
+	case r.dirs[Client].parted: // nobody hears what the node still says
+		r.conclude()
+	case !r.open():
+		r.ending, r.first = Ending{Side: Node, Cause: Drained}, true
+		r.arm()
+	case r.limits.Pause == 0:
+		r.conclude()
+	default:
+		r.due(r.loop().now)
+	}
+}
+
+// rest concludes a drained session that has been quiet, if nothing has come of which a busy loop
+// has not heard yet.
+func (r *Relay) rest() {
+	last := r.last
+	for side := range r.ends {
+		r.ends[side].Conn.readable = true
+		r.pump(Side(side)) //nolint:gosec // G115: 0 or 1
+	}
+	switch r.settle(); {
+	case r.over:
+	case r.pauses() && r.last == last:
+		r.conclude()
+	default:
+		r.arm()
+	}
+}
+
+// conclude tells the client of a drained session that it ends.
+func (r *Relay) conclude() {
 	if r.drain = math.MaxInt64; r.limits.Linger > 0 {
 		r.drain = r.loop().now + int64(r.limits.Linger)
 	}
 	r.ending, r.first = Ending{Side: Node, Cause: Drained}, true
-	if hears := r.dirs[Client].ended && !r.dirs[Client].parted; !r.dirs[Node].ended && !hears {
-		r.dirs[Node].ended = true
-		r.passEnd(Node)
-	}
+	r.dirs[Node].ended = true
+	r.passEnd(Node)
 	r.arm()
 	r.settle()
 }
+
+// open tells whether neither side has ended.
+func (r *Relay) open() bool { return !r.dirs[Client].ended && !r.dirs[Node].ended }
 
 // writeFailed ends the direction to a side that cannot be written any more. That
 // is not the end of the session yet: what came from the side before is read
@@ -135,6 +172,10 @@ func (r *Relay) eof(from Side) {
 		r.leave(from)
 	}
 	r.passEnd(from)
+	if r.draining && r.dirs[Client].parted && !r.dirs[Node].ended && !r.over {
+		r.conclude() // nobody hears what the node still says
+		return
+	}
 	r.arm()
 }
 
@@ -177,16 +218,17 @@ func (r *Relay) settle() {
 	if r.over {
 		return
 	}
-	for side := range r.dirs {
+	goesOn := false
+	for side := 0; side < len(r.dirs) && !r.over; side++ {
 		from := Side(side) //nolint:gosec // G115: 0 or 1
 		if r.dirs[from].ended && !r.dirs[from].passed {
-			r.passEnd(from)
+			r.passEnd(from) // whatever the other direction does
 		}
-		if !r.dirs[from].ended || r.held(from) {
-			return
-		}
+		goesOn = goesOn || !r.dirs[from].ended || r.held(from)
 	}
-	r.finish(r.ending)
+	if !goesOn {
+		r.finish(r.ending)
+	}
 }
 
 // fail ends the session because of what happened to a side.

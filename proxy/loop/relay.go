@@ -31,7 +31,8 @@ type Limits struct {
 	Idle        time.Duration // no byte comes, either way
 	ClientStall time.Duration // the client takes nothing of what waits for it
 	NodeStall   time.Duration // the node does not
-	Linger      time.Duration // no byte comes after one side has ended, or Drain was called
+	Linger      time.Duration // no byte comes after one side has ended, or the client does not after Drain has told it to
+	Pause       time.Duration // no byte comes, either way, before Drain tells the client; 0: it does so at once
 }
 
 // RelayConfig is what a session is made of.
@@ -78,7 +79,7 @@ type Relay struct {
 	dirs   [2]direction // by the side that is read
 	timer  timer
 	last   int64 // when a byte came, or an end, on the loop's clock
-	drain  int64 // when a drained session ends at last; 0 for none, math.MaxInt64 for no limit
+	drain  int64 // when a drained session of which the client was told ends at last; 0 for others, math.MaxInt64 for no limit
 	limits *Limits
 	slow   *throttle // nil for none
 	watch  *watching // nil when nothing has to be seen, or no more
@@ -86,6 +87,8 @@ type Relay struct {
 	ending Ending // its cause is EOF until another is known
 	first  bool   // ending.Side is known
 	over   bool
+
+	draining bool // Drain was called; see pauses
 }
 
 // direction is the way of the bytes from one side to the other.
@@ -174,6 +177,7 @@ func (r *Relay) Ready(c *Conn) {
 	}
 	r.pump(side)
 	if from := side.other(); !r.over && r.dirs[from].waiting {
+		r.last = r.loop().now // until now nothing could come
 		r.pump(from)
 	}
 	r.settle()
@@ -353,6 +357,9 @@ func (r *Relay) due(now int64) {
 		return
 	case r.unread(Client) || r.unread(Node):
 		r.last = now
+	case r.pauses() && now-r.last >= idle:
+		r.rest()
+		return
 	case idle != 0 && now-r.last >= idle:
 		r.finish(Ending{Side: r.ending.Side, Cause: cause})
 		return
@@ -366,10 +373,10 @@ func (r *Relay) due(now int64) {
 	r.arm()
 }
 
-// watchedUntil returns when what is watched has to be over; 0 for no limit. A drained session has
-// a time to end at instead.
+// watchedUntil returns when what is watched has to be over; 0 for no limit. A drained session
+// ends soon anyway.
 func (r *Relay) watchedUntil() int64 {
-	if r.watch == nil || r.drain != 0 {
+	if r.watch == nil || r.draining {
 		return 0
 	}
 	return r.watch.by
@@ -380,17 +387,27 @@ func (r *Relay) watchedUntil() int64 {
 func (r *Relay) unread(from Side) bool { return r.held(from) || r.paused(from) }
 
 // idleLimit returns how long no byte need come, and what it means if none does. A
-// drained session has a time to end at instead.
-func (r *Relay) idleLimit() (int64, Cause) {
-	if r.drain != 0 {
-		return 0, Drained
-	}
+// drained session of which the client was told has a time to end at instead.
+func (r *Relay) idleLimit() (limit int64, cause Cause) {
 	half := r.dirs[Client].ended != r.dirs[Node].ended
-	if half && r.limits.Linger != 0 && (r.limits.Idle == 0 || r.limits.Linger < r.limits.Idle) {
-		return int64(r.limits.Linger), HalfOpen
+	switch {
+	case r.drain != 0:
+		return 0, Drained
+	case r.pauses():
+		return int64(r.limits.Pause), Drained
+	case half && r.limits.Linger != 0 && (r.limits.Idle == 0 || r.limits.Linger < r.limits.Idle):
+		limit, cause = int64(r.limits.Linger), HalfOpen
+	default:
+		limit, cause = int64(r.limits.Idle), Idle
 	}
-	return int64(r.limits.Idle), Idle
+	if r.draining {
+		cause = Drained
+	}
+	return limit, cause
 }
+
+// pauses tells whether a drained session ends at its next pause.
+func (r *Relay) pauses() bool { return r.draining && r.open() }
 
 // arm sees to it that the timer fires when something is due.
 func (r *Relay) arm() {

@@ -40,6 +40,7 @@ func newTLSConfigs(t testing.TB) (server, client *tls.Config) {
 type tlsSession struct {
 	client, node halfCloser
 	raw          [2]*net.TCPConn // below them
+	relay        *loop.Relay
 	ended        chan loop.Ending
 }
 
@@ -49,6 +50,11 @@ type halfCloser interface {
 }
 
 func newTLSSession(t testing.TB, version uint16, client, node bool) *tlsSession {
+	t.Helper()
+	return newTLSSessionWith(t, version, client, node, nil)
+}
+
+func newTLSSessionWith(t testing.TB, version uint16, client, node bool, limits *loop.Limits) *tlsSession {
 	t.Helper()
 	g := newGroup(t, loop.Options{})
 	l := g.Next()
@@ -88,7 +94,10 @@ func newTLSSession(t testing.TB, version uint16, client, node bool) *tlsSession 
 				wires[side].Conn = c
 			}
 		}
-		loop.NewRelay(loop.RelayConfig{Client: ends[0], Node: ends[1], Done: func(_ *loop.Relay, e loop.Ending) { s.ended <- e }})
+		s.relay = loop.NewRelay(loop.RelayConfig{
+			Client: ends[0], Node: ends[1], Limits: limits,
+			Done: func(_ *loop.Relay, e loop.Ending) { s.ended <- e },
+		})
 	})
 	s.client, s.node = peers[0], peers[1]
 	return s
