@@ -382,18 +382,24 @@ func (n *Node) refuse(stanza []byte) {
 }
 
 // withoutOurs removes what only we may say of a timeline: stanza ids that claim to be ours (XEP-0359 §4),
-// and what is for the front.
+// that we were late (XEP-0203 §5), and what is for the front.
 func (s *session) withoutOurs(raw []byte) []byte {
-	if !bytes.Contains(raw, []byte("stanza-id")) && !bytes.Contains(raw, []byte(xmpp.NSFront)) {
+	if !bytes.Contains(raw, []byte("stanza-id")) && !bytes.Contains(raw, []byte("delay")) && !bytes.Contains(raw, []byte(xmpp.NSFront)) {
 		return raw
 	}
 	return xmpp.AppendWithout(nil, raw, func(e xmpp.Element) bool {
-		if e.Space() == xmpp.NSFront {
-			return true
+		switch {
+		case e.Local() == "stanza-id":
+			by, _ := e.Attr("by")
+			jid, err := xmpp.ParseJID(by)
+			return err != nil || jid.Domain() == s.node.opts.Domain
+		case e.Is(xmpp.NSDelay, "delay"): // an address of the domain is its user's word
+			from, _ := e.Attr("from")
+			jid, err := xmpp.ParseJID(from)
+			return err == nil && jid.String() == s.node.opts.Domain
+		default:
+			return e.Space() == xmpp.NSFront
 		}
-		by, _ := e.Attr("by")
-		jid, err := xmpp.ParseJID(by)
-		return e.Local() == "stanza-id" && (err != nil || jid.Domain() == s.node.opts.Domain)
 	})
 }
 
