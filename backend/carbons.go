@@ -100,9 +100,7 @@ func (s *session) copyEntry(e store.Entry, delay []byte) {
 	}
 	s.node.metrics.stanzas.WithLabelValues("out", kindText(xmpp.Message)).Inc()
 	copied := s.carbon(name, header.Type, stanza)
-	if s.hold(copied) {
-		return
-	}
+	s.releaseFrom(copied) // what is on the timeline does not wait
 	switch {
 	case e.Sent && s.cur.live && !s.cur.bound.leaves(e.Seq) && s.hub.allBefore(e.Seq):
 		copied = xmpp.AppendWithChild(nil, copied, s.stanzaID(e.Seq)) // it claims what an entry in turn does

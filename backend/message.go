@@ -136,14 +136,29 @@ func worthStoring(e xmpp.Element, kind string) bool {
 			return false
 		case space == xmpp.NSHints && name == "store":
 			lasting = true
-		case space == xmpp.NSHints, space == xmpp.NSChatStates:
-		case space == xmpp.NSStanzaID: // an id is nothing by itself
-		case name == "thread" && (space == "" || space == xmpp.NSClient):
+		case space == xmpp.NSChatStates, isAside(child):
 		default:
 			lasting = true
 		}
 	}
 	return lasting
+}
+
+// isAside tells whether a child of a message is about the message, and nothing by itself: a hint
+// (XEP-0334, XEP-0280), an id (XEP-0359), when it was sent (XEP-0203) or its thread.
+func isAside(child xmpp.Element) bool {
+	switch child.Space() {
+	case xmpp.NSHints, xmpp.NSStanzaID:
+		return true
+	case xmpp.NSCarbons:
+		return child.Local() == "private"
+	case xmpp.NSDelay:
+		return child.Local() == "delay"
+	case "", xmpp.NSClient:
+		return child.Local() == "thread"
+	default:
+		return false
+	}
 }
 
 // store appends a message to the timelines of its recipient and its sender. A message
