@@ -70,7 +70,7 @@ func (s *session) message(ctx context.Context, raw []byte, header xmpp.Header, n
 		return false, s.lookupFailed(ctx, raw, header, err)
 	case condition != "":
 		s.in.wait(0, s.done)
-		return false, s.bounce(raw, header, condition)
+		return false, s.bounceCopied(raw, header, xmpp.NewStanzaError(condition, ""))
 	case timeline:
 		return s.store(ctx, raw, header, number, to, account)
 	default:
@@ -278,7 +278,9 @@ func (s *session) acknowledge(h uint32, ack bool) {
 // bounceStored answers a message that the store has refused.
 func (s *session) bounceStored(stanza []byte) {
 	s.node.metrics.bounced.WithLabelValues(xmpp.ServiceUnavailable).Inc()
-	s.send(xmpp.Message, xmpp.NewStanzaError(xmpp.ServiceUnavailable, "").AppendReply(nil, stanza))
+	bounce := xmpp.NewStanzaError(xmpp.ServiceUnavailable, "").AppendReply(nil, stanza)
+	s.send(xmpp.Message, bounce)
+	s.node.shareBounce(s.jid, stanza, bounce, false)
 }
 
 func (s *session) appendFailed(ctx context.Context, err error) {
@@ -306,20 +308,20 @@ func (s *session) live(ctx context.Context, raw []byte, header xmpp.Header, to x
 		if here, doubtful, err = s.node.reach(ctx, stanza, account); err != nil {
 			return s.lookupFailed(ctx, raw, header, err)
 		} else if !here && len(doubtful) == 0 {
-			return s.bounce(raw, header, xmpp.ServiceUnavailable)
+			return s.bounceCopied(raw, header, xmpp.NewStanzaError(xmpp.ServiceUnavailable, ""))
 		}
 	}
 	switch {
 	case resource == "" && (header.Type == messageGroupchat || full && speaks(header.Type, raw)):
-		return s.bounce(raw, header, xmpp.ServiceUnavailable)
+		return s.bounceCopied(raw, header, xmpp.NewStanzaError(xmpp.ServiceUnavailable, ""))
 	case full && resource == "", header.Type == typeError && !full:
 		return nil
 	}
 	s.node.publish(bus.Signal{Kind: bus.Stanza, User: account.User, Target: resource, Data: stanza})
-	if len(doubtful) > 0 {
+	s.shareSent(header, to, stanza)
+	if len(doubtful) > 0 { // after the copies, which its answer refers to
 		s.node.publishControl(account.User, control{Lost: &lostMessage{stanza, doubtful}})
 	}
-	s.shareSent(header, to, stanza)
 	return nil
 }
 
@@ -393,7 +395,9 @@ func (n *Node) refuse(stanza []byte) {
 		return
 	}
 	n.metrics.bounced.WithLabelValues(xmpp.ServiceUnavailable).Inc()
-	n.sendTo(from, xmpp.NewStanzaError(xmpp.ServiceUnavailable, "").AppendReply(nil, stanza))
+	bounce := xmpp.NewStanzaError(xmpp.ServiceUnavailable, "").AppendReply(nil, stanza)
+	n.sendTo(from, bounce)
+	n.shareBounce(from, stanza, bounce, true)
 }
 
 // withoutOurs removes what only we may say of a timeline: stanza ids that claim to be ours (XEP-0359 §4),
