@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"imlb/backend/store"
@@ -97,7 +98,7 @@ func (s *session) tryBind(ctx context.Context, raw []byte) (reply []byte, err er
 	if !ok {
 		return nil, &xmpp.StreamError{Condition: xmpp.NotAuthorized}
 	}
-	err = s.bindAs(ctx, header, request)
+	err = s.bindAs(ctx, header, e, request)
 	if refusal, ok := asStanzaError(err); ok {
 		return refusal.AppendReply(nil, raw), nil
 	}
@@ -112,9 +113,12 @@ func (s *session) tryBind(ctx context.Context, raw []byte) (reply []byte, err er
 
 // bindAs gives the session the resource that is asked for. After a *xmpp.StanzaError the
 // client may ask again (RFC 6120 §7.6.2, §7.7.2).
-func (s *session) bindAs(ctx context.Context, header xmpp.Header, request xmpp.Element) error {
+func (s *session) bindAs(ctx context.Context, header xmpp.Header, iq, request xmpp.Element) error {
 	if header.ID == "" { // RFC 6120 §8.1.3: the client could not tell what the answer is to
 		return xmpp.NewStanzaError(xmpp.BadRequest, "an IQ has to have an id")
+	}
+	if len(slices.Collect(iq.Children())) != 1 { // RFC 6120 §8.2.3
+		return xmpp.NewStanzaError(xmpp.BadRequest, "an IQ asks for one thing")
 	}
 	jid, ok := s.chooseResource(request)
 	if !ok {

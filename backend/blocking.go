@@ -37,7 +37,7 @@ func (s *session) refuseBlocked(ctx context.Context, raw []byte, header xmpp.Hea
 		return false, nil
 	}
 	s.in.wait(0, s.done)
-	return true, s.bounceError(raw, header, &xmpp.StanzaError{
+	return true, s.bounceCopied(raw, header, &xmpp.StanzaError{
 		Type: xmpp.ErrorCancel, Condition: xmpp.NotAcceptable, App: "<blocked xmlns='" + xmpp.NSBlocked + "'/>",
 	})
 }

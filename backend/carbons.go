@@ -25,8 +25,9 @@ const sentMark = '>'
 
 // sentCopy is a message that is not stored, for the sender's other clients.
 type sentCopy struct {
-	Resource string `json:"resource"` // of the sender
-	Stanza   string `json:"stanza"`
+	Resource string `json:"resource"`         // of the sender
+	Stanza   string `json:"stanza,omitempty"` // empty: they have it
+	Bounce   string `json:"bounce,omitempty"` // the error that came back
 }
 
 // setCarbons answers <enable/> and <disable/> (XEP-0280 §4, §5).
@@ -100,9 +101,7 @@ func (s *session) copyEntry(e store.Entry, delay []byte) {
 	}
 	s.node.metrics.stanzas.WithLabelValues("out", kindText(xmpp.Message)).Inc()
 	copied := s.carbon(name, header.Type, stanza)
-	if s.hold(copied) {
-		return
-	}
+	s.releaseFrom(copied) // what is on the timeline does not wait
 	switch {
 	case e.Sent && s.cur.live && !s.cur.bound.leaves(e.Seq) && s.hub.allBefore(e.Seq):
 		copied = xmpp.AppendWithChild(nil, copied, s.stanzaID(e.Seq)) // it claims what an entry in turn does
@@ -133,16 +132,44 @@ func (s *session) shareSent(header xmpp.Header, to xmpp.JID, stanza []byte) {
 	if to.Bare() == s.hub.user || !eligible(header.Type, stanza) || !copyable(stanza) {
 		return
 	}
-	s.node.publishControl(s.account.User, control{Sent: &sentCopy{s.jid.Resource(), string(stanza)}})
+	s.node.publishControl(s.account.User, control{Sent: &sentCopy{Resource: s.jid.Resource(), Stanza: string(stanza)}})
+}
+
+// shareBounce tells a user's other clients of an error that answers a message of one of them, and of
+// the message itself if they do not have it. Only where the error is made is it known whether
+// what it answers is to be copied (XEP-0280 §6.1): not of errors that clients send.
+func (n *Node) shareBounce(from xmpp.JID, stanza, bounce []byte, sent bool) {
+	header, err := xmpp.ParseHeader(stanza)
+	if err != nil || header.Kind != xmpp.Message || !eligible(header.Type, stanza) || !copyable(stanza) {
+		return
+	}
+	told := sentCopy{Resource: from.Resource(), Bounce: string(bounce)}
+	if !sent {
+		told.Stanza = string(stanza)
+	}
+	n.publishControl(from.Bare().String(), control{Sent: &told})
+}
+
+// bounceCopied is bounceError for what may be a message: the user's other clients hear of it.
+func (s *session) bounceCopied(raw []byte, header xmpp.Header, e *xmpp.StanzaError) error {
+	stanza := s.withoutOurs(s.stamp(raw, header))
+	s.node.shareBounce(s.jid, stanza, e.AppendReply(nil, stanza), false)
+	return s.bounceError(raw, header, e)
 }
 
 func (h *hub) copySent(c sentCopy) {
-	header, err := xmpp.ParseHeader([]byte(c.Stanza))
-	if err != nil {
-		h.node.metrics.dropped.WithLabelValues("decode").Inc()
-		return
+	sender := func(s *session) bool { return s.jid.Resource() == c.Resource }
+	if c.Stanza != "" {
+		header, err := xmpp.ParseHeader([]byte(c.Stanza))
+		if err != nil {
+			h.node.metrics.dropped.WithLabelValues("decode").Inc()
+			return
+		}
+		h.copyLive(carbonSent, header, []byte(c.Stanza), sender)
 	}
-	h.copyLive(carbonSent, header, []byte(c.Stanza), func(s *session) bool { return s.jid.Resource() == c.Resource })
+	if header, err := xmpp.ParseHeader([]byte(c.Bounce)); err == nil {
+		h.copyTo(carbonReceived, header, []byte(c.Bounce), sender)
+	}
 }
 
 // copyLive hands copies of a message that is not stored to the sessions that want one, and
@@ -151,6 +178,11 @@ func (h *hub) copyLive(name string, header xmpp.Header, stanza []byte, skip func
 	if header.Kind != xmpp.Message || !eligible(header.Type, stanza) || !copyable(stanza) {
 		return 0
 	}
+	return h.copyTo(name, header, stanza, skip)
+}
+
+// copyTo is copyLive for a message that is known to be one to copy.
+func (h *hub) copyTo(name string, header xmpp.Header, stanza []byte, skip func(*session) bool) int {
 	h.mu.Lock()
 	var to []*session
 	for _, s := range h.sessions {
@@ -170,7 +202,7 @@ func (h *hub) copyLive(name string, header xmpp.Header, stanza []byte, skip func
 }
 
 // eligible tells whether a message that is not stored is one of a conversation
-// (XEP-0280 §6.1).
+// (XEP-0280 §6.1). An error is, if what it answers is (see shareBounce).
 func eligible(kind string, stanza []byte) bool {
 	switch kind {
 	case messageChat:

@@ -139,7 +139,6 @@ func TestCarbonsOfLiveMessages(t *testing.T) {
 	c := newCluster(t, 2, nil)
 	bob := c.online(1, "bob", "desk")
 	phone, tab, car := alicesDevices(c)
-	composing := "<composing xmlns='http://jabber.org/protocol/chatstates'/>"
 
 	phone.write("<message to='bob@example.com' type='chat'>" + composing + "</message>")
 	bob.expect("<composing ")
@@ -165,11 +164,65 @@ func TestCarbonsOfLiveMessages(t *testing.T) {
 		bob.write("<message to='" + phone.jid + "' type='" + kind + "'><body>x</body></message>")
 		phone.expect("type='" + kind + "'")
 	}
-	phone.write("<message to='nobody@example.com' type='chat'>" + composing + "</message>")
-	phone.expect("type='error'")
 	for _, cl := range []*client{phone, tab, car} {
 		cl.sync()
 	}
+}
+
+// Who has several clients sees at all of them that a message has come back, and which one, if it
+// is one that is copied (XEP-0280 §6.1). Of errors that clients send nobody knows that.
+func TestCarbonsOfBounces(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, nil)
+	bob := c.login(1, "bob", "desk") // not available
+	phone, tab, car := alicesDevices(c)
+	phone.write("<iq type='set' id='b'><block xmlns='urn:xmpp:blocking'><item jid='carol@example.com'/></block></iq>")
+	phone.skipTo("^<iq [^>]*id='b'")
+	const noStore = "<no-store xmlns='urn:xmpp:hints'/>"
+	for _, tt := range []struct {
+		name, to, kind, inside, condition string
+		copied                            bool
+	}{
+		{"nobody", "nobody@example.com", "chat", "<body>x</body>", "service-unavailable", true},
+		{"nobody, normal", "nobody@example.com", "normal", "<body>x</body>", "service-unavailable", true},
+		{"nobody, chat state", "nobody@example.com", "chat", composing, "service-unavailable", true},
+		{"another domain", "bob@example.net", "chat", "<body>x</body>", "remote-server-not-found", true},
+		{"nobody there", "bob@example.com/gone", "normal", "<body>x</body>" + noStore, "service-unavailable", true},
+		{"nobody there, as another node says", "bob@example.com", "chat", "<body>x</body>" + noStore, "service-unavailable", true},
+		{"blocked", "carol@example.com", "chat", "<body>x</body>", "not-acceptable", true},
+		{"normal without words", "nobody@example.com", "normal", "<x xmlns='urn:x'/>", "service-unavailable", false},
+		{"headline", "nobody@example.com", "headline", "<body>x</body>", "service-unavailable", false},
+		{"group chat", "bob@example.com", "groupchat", "<body>x</body>", "service-unavailable", false},
+		{"private", "nobody@example.com", "chat", "<body>x</body><private xmlns='urn:xmpp:carbons:2'/>", "service-unavailable", false},
+		{"no address", "@example.com", "chat", "<body>x</body>", "jid-malformed", false},
+	} {
+		phone.write(fmt.Sprintf("<message to='%s' type='%s' id='m'>%s</message>", tt.to, tt.kind, tt.inside))
+		bounce := "type='error'[^>]*><error type='[a-z]+'><" + tt.condition + " "
+		phone.skipTo("^<message [^>]*" + bounce)
+		for _, cl := range []*client{tab, car} {
+			if tt.copied {
+				cl.skipTo("^<message from='alice@example.com' to='" + cl.jid + "' type='" + tt.kind + "'><sent [^>]*><forwarded [^>]*><message [^>]*id='m'[^>]*from='alice@example.com/phone'")
+				cl.expect("^<message from='alice@example.com' to='" + cl.jid + "' type='error'><received [^>]*><forwarded [^>]*><message [^>]*" + bounce)
+			}
+			if cl.sync(); t.Failed() {
+				t.Fatal(tt.name)
+			}
+		}
+	}
+	bob.write("<message to='" + phone.jid + "' type='error' id='m'><body>x</body><error type='cancel'><gone xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></message>")
+	phone.skipTo("<gone ")
+	tab.sync()
+
+	// The store is the one to refuse it.
+	phone.write("<message to='bob@example.com' type='chat'><body>y</body></message>")
+	phone.sync()
+	if err := c.store.DeleteAccount(t.Context(), "bob@example.com"); err != nil {
+		t.Fatal(err)
+	}
+	phone.write("<message to='bob@example.com' type='chat'><body>z</body></message>")
+	phone.skipTo("^<message [^>]*type='error'")
+	tab.skipTo("<sent .*<body>z</body></message>")
+	tab.expect("type='error'><received .*<service-unavailable ")
 }
 
 func TestCarbonsRuledOut(t *testing.T) {

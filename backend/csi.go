@@ -127,12 +127,12 @@ func canWait(header xmpp.Header, raw []byte) bool {
 func isChatState(e xmpp.Element) bool {
 	found := false
 	for child := range e.Children() {
-		switch space := child.Space(); {
-		case space == xmpp.NSChatStates:
+		switch {
+		case child.Space() == xmpp.NSChatStates:
 			found = true
-		case space == xmpp.NSCarbons:
+		case isAside(child):
+		case child.Space() == xmpp.NSCarbons:
 			return isChatState(forwarded(child))
-		case space == xmpp.NSHints, child.Local() == "thread":
 		default:
 			return false
 		}

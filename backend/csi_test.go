@@ -93,6 +93,36 @@ func TestWhatDoesNotWait(t *testing.T) {
 	bob.expect("<sent .*<composing ")
 }
 
+// What goes with a chat state does not make it more than that, neither for a client that is inactive
+// nor for one that is not there. A copy of one that is stored does not wait.
+func TestChatStateWithAsides(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1, nil)
+	alice, bob := c.online(0, "alice", "desk"), c.online(0, "bob", "phone")
+	other := c.online(0, "bob", "tab")
+	bob.skipTo("from='bob@example.com/tab'")
+	other.skipTo("from='bob@example.com/phone'")
+	bob.carbons("enable")
+	bob.write(csiInactive)
+	bob.sync()
+	asides := "<thread>1</thread><origin-id xmlns='urn:xmpp:sid:0' id='1'/><no-copy xmlns='urn:xmpp:hints'/>" +
+		"<private xmlns='urn:xmpp:carbons:2'/><delay xmlns='urn:xmpp:delay' stamp='2001-01-01T00:00:00Z'/>"
+	alice.write("<message to='bob@example.com/phone' type='chat'>" + composing + asides + "</message>")
+	other.write("<message to='alice@example.com' type='chat'>" + composing + "<origin-id xmlns='urn:xmpp:sid:0' id='2'/></message>")
+	alice.skipTo("<composing ")
+	alice.sync()
+	other.sync()
+	bob.sync() // nothing but the answer
+	if head, _ := c.head("bob"); head != 0 {
+		t.Errorf("%d entries on the timeline", head)
+	}
+	other.write("<message to='alice@example.com' type='chat'>" + composing + "<store xmlns='urn:xmpp:hints'/></message>")
+	bob.expect("<sent .*<origin-id ")
+	bob.expect("<sent .*<store ")
+	bob.write(csiActive)
+	bob.expect("^<message [^>]*from='alice@example.com/desk'[^>]*>" + composing + asides)
+}
+
 // What is held is bounded.
 func TestInactiveClientHoldsLittle(t *testing.T) {
 	c := newCluster(t, 1, nil)

@@ -27,6 +27,9 @@ func (s *session) iq(ctx context.Context, raw []byte, header xmpp.Header) error 
 	if header.ID == "" || asks && len(payloads) != 1 || !asks && header.Type != iqResult && header.Type != typeError {
 		return s.bounce(raw, header, xmpp.BadRequest)
 	}
+	if header.Type == iqResult && len(payloads) > 1 {
+		raw, header.Type = noAnswer(header), typeError
+	}
 	to, ok := s.recipient(header)
 	switch {
 	case !ok:
@@ -48,6 +51,14 @@ func (s *session) iq(ctx context.Context, raw []byte, header xmpp.Header) error 
 	default:
 		return s.answerIQ(ctx, raw, header, to, payloads[0])
 	}
+}
+
+// noAnswer is what stands for an answer that is none, having more than one child (RFC 6120 §8.2.3):
+// who has asked gets an answer all the same, and who answers wrongly must not be told.
+func noAnswer(header xmpp.Header) []byte {
+	answer := iqHead(typeError, header.ID, "", header.To)
+	answer = xmpp.NewStanzaError(xmpp.UndefinedCondition, "the answer was malformed").Append(answer)
+	return append(answer, "</iq>"...)
 }
 
 // routeIQ sends an IQ stanza to a client.

@@ -24,6 +24,8 @@ const (
 	// is empty, its first and last id are the place that it has come to, although
 	// XEP-0059 §2.2 wants none: the client goes on from there.
 	archiveScan = 20_000
+	// archiveCounted bounds the numbers among which messages are counted for each page.
+	archiveCounted = 1000
 	// archiveBytes bounds a page: none has another message after so many.
 	archiveBytes = 1 << 20
 )
@@ -130,11 +132,12 @@ func (s *session) archiveMetadata(ctx context.Context, q request) error {
 }
 
 func (a *archive) metadata(ctx context.Context) ([]byte, error) {
-	first, err := a.find(ctx, archiveQuery{max: 1})
+	all := span{a.first, a.head}
+	first, err := a.page(ctx, archiveQuery{max: 1}, all)
 	if err != nil {
 		return nil, err
 	}
-	last, err := a.find(ctx, archiveQuery{max: 1, backwards: true})
+	last, err := a.page(ctx, archiveQuery{max: 1, backwards: true}, all)
 	if err != nil {
 		return nil, err
 	}
@@ -154,9 +157,8 @@ func appendArchiveEnd(dst []byte, name string, e store.Entry) []byte {
 	return append(dst, "/>"...)
 }
 
-// fin ends the answer to a query (XEP-0313 §4.2, XEP-0059 §2). What is on the timeline
-// but not in the archive makes count and index approximations, as XEP-0059 allows. Who
-// pages from the end is not told an index, which need not be there: there are clients
+// fin ends the answer to a query (XEP-0313 §4.2, XEP-0059 §2), and says whether count and index
+// are exact. Who pages from the end is not told an index, which need not be there: there are clients
 // (slixmpp) that take the first such page for the last of all.
 func (r archiveResult) fin() []byte {
 	fin := []byte("<fin xmlns='" + xmpp.NSMAM + "'")
@@ -164,15 +166,16 @@ func (r archiveResult) fin() []byte {
 		fin = append(fin, " complete='true'"...)
 	}
 	fin = append(fin, "><set xmlns='"+xmpp.NSRSM+"'>"...)
+	exact := strconv.FormatBool(r.exact)
 	if r.first != 0 {
 		fin = append(fin, "<first"...)
 		if r.counted && !r.backwards {
-			fin = appendAttr(fin, "index", strconv.FormatUint(r.index, 10))
+			fin = appendAttr(appendAttr(fin, "index", strconv.FormatUint(r.index, 10)), "exact-index", exact)
 		}
 		fin = append(fin, ">"+archiveID(r.first)+"</first><last>"+archiveID(r.last)+"</last>"...)
 	}
 	if r.counted {
-		fin = append(fin, "<count>"+strconv.FormatUint(r.count, 10)+"</count>"...)
+		fin = append(fin, "<count exact='"+exact+"'>"+strconv.FormatUint(r.count, 10)+"</count>"...)
 	}
 	return append(fin, "</set></fin>"...)
 }

@@ -54,7 +54,7 @@ func (a *archive) find(ctx context.Context, q archiveQuery) (archiveResult, erro
 	if err != nil {
 		return archiveResult{}, err
 	}
-	part, err := a.pageBounds(q, all)
+	part, err := a.pageBounds(&q, all)
 	if err != nil {
 		return archiveResult{}, err
 	}
@@ -66,25 +66,48 @@ func (a *archive) find(ctx context.Context, q archiveQuery) (archiveResult, erro
 		return r, err
 	}
 	switch {
-	case part == all && r.complete: // it is all there is
-		r.counted, r.count = true, uint64(len(r.entries))
+	case part == all && q.skip == 0 && r.complete: // it is all there is
+		r.counted, r.exact, r.count = true, true, uint64(len(r.entries))
 	case q.with.IsZero():
-		r.counted, r.count, r.index = true, all.size(), max(r.first, all.lo)-all.lo
+		err = a.locate(ctx, q, all, &r)
 	case q.max == 0 && q.with.IsBare(): // it is all that is asked for (XEP-0059 §2.7)
-		return a.counted(ctx, q, all)
+		r = archiveResult{}
+		if r.count, err = a.count(ctx, q, all, archiveScan); r.count < archiveScan { // of very many nothing is said
+			r.counted, r.exact = true, true
+		}
 	}
-	return r, nil
+	return r, err
 }
 
-// counted counts the messages with a contact. Of very many nothing is said.
-func (a *archive) counted(ctx context.Context, q archiveQuery, in span) (archiveResult, error) {
+// locate says how many messages match a query that is not for a contact, and where among them
+// the page is. Of many that is how many numbers there are (XEP-0059 §2.2): those of entries that
+// are hidden or gone are among these.
+func (a *archive) locate(ctx context.Context, q archiveQuery, all span, r *archiveResult) (err error) {
+	before := span{all.lo, max(r.first, all.lo) - 1}
+	r.counted, r.count, r.index = true, all.size(), before.size()
+	if r.exact = all.size() <= archiveCounted || q.max == 0 && all.size() <= archiveScan; r.exact {
+		if r.count, err = a.count(ctx, q, all, archiveScan); err == nil {
+			r.index, err = a.count(ctx, q, before, archiveScan)
+		}
+	}
+	if q.byIndex {
+		r.index = q.index // XEP-0059 §2.6: as it was asked for
+	}
+	return err
+}
+
+// count counts the messages in a part of the archive, with the contact that a query names, up to a limit.
+func (a *archive) count(ctx context.Context, q archiveQuery, in span, limit int) (uint64, error) {
+	if in.size() == 0 {
+		return 0, nil
+	}
 	query, cancel := a.node.storeContext(ctx)
 	defer cancel()
-	n, err := a.node.store.Count(query, a.owner, store.Range{After: in.lo - 1, Before: in.hi + 1, Peer: q.peer(), Limit: archiveScan})
+	n, err := a.node.store.Count(query, a.owner, store.Range{After: in.lo - 1, Before: in.hi + 1, Peer: q.peer(), Limit: limit})
 	if err != nil {
-		return archiveResult{}, fmt.Errorf("count messages in the archive of %s: %w", a.user, err)
+		return 0, fmt.Errorf("count messages in the archive of %s: %w", a.user, err)
 	}
-	return archiveResult{counted: n < archiveScan, count: uint64(n)}, nil //nolint:gosec // It is positive.
+	return uint64(n), nil //nolint:gosec // It is positive.
 }
 
 // bounds returns the numbers between which a query looks (XEP-0313 §4.1).
@@ -110,15 +133,20 @@ func (a *archive) bounds(ctx context.Context, q archiveQuery) (span, error) {
 	return all, nil
 }
 
-// pageBounds returns the numbers between which a page is (XEP-0059 §2).
-func (a *archive) pageBounds(q archiveQuery, all span) (span, error) {
+// pageBounds returns the numbers between which a page is (XEP-0059 §2). One that is asked for by an
+// index begins there, or after so many messages if there are few.
+func (a *archive) pageBounds(q *archiveQuery, all span) (span, error) {
 	if !q.byIndex {
 		return a.between(all, q.after, q.before)
 	}
 	if !q.with.IsZero() || len(q.ids) > 0 { // what is before would have to be counted
 		return all, xmpp.NewStanzaError(xmpp.FeatureNotImplemented, "pages by index")
 	}
-	all.lo += min(q.index, all.size())
+	if q.backwards = false; all.size() <= archiveCounted {
+		q.skip = q.index
+	} else {
+		all.lo += min(q.index, all.size())
+	}
 	return all, nil
 }
 

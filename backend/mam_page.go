@@ -15,7 +15,9 @@ type archiveResult struct {
 	bytes       int
 	full        bool   // there is more than the page takes
 	complete    bool   // there is no more in this direction
-	counted     bool   // the following are known
+	skipped     uint64 // messages before the page
+	counted     bool   // the following are known …
+	exact       bool   // … and no approximations
 	count       uint64 // messages that match the query, on all pages
 	index       uint64 // of the first one on the page among them
 	backwards   bool   // the page was asked for from the end
@@ -60,7 +62,7 @@ func (a *archive) pick(ctx context.Context, q archiveQuery, all, in span) (archi
 	if q.backwards {
 		slices.Reverse(numbers)
 	}
-	r := archiveResult{counted: true}
+	r := archiveResult{counted: true, exact: true}
 	for _, n := range numbers {
 		found, err := a.read(ctx, store.Range{After: n - 1, Before: n + 1, Limit: 1})
 		if err != nil {
@@ -104,7 +106,7 @@ func (a *archive) numbers(ids []string) ([]uint64, error) {
 // wanted is how many entries to read at a time: if many may be passed over as many as
 // may be, else what is missing, and one more to see whether there is more.
 func (r *archiveResult) wanted(q archiveQuery) int {
-	if !q.with.IsBare() {
+	if !q.with.IsBare() || r.skipped < q.skip {
 		return pageEntries
 	}
 	return min(pageEntries, q.max-len(r.entries)+1)
@@ -113,6 +115,10 @@ func (r *archiveResult) wanted(q archiveQuery) int {
 // addIf takes a message that the query asks for into the page if there is room.
 func (r *archiveResult) addIf(q archiveQuery, e store.Entry) {
 	if r.full || !q.matches(e) {
+		return
+	}
+	if r.skipped < q.skip {
+		r.skipped++
 		return
 	}
 	if r.full = len(r.entries) >= q.max || r.bytes > archiveBytes; r.full {

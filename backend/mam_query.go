@@ -25,6 +25,7 @@ type archiveQuery struct {
 	backwards     bool // the last page of what is left
 	index         uint64
 	byIndex       bool
+	skip          uint64 // messages to pass over first
 }
 
 // readArchiveQuery reads a <query/>; the error is a *xmpp.StanzaError.

@@ -70,7 +70,7 @@ func (s *session) message(ctx context.Context, raw []byte, header xmpp.Header, n
 		return false, s.lookupFailed(ctx, raw, header, err)
 	case condition != "":
 		s.in.wait(0, s.done)
-		return false, s.bounce(raw, header, condition)
+		return false, s.bounceCopied(raw, header, xmpp.NewStanzaError(condition, ""))
 	case timeline:
 		return s.store(ctx, raw, header, number, to, account)
 	default:
@@ -136,14 +136,29 @@ func worthStoring(e xmpp.Element, kind string) bool {
 			return false
 		case space == xmpp.NSHints && name == "store":
 			lasting = true
-		case space == xmpp.NSHints, space == xmpp.NSChatStates:
-		case space == xmpp.NSStanzaID: // an id is nothing by itself
-		case name == "thread" && (space == "" || space == xmpp.NSClient):
+		case space == xmpp.NSChatStates, isAside(child):
 		default:
 			lasting = true
 		}
 	}
 	return lasting
+}
+
+// isAside tells whether a child of a message is about the message, and nothing by itself: a hint
+// (XEP-0334, XEP-0280), an id (XEP-0359), when it was sent (XEP-0203) or its thread.
+func isAside(child xmpp.Element) bool {
+	switch child.Space() {
+	case xmpp.NSHints, xmpp.NSStanzaID:
+		return true
+	case xmpp.NSCarbons:
+		return child.Local() == "private"
+	case xmpp.NSDelay:
+		return child.Local() == "delay"
+	case "", xmpp.NSClient:
+		return child.Local() == "thread"
+	default:
+		return false
+	}
 }
 
 // store appends a message to the timelines of its recipient and its sender. A message
@@ -263,7 +278,9 @@ func (s *session) acknowledge(h uint32, ack bool) {
 // bounceStored answers a message that the store has refused.
 func (s *session) bounceStored(stanza []byte) {
 	s.node.metrics.bounced.WithLabelValues(xmpp.ServiceUnavailable).Inc()
-	s.send(xmpp.Message, xmpp.NewStanzaError(xmpp.ServiceUnavailable, "").AppendReply(nil, stanza))
+	bounce := xmpp.NewStanzaError(xmpp.ServiceUnavailable, "").AppendReply(nil, stanza)
+	s.send(xmpp.Message, bounce)
+	s.node.shareBounce(s.jid, stanza, bounce, false)
 }
 
 func (s *session) appendFailed(ctx context.Context, err error) {
@@ -291,20 +308,20 @@ func (s *session) live(ctx context.Context, raw []byte, header xmpp.Header, to x
 		if here, doubtful, err = s.node.reach(ctx, stanza, account); err != nil {
 			return s.lookupFailed(ctx, raw, header, err)
 		} else if !here && len(doubtful) == 0 {
-			return s.bounce(raw, header, xmpp.ServiceUnavailable)
+			return s.bounceCopied(raw, header, xmpp.NewStanzaError(xmpp.ServiceUnavailable, ""))
 		}
 	}
 	switch {
 	case resource == "" && (header.Type == messageGroupchat || full && speaks(header.Type, raw)):
-		return s.bounce(raw, header, xmpp.ServiceUnavailable)
+		return s.bounceCopied(raw, header, xmpp.NewStanzaError(xmpp.ServiceUnavailable, ""))
 	case full && resource == "", header.Type == typeError && !full:
 		return nil
 	}
 	s.node.publish(bus.Signal{Kind: bus.Stanza, User: account.User, Target: resource, Data: stanza})
-	if len(doubtful) > 0 {
+	s.shareSent(header, to, stanza)
+	if len(doubtful) > 0 { // after the copies, which its answer refers to
 		s.node.publishControl(account.User, control{Lost: &lostMessage{stanza, doubtful}})
 	}
-	s.shareSent(header, to, stanza)
 	return nil
 }
 
@@ -378,22 +395,30 @@ func (n *Node) refuse(stanza []byte) {
 		return
 	}
 	n.metrics.bounced.WithLabelValues(xmpp.ServiceUnavailable).Inc()
-	n.sendTo(from, xmpp.NewStanzaError(xmpp.ServiceUnavailable, "").AppendReply(nil, stanza))
+	bounce := xmpp.NewStanzaError(xmpp.ServiceUnavailable, "").AppendReply(nil, stanza)
+	n.sendTo(from, bounce)
+	n.shareBounce(from, stanza, bounce, true)
 }
 
 // withoutOurs removes what only we may say of a timeline: stanza ids that claim to be ours (XEP-0359 §4),
-// and what is for the front.
+// that we were late (XEP-0203 §5), and what is for the front.
 func (s *session) withoutOurs(raw []byte) []byte {
-	if !bytes.Contains(raw, []byte("stanza-id")) && !bytes.Contains(raw, []byte(xmpp.NSFront)) {
+	if !bytes.Contains(raw, []byte("stanza-id")) && !bytes.Contains(raw, []byte("delay")) && !bytes.Contains(raw, []byte(xmpp.NSFront)) {
 		return raw
 	}
 	return xmpp.AppendWithout(nil, raw, func(e xmpp.Element) bool {
-		if e.Space() == xmpp.NSFront {
-			return true
+		switch {
+		case e.Local() == "stanza-id":
+			by, _ := e.Attr("by")
+			jid, err := xmpp.ParseJID(by)
+			return err != nil || jid.Domain() == s.node.opts.Domain
+		case e.Is(xmpp.NSDelay, "delay"): // an address of the domain is its user's word
+			from, _ := e.Attr("from")
+			jid, err := xmpp.ParseJID(from)
+			return err == nil && jid.String() == s.node.opts.Domain
+		default:
+			return e.Space() == xmpp.NSFront
 		}
-		by, _ := e.Attr("by")
-		jid, err := xmpp.ParseJID(by)
-		return e.Local() == "stanza-id" && (err != nil || jid.Domain() == s.node.opts.Domain)
 	})
 }
 

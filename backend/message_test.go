@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"imlb/backend"
 	"imlb/backend/bus"
@@ -149,6 +150,31 @@ func TestStampedAndStripped(t *testing.T) {
 	if strings.Contains(got, "'99'") || !strings.Contains(got, "by='room@example.net' id='7'") {
 		t.Errorf("got %s", got)
 	}
+}
+
+// That we were late is ours to say (XEP-0203 §5). Others may say so of themselves. It is not stored,
+// so what is exported, imported and exported again is the same.
+func TestForgedDelay(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1, nil)
+	delay := func(from string) string {
+		return "<delay xmlns='urn:xmpp:delay' " + from + "stamp='2001-01-01T00:00:00Z'/>"
+	}
+	forged := delay("from='example.com' ") + delay("from='EXAMPLE.com' ")
+	theirs := delay("from='alice@example.com/phone' ") + delay("from='example.net' ") + delay("") + "<delay xmlns='urn:x' from='example.com'/>"
+	alice, bob := c.online(0, "alice", "phone"), c.login(0, "bob", "desk")
+	alice.write("<message to='bob@example.com' type='chat'>" + forged + "<body>1</body>" + theirs + "</message>")
+	alice.sync()
+	document := export(t, c.store, "bob@example.com")
+	if again := export(t, importedAgain(t, document), "bob@example.com"); again != document {
+		t.Errorf("exported again:\n%s\nat first:\n%s", again, document)
+	}
+	sent := time.Now()
+	c.eventually("the clock moves", func() bool { return time.Since(sent) > 5*time.Millisecond })
+	bob.write("<presence/>")
+	bob.expectAll("^<presence ", "'><body>1</body>"+theirs+"<delay xmlns='urn:xmpp:delay' from='example.com' stamp='[^']*Z'/><stanza-id [^>]*/></message>$")
+	alice.write("<message to='" + bob.jid + "' type='headline'>" + forged + "<body>2</body></message>")
+	bob.expect("'><body>2</body></message>$")
 }
 
 func TestToOneself(t *testing.T) {

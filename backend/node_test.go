@@ -269,6 +269,8 @@ func TestBindErrors(t *testing.T) {
 		"<iq type='set'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>",
 		"<iq type='set' id=''><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>",
 		"<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>" + strings.Repeat("x", 1024) + "</resource></bind></iq>",
+		"<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/><x xmlns='urn:x'/></iq>",
+		"<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>",
 	} {
 		cl.write(request)
 		cl.expect("^<iq [^>]*type='error'[^>]*><error type='modify'><bad-request ")

@@ -308,6 +308,12 @@ func TestIQ(t *testing.T) {
 	bob.expect("^<iq .*from='alice@example.com/phone'.*jabber:iq:version")
 	bob.write("<iq type='result' id='v' to='alice@example.com/phone'><query xmlns='jabber:iq:version'/></iq>")
 	alice.expect("^<iq .*type='result'.*from='bob@example.com/desk'|^<iq type='result'")
+	// Two answers are none; bob is not told, but alice is.
+	bob.write("<iq type='result' id='w' to='alice@example.com/phone'><x xmlns='urn:x'/><y xmlns='urn:x'/></iq>")
+	alice.expect("^<iq type='error' id='w' to='alice@example.com/phone' from='bob@example.com/desk'><error type='cancel'><undefined-condition [^>]*/><text [^>]*>the answer was malformed</text></error></iq>$")
+	bob.write("<iq type='result' id='x' to='alice@example.com/phone'><x xmlns='urn:x'/></iq>")
+	alice.expect("^<iq type='result' id='x' [^>]*><x xmlns='urn:x'/></iq>$")
+	bob.sync()
 	alice.write("<iq type='result' id='unasked' to='bob@example.com/gone'/><iq type='error' id='unasked' to='example.com'/>")
 	alice.sync()
 }

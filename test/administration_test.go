@@ -70,7 +70,7 @@ func TestAdministration(t *testing.T) {
 		"clients/admin.py", "-j", alice.jid, "-p", alice.password, "--new", "dave@localhost",
 		"--host", "127.0.0.1", "--port", strconv.Itoa(own.base + 2), "--ca", d.CA,
 	})
-	if code != 0 || !strings.Contains(out, "\nok\n") {
+	if code != 0 || !strings.Contains("\n"+out, "\nok\n") {
 		t.Errorf("admin.py ended with %d:\n%s", code, out)
 	}
 }

@@ -24,6 +24,7 @@ func TestFront(t *testing.T) {
 		{"SASLFailures", testSASLFailures},
 		{"SASLRetry", testSASLRetry},
 		{"SASLAbort", testSASLAbort},
+		{"Flights", testFlights},
 		{"StreamErrors", testStreamErrors},
 		{"TLSFirst", testTLSFirst},
 		{"STARTTLSInjection", testSTARTTLSInjection},

@@ -42,7 +42,7 @@ type userCmd struct {
 func (userCmd) Help() string {
 	return `Works on the database itself, whether nodes run or not. Passwords are not kept, only keys derived from them. They are not taken
 from the command line either, where others on the machine could read them: --stdin reads one line, and without it a random password is made
-and printed.`
+and printed. Then standard input has to be a terminal or empty, so that no password on it is ignored.`
 }
 
 // directory is an open database of accounts.
@@ -142,9 +142,12 @@ type password struct {
 // returned only when it was made.
 func (p password) credentials(iterations int) (made string, creds []store.Credential, err error) {
 	secret := ""
-	if p.Stdin {
+	switch {
+	case p.Stdin:
 		secret, err = readLine(os.Stdin)
-	} else {
+	case hasInput(os.Stdin):
+		err = errors.New("is there a password on standard input? --stdin reads it; to have one made, leave standard input empty (</dev/null)")
+	default:
 		made = strings.ToLower(rand.Text())
 		secret = made
 	}

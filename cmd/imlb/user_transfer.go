@@ -48,18 +48,18 @@ func writeOut(name string, write func(io.Writer) error) error {
 	if _, err := os.Lstat(name); errors.Is(err, fs.ErrNotExist) {
 		return writeWhole(name, write)
 	}
-	target, err := filepath.EvalSymlinks(name)
+	info, err := os.Stat(name) // through links, and such that only the kernel follows, as in /dev/stdout
 	if err != nil {
 		return fmt.Errorf("write to %s: %w", name, err)
 	}
-	info, err := os.Stat(target)
-	if err != nil {
-		return err
-	}
 	if info.Mode().IsRegular() {
+		target, err := filepath.EvalSymlinks(name)
+		if err != nil {
+			return fmt.Errorf("write to %s: %w", name, err)
+		}
 		return writeWhole(target, write)
 	}
-	f, err := os.OpenFile(target, os.O_WRONLY, 0)
+	f, err := os.OpenFile(name, os.O_WRONLY, 0) //nolint:gosec // It is what the user has named.
 	if err != nil {
 		return err
 	}
