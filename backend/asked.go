@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"slices"
+	"sync"
 	"time"
 
 	"imlb/backend/bus"
@@ -164,8 +165,55 @@ func (n *Node) refuseLeft(st sessionState) {
 	}
 }
 
-// unhostLater lets a partition go when no request is on its way any more to a session that has
-// ended: whoever has seen that in the store has taken no longer for it.
+// partings are the partitions that sessions have left, in order. Each is let go when no request is on its
+// way any more to the session: whoever has seen that in the store has taken no longer for it.
+type partings struct {
+	mu    sync.Mutex
+	queue []parting
+}
+
+type parting struct {
+	partition uint16
+	due       time.Time
+}
+
+// partingInterval is how often is looked which are due.
+const partingInterval = time.Second
+
+// unhostLater lets a partition go later.
 func (n *Node) unhostLater(partition uint16) {
-	time.AfterFunc(n.opts.Timeouts.Store, func() { n.bus.Unhost(partition) })
+	n.partings.mu.Lock()
+	defer n.partings.mu.Unlock()
+	n.partings.queue = append(n.partings.queue, parting{partition, time.Now().Add(n.opts.Timeouts.Store)})
+}
+
+// take removes and returns those that are due.
+func (p *partings) take(now time.Time) []parting {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i := slices.IndexFunc(p.queue, func(one parting) bool { return one.due.After(now) })
+	if i < 0 {
+		i = len(p.queue)
+	}
+	due := p.queue[:i:i]
+	if p.queue = p.queue[i:]; len(p.queue) == 0 {
+		p.queue = nil
+	}
+	return due
+}
+
+// keepPartings lets partitions go until ctx ends.
+func (n *Node) keepPartings(ctx context.Context) {
+	ticker := time.NewTicker(partingInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case now := <-ticker.C:
+			for _, one := range n.partings.take(now) {
+				n.bus.Unhost(one.partition)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
 }

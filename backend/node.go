@@ -51,6 +51,7 @@ type Node struct {
 	hashing chan struct{} // a place for each password that may be hashed at a time
 
 	answerer uint64 // how signals name this node; see answerer
+	partings partings
 
 	sha512   atomic.Bool // every account that has keys has those of SCRAM-SHA-512
 	noSHA256 atomic.Bool // an account that has keys has none of SCRAM-SHA-256
@@ -160,6 +161,7 @@ func (n *Node) Serve(ctx context.Context, ln net.Listener) error {
 	background.Go(func() { n.watchKeys(work) })
 	background.Go(func() { n.keepLease(work) })
 	background.Go(func() { n.keepPoints(work) })
+	background.Go(func() { n.keepPartings(work) })
 	background.Go(func() { n.hearOfBlocks(work) })
 	background.Go(func() { n.keepRetention(work) })
 	background.Go(func() { n.follow(work) })
