@@ -25,6 +25,11 @@ func answerer(node string) uint64 {
 	return max(h.Sum64(), 1)
 }
 
+// silencer is a bus that knows whose signals do not arrive any more.
+type silencer interface {
+	Silent(node string) bool
+}
+
 // nodeOf is the node that has a resource, and hears what it is sent; empty: none has.
 func (n *Node) nodeOf(ctx context.Context, to xmpp.JID, account store.Account) (string, error) {
 	if h := n.hub(account.User); h != nil && h.session(to.Resource()) != nil {
@@ -36,7 +41,7 @@ func (n *Node) nodeOf(ctx context.Context, to xmpp.JID, account store.Account) (
 	if err != nil {
 		return "", fmt.Errorf("look up the session of %s: %w", to, err)
 	}
-	if hears, ok := n.bus.(hearer); ok && !hears.Hears(node) {
+	if bus, ok := n.bus.(silencer); ok && bus.Silent(node) {
 		return "", nil // it is dead, or cut off
 	}
 	return node, nil

@@ -176,6 +176,7 @@ func (b *Bus) dropLinks(nodes map[nodeID]struct{}) (names []string) {
 			delete(b.links, id)
 		}
 	}
+	b.fellSilent(names)
 	return names
 }
 

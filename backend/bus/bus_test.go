@@ -248,8 +248,14 @@ func TestNodeDiesAndComesBack(t *testing.T) {
 		<-a.lost
 	}
 
+	if a.Silent("b") || a.Silent("c") || a.Silent("never heard") {
+		t.Error("a node that was not missed is silent")
+	}
 	c.Crash()
 	eventually(t, "a forgets c", func() bool { return a.Nodes() == 1 })
+	if a.Silent("b") || !a.Silent("c") {
+		t.Errorf("silent: b %t, c %t", a.Silent("b"), a.Silent("c"))
+	}
 	host(t, a, 6)
 	publish(t, b, entry(6, 1))
 	next(t, a)
@@ -266,6 +272,7 @@ func TestNodeDiesAndComesBack(t *testing.T) {
 	if s := next(t, a); s.Seq != 2 {
 		t.Fatalf("got %v", s)
 	}
+	eventually(t, "a hears c again", func() bool { return !a.Silent("c") })
 }
 
 func TestGoodbyeIsHeard(t *testing.T) {

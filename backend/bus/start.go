@@ -54,6 +54,7 @@ type Bus struct {
 	mu      sync.RWMutex
 	hosted  map[uint16]*hosting
 	links   links
+	silent  map[string]struct{}          // nodes that were heard and are not any more, by name
 	dropped map[*nats.Subscription]drops // subscriptions that found their queue full
 	skip    bool                         // the next beat shows that we were away
 }
@@ -93,6 +94,7 @@ func newBus(options Options) *Bus {
 		greet:   make(chan struct{}, 1),
 		hosted:  make(map[uint16]*hosting),
 		links:   make(links),
+		silent:  make(map[string]struct{}),
 		dropped: make(map[*nats.Subscription]drops),
 	}
 	for range runtime.GOMAXPROCS(0) {
@@ -281,6 +283,34 @@ func (b *Bus) Hears(node string) bool {
 	}
 	return false
 }
+
+// Silent tells whether a node, by its name, was heard and is not any more, or nobody is, since this
+// node's own server is away. Of one that was never heard nothing is known: it may have begun just now.
+func (b *Bus) Silent(node string) bool {
+	if !b.conn.IsConnected() {
+		return true
+	}
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	_, silent := b.silent[node]
+	return silent
+}
+
+// fellSilent notes it, unless the node has begun anew; under Bus.mu.
+func (b *Bus) fellSilent(names []string) {
+	if len(b.silent) > silentMost {
+		clear(b.silent)
+	}
+	for _, name := range names {
+		b.silent[name] = struct{}{}
+	}
+	for _, p := range b.links {
+		delete(b.silent, p.name)
+	}
+}
+
+// silentMost bounds how many silent nodes are remembered, where each that starts has another name.
+const silentMost = 1000
 
 // ClusterAddr returns where other nodes' servers connect to this node's, empty if
 // nowhere.

@@ -92,12 +92,14 @@ func (b *Bus) takeBeat(msg *nats.Msg) {
 func (b *Bus) hear(t beat) link {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	delete(b.silent, t.name)
 	return b.links.hear(t, time.Now())
 }
 
 func (b *Bus) expireLinks() {
 	b.mu.Lock()
 	gone := b.links.expire(time.Now())
+	b.fellSilent(gone)
 	b.mu.Unlock()
 	for _, name := range gone {
 		b.options.Logger.Warn("node no longer heard on the bus", slog.String("peer", name))

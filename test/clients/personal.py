@@ -128,6 +128,9 @@ async def blocking(phone, tab, bob):
     phone.send_message(mto=friend, mbody="I do not talk to you", mtype="chat")
     _, xml = await phone.heard.get()
     assert refused(xml) == "not-acceptable" and xml.find(f"{CLIENT}error/{BLOCKED}") is not None, xml
+    for copied in "sent", "received":  # and what became of it
+        how, _ = await tab.heard.get()
+        assert how == copied, how
     for client in phone, tab:
         await client.settled()
         assert client.heard.empty(), client.heard
