@@ -26,7 +26,7 @@ const patience = time.Minute
 const (
 	portsFrom  = 31200
 	portsTo    = 32768
-	portsTaken = 4 // by each
+	portsTaken = 5 // by each: one more than it needs, see claimed
 )
 
 // Agent is an agent in server mode, so that it can be started again with its state.
@@ -136,13 +136,19 @@ func (a *Agent) Leads(ctx context.Context) bool {
 	return json.NewDecoder(resp.Body).Decode(&leader) == nil && leader != ""
 }
 
-// freePorts finds neighbouring ports that nobody has, and returns the first.
+// freePorts finds neighbouring ports that nobody has, and returns the first. They are the test's until
+// it ends.
 func freePorts(t testing.TB) int {
 	t.Helper()
 	const places = (portsTo - portsFrom) / portsTaken
 	first := rand.IntN(places) //nolint:gosec // no secret
 	for i := range places {
 		port := portsFrom + (first+i)%places*portsTaken
+		claim, ok := claimed(t.Context(), port)
+		if !ok {
+			continue
+		}
+		t.Cleanup(func() { claim.Close() })
 		if allFree(t.Context(), port) {
 			return port
 		}
@@ -151,11 +157,19 @@ func freePorts(t testing.TB) int {
 	return 0
 }
 
+// claimed takes the last of the ports at a place, which is whose the place is: others do not even look
+// at its ports, which would be in the way of an agent that begins.
+func claimed(ctx context.Context, port int) (claim net.Listener, ok bool) {
+	var lc net.ListenConfig
+	claim, err := lc.Listen(ctx, "tcp", address(port+portsTaken-1))
+	return claim, err == nil
+}
+
 // allFree tells whether nobody has the port and those next to it: an agent takes them for
 // TCP and UDP.
 func allFree(ctx context.Context, port int) bool {
 	var lc net.ListenConfig
-	for p := port; p < port+portsTaken; p++ {
+	for p := port; p < port+portsTaken-1; p++ {
 		l, err := lc.Listen(ctx, "tcp", address(p))
 		if err != nil {
 			return false
