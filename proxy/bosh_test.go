@@ -155,6 +155,15 @@ func loginBOSH(b *binder, n *node, attrs string) *peer {
 	return leg
 }
 
+// boshSession is a front with a client that has logged in, and its leg.
+func boshSession(t *testing.T) (f *front, b *binder, l *peer) {
+	t.Helper()
+	n, pick := onlyNode(t)
+	f = startBOSH(t, pick, proxy.BOSH{}, nil)
+	b = f.binder()
+	return f, b, loginBOSH(b, n, "")
+}
+
 // endedBOSH waits for the next session to end that is not a connection of HTTP.
 func (f *front) endedBOSH(reason string) map[string]string {
 	f.t.Helper()
@@ -222,10 +231,7 @@ func TestBOSHEnds(t *testing.T) {
 	}
 	t.Run("the node is lost", func(t *testing.T) {
 		t.Parallel()
-		n, pick := onlyNode(t)
-		f := startBOSH(t, pick, proxy.BOSH{}, nil)
-		b := f.binder()
-		leg := loginBOSH(b, n, "")
+		f, b, leg := boshSession(t)
 		down := b.asks("", "")
 		leg.send("<presence/><message>")
 		down.expect(boshBody("<presence xmlns='jabber:client'/>"))
@@ -235,10 +241,7 @@ func TestBOSHEnds(t *testing.T) {
 	})
 	t.Run("the node ends the stream", func(t *testing.T) {
 		t.Parallel()
-		n, pick := onlyNode(t)
-		f := startBOSH(t, pick, proxy.BOSH{}, nil)
-		b := f.binder()
-		leg := loginBOSH(b, n, "")
+		f, b, leg := boshSession(t)
 		down := b.asks("", "")
 		leg.send(streamError("conflict") + streamEnd)
 		down.expect("<body " + nsBOSH + " type='terminate' condition='remote-stream-error'><conflict xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></body>")
@@ -247,10 +250,7 @@ func TestBOSHEnds(t *testing.T) {
 	})
 	t.Run("the front stops", func(t *testing.T) {
 		t.Parallel()
-		n, pick := onlyNode(t)
-		f := startBOSH(t, pick, proxy.BOSH{}, nil)
-		b := f.binder()
-		leg := loginBOSH(b, n, "")
+		f, b, leg := boshSession(t)
 		down := b.asks("", "<iq/>")
 		leg.expect("<iq/>")
 		stopped := make(chan error, 1)
@@ -266,10 +266,7 @@ func TestBOSHEnds(t *testing.T) {
 	})
 	t.Run("the front stops while nothing comes", func(t *testing.T) {
 		t.Parallel()
-		n, pick := onlyNode(t)
-		f := startBOSH(t, pick, proxy.BOSH{}, nil)
-		b := f.binder()
-		leg := loginBOSH(b, n, "")
+		f, b, leg := boshSession(t)
 		down := b.asks("", "<iq/>")
 		leg.expect("<iq/>")
 		go func() { _ = f.Shutdown(context.Background()) }()
@@ -298,10 +295,7 @@ func TestBOSHEnds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			n, pick := onlyNode(t)
-			f := startBOSH(t, pick, proxy.BOSH{}, nil)
-			b := f.binder()
-			leg := loginBOSH(b, n, "")
+			f, b, leg := boshSession(t)
 			if name == "out of turn" {
 				b.rid += 10
 			}
@@ -429,10 +423,7 @@ func TestBOSHHeld(t *testing.T) {
 // What a node sends to a client that asks for nothing is bounded.
 func TestBOSHBackPressure(t *testing.T) {
 	t.Parallel()
-	n, pick := onlyNode(t)
-	f := startBOSH(t, pick, proxy.BOSH{}, nil)
-	b := f.binder()
-	leg := loginBOSH(b, n, "")
+	_, b, leg := boshSession(t)
 	stanza := "<message><body>" + strings.Repeat("x", 1000) + "</body></message>"
 	sent := 0
 	for {
