@@ -338,11 +338,17 @@ func cutValue(s string) (value, rest string) {
 	return value, rest
 }
 
+// Clusters have ports of their own, below those from which imlb dev takes ports for its nodes.
+const (
+	basesFrom = 10_000
+	basesTo   = 15_000
+)
+
 // nextBase spreads the ports of clusters that run at the same time.
 var nextBase = struct { //nolint:gochecknoglobals // Tests share the machine's ports.
 	sync.Mutex
 	port int
-}{port: 12000 + 8*rand.IntN(1500)}
+}{port: basesFrom + 8*rand.IntN((basesTo-basesFrom)/8)} //nolint:gosec // no secret
 
 // freeBasePort finds four neighbouring ports below the range from which the
 // system takes ports for outgoing connections.
@@ -353,8 +359,8 @@ func freeBasePort(t *testing.T) int {
 	for range 500 {
 		base := nextBase.port
 		nextBase.port += 8
-		if nextBase.port > 31000 {
-			nextBase.port = 12000
+		if nextBase.port > basesTo-8 {
+			nextBase.port = basesFrom
 		}
 		if portsFree(t, base, 4) {
 			return base

@@ -80,7 +80,7 @@ func probeUDP(ctx context.Context, addr string) error {
 // being listened on, nor by a client of the port that a killed node has left.
 const (
 	firstNodePort = 15000
-	lastNodePort  = 32000
+	lastNodePort  = 31000
 )
 
 // freePorts returns n loopback addresses on which nobody listens now and which the
