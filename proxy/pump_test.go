@@ -82,6 +82,16 @@ func ends(t *testing.T, side *duplex, after time.Duration) {
 	}
 }
 
+// lasts waits for the session's end, and checks that it comes after exactly some time.
+func (s *pumped) lasts(t *testing.T, want time.Duration) {
+	t.Helper()
+	began := time.Now()
+	s.over.Wait()
+	if took := time.Since(began); took != want {
+		t.Errorf("the session ended after %v, want %v", took, want)
+	}
+}
+
 // leave ends both sides, and checks what the session's end is called.
 func (s *pumped) leave(t *testing.T, reason string) {
 	t.Helper()
@@ -180,11 +190,7 @@ func TestPumpDrainHalfOpen(t *testing.T) {
 			<-time.After(pumpHalfOpen - time.Second)
 			says(t, s.node, s.client, "part")
 		}
-		began := time.Now()
-		s.over.Wait()
-		if took := time.Since(began); took != pumpHalfOpen {
-			t.Errorf("ended after %v, want %v", took, pumpHalfOpen)
-		}
+		s.lasts(t, pumpHalfOpen)
 		s.leave(t, "shutdown")
 	})
 }
@@ -197,23 +203,7 @@ func TestPumpDrainCutOff(t *testing.T) {
 		<-time.After(time.Second)
 		s.pump.Drain()
 		ends(t, s.client, 0)
-		began := time.Now()
-		s.over.Wait()
-		if took := time.Since(began); took != pumpHalfOpen {
-			t.Errorf("ended after %v, want %v", took, pumpHalfOpen)
-		}
+		s.lasts(t, pumpHalfOpen)
 		s.leave(t, "shutdown")
-	})
-}
-
-// Idle sessions end after exactly the time that they may be.
-func TestPumpIdle(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		s := startPump(t, time.Hour, pumpHalfOpen)
-		<-time.After(time.Hour / 2)
-		says(t, s.client, s.node, "still here")
-		ends(t, s.client, time.Hour)
-		s.leave(t, "idle-timeout")
 	})
 }
