@@ -83,7 +83,7 @@ func (n *Node) join(ctx context.Context, s *session) bool {
 		n.endSession(rival.id)
 	}
 	if before != nil {
-		before.move()
+		before.move(farewellTime)
 	}
 	if gone != nil {
 		gone.endAll(ReasonAccountGone, &xmpp.StreamError{Condition: xmpp.NotAuthorized, Text: accountGone})

@@ -45,12 +45,12 @@ func (s *session) evict(reason Reason) {
 
 // move ends a session that is resumed elsewhere. If its connection is still there, it ends
 // in order (XEP-0198 §5), and is not taken for that of a node that was lost. That may
-// not take long: the client waits on another connection.
-func (s *session) move() {
+// take so long at most.
+func (s *session) move(within time.Duration) {
 	switch {
 	case !s.ended():
 		s.end(ReasonMoved, &xmpp.StreamError{Condition: xmpp.Conflict, Text: "the session was resumed on another connection"})
-		time.AfterFunc(farewellTime, func() { _ = s.conn.Close() })
+		time.AfterFunc(within, func() { _ = s.conn.Close() })
 	case s.reason != ReasonMoved:
 		_ = s.conn.Close() // nobody waits for more of it
 	}
@@ -58,7 +58,7 @@ func (s *session) move() {
 }
 
 // farewellTime is how long a connection that does not take what is written to it holds up
-// whoever resumes its session. It is within yieldTime.
+// whoever resumes its session: the client waits on another connection. It is within yieldTime.
 const farewellTime = yieldTime / 4
 
 // park waits for the client. It returns false when it has not come, and the session has

@@ -195,8 +195,10 @@ func (n *Node) yieldSession(id string, epoch uint64, h *uint32) {
 	case s == nil || epoch != 0 && s.epoch >= epoch:
 	case h != nil && !s.unacked.admits(*h):
 		n.publishControl(s.account.User, control{Kept: id, Count: h})
+	case epoch != 0:
+		s.move(n.opts.Timeouts.Close) // whoever has it waits for nothing, and this node may be late
 	default:
-		s.move()
+		s.move(farewellTime)
 	}
 }
 

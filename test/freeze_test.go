@@ -77,7 +77,7 @@ func (f *freezer) outlive(t *testing.T) {
 	f.freeze(home, func(try int) { // in the middle of what Alice says, and later each time
 		a.says(bob, said, said+atOnce)
 		said += atOnce
-		next := said - max(atOnce-1-4*try, 0)
+		next := said - max(atOnce-1-4*(try%20), 0)
 		b.hearsOf(alice, heard, next)
 		heard = next
 	})
@@ -270,7 +270,7 @@ func (f *freezer) follows(a, other account) {
 func (f *freezer) freeze(name string, burst func(try int)) {
 	f.t.Helper()
 	p := f.nodes[name]
-	for try := range 50 {
+	for try := range 150 {
 		burst(try)
 		p.signal(syscall.SIGSTOP)
 		eventually(f.t, name+" to stand still", func(context.Context) (bool, string) { return stopped(f.t, p.pid()) })

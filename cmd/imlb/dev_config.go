@@ -56,10 +56,12 @@ func (d *devCluster) writeFrontConfig() (string, error) {
 			{"protocol": "wss", "address": d.ports.https, "bosh": map[string]any{}},
 			{"protocol": "quic", "address": d.ports.quic},
 		},
-		"pools":    map[string]any{"chat": d.pool()},
-		"tls":      map[string]any{"certificates": []map[string]any{{"cert_file": d.tls.cert, "key_file": d.tls.key}}},
-		"timeouts": map[string]any{"shutdown": "5s"},
-		"admin":    map[string]any{"address": d.ports.admin},
+		"pools": map[string]any{"chat": d.pool()},
+		// Of a handful of sessions a share is one or two, and users would seldom be where they belong.
+		"placement": map[string]any{"epsilon": 10},
+		"tls":       map[string]any{"certificates": []map[string]any{{"cert_file": d.tls.cert, "key_file": d.tls.key}}},
+		"timeouts":  map[string]any{"shutdown": "5s"},
+		"admin":     map[string]any{"address": d.ports.admin},
 	}
 	if d.consul != "" {
 		doc["consul"] = map[string]any{
