@@ -85,7 +85,12 @@ func TestDoze(t *testing.T) {
 	l := g.loops[0]
 	hung := func() bool {
 		answer := make(chan bool, 1)
-		l.Post(func() { answer <- l.poll.hung })
+		l.Post(func() {
+			if !l.poll.hung && l.poll.alone {
+				t.Error("dozes on the thread that waited in Go's poller, and has put none in its place")
+			}
+			answer <- l.poll.hung
+		})
 		return <-answer
 	}
 	if g.procs > 1 {

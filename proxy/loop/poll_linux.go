@@ -37,6 +37,7 @@ type poller struct {
 	raw       syscall.RawConn
 	look      func(uintptr) bool // lookOrPark
 	parked    bool               // in this wait
+	alone     bool               // see relieve
 	hung      bool               // epoll is in the bell
 	rings     bool               // and the bell is on
 	deadline  int64              // of file, on the loop's clock; 0 for none
@@ -160,17 +161,17 @@ func (p *poller) wait(l *Loop, d time.Duration) {
 	p.done = 0
 	if d == 0 {
 		p.poll()
-		l.yield()
+		p.goOn(l)
 		return
 	}
 	p.gauge(l.now)
 	if p.brisk >= dozeAfter && (p.busy() || p.doze(l, d)) {
-		l.yield()
+		p.goOn(l)
 		return
 	}
 	if p.hang() != nil { // memory is short: there will be another turn soon
 		_ = p.pollFor(limited(d)) // nothing, or events
-		l.yield()
+		p.goOn(l)
 		return
 	}
 	p.alarm(l, d)
@@ -186,9 +187,32 @@ func (p *poller) wait(l *Loop, d time.Duration) {
 	}
 	if p.parked {
 		p.parks++
-		l.yielded = l.now
+		l.yielded, p.alone = l.clock(), true
 	} else {
-		l.yield()
+		p.goOn(l)
+	}
+}
+
+// goOn is called after a wait in which the loop did not park.
+func (p *poller) goOn(l *Loop) {
+	if l.now-l.yielded > relieveAfter {
+		p.relieve()
+	}
+	l.yield()
+}
+
+// relieveAfter is how long a loop may keep the thread that waited in Go's poller. Most
+// park again before, for which another thread need not be woken.
+const relieveAfter = int64(200 * time.Microsecond)
+
+// relieve has another thread wait in Go's poller, if there is an idle processor. A loop
+// that is woken by that runs on the thread that waited there, and the runtime puts no
+// other in its place before the loop parks or yields: until then, whatever else waits
+// there (the other loops' bells, and timers) is seen every 10 ms only, by sysmon.
+func (p *poller) relieve() {
+	if p.alone {
+		p.alone = false
+		go func() {}() // which wakes a thread that, with nothing to do, waits there
 	}
 }
 
@@ -235,6 +259,7 @@ func (p *poller) doze(l *Loop, d time.Duration) (over bool) {
 		return false
 	}
 	defer l.group.release()
+	p.relieve()
 	if p.brisk > dozeAfter+int(l.live.Load()) {
 		p.unhang()
 	}
