@@ -93,6 +93,7 @@ func (p *Proxy) checkPool(d *decoder, at string, pool Pool) {
 	for i, c := range pool.Checks {
 		c.check(d, fmt.Sprintf("%s.checks[%d]", at, i))
 	}
+	pool.checkSource(d, at)
 	names, addresses := map[string]int{}, map[string]int{}
 	for i, n := range pool.Nodes {
 		at := fmt.Sprintf("%s.nodes[%d]", at, i)
@@ -109,6 +110,31 @@ func (p *Proxy) checkPool(d *decoder, at string, pool Pool) {
 			d.refuse(at+".address", "listeners[%d] listens there itself, so that sessions would come back for ever; give the address of a node", l)
 		}
 		names[n.Name], addresses[n.Address] = i, i
+	}
+}
+
+// checkSource refuses nodes that cannot be reached from any address of source, as far as the
+// addresses tell.
+func (p Pool) checkSource(d *decoder, at string) {
+	if len(p.Source) == 0 {
+		return
+	}
+	for i, n := range p.Nodes {
+		for _, to := range []struct{ key, address string }{{"address", n.Address}, {"admin", n.Admin}} {
+			node, err := netip.ParseAddrPort(to.address)
+			if err != nil {
+				continue // a name, none, or no address, which is said elsewhere
+			}
+			is4 := node.Addr().Unmap().Is4()
+			if slices.ContainsFunc(p.Source, func(s netip.Addr) bool { return s.Is4() == is4 }) {
+				continue
+			}
+			kind := "IPv6"
+			if is4 {
+				kind = "IPv4"
+			}
+			d.refuse(fmt.Sprintf("%s.nodes[%d].%s", at, i, to.key), "is of %s, and no address of source is; give it one, or leave source out", kind)
+		}
 	}
 }
 

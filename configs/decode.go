@@ -561,6 +561,13 @@ func readScalar(v reflect.Value, text string) error {
 // readText reads one of the types that read themselves, and words what is wrong.
 func readText(p encoding.TextUnmarshaler, text string) error {
 	err := p.UnmarshalText([]byte(text))
+	if addr, ok := p.(*netip.Addr); ok {
+		if err != nil || text == "" || addr.IsUnspecified() || addr.IsMulticast() {
+			return fmt.Errorf("%q is not the address of an interface; write it like 10.0.0.7 or fd00::7", text)
+		}
+		*addr = addr.Unmap()
+		return nil
+	}
 	if _, ok := p.(*Size); ok || err == nil && text != "" {
 		if network, ok := p.(*netip.Prefix); ok {
 			*network = unmapped(*network)

@@ -46,6 +46,17 @@ var wrongProxies = []struct {
 		[]string{`f:10:1: frobnicate: unknown key; the keys here are cluster, name, domains, listeners, pools, tls, secrets, sasl, placement, consul, cache_dir, limits, timeouts, admin, log`},
 	},
 	{
+		"sources that no interface has", "    nodes:\n", "    source: [10.0.0.7, 0.0.0.0, 10.0.0.0/8]\n    nodes:\n",
+		[]string{
+			`f:6:24: pools.chat.source[1]: "0.0.0.0" is not the address of an interface; write it like 10.0.0.7 or fd00::7`,
+			`f:6:33: pools.chat.source[2]: "10.0.0.0/8" is not the address of an interface; write it like 10.0.0.7 or fd00::7`,
+		},
+	},
+	{
+		"a node that no source reaches", "    nodes:\n", "    source: [\"fd00::7\"]\n    nodes:\n",
+		[]string{`f:8:24: pools.chat.nodes[0].address: is of IPv4, and no address of source is; give it one, or leave source out`},
+	},
+	{
 		"camel case", "", "limits: {maxStanza: 1MiB}\n",
 		[]string{`f:10:10: limits.maxStanza: unknown key; did you mean "max_stanza"?`},
 	},

@@ -1,6 +1,9 @@
 package configs
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // Proxy is the document of a front.
 type Proxy struct {
@@ -83,6 +86,11 @@ type Pool struct {
 	// ProxyProtocol is the PROXY header that connections to the nodes begin with: v2
 	// (with all that is known of the client), v1 (its address alone) or none.
 	ProxyProtocol HeaderVersion `yaml:"proxy_protocol" default:"v2"`
+	// Source is which addresses of this machine connections to the nodes come from, checks
+	// included; several are used alike. Each can have as many connections to one node as the
+	// system has local ports, which by default are 28,232 (net.ipv4.ip_local_port_range). By
+	// default the system chooses the address.
+	Source []netip.Addr `yaml:"source,omitempty"`
 	// TLS makes connections to the nodes use TLS, after the PROXY header.
 	TLS *NodeTLS `yaml:"tls,omitempty"`
 }

@@ -225,6 +225,8 @@ func kindOf(f field) string {
 		return "size"
 	case netip.Prefix:
 		return "network"
+	case netip.Addr:
+		return "address"
 	case bool:
 		return "`true`, `false`"
 	case int:

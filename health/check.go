@@ -138,7 +138,7 @@ func get(ctx context.Context, e Endpoint, path string, secure *tls.Config) ([]by
 		return nil, fmt.Errorf("prepare request: %w", err)
 	}
 	client := &http.Client{
-		Transport:     &http.Transport{DisableKeepAlives: true, TLSClientConfig: secure.Clone()},
+		Transport:     &http.Transport{DialContext: dialFrom, DisableKeepAlives: true, TLSClientConfig: secure.Clone()},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	response, err := client.Do(request)

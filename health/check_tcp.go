@@ -72,8 +72,7 @@ var errNobody = errors.New("nobody listens")
 // dial connects to the node's session address until ctx is done at most, and sends
 // a PROXY v2 header if wanted.
 func dial(ctx context.Context, e Endpoint, proxyHeader bool) (net.Conn, error) {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", e.Addr)
+	conn, err := dialFrom(ctx, "tcp", e.Addr)
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		return nil, fmt.Errorf("%w: %w", errNobody, err)
 	}

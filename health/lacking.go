@@ -7,10 +7,10 @@ import (
 )
 
 // lacking tells whether an error says what this system or process has not got: descriptors,
-// memory, local ports. Of the node nothing was learnt then. The front's data path judges its
+// memory, local ports and addresses. Of the node nothing was learnt then. The front's data path judges its
 // dials by the same list.
 func lacking(err error) bool {
 	return slices.ContainsFunc([]error{
-		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL,
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL, errNoSource,
 	}, func(lack error) bool { return errors.Is(err, lack) })
 }

@@ -84,10 +84,10 @@ func outcomeOf(err error) Outcome {
 }
 
 // lacking tells whether an error says what this system or process has not got: descriptors,
-// memory, local ports. The health checks judge by the same list.
+// memory, local ports and addresses. The health checks judge by the same list.
 func lacking(err error) bool {
 	return slices.ContainsFunc([]error{
-		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL,
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL, loop.ErrNoSource,
 	}, func(lack error) bool { return errors.Is(err, lack) })
 }
 

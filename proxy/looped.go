@@ -224,14 +224,14 @@ func (s *looped) picked(pool Pool, choice Choice, err error) {
 		return
 	}
 	s.trying = attempt{pool, choice, time.Now()}
-	s.conn.Loop().Dial(addr, pool.DialTimeout, s)
+	s.conn.Loop().Dial(pool.Source, addr, pool.DialTimeout, s)
 }
 
 // Dialled begins the relay, or tries the next node.
 func (s *looped) Dialled(conn *loop.Conn, err error) {
 	try := &s.trying
 	if err != nil {
-		s.refused(try.pool, try.choice, err)
+		s.refused(try.pool, try.choice, dialError(err))
 		return
 	}
 	if s.done {

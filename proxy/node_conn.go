@@ -6,9 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"os"
+	"syscall"
 	"time"
 
 	"github.com/pires/go-proxyproto"
+
+	"imlb/proxy/loop"
 )
 
 // nodeConn is a connection to a node: TCP, what it begins with, and TLS if the
@@ -92,7 +97,7 @@ func (s *session) dial(ctx context.Context, pool Pool, choice Choice, greet func
 	began := time.Now()
 	limited, cancel := context.WithTimeout(ctx, pool.DialTimeout)
 	defer cancel()
-	conn, err := dialNode(limited, choice.Node.Addr)
+	conn, err := pool.dialNode(limited, choice.Node.Addr)
 	if err != nil {
 		return nil, err
 	}
@@ -158,11 +163,38 @@ func nodeTLS(config *tls.Config, addr string) *tls.Config {
 	return config
 }
 
-// dialNode makes a TCP connection to a node.
-func dialNode(ctx context.Context, addr string) (*net.TCPConn, error) {
+// dialNode makes a TCP connection to a node of the pool.
+func (p Pool) dialNode(ctx context.Context, addr string) (*net.TCPConn, error) {
+	var to netip.Addr // of a host name it is not known
+	if literal, err := netip.ParseAddrPort(addr); err == nil {
+		to = literal.Addr()
+	}
+	err := loop.ErrNoSource
+	for source := range loop.Sources(p.Source, to) {
+		var conn *net.TCPConn
+		if conn, err = dialFrom(ctx, source, addr); err == nil {
+			return conn, nil
+		}
+		if !errors.Is(err, syscall.EADDRNOTAVAIL) && !errors.Is(err, loop.ErrNoSource) {
+			break
+		}
+	}
+	return nil, dialError(err)
+}
+
+// dialFrom makes a TCP connection, from the source if that is valid.
+func dialFrom(ctx context.Context, source netip.Addr, addr string) (*net.TCPConn, error) {
 	dialer := net.Dialer{KeepAliveConfig: keepAlive()}
+	if source.IsValid() {
+		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(source, 0))
+		dialer.Control = loop.PortLater
+	}
 	conn, err := dialer.DialContext(ctx, "tcp", addr)
-	if err != nil {
+	var unfit *net.AddrError
+	switch {
+	case source.IsValid() && errors.As(err, &unfit): // all that the name stands for is of the other kind
+		return nil, fmt.Errorf("%w: %w", loop.ErrNoSource, err)
+	case err != nil:
 		return nil, err
 	}
 	tcp, ok := conn.(*net.TCPConn)
@@ -170,4 +202,18 @@ func dialNode(ctx context.Context, addr string) (*net.TCPConn, error) {
 		return nil, errors.Join(fmt.Errorf("%s is not a TCP address", addr), conn.Close())
 	}
 	return tcp, nil
+}
+
+// dialError says of an error what can be done about it, where that is not plain.
+func dialError(err error) error {
+	var call *os.SyscallError
+	switch {
+	case !errors.Is(err, syscall.EADDRNOTAVAIL):
+		return err
+	case errors.As(err, &call) && call.Syscall == "bind":
+		return fmt.Errorf("%w: this machine has no such address; see source of the pool", err)
+	default:
+		return fmt.Errorf("%w: no local port is left for connections to this node; "+
+			"widen net.ipv4.ip_local_port_range, or give the pool more addresses in source", err)
+	}
 }

@@ -99,6 +99,9 @@ type Pool struct {
 	Park time.Duration
 	// Header is what a connection to a node begins with; by default PROXY v2.
 	Header Header
+	// Source is which addresses of this machine connections to nodes come from, any of
+	// them; empty: the system chooses.
+	Source []netip.Addr
 	// TLS makes connections to nodes use TLS, after the PROXY header. nil: they do
 	// not. A ServerName that is empty is the host of the node's address.
 	TLS *tls.Config

@@ -190,7 +190,7 @@ func (s *session) settleNext(ctx context.Context, note proxyproto.TLV, tried []s
 func (s *session) settleAt(ctx context.Context, pool Pool, choice Choice, note proxyproto.TLV) error {
 	ctx, cancel := context.WithTimeout(ctx, pool.DialTimeout)
 	defer cancel()
-	conn, err := dialNode(ctx, choice.Node.Addr)
+	conn, err := pool.dialNode(ctx, choice.Node.Addr)
 	if err != nil {
 		return err
 	}

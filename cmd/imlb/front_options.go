@@ -59,7 +59,7 @@ func proxyPools(list map[string]configs.Pool) (map[string]proxy.Pool, error) {
 			errs = append(errs, fmt.Errorf("pool %s: %w", name, err))
 		}
 		pools[name] = proxy.Pool{
-			DialTimeout: c.DialTimeout, DialAttempts: c.DialAttempts, Header: headerOf(c.ProxyProtocol), TLS: nodeTLS,
+			DialTimeout: c.DialTimeout, DialAttempts: c.DialAttempts, Source: c.Source, Header: headerOf(c.ProxyProtocol), TLS: nodeTLS,
 		}
 	}
 	return pools, errors.Join(errs...)

@@ -103,6 +103,9 @@ func healthOptions(c configs.Pool) (health.Options, error) {
 	if err != nil {
 		return health.Options{}, err
 	}
+	if len(c.Source) > 0 {
+		check = health.From{Addrs: c.Source, Check: check}
+	}
 	return health.Options{
 		Check: check,
 		Rules: health.Rules{

@@ -278,7 +278,7 @@ func TestDial(t *testing.T) {
 		ch := make(chan result, 1)
 		inside := true
 		on(t, l, func() {
-			l.Dial(addr, timeout, loop.DialFunc(func(c *loop.Conn, err error) {
+			l.Dial(nil, addr, timeout, loop.DialFunc(func(c *loop.Conn, err error) {
 				if inside {
 					t.Error("done runs inside Dial")
 				}
@@ -318,6 +318,45 @@ func TestDial(t *testing.T) {
 	}
 	if r := dial(full(t), 50*time.Millisecond); !errors.Is(r.err, os.ErrDeadlineExceeded) {
 		t.Errorf("dial to a full listener: %v, want the deadline", r.err)
+	}
+}
+
+// A connection comes from a source that fits and that this machine has.
+func TestDialFrom(t *testing.T) {
+	l := newGroup(t, loop.Options{}).Loops()[0]
+	ln := listenTCP(t)
+	absent, fit := netip.MustParseAddr("192.0.2.9"), netip.MustParseAddr("127.0.0.7") // RFC 5737
+	for _, tt := range []struct {
+		from []netip.Addr
+		want error
+	}{
+		{[]netip.Addr{fit}, nil},
+		{[]netip.Addr{absent, netip.IPv6Loopback(), fit}, nil},
+		{[]netip.Addr{absent}, syscall.EADDRNOTAVAIL},
+		{[]netip.Addr{netip.IPv6Loopback()}, loop.ErrNoSource},
+	} {
+		for range 10 { // it begins anywhere
+			from := make(chan net.Addr, 1)
+			failed := make(chan error, 1)
+			on(t, l, func() {
+				l.Dial(tt.from, ln.Addr().(*net.TCPAddr).AddrPort(), patience, loop.DialFunc(func(c *loop.Conn, err error) {
+					if err == nil {
+						from <- c.LocalAddr()
+						c.Close()
+					}
+					failed <- err
+				}))
+			})
+			if err := receive(t, failed); !errors.Is(err, tt.want) {
+				t.Fatalf("from %v: %v, want %v", tt.from, err, tt.want)
+			}
+			if tt.want != nil {
+				continue
+			}
+			if got := receive(t, from).(*net.TCPAddr).AddrPort().Addr(); got != fit {
+				t.Fatalf("from %v: came from %v", tt.from, got)
+			}
+		}
 	}
 }
 
@@ -361,7 +400,7 @@ func TestPanicAfterDial(t *testing.T) {
 	ln := listenTCP(t)
 	defer ln.Close()
 	p := panicky{failed: make(chan bool, 1)}
-	on(t, l, func() { l.Dial(ln.Addr().(*net.TCPAddr).AddrPort(), patience, p) })
+	on(t, l, func() { l.Dial(nil, ln.Addr().(*net.TCPAddr).AddrPort(), patience, p) })
 	if !receive(t, p.failed) {
 		t.Error("told of no connection")
 	}
@@ -373,7 +412,7 @@ func TestPanicAfterDial(t *testing.T) {
 	if _, err := peer.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("the peer read %v, want a reset", err)
 	}
-	on(t, l, func() { l.Dial(netip.AddrPort{}, patience, p) })
+	on(t, l, func() { l.Dial(nil, netip.AddrPort{}, patience, p) })
 	if receive(t, p.failed) {
 		t.Error("told of a connection that was not made")
 	}
@@ -455,7 +494,7 @@ func TestGroupClose(t *testing.T) {
 	})
 	dialled := make(chan error, 10)
 	g.Loops()[1].Post(func() {
-		g.Loops()[1].Dial(full(t), time.Hour, loop.DialFunc(func(_ *loop.Conn, err error) { dialled <- err }))
+		g.Loops()[1].Dial(nil, full(t), time.Hour, loop.DialFunc(func(_ *loop.Conn, err error) { dialled <- err }))
 	})
 	on(t, g.Loops()[1], func() {})
 	together(func() { g.Close() }, func() { g.Close() })
@@ -506,7 +545,7 @@ func TestIdentifyThenRelay(t *testing.T) {
 				return
 			}
 			c.SetHandler(handler{ready: func(*loop.Conn) {}})
-			c.Loop().Dial(node.Addr().(*net.TCPAddr).AddrPort(), patience, loop.DialFunc(func(nc *loop.Conn, err error) {
+			c.Loop().Dial(nil, node.Addr().(*net.TCPAddr).AddrPort(), patience, loop.DialFunc(func(nc *loop.Conn, err error) {
 				if err != nil {
 					t.Error(err)
 					return

@@ -381,9 +381,10 @@ func (l *Loop) Adopt(c *net.TCPConn) (*Conn, error) {
 	return l.newConn(socket{int32(fd)}) //nolint:gosec // G115: a descriptor
 }
 
-// Dial connects to addr, within the timeout if that is not 0, and tells d, later.
-func (l *Loop) Dial(addr netip.AddrPort, timeout time.Duration, d Dialer) {
-	c, err := l.dial(addr)
+// Dial connects to addr, within the timeout if that is not 0, and tells d, later. The
+// connection comes from one of the addresses from (see [Sources]).
+func (l *Loop) Dial(from []netip.Addr, addr netip.AddrPort, timeout time.Duration, d Dialer) {
+	c, err := l.dial(from, addr)
 	if err != nil {
 		l.posts = append(l.posts, func() { l.dialled(d, nil, opError("dial", err)) })
 		return
@@ -395,8 +396,13 @@ func (l *Loop) Dial(addr netip.AddrPort, timeout time.Duration, d Dialer) {
 	}
 }
 
-func (l *Loop) dial(addr netip.AddrPort) (*Conn, error) {
-	s, err := connect(addr)
+func (l *Loop) dial(from []netip.Addr, addr netip.AddrPort) (*Conn, error) {
+	s, err := socket{-1}, ErrNoSource
+	for source := range Sources(from, addr.Addr()) {
+		if s, err = connect(source, addr); !errors.Is(err, syscall.EADDRNOTAVAIL) {
+			break
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -279,13 +280,24 @@ func (l *Loop) Adopt(c *net.TCPConn) (*Conn, error) {
 	return l.newConn(newSocket(c))
 }
 
-// Dial connects to addr, within the timeout if that is not 0, and tells d, later.
-func (l *Loop) Dial(addr netip.AddrPort, timeout time.Duration, d Dialer) {
+// Dial connects to addr, within the timeout if that is not 0, and tells d, later. The
+// connection comes from one of the addresses from (see [Sources]).
+func (l *Loop) Dial(from []netip.Addr, addr netip.AddrPort, timeout time.Duration, d Dialer) {
 	l.awaited++
 	l.group.ended.Go(func() {
-		dialer := net.Dialer{Timeout: timeout, KeepAlive: -1}
-		conn, err := dialer.DialContext(lifetime{l.group}, "tcp", addr.String())
-		tcp, _ := conn.(*net.TCPConn)
+		var tcp *net.TCPConn
+		err := ErrNoSource
+		for source := range Sources(from, addr.Addr()) {
+			dialer := net.Dialer{Timeout: timeout, KeepAlive: -1}
+			if source.IsValid() {
+				dialer.LocalAddr, dialer.Control = net.TCPAddrFromAddrPort(netip.AddrPortFrom(source, 0)), PortLater
+			}
+			var conn net.Conn
+			conn, err = dialer.DialContext(lifetime{l.group}, "tcp", addr.String())
+			if tcp, _ = conn.(*net.TCPConn); !errors.Is(err, syscall.EADDRNOTAVAIL) {
+				break
+			}
+		}
 		l.Post(func() { l.arrived(tcp, err, d) })
 	})
 }

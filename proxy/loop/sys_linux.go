@@ -130,35 +130,63 @@ func addrPort(sa unix.Sockaddr) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// connect makes a socket and begins to connect it.
-func connect(addr netip.AddrPort) (socket, error) {
-	ip := addr.Addr().Unmap()
-	if !ip.IsValid() {
-		return socket{-1}, errors.New("no address")
+// connect makes a socket and begins to connect it. Without a valid source the system
+// chooses where it comes from.
+func connect(source netip.Addr, addr netip.AddrPort) (socket, error) {
+	sa, size, err := sockaddr(addr)
+	if err != nil {
+		return socket{-1}, err
 	}
-	var sa unix.RawSockaddrInet6 // both kinds begin with family and port
-	size, family := uintptr(unix.SizeofSockaddrInet6), uint16(unix.AF_INET6)
-	if ip.Is4() {
-		size, family = unix.SizeofSockaddrInet4, unix.AF_INET
-		(*unix.RawSockaddrInet4)(unsafe.Pointer(&sa)).Addr = ip.As4() //nolint:gosec // G103: the kernel's interface
-	} else {
-		sa.Addr = ip.As16()
-		var err error
-		if sa.Scope_id, err = scope(ip.Zone()); err != nil {
-			return socket{-1}, err
-		}
-	}
-	sa.Family, sa.Port = family, swapped(addr.Port())
-	fd, _, errno := syscall.RawSyscall(syscall.SYS_SOCKET, uintptr(family), unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	fd, _, errno := syscall.RawSyscall(syscall.SYS_SOCKET, uintptr(sa.Family), unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if errno != 0 {
 		return socket{-1}, os.NewSyscallError("socket", errno)
 	}
-	s := socket{int32(fd)}                                                                        //nolint:gosec // G115: a descriptor
+	s := socket{int32(fd)} //nolint:gosec // G115: a descriptor
+	if source.IsValid() {
+		if err := s.bind(source); err != nil {
+			return socket{-1}, errors.Join(err, s.close(false))
+		}
+	}
 	_, _, errno = syscall.RawSyscall(syscall.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&sa)), size) //nolint:gosec // G103: the kernel's interface
 	if errno != 0 && errno != syscall.EINPROGRESS {
 		return socket{-1}, errors.Join(os.NewSyscallError("connect", errno), s.close(false))
 	}
 	return s, nil
+}
+
+// bind has connections come from an address. Which port they come from is left until
+// the other end is known: one that is in use may be had again to connect to somebody else.
+func (s socket) bind(source netip.Addr) error {
+	sa, size, err := sockaddr(netip.AddrPortFrom(source, 0))
+	if err != nil {
+		return err
+	}
+	if err := unix.SetsockoptInt(int(s.fd), unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
+		return os.NewSyscallError("setsockopt", err)
+	}
+	_, _, errno := syscall.RawSyscall(syscall.SYS_BIND, uintptr(s.fd), uintptr(unsafe.Pointer(&sa)), size) //nolint:gosec // G103 and G115: the kernel's interface
+	if errno != 0 {
+		return os.NewSyscallError("bind", errno)
+	}
+	return nil
+}
+
+// sockaddr returns an address as the kernel wants it: the beginning of what it returns, of
+// that size, for both kinds begin with family and port.
+func sockaddr(addr netip.AddrPort) (sa unix.RawSockaddrInet6, size uintptr, err error) {
+	ip := addr.Addr().Unmap()
+	switch {
+	case !ip.IsValid():
+		return sa, 0, errors.New("no address")
+	case ip.Is4():
+		size, sa.Family = unix.SizeofSockaddrInet4, unix.AF_INET
+		(*unix.RawSockaddrInet4)(unsafe.Pointer(&sa)).Addr = ip.As4() //nolint:gosec // G103: the kernel's interface
+	default:
+		size, sa.Family, sa.Addr = unix.SizeofSockaddrInet6, unix.AF_INET6, ip.As16()
+		sa.Scope_id, err = scope(ip.Zone())
+	}
+	sa.Port = swapped(addr.Port())
+	return sa, size, err
 }
 
 // scope returns the number of an interface that a zone names.
