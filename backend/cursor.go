@@ -81,7 +81,7 @@ func (s *session) write(ctx context.Context) (over bool) {
 		s.cur.behind = s.cur.behind || t.missed
 		s.cur.items = append(s.cur.items, t.items...)
 		s.putItems(ctx)
-		if s.cur.behind && !s.cur.wait && !t.closed {
+		if s.cur.behind && !s.cur.wait && !t.closed && !s.crowded() {
 			s.catchUp(ctx, math.MaxUint64)
 		}
 		if !s.flush() {
@@ -119,7 +119,7 @@ func (s *session) idles(ctx context.Context) bool {
 		case <-timer.C:
 		case <-s.done:
 		}
-	case s.cur.behind:
+	case s.cur.behind && !s.crowded():
 	default:
 		buf := s.cur.buf
 		s.cur.buf = nil // an idle session holds no buffer
@@ -199,6 +199,10 @@ func (s *session) putEntry(ctx context.Context, it item, next []item) bool {
 // now.
 func (s *session) readUpTo(ctx context.Context, seq, most uint64) bool {
 	for seq > s.cur.pos {
+		if s.crowded() {
+			s.cur.behind = true
+			return s.ended()
+		}
 		before := s.cur.pos
 		if s.catchUp(ctx, most); s.cur.pos == before && !s.cur.wait {
 			s.cur.pos = seq // all up to it has been removed since
@@ -246,12 +250,19 @@ func (s *session) rewind(ctx context.Context, pos uint64) error {
 	return s.node.store.SetResumePoints(query, []store.ResumePoint{s.point()})
 }
 
+// crowded tells whether what waits for the user has to wait on, until the client has acknowledged more
+// of what was written: more may wait than any client may leave without that. What comes after it
+// waits as well, unless that becomes so much that the client is soon not read any more.
+func (s *session) crowded() bool {
+	return s.unacked.crowded(s.node.opts.Limits.Unacked/2) && s.out.airy()
+}
+
 // catchUp reads and delivers one page after the cursor, of entries up to one.
 func (s *session) catchUp(ctx context.Context, most uint64) {
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
-	limit := pageEntries
-	if left := most - s.cur.pos; left < pageEntries {
+	limit := min(pageEntries, max(s.node.opts.Limits.Unacked/2, 1))
+	if left := most - s.cur.pos; left < uint64(limit) {
 		limit = int(left) //nolint:gosec // Less than a page.
 	}
 	page, err := s.node.store.Read(query, s.account.Owner, s.cur.pos, limit)

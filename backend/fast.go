@@ -195,10 +195,13 @@ func (s *session) appendToken(ctx context.Context, dst []byte) []byte {
 }
 
 // wantsToken returns the mechanism that a new token is to be for, "" for none (§3.2,
-// §3.5). A token is due for its successor when half of its life is over.
+// §3.5). A token is due for its successor when half of its life is over. Where others say who
+// may log in, they have to say so again first: they cannot revoke what they do not know.
 func (s *session) wantsToken() string {
 	t := s.token
 	switch {
+	case t != nil && s.node.opts.asksOthers():
+		return ""
 	case s.inline.RequestToken != "":
 		return s.inline.RequestToken
 	case t == nil || s.inline.Fast.Invalidate:

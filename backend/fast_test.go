@@ -241,6 +241,32 @@ func TestFastRotation(t *testing.T) {
 	}
 }
 
+// Who was removed where passwords or tokens are checked is out when the last token is over: a
+// token brings no other.
+func TestFastEndsElsewhere(t *testing.T) {
+	for name, elsewhere := range map[string]func(*backend.Options){
+		"passwords": func(o *backend.Options) { o.Passwords = new(passwords) },
+		"tokens":    func(o *backend.Options) { o.Tokens = tokens{} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t, 1, elsewhere)
+			c.addToken("old", 48*time.Hour, 24*time.Hour)
+			for _, more := range []string{"", request(tokenNone)} {
+				cl := c.dial(0, leg{})
+				if token := tokenIn(t, cl.login2(authenticate(tokenNone, proof("alice", "old", ""), phone, useFast, more))); token != "" {
+					t.Errorf("a token brings another, asked for by %q", more)
+				}
+				_ = cl.conn.Close()
+			}
+		})
+	}
+	c := newCluster(t, 1, func(o *backend.Options) { o.Passwords = new(passwords) })
+	cl := c.dial(0, leg{})
+	if token := tokenIn(t, cl.login2(authenticate("PLAIN", "\x00alice\x00from elsewhere", phone, request(tokenNone)))); token == "" {
+		t.Error("a password brings none")
+	}
+}
+
 func TestFastInvalidate(t *testing.T) {
 	const last = "<fast xmlns='urn:xmpp:fast:0' invalidate='true'/>"
 	c := newCluster(t, 1, nil)

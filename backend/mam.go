@@ -157,25 +157,25 @@ func appendArchiveEnd(dst []byte, name string, e store.Entry) []byte {
 	return append(dst, "/>"...)
 }
 
-// fin ends the answer to a query (XEP-0313 §4.2, XEP-0059 §2), and says whether count and index
-// are exact. Who pages from the end is not told an index, which need not be there: there are clients
-// (slixmpp) that take the first such page for the last of all.
+// fin ends the answer to a query (XEP-0313 §4.2, XEP-0059 §2). Who pages from the end is not told an
+// index, which need not be there: there are clients (slixmpp) that take the first such page for the
+// last of all. Nothing says whether count and index are exact: an attribute that XEP-0059 does not
+// have is an error to clients that are strict (xmpp-rs).
 func (r archiveResult) fin() []byte {
 	fin := []byte("<fin xmlns='" + xmpp.NSMAM + "'")
 	if r.complete {
 		fin = append(fin, " complete='true'"...)
 	}
 	fin = append(fin, "><set xmlns='"+xmpp.NSRSM+"'>"...)
-	exact := strconv.FormatBool(r.exact)
 	if r.first != 0 {
 		fin = append(fin, "<first"...)
 		if r.counted && !r.backwards {
-			fin = appendAttr(appendAttr(fin, "index", strconv.FormatUint(r.index, 10)), "exact-index", exact)
+			fin = appendAttr(fin, "index", strconv.FormatUint(r.index, 10))
 		}
 		fin = append(fin, ">"+archiveID(r.first)+"</first><last>"+archiveID(r.last)+"</last>"...)
 	}
 	if r.counted {
-		fin = append(fin, "<count exact='"+exact+"'>"+strconv.FormatUint(r.count, 10)+"</count>"...)
+		fin = append(fin, "<count>"+strconv.FormatUint(r.count, 10)+"</count>"...)
 	}
 	return append(fin, "</set></fin>"...)
 }

@@ -67,13 +67,13 @@ func (a *archive) find(ctx context.Context, q archiveQuery) (archiveResult, erro
 	}
 	switch {
 	case part == all && q.skip == 0 && r.complete: // it is all there is
-		r.counted, r.exact, r.count = true, true, uint64(len(r.entries))
+		r.counted, r.count = true, uint64(len(r.entries))
 	case q.with.IsZero():
 		err = a.locate(ctx, q, all, &r)
 	case q.max == 0 && q.with.IsBare(): // it is all that is asked for (XEP-0059 §2.7)
 		r = archiveResult{}
 		if r.count, err = a.count(ctx, q, all, archiveScan); r.count < archiveScan { // of very many nothing is said
-			r.counted, r.exact = true, true
+			r.counted = true
 		}
 	}
 	return r, err
@@ -85,7 +85,7 @@ func (a *archive) find(ctx context.Context, q archiveQuery) (archiveResult, erro
 func (a *archive) locate(ctx context.Context, q archiveQuery, all span, r *archiveResult) (err error) {
 	before := span{all.lo, max(r.first, all.lo) - 1}
 	r.counted, r.count, r.index = true, all.size(), before.size()
-	if r.exact = all.size() <= archiveCounted || q.max == 0 && all.size() <= archiveScan; r.exact {
+	if all.size() <= archiveCounted || q.max == 0 && all.size() <= archiveScan {
 		if r.count, err = a.count(ctx, q, all, archiveScan); err == nil {
 			r.index, err = a.count(ctx, q, before, archiveScan)
 		}

@@ -16,8 +16,7 @@ type archiveResult struct {
 	full        bool   // there is more than the page takes
 	complete    bool   // there is no more in this direction
 	skipped     uint64 // messages before the page
-	counted     bool   // the following are known …
-	exact       bool   // … and no approximations
+	counted     bool   // the following are known, or approximations are
 	count       uint64 // messages that match the query, on all pages
 	index       uint64 // of the first one on the page among them
 	backwards   bool   // the page was asked for from the end
@@ -62,7 +61,7 @@ func (a *archive) pick(ctx context.Context, q archiveQuery, all, in span) (archi
 	if q.backwards {
 		slices.Reverse(numbers)
 	}
-	r := archiveResult{counted: true, exact: true}
+	r := archiveResult{counted: true}
 	for _, n := range numbers {
 		found, err := a.read(ctx, store.Range{After: n - 1, Before: n + 1, Limit: 1})
 		if err != nil {

@@ -77,40 +77,40 @@ func TestArchiveQueries(t *testing.T) {
 		want               string
 		fin                string
 	}{
-		{name: "all", want: "1 2 3 4 5 6 7 8 9", fin: "complete='true'><set [^>]*><first index='0' exact-index='true'>1</first><last>9</last><count exact='true'>9</count></set></fin>"},
-		{name: "first page", page: rsm("<max>4</max>"), want: "1 2 3 4", fin: "mam:2'><set [^>]*><first index='0' exact-index='true'>1</first><last>4</last><count exact='true'>9</count>"},
-		{name: "next page", page: rsm("<max>4</max><after>4</after>"), want: "5 6 7 8", fin: "mam:2'><set [^>]*><first index='4' exact-index='true'>5</first><last>8</last><count exact='true'>9</count>"},
+		{name: "all", want: "1 2 3 4 5 6 7 8 9", fin: "complete='true'><set [^>]*><first index='0'>1</first><last>9</last><count>9</count></set></fin>"},
+		{name: "first page", page: rsm("<max>4</max>"), want: "1 2 3 4", fin: "mam:2'><set [^>]*><first index='0'>1</first><last>4</last><count>9</count>"},
+		{name: "next page", page: rsm("<max>4</max><after>4</after>"), want: "5 6 7 8", fin: "mam:2'><set [^>]*><first index='4'>5</first><last>8</last><count>9</count>"},
 		{name: "rest", page: rsm("<max>4</max><after>8</after>"), want: "9", fin: "complete='true'"},
-		{name: "after the end", page: rsm("<after>9</after>"), fin: "complete='true'><set [^>]*><count exact='true'>9</count></set>"},
+		{name: "after the end", page: rsm("<after>9</after>"), fin: "complete='true'><set [^>]*><count>9</count></set>"},
 		{name: "exactly the rest", page: rsm("<max>3</max><after>6</after>"), want: "7 8 9", fin: "complete='true'"},
 		{name: "last page", page: rsm("<max>3</max><before/>"), want: "7 8 9", fin: "mam:2'><set [^>]*><first>7</first><last>9</last>"},
 		{name: "page before", page: rsm("<max>3</max><before>4</before>"), want: "1 2 3", fin: "complete='true'"},
 		{name: "before the beginning", page: rsm("<before>1</before>"), fin: "complete='true'"},
 		{name: "flipped", page: rsm("<max>3</max><before/>") + "<flip-page/>", want: "9 8 7", fin: "<first>7</first><last>9</last>"},
-		{name: "flipped, forwards", page: rsm("<max>3</max><after>2</after>") + "<flip-page/>", want: "5 4 3", fin: "<first index='2' exact-index='true'>3</first><last>5</last>"},
-		{name: "by index", page: rsm("<max>3</max><index>5</index>"), want: "6 7 8", fin: "mam:2'><set [^>]*><first index='5' exact-index='true'>6</first><last>8</last><count exact='true'>9</count>"},
+		{name: "flipped, forwards", page: rsm("<max>3</max><after>2</after>") + "<flip-page/>", want: "5 4 3", fin: "<first index='2'>3</first><last>5</last>"},
+		{name: "by index", page: rsm("<max>3</max><index>5</index>"), want: "6 7 8", fin: "mam:2'><set [^>]*><first index='5'>6</first><last>8</last><count>9</count>"},
 		{name: "by index, to the end", page: rsm("<max>3</max><index>7</index>"), want: "8 9", fin: "complete='true'"},
-		{name: "by index, beyond the end", page: rsm("<max>3</max><index>99</index>"), fin: "complete='true'><set [^>]*><count exact='true'>9</count></set>"},
-		{name: "by index, in a part", fields: field("after-id", "4"), page: rsm("<max>1</max><index>1</index>"), want: "6", fin: "<first index='1' exact-index='true'>6</first><last>6</last><count exact='true'>5</count>"},
-		{name: "count", page: rsm("<max>0</max>"), fin: "mam:2'><set [^>]*><count exact='true'>9</count></set>"},
+		{name: "by index, beyond the end", page: rsm("<max>3</max><index>99</index>"), fin: "complete='true'><set [^>]*><count>9</count></set>"},
+		{name: "by index, in a part", fields: field("after-id", "4"), page: rsm("<max>1</max><index>1</index>"), want: "6", fin: "<first index='1'>6</first><last>6</last><count>5</count>"},
+		{name: "count", page: rsm("<max>0</max>"), fin: "mam:2'><set [^>]*><count>9</count></set>"},
 		{name: "with", fields: field("with", "bob@example.com"), want: "1 2 3 4 5", fin: "complete='true'"},
-		{name: "count with", fields: field("with", "bob@example.com"), page: rsm("<max>0</max>"), fin: "mam:2'><set [^>]*><count exact='true'>5</count></set>"},
+		{name: "count with", fields: field("with", "bob@example.com"), page: rsm("<max>0</max>"), fin: "mam:2'><set [^>]*><count>5</count></set>"},
 		{name: "count with a resource", fields: field("with", "bob@example.com/desk"), page: rsm("<max>0</max>"), fin: "mam:2'><set [^>]*></set>"},
-		{name: "count with nobody", fields: field("with", "x@example.com"), page: rsm("<max>0</max>"), fin: "complete='true'><set [^>]*><count exact='true'>0</count></set>"},
+		{name: "count with nobody", fields: field("with", "x@example.com"), page: rsm("<max>0</max>"), fin: "complete='true'><set [^>]*><count>0</count></set>"},
 		{name: "with oneself", fields: field("with", "alice@example.com"), fin: "complete='true'"},
 		{name: "with, forwards", fields: field("with", "bob@example.com"), page: rsm("<max>2</max><after>3</after>"), want: "4 5", fin: "complete='true'"},
 		{name: "with, paged", fields: field("with", "bob@example.com"), page: rsm("<max>2</max><before/>"), want: "4 5", fin: "mam:2'><set [^>]*><first>4</first><last>5</last></set>"},
 		{name: "with a resource", fields: field("with", "bob@example.com/desk"), want: "5", fin: "complete='true'"},
 		{name: "with a resource, sent", fields: field("with", "carol@example.com/pad"), page: rsm("<max>2</max>"), want: "6 7", fin: "mam:2'><set"},
-		{name: "with nobody", fields: field("with", "nobody@example.net"), fin: "complete='true'><set [^>]*><count exact='true'>0</count></set>"},
+		{name: "with nobody", fields: field("with", "nobody@example.net"), fin: "complete='true'><set [^>]*><count>0</count></set>"},
 		{name: "start", fields: field("start", stamp), want: "6 7 8 9", fin: "complete='true'"},
 		{name: "end", fields: field("end", stamp), want: "1 2 3 4 5", fin: "complete='true'"},
 		{name: "start and end", fields: field("start", "2000-01-01T00:00:00Z") + field("end", "2000-01-02T00:00:00+02:00"), fin: "complete='true'"},
 		{name: "after-id", fields: field("after-id", "7"), want: "8 9", fin: "complete='true'"},
 		{name: "between ids", fields: field("after-id", "3") + field("before-id", "7"), page: rsm("<max>2</max><before/>"), want: "5 6", fin: "mam:2'><set"},
-		{name: "ids", fields: field("ids", "8", "2", "5", "2"), want: "2 5 8", fin: "complete='true'><set [^>]*><first index='0' exact-index='true'>2</first><last>8</last><count exact='true'>3</count>"},
-		{name: "ids, first page", fields: field("ids", "8", "2", "5"), page: rsm("<max>2</max>"), want: "2 5", fin: "mam:2'><set [^>]*><first index='0' exact-index='true'>2</first><last>5</last><count exact='true'>3</count>"},
-		{name: "ids, next page", fields: field("ids", "8", "2", "5"), page: rsm("<max>2</max><after>5</after>"), want: "8", fin: "complete='true'><set [^>]*><first index='2' exact-index='true'>8</first>"},
+		{name: "ids", fields: field("ids", "8", "2", "5", "2"), want: "2 5 8", fin: "complete='true'><set [^>]*><first index='0'>2</first><last>8</last><count>3</count>"},
+		{name: "ids, first page", fields: field("ids", "8", "2", "5"), page: rsm("<max>2</max>"), want: "2 5", fin: "mam:2'><set [^>]*><first index='0'>2</first><last>5</last><count>3</count>"},
+		{name: "ids, next page", fields: field("ids", "8", "2", "5"), page: rsm("<max>2</max><after>5</after>"), want: "8", fin: "complete='true'><set [^>]*><first index='2'>8</first>"},
 		{name: "ids, last page", fields: field("ids", "8", "2", "5"), page: rsm("<max>2</max><before/>"), want: "5 8", fin: "mam:2'><set [^>]*><first>5</first>"},
 		{name: "ids of a contact", fields: field("ids", "8", "2", "5") + field("with", "bob@example.com/desk"), want: "5", fin: "complete='true'"},
 		{name: "group chat", fields: field("include-groupchat", "false") + field("with", "bob@example.com/desk"), want: "5", fin: "complete='true'"},
@@ -189,7 +189,7 @@ func TestArchiveLeavesOut(t *testing.T) {
 		"<message to='alice@example.com' type='chat'><body>3</body></message>")
 	alice.expect("<body>3</body>")
 	alice.sync()
-	if ids, fin := alice.mam("", ""); strings.Join(ids, " ") != "1 3" || !strings.Contains(fin, "complete='true'") || !strings.Contains(fin, "<count exact='true'>2</count>") {
+	if ids, fin := alice.mam("", ""); strings.Join(ids, " ") != "1 3" || !strings.Contains(fin, "complete='true'") || !strings.Contains(fin, "<count>2</count>") {
 		t.Errorf("got %v, %s", ids, fin)
 	}
 	if ids, _ := alice.mam(field("with", "alice@example.com"), ""); strings.Join(ids, " ") != "3" {
@@ -314,22 +314,22 @@ func TestArchiveCountsWhatIsThere(t *testing.T) {
 	add(false, 2)
 	add(true, 1)
 	add(false, 1)
-	const three = "<count exact='true'>3</count>"
-	check("", "6 7 9", "<first index='0' exact-index='true'>6</first><last>9</last>"+three)
+	const three = "<count>3</count>"
+	check("", "6 7 9", "<first index='0'>6</first><last>9</last>"+three)
 	check("<max>0</max>", "", three)
-	check("<max>2</max>", "6 7", "<first index='0' exact-index='true'>6</first><last>7</last>"+three)
-	check("<max>2</max><after>7</after>", "9", "<first index='2' exact-index='true'>9</first><last>9</last>"+three)
+	check("<max>2</max>", "6 7", "<first index='0'>6</first><last>7</last>"+three)
+	check("<max>2</max><after>7</after>", "9", "<first index='2'>9</first><last>9</last>"+three)
 	check("<max>2</max><before/>", "7 9", "<first>7</first><last>9</last>"+three)
-	check("<max>1</max><index>1</index>", "7", "<first index='1' exact-index='true'>7</first><last>7</last>"+three)
-	check("<max>2</max><index>2</index><before/>", "9", "<first index='2' exact-index='true'>9</first><last>9</last>"+three)
+	check("<max>1</max><index>1</index>", "7", "<first index='1'>7</first><last>7</last>"+three)
+	check("<max>2</max><index>2</index><before/>", "9", "<first index='2'>9</first><last>9</last>"+three)
 	check("<max>2</max><index>3</index>", "", three)
 
 	add(true, 1000)
 	add(false, 2)
-	check("<max>0</max>", "", "<count exact='true'>5</count>")
-	check("<max>2</max>", "6 7", "<first index='5' exact-index='false'>6</first><last>7</last><count exact='false'>1011</count>")
-	check("<max>2</max><index>1009</index>", "1010 1011", "<first index='1009' exact-index='false'>1010</first><last>1011</last><count exact='false'>1011</count>")
-	check("<max>9</max>", "6 7 9 1010 1011", "<first index='0' exact-index='true'>6</first><last>1011</last><count exact='true'>5</count>")
+	check("<max>0</max>", "", "<count>5</count>")
+	check("<max>2</max>", "6 7", "<first index='5'>6</first><last>7</last><count>1011</count>")
+	check("<max>2</max><index>1009</index>", "1010 1011", "<first index='1009'>1010</first><last>1011</last><count>1011</count>")
+	check("<max>9</max>", "6 7 9 1010 1011", "<first index='0'>6</first><last>1011</last><count>5</count>")
 }
 
 // What an archive sends is for who has asked only: no copy goes to other clients, and

@@ -68,7 +68,8 @@ type Options struct {
 	// what accounts have; 0: DefaultScramIterations.
 	ScramIterations int
 	// TokenLifetime is how long a client may log in with a token (XEP-0484) that it got
-	// at an earlier login. It gets the next one when half of that is over; 0: 21 days.
+	// at an earlier login. It gets the next one when half of that is over, but with Passwords
+	// or Tokens, which may not know the user any more, at a login with these only; 0: 21 days.
 	TokenLifetime time.Duration
 	// Secret makes the salts that names without an account are told, so that
 	// they look like accounts. Nodes of a cluster should share it; nil: random.
@@ -175,6 +176,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	return o, nil
 }
+
+// asksOthers tells whether others than the store say who may log in.
+func (o Options) asksOthers() bool { return o.Passwords != nil || o.Tokens != nil }
 
 // check reports the first thing without which a node cannot be.
 func (o Options) check() error {

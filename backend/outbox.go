@@ -260,6 +260,13 @@ func (o *outbox) room(done <-chan struct{}) {
 	}
 }
 
+// airy tells whether the outbox has less than half of what room lets in.
+func (o *outbox) airy() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.bytes < o.limit/4
+}
+
 // total is the number of stanzas written.
 func (o *outbox) total() uint64 { return o.count.Load() }
 

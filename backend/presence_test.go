@@ -119,14 +119,14 @@ func TestSubscription(t *testing.T) {
 	alice, bob := c.login(0, "alice", "phone"), c.login(1, "bob", "desk")
 	for _, cl := range []*client{alice, bob} {
 		cl.write(getRoster)
-		cl.expect("^<iq .*<query xmlns='jabber:iq:roster' ver='0'></query>")
+		cl.expect("^<iq .*<query xmlns='jabber:iq:roster' ver='\\d+\\.0'></query>")
 		cl.write("<presence/>")
 		cl.expect("^<presence ")
 		cl.sync() // has been shown all requests that wait
 	}
 	push := func(cl *client, item string) {
 		t.Helper()
-		cl.expect("^<iq type='set'.*<query xmlns='jabber:iq:roster' ver='\\d+'><item " + item)
+		cl.expect("^<iq type='set'.*<query xmlns='jabber:iq:roster' ver='[0-9.]+'><item " + item)
 	}
 
 	alice.write("<presence type='subscribe' to='bob@example.com/desk' id='s1'/>")
@@ -176,7 +176,7 @@ func TestPendingRequestComesAtLogin(t *testing.T) {
 		bob.write("<presence/>")
 		bob.expectAll("^<presence [^>]*from='bob@example.com/desk'", "^<presence type='subscribe' .*please")
 		bob.write(getRoster)
-		bob.expect("<query xmlns='jabber:iq:roster' ver='1'></query>") // it is not in the roster
+		bob.expect("<query xmlns='jabber:iq:roster' ver='2.1'></query>") // it is not in the roster
 		bob.close()
 	}
 }
@@ -225,10 +225,10 @@ func TestRoster(t *testing.T) {
 	ok := "^<iq type='result' id='set'"
 	set("<item jid='bob@example.com' name='Bob &amp; co'><group>b</group><group>a</group></item>", ok)
 	want := "<item jid='bob@example.com' name='Bob &amp; co' subscription='none'><group>a</group><group>b</group></item>"
-	tab.expect("^<iq type='set' id='[^']+' to='alice@example.com/tab'><query xmlns='jabber:iq:roster' ver='1'>" + want)
+	tab.expect("^<iq type='set' id='[^']+' to='alice@example.com/tab'><query xmlns='jabber:iq:roster' ver='1.1'>" + want)
 	phone.write(getRoster)
-	phone.skipTo("id='roster'.*ver='1'>" + want + "</query>")
-	phone.write("<iq type='get' id='same'><query xmlns='jabber:iq:roster' ver='1'/></iq>")
+	phone.skipTo("id='roster'.*ver='1.1'>" + want + "</query>")
+	phone.write("<iq type='get' id='same'><query xmlns='jabber:iq:roster' ver='1.1'/></iq>")
 	phone.skipTo("^<iq type='result' id='same' to='alice@example.com/phone'></iq>")
 
 	for item, condition := range map[string]string{

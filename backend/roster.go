@@ -117,9 +117,8 @@ func (h *hub) push(c rosterChange) {
 	}
 	for _, s := range h.interestedSessions() {
 		push := iqHead(iqSet, randomID(), "", s.jid.String())
-		push = append(push, "<query xmlns='"+xmpp.NSRoster+"' ver='"...)
-		push = strconv.AppendUint(push, c.Version, 10)
-		push = append(append(push, "'>"...), c.Push...)
+		push = append(push, "<query xmlns='"+xmpp.NSRoster+"' ver='"+rosterVersion(h.owner, c.Version)+"'>"...)
+		push = append(push, c.Push...)
 		s.send(xmpp.IQ, append(push, "</query></iq>"...))
 	}
 }
@@ -151,7 +150,7 @@ func (s *session) getRoster(ctx context.Context, q request) error {
 	if err != nil {
 		return fmt.Errorf("read the roster of %s: %w", s.account.User, err)
 	}
-	current := strconv.FormatUint(version, 10)
+	current := rosterVersion(s.account.Owner, version)
 	if known, ok := q.payload.Attr("ver"); ok && known == current {
 		q.reply(nil)
 		return nil
@@ -164,6 +163,12 @@ func (s *session) getRoster(ctx context.Context, q request) error {
 	}
 	q.reply(append(result, "</query>"...))
 	return nil
+}
+
+// rosterVersion is a version as clients are told it (RFC 6121 §2.6). What they know of an account
+// that had the name before is none of this one's, which counts anew.
+func rosterVersion(owner store.OwnerID, version uint64) string {
+	return strconv.FormatInt(int64(owner), 10) + "." + strconv.FormatUint(version, 10)
 }
 
 // setRoster answers a roster set (RFC 6121 §2.3 to §2.5).

@@ -24,15 +24,15 @@ func TestRosterVersions(t *testing.T) {
 		"<iq type='set' id='c'><query xmlns='jabber:iq:roster'><item jid='bob@example.com' subscription='remove'/></query></iq>",
 	} {
 		phone.write(change)
-		want := []string{fmt.Sprintf("^<iq type='set' .*<query xmlns='jabber:iq:roster' ver='%d'><item [^>]*>(</item>)?</query></iq>$", i+1)}
+		want := []string{fmt.Sprintf("^<iq type='set' .*<query xmlns='jabber:iq:roster' ver='1.%d'><item [^>]*>(</item>)?</query></iq>$", i+1)}
 		tab.expect(want[0])
 		if strings.HasPrefix(change, "<iq") {
 			want = append(want, "^<iq type='result' id='c'")
 		}
 		phone.expectAll(want...)
 		for version, full := range map[int]bool{i: true, i + 1: false, 99: true} {
-			tab.write(fmt.Sprintf("<iq type='get' id='g'><query xmlns='jabber:iq:roster' ver='%d'/></iq>", version))
-			if got := tab.expect("^<iq type='result' id='g'"); strings.Contains(got, fmt.Sprintf("<query xmlns='jabber:iq:roster' ver='%d'>", i+1)) != full {
+			tab.write(fmt.Sprintf("<iq type='get' id='g'><query xmlns='jabber:iq:roster' ver='1.%d'/></iq>", version))
+			if got := tab.expect("^<iq type='result' id='g'"); strings.Contains(got, fmt.Sprintf("<query xmlns='jabber:iq:roster' ver='1.%d'>", i+1)) != full {
 				t.Errorf("version %d after change %d: %s", version, i+1, got)
 			}
 		}
@@ -40,6 +40,28 @@ func TestRosterVersions(t *testing.T) {
 	if features := c.dialBound(0, "alice"); !strings.Contains(features, "<ver xmlns='urn:xmpp:features:rosterver'/>") || !strings.Contains(features, "<sub xmlns='urn:xmpp:features:pre-approval'/>") {
 		t.Errorf("features: %s", features)
 	}
+}
+
+// Who takes the name of an account that was deleted, or comes with an import in its place, counts
+// anew: what its clients have got of the other one's roster is not taken for its own.
+func TestRosterVersionOfAnotherAccount(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	set := func(contact string) (version string) {
+		phone := c.interested(0, "alice", "phone")
+		phone.write("<iq type='set' id='s'><query xmlns='jabber:iq:roster'><item jid='" + contact + "'/></query></iq>")
+		version = between(phone.skipTo("^<iq type='set'"), " ver='", "'")
+		phone.close()
+		return version
+	}
+	version := set("bob@example.com")
+	if err := c.store.DeleteAccount(t.Context(), "alice@"+domain); err != nil {
+		t.Fatal(err)
+	}
+	c.account("alice")
+	set("carol@example.com")
+	phone := c.login(0, "alice", "phone")
+	phone.write("<iq type='get' id='g'><query xmlns='jabber:iq:roster' ver='" + version + "'/></iq>")
+	phone.expect("^<iq type='result' id='g'.*<item jid='carol@example.com'")
 }
 
 // dialBound logs in and returns the features of the stream then.

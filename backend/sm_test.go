@@ -2,6 +2,8 @@ package backend_test
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 	"testing"
 
 	"imlb/backend"
@@ -134,6 +136,43 @@ func TestTooManyUnacknowledged(t *testing.T) {
 		alice.write("<message to='bob@example.com' type='chat'><body>x</body></message>")
 	}
 	bob.skipTo("^<stream:error.*<policy-violation ")
+}
+
+// More may wait for a user than its client may leave unacknowledged: it comes as fast as the client
+// takes it, and what comes meanwhile after it.
+func TestMoreWaitsThanMayBeUnacknowledged(t *testing.T) {
+	c := newCluster(t, 1, func(o *backend.Options) { o.Limits.Unacked = 50 })
+	const waits, comes = 500, 100
+	alice := c.online(0, "alice", "phone")
+	send := func(i int) {
+		alice.write(fmt.Sprintf("<message to='bob@example.com' type='chat'><body>%d</body></message>", i))
+	}
+	for i := range waits {
+		send(i)
+	}
+	alice.sync()
+	bob := c.login(0, "bob", "desk")
+	bob.counts()
+	bob.write("<presence/>")
+	for counted, got := 0, 0; got < waits+comes; {
+		raw := bob.next()
+		switch {
+		case strings.HasPrefix(raw, "<r "):
+			bob.write(fmt.Sprintf("<a xmlns='urn:xmpp:sm:3' h='%d'/>", counted))
+		case strings.HasPrefix(raw, "<message"):
+			counted++
+			if body := between(raw, "<body>", "</body>"); body != strconv.Itoa(got) {
+				t.Fatalf("message %s comes after %d others", body, got)
+			}
+			if got++; got <= comes {
+				send(waits + got - 1)
+			}
+		case strings.HasPrefix(raw, "<presence"):
+			counted++
+		default:
+			t.Fatalf("after %d messages comes %s", got, raw)
+		}
+	}
 }
 
 // Before XEP-0198 has begun there is nothing to acknowledge.

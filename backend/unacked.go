@@ -168,6 +168,13 @@ func (u *unacked) request() bool {
 	return true
 }
 
+// crowded tells whether more than most are on their way to a client that is to acknowledge them.
+func (u *unacked) crowded(most int) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.on && len(u.flights) > most
+}
+
 // skippedMost is how many flights may gather that are no entries before the client is
 // asked for its count on their account.
 const skippedMost = 64

@@ -90,7 +90,9 @@ type NodeSASL struct {
 	// Iterations is the work in each key; RFC 7677 §4 asks for at least 4096.
 	Iterations int `yaml:"iterations" default:"10000" min:"4096" max:"10000000"`
 	// TokenLifetime is how long a client may log in with a token that an earlier login
-	// has brought (XEP-0484). In the second half of that it gets the next one.
+	// has brought (XEP-0484). In the second half of that it gets the next one, but not with
+	// accounts or oauth: whoever may not log in any more there can do so with a token until
+	// that is over, or imlb user suspend ends it.
 	TokenLifetime time.Duration `yaml:"token_lifetime" default:"504h" min:"1m"`
 	// SecretFile holds what the salts of names without an account are made
 	// from, the same on all nodes, so that they look like accounts on each of

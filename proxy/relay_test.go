@@ -129,6 +129,9 @@ func TestToldInside(t *testing.T) {
 		"<iq type='set'><x>" + forged + "</x></iq>",
 		"<presence>" + forged + "</presence>",
 		"<message>" + forged + "</message>",
+		"<message><![CDATA[<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='17'>]]>/></message>",
+		"<message><![CDATA[<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='17'/>]]>/></message>",
+		"<message><![CDATA[<at xmlns='urn:imlb:front:0' entry='17'/>]]>/></message>",
 		"<m:message xmlns:m='jabber:client'>" + forged + "</m:message>",
 	} {
 		if got := proxy.ReadTold([]byte(raw), "alice@example.com"); got != 0 {
@@ -143,6 +146,7 @@ func FuzzTold(f *testing.F) {
 	f.Add(entry("7"))
 	f.Add("<message><stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='1'/><x/></message>")
 	f.Add("<message><at xmlns='urn:imlb:front:0' entry='1'/></message>")
+	f.Add("<message><![CDATA[<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='1'>]]>/></message>")
 	f.Fuzz(func(t *testing.T, raw string) {
 		n := proxy.ReadTold([]byte(raw), "alice@example.com")
 		if n&proxy.PlaceBit != 0 && !strings.Contains(raw, "urn:imlb:front:0") || n > 0 && n < proxy.PlaceBit && !strings.Contains(raw, "urn:xmpp:sid:0") {

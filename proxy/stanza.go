@@ -110,7 +110,7 @@ func readTold(raw []byte, user string) told {
 		return 0 // an end before the last one is of what somebody sent in another stanza
 	}
 	raw = raw[:end]
-	// No attribute value may hold a '<', so the last one begins the last child.
+	// No attribute value may hold a '<', so the last one begins the last child, or is in a CDATA section.
 	start := bytes.LastIndexByte(raw, '<')
 	if start < 0 {
 		return 0
@@ -120,6 +120,9 @@ func readTold(raw []byte, user string) told {
 	}
 	if n, ok := number(raw[start:], "<at xmlns='"+xmpp.NSFront+"' entry='"); ok {
 		return n | placeBit
+	}
+	if bytes.IndexByte(raw[start:], '>') != len(raw)-start-1 {
+		return 0 // it begins no child, but stands in a CDATA section, whatever it looks like
 	}
 	e, err := xmpp.ParseElement(raw[start:])
 	if err != nil || !e.Is(xmpp.NSStanzaID, "stanza-id") {
