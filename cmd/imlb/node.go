@@ -30,7 +30,7 @@ type nodeCmd struct {
 func (nodeCmd) Help() string {
 	return `Runs a chat node until SIGINT or SIGTERM. Clients do not connect to it but to a front, which speaks PROXY v2 to it. On a
 stop it leaves Consul, ends its sessions with the stream error system-shutdown, which makes clients log in elsewhere, and writes what it still
-holds. A second signal ends it at once.`
+holds. A second signal ends it at once. It reads its document when it starts; SIGHUP changes nothing.`
 }
 
 // Run serves until ctx ends.
@@ -51,6 +51,10 @@ func (c *nodeCmd) Run(ctx context.Context) error {
 // opposite order.
 func runNode(ctx context.Context, doc configs.Node) (err error) {
 	log := newLogger(os.Stderr, doc.Log, slog.String("node", doc.Name))
+	// Service managers send it for a reload, and it would end the process.
+	defer onHangup(func() {
+		log.WarnContext(ctx, "SIGHUP changes nothing: a node reads its document when it starts, so restart it for another one")
+	})()
 	db, err := store.Open(ctx, doc.Database.URL, store.Options{Logger: log})
 	if err != nil {
 		return fmt.Errorf("open the database: %w", err)
