@@ -454,12 +454,15 @@ func (f *front) explain(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	only, name := r.URL.Query().Has("pool"), r.URL.Query().Get("pool")
+	f.mu.Lock()
+	doc := f.doc
+	f.mu.Unlock()
 	answers := make(map[string]any)
 	var names []string
 	for _, p := range f.livePools() {
 		names = append(names, p.name)
 		if !only || p.name == name {
-			answers[p.name] = p.explain(user)
+			answers[p.name] = p.explain(user, doc.ServesXMPP(p.name))
 		}
 	}
 	if only && len(answers) == 0 {
