@@ -111,6 +111,16 @@ func (c Consul) Client() (*api.Client, error) {
 	return client, nil
 }
 
+// Token returns the ACL token as its file has it now; empty: the one that the client was made
+// with. Tokens that expire are replaced there by who hands them out.
+func (c Consul) Token() string {
+	token, err := ReadSecret(c.TokenFile)
+	if err != nil { // the agent says whether the one from before still is good
+		return ""
+	}
+	return token
+}
+
 // DocumentKey is where the document lies.
 func (k *KV) DocumentKey() string { return "imlb/" + k.cluster + "/config" }
 

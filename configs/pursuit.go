@@ -60,7 +60,7 @@ func (p *pursuit) begin(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		p.documents = p.follow(ctx, question{key: kv.DocumentKey(), client: kv.client})
+		p.documents = p.follow(ctx, question{agent: *p.options.Local.Agent, client: kv.client, key: kv.DocumentKey()})
 		return nil
 	}
 	p.file = stateOf(p.options.File)
@@ -170,7 +170,7 @@ func (p *pursuit) accept(ctx context.Context, d draft) {
 	ctx, p.stopNodes = context.WithCancel(ctx)
 	p.asked, p.cluster = asked, d.proxy.Cluster
 	p.origin = p.originOf(asked)
-	p.nodes = p.follow(ctx, question{key: kv.nodesPrefix(), below: true, client: kv.client, told: p.origin.Index})
+	p.nodes = p.follow(ctx, question{agent: asked, client: kv.client, key: kv.nodesPrefix(), below: true, told: p.origin.Index})
 }
 
 // originOf returns up to where the overrides of the cluster were followed at an agent,

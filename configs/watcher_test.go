@@ -556,3 +556,43 @@ func TestWhatStaysIsLogged(t *testing.T) {
 	c.put(configKey, "frobnicate: 2")
 	eventually(t, "the refusal", func() bool { return log.has("configuration refused; the last good one stays") })
 }
+
+// An agent that may not tell what there is has not said that there is nothing: a token that
+// lost its rights takes nothing back.
+func TestHiddenKeysTakeNothingBack(t *testing.T) {
+	c := newFakeConsul(t)
+	c.put(configKey, attempts("5"))
+	c.put(nodesKey+"a", "drain: true")
+	w := watch(t, sharedIn(c, ""))
+	if u := w.next(); !u.Overrides["a"].Drain {
+		t.Fatalf("got %+v", u.Overrides)
+	}
+	c.set(func() { c.index, c.hides = c.index+1, true })
+	eventually(t, "failures", func() bool { return w.Status().Failures > 2 })
+	if s := w.Status(); !strings.Contains(s.Failing.Error(), "ACL token") || !s.Latest.Accepted {
+		t.Errorf("got %+v", s)
+	}
+	c.set(func() { c.hides = false })
+	c.put(nodesKey+"b", "drain: true")
+	if u := w.next(); !u.Overrides["a"].Drain || !u.Overrides["b"].Drain {
+		t.Errorf("got %+v, want a and b", u.Overrides)
+	}
+}
+
+// A token that is replaced in its file counts from the next question on.
+func TestTokenIsReadAnew(t *testing.T) {
+	c, file := newFakeConsul(t), filepath.Join(t.TempDir(), "token")
+	c.put(configKey, attempts("5"))
+	write(t, file, "first\n")
+	o := sharedIn(c, "")
+	o.Local.Agent.TokenFile = file
+	w := watch(t, o)
+	w.wantAttempts(5)
+	if !c.sent("first") {
+		t.Error("the token was not sent")
+	}
+	write(t, file, "second\n")
+	c.put(configKey, attempts("6"))
+	w.wantAttempts(6)
+	eventually(t, "the second token", func() bool { return c.sent("second") })
+}

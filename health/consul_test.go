@@ -33,6 +33,8 @@ type fakeConsul struct {
 	index    uint64
 	entries  []*api.ServiceEntry
 	down     bool
+	hides    bool     // the ACL token may see nothing
+	tokens   []string // of all requests
 	asked    []string // index parameters of the queries that came in
 	services map[string]api.AgentServiceRegistration
 }
@@ -46,6 +48,7 @@ func newConsul(t *testing.T) *fakeConsul {
 	mux.HandleFunc("PUT /v1/agent/service/deregister/{id}", c.deregister)
 	mux.HandleFunc("GET /v1/agent/service/{id}", c.service)
 	c.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c.set(func() { c.tokens = append(c.tokens, r.Header.Get("X-Consul-Token")) })
 		if c.isDown() {
 			http.Error(w, "No known Consul servers", http.StatusInternalServerError)
 			return
@@ -99,6 +102,11 @@ func (c *fakeConsul) health(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Consul-Index", strconv.FormatUint(c.index, 10))
 	w.Header().Set("X-Consul-LastContact", "25")
 	w.Header().Set("X-Consul-KnownLeader", "true")
+	if c.hides {
+		w.Header().Set("X-Consul-Results-Filtered-By-ACLs", "true")
+		json.NewEncoder(w).Encode([]*api.ServiceEntry{})
+		return
+	}
 	json.NewEncoder(w).Encode(c.entries)
 }
 
@@ -309,6 +317,49 @@ func TestConsulLossEmptiesNothing(t *testing.T) {
 	wantNext(t, published, "a b c")
 	agent.set(func() { agent.index, agent.entries = 5, []*api.ServiceEntry{instance("a", "passing")} })
 	wantNext(t, published, "a b")
+}
+
+// An agent that may not tell what there is has not said that there is nothing.
+func TestConsulThatHidesNodesTakesNoneAway(t *testing.T) {
+	agent := newConsul(t)
+	agent.entries = []*api.ServiceEntry{instance("a", "passing")}
+	s, published := source(t, agent, health.ConsulOptions{Hold: time.Millisecond})
+	wantNext(t, published, "a")
+	agent.set(func() { agent.index, agent.hides = 11, true })
+	for s.Status().Failures < 3 {
+		select {
+		case list := <-published:
+			t.Fatalf("%v is published", list)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	if err := s.Status().Failing; err == nil || !strings.Contains(err.Error(), "ACL token") {
+		t.Errorf("it fails for %v", err)
+	}
+	agent.set(func() {
+		agent.index, agent.hides, agent.entries = 12, false, append(agent.entries, instance("b", "passing"))
+	})
+	wantNext(t, published, "a b")
+}
+
+// A token that is replaced in its file counts from the next question on.
+func TestConsulTokenIsReadAnew(t *testing.T) {
+	agent := newConsul(t)
+	agent.entries = []*api.ServiceEntry{instance("a", "passing")}
+	file := filepath.Join(t.TempDir(), "token")
+	write := func(token string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(token+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("first")
+	_, published := source(t, agent, health.ConsulOptions{Agent: health.ConsulAgent{TokenFile: file}})
+	wantNext(t, published, "a")
+	agent.until(t, "the first token", func() bool { return slices.Contains(agent.tokens, "first") })
+	write("second")
+	agent.set(func() { agent.index = 11 })
+	agent.until(t, "the second token", func() bool { return slices.Contains(agent.tokens, "second") })
 }
 
 func TestConsulHoldsMissingNodesForATime(t *testing.T) {
