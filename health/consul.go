@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -362,7 +363,7 @@ func stableMeta(meta map[string]string) map[string]string {
 }
 
 func instanceWeight(service *api.AgentService) float64 {
-	if w, err := strconv.ParseFloat(service.Meta["weight"], 64); err == nil {
+	if w, err := strconv.ParseFloat(service.Meta["weight"], 64); err == nil && !math.IsNaN(w) && !math.IsInf(w, 0) {
 		return w
 	}
 	if service.Weights.Passing > 0 {

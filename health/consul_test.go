@@ -270,6 +270,8 @@ func TestConsulReadsInstances(t *testing.T) {
 		instance("x", "critical", "name=twice"),
 		instance("y", "passing", "name=twice"),
 		instance("z", "passing", "weight=0"),
+		instance("id-4", "passing", "weight=NaN"), // which no JSON can say
+		instance("id-5", "passing", "weight=-inf"),
 	}
 	agent.entries[2].Checks = append(agent.entries[2].Checks, &api.HealthCheck{CheckID: api.ServiceMaintPrefix + "id-3", Status: "critical"})
 	_, published := source(t, agent, health.ConsulOptions{})
@@ -283,6 +285,8 @@ func TestConsulReadsInstances(t *testing.T) {
 		"id-1":   "{Name:id-1 Addr:10.0.0.9:5222 Admin: Weight:3 Zone: Capacity:0 Draining:false Healthy:true Meta:map[]}",
 		"id-3":   "{Name:id-3 Addr:10.0.0.1:5222 Admin: Weight:1 Zone: Capacity:0 Draining:true Healthy:true Meta:map[]}",
 		"twice":  "{Name:twice Addr:10.0.0.1:5222 Admin: Weight:1 Zone: Capacity:0 Draining:false Healthy:true Meta:map[]}",
+		"id-4":   "{Name:id-4 Addr:10.0.0.1:5222 Admin: Weight:1 Zone: Capacity:0 Draining:false Healthy:true Meta:map[]}",
+		"id-5":   "{Name:id-5 Addr:10.0.0.1:5222 Admin: Weight:1 Zone: Capacity:0 Draining:false Healthy:true Meta:map[]}",
 		"z":      "{Name:z Addr:10.0.0.1:5222 Admin: Weight:0 Zone: Capacity:0 Draining:false Healthy:true Meta:map[]}",
 	} {
 		if got[name] != want {
