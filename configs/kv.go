@@ -187,6 +187,9 @@ func (k *KV) History(ctx context.Context) ([]Document, error) {
 	}
 	list := make([]Document, 0, len(pairs))
 	for _, pair := range pairs {
+		if pair.Key == k.historyPrefix() {
+			continue // the folder itself, as some tools make it
+		}
 		d, err := unarchive(pair)
 		if err != nil {
 			return nil, err
