@@ -245,6 +245,14 @@ func TestFull(t *testing.T) {
 
 // Who has too many sessions is told so, and may bind when one has ended (RFC 6120
 // §7.6.2.1).
+// How long a stop may take says nothing of sessions that end before it.
+func TestSessionsLeaveWhateverAStopMayTake(t *testing.T) {
+	c := newCluster(t, 1, func(o *backend.Options) { o.Timeouts.Shutdown = time.Nanosecond })
+	alice := c.online(0, "alice", "phone")
+	alice.close()
+	c.eventually("the record is gone", func() bool { return len(c.sessions("alice")) == 0 })
+}
+
 func TestTooManySessionsOfOneUser(t *testing.T) {
 	c := newCluster(t, 1, func(o *backend.Options) { o.Limits.PerUser = 2 })
 	phone := c.online(0, "alice", "phone")
