@@ -349,6 +349,7 @@ func TestAdmin(t *testing.T) {
 	if _, body := get("/metrics"); !strings.Contains(body, "imlb_node_sessions 1") {
 		t.Errorf("/metrics: %s", body)
 	}
+	c.metric(0, "imlb_node_ready", nil, 1)
 	if problems, err := testutil.GatherAndLint(c.nodes[0].metrics); err != nil || len(problems) > 0 {
 		t.Errorf("metrics: %v %v", problems, err)
 	}
@@ -360,6 +361,7 @@ func TestAdmin(t *testing.T) {
 	if code, body := get("/readyz"); code != http.StatusServiceUnavailable || body != "draining\nsessions=0 capacity=100 draining=true\n" {
 		t.Errorf("/readyz: %d %s", code, body)
 	}
+	c.metric(0, "imlb_node_ready", nil, 0)
 }
 
 func TestOptionsAreChecked(t *testing.T) {

@@ -315,7 +315,11 @@ func (w *Watcher) inForce(r Report) {
 // keep writes what is in force to the cache.
 func (p *pursuit) keep(ctx context.Context, u Update) {
 	p.written = p.origin
-	if err := p.cache(u.Proxy.Cluster).write(p.good, u.Overrides, p.origin); err != nil {
+	err := p.cache(u.Proxy.Cluster).write(p.good, u.Overrides, p.origin)
+	p.mu.Lock()
+	p.status.CacheFailing = err
+	p.mu.Unlock()
+	if err != nil {
 		p.options.Logger.WarnContext(ctx, "the configuration could not be kept for a start without Consul", slog.Any("error", err))
 	}
 }

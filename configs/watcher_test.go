@@ -596,3 +596,13 @@ func TestTokenIsReadAnew(t *testing.T) {
 	w.wantAttempts(6)
 	eventually(t, "the second token", func() bool { return c.sent("second") })
 }
+
+// A front that could not start without Consul says so while there is time.
+func TestCacheThatCannotBeWrittenIsTold(t *testing.T) {
+	c, file := newFakeConsul(t), filepath.Join(t.TempDir(), "file")
+	c.put(configKey, attempts("5"))
+	write(t, file, "")
+	w := watch(t, sharedIn(c, filepath.Join(file, "cache")))
+	w.wantAttempts(5)
+	eventually(t, "the failure", func() bool { return w.Status().CacheFailing != nil })
+}

@@ -446,10 +446,12 @@ func TestRegistration(t *testing.T) {
 	agent := newConsul(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
+	var failing atomic.Bool
 	go func() {
 		done <- health.Register(ctx, health.ConsulAgent{Address: agent.URL}, health.Registration{
 			Service: "chat", Name: "node-1", Addr: "127.0.0.1:5222", Admin: "127.0.0.1:8080", Zone: "z", Capacity: 9,
 			CheckInterval: time.Second, Verify: 5 * time.Millisecond, Meta: map[string]string{"version": "7"},
+			Failing: func(err error) { failing.Store(err != nil) },
 		}, slog.New(slog.DiscardHandler))
 	}()
 	registered := func() bool { return agent.services["chat-node-1"].Name == "chat" }
@@ -468,8 +470,10 @@ func TestRegistration(t *testing.T) {
 	agent.set(func() { clear(agent.services) })
 	agent.until(t, "it registers after the agent lost it", registered)
 	agent.set(func() { agent.down = true; clear(agent.services) })
+	agent.until(t, "it says that it is not registered", failing.Load) // each request wakes it
 	agent.set(func() { agent.down = false })
 	agent.until(t, "it registers after the agent was away", registered)
+	agent.until(t, "it says so", func() bool { return !failing.Load() })
 
 	cancel()
 	if err := <-done; err != nil {

@@ -47,6 +47,9 @@ type Registration struct {
 	// DeregisterAfter is how long a node may be critical before Consul drops it; 30
 	// minutes when 0, and a minute at least, as Consul wants it.
 	DeregisterAfter time.Duration
+	// Failing, if set, is told after each look why the agent could not be asked, or did not take
+	// the registration; nil when all is well.
+	Failing func(error)
 	// Verify lies between looks whether the agent still has the registration; 2 s
 	// when 0.
 	Verify time.Duration
@@ -237,6 +240,9 @@ func (k *keeper) note(err error) {
 		k.log.Info("consul agent answers again")
 	}
 	k.failing = err != nil
+	if k.settings.Failing != nil {
+		k.settings.Failing(err)
+	}
 }
 
 // deregister ends the registration, although ctx is done.
