@@ -318,7 +318,7 @@ func (c *Consul) query(ctx context.Context, index uint64) (answer, uint64) {
 	defer cancel()
 	options := (&api.QueryOptions{AllowStale: true, WaitIndex: index, WaitTime: c.options.Wait, Token: c.options.Agent.token()}).WithContext(ctx)
 	entries, meta, err := c.client.Health().Service(c.options.Service, c.options.Tag, false, options)
-	if err == nil && len(entries) == 0 && meta.ResultsFilteredByACLs {
+	if err == nil && len(entries) == 0 && (meta.ResultsFilteredByACLs || index > 0 && c.filtered(ctx)) {
 		err = errors.New("the ACL token may not see the instances that are there; let it read the service, and all nodes")
 	}
 	if err != nil {
@@ -329,6 +329,14 @@ func (c *Consul) query(ctx context.Context, index uint64) (answer, uint64) {
 		endpoints = append(endpoints, endpoint(entry))
 	}
 	return answer{endpoints: oneOfEach(endpoints), lag: meta.LastContact}, meta.LastIndex
+}
+
+// filtered asks whether there are instances that the ACL token may not see. A query that waits
+// for a change is answered by what streams to the agent, in which nothing is said of them.
+func (c *Consul) filtered(ctx context.Context) bool {
+	options := (&api.QueryOptions{AllowStale: true, Token: c.options.Agent.token()}).WithContext(ctx)
+	entries, meta, err := c.client.Health().Service(c.options.Service, c.options.Tag, false, options)
+	return err == nil && len(entries) == 0 && meta.ResultsFilteredByACLs
 }
 
 // endpoint translates an instance. A number in the meta that cannot be read counts
