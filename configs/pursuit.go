@@ -1,6 +1,7 @@
 package configs
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -119,7 +120,7 @@ func (p *pursuit) takeDocument(ctx context.Context, a answer) {
 		p.verdict(ctx, draft{}, ErrNoDocument)
 		p.latest = draft{} // what comes back is considered anew, also under the same index
 		p.makeDo(ctx)
-	case a.pairs[0].ModifyIndex != p.latest.version:
+	case a.pairs[0].ModifyIndex != p.latest.version || !bytes.Equal(a.pairs[0].Value, p.latest.data):
 		if p.consider(ctx, draft{data: a.pairs[0].Value, version: a.pairs[0].ModifyIndex}) != nil {
 			p.makeDo(ctx)
 		}

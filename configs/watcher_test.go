@@ -606,3 +606,19 @@ func TestCacheThatCannotBeWrittenIsTold(t *testing.T) {
 	w.wantAttempts(5)
 	eventually(t, "the failure", func() bool { return w.Status().CacheFailing != nil })
 }
+
+// A Consul that was set up anew while nobody could look may have another document under the
+// index of the one before.
+func TestAnotherDocumentUnderTheSameIndex(t *testing.T) {
+	c := newFakeConsul(t)
+	c.put(configKey, attempts("5"))
+	w := watch(t, sharedIn(c, ""))
+	w.wantAttempts(5)
+	c.set(func() { c.down = true })
+	eventually(t, "failures", func() bool { return w.Status().Failing != nil })
+	c.set(func() {
+		c.down = false
+		c.keys[configKey] = fakePair{attempts("6"), c.keys[configKey].index}
+	})
+	w.wantAttempts(6)
+}
