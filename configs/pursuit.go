@@ -21,7 +21,8 @@ type pursuit struct {
 	running sync.WaitGroup // the goroutines that ask Consul
 
 	documents <-chan answer // nil when the document is a file
-	file      fileState     // as it was last looked at
+	file      fileState     // as it was last read
+	seen      fileState     // as it was at the last look
 	latest    draft         // the newest document, good or bad
 	good      draft         // the one in force; without data when there is none
 
@@ -65,6 +66,7 @@ func (p *pursuit) begin(ctx context.Context) error {
 		return nil
 	}
 	p.file = stateOf(p.options.File)
+	p.seen = p.file
 	data, err := os.ReadFile(p.options.File)
 	if err != nil {
 		return fmt.Errorf("read configuration: %w", err)
@@ -80,17 +82,17 @@ func stateOf(file string) fileState {
 	return fileState{changed: info.ModTime(), size: info.Size()}
 }
 
-// lookAtFile considers the file if it has changed.
+// lookAtFile considers the file if it has changed, and two looks have seen the same: one that
+// is being written may make sense as far as it goes.
 func (p *pursuit) lookAtFile(ctx context.Context) {
 	if p.options.File == "" {
 		return
 	}
-	state := stateOf(p.options.File)
-	if state == p.file {
-		return
+	before := p.seen
+	p.seen = stateOf(p.options.File)
+	if p.seen == before && p.seen != p.file {
+		p.lookAgain(ctx)
 	}
-	p.file = state
-	p.lookAgain(ctx)
 }
 
 // lookAgain considers the document as it is now.
@@ -98,6 +100,7 @@ func (p *pursuit) lookAgain(ctx context.Context) {
 	p.retry = time.Time{}
 	d := draft{data: p.latest.data, version: p.latest.version}
 	if p.options.File != "" {
+		p.file = stateOf(p.options.File)
 		data, err := os.ReadFile(p.options.File)
 		if err != nil {
 			p.verdict(ctx, draft{}, err)

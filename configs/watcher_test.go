@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -621,4 +622,36 @@ func TestAnotherDocumentUnderTheSameIndex(t *testing.T) {
 		c.keys[configKey] = fakePair{attempts("6"), c.keys[configKey].index}
 	})
 	w.wantAttempts(6)
+}
+
+// A document that is being written is left alone until it is whole, however good its beginning is.
+func TestHalfOfADocumentIsNotTaken(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "front.yaml")
+	writeCertificate(t, dir)
+	write(t, file, attempts("6"))
+	synctest.Test(t, func(t *testing.T) {
+		w, err := configs.NewWatcher(configs.WatcherOptions{File: file, Poll: time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var got []int
+		ended := make(chan error)
+		go func() {
+			ended <- w.Run(ctx, func(u configs.Update) error {
+				got = append(got, u.Proxy.Limits.LoginAttempts)
+				return nil
+			})
+		}()
+		<-time.After(1500 * time.Millisecond)
+		write(t, file, front) // and the limits to come
+		<-time.After(time.Second)
+		write(t, file, attempts("17"))
+		<-time.After(3 * time.Second)
+		cancel()
+		if err := <-ended; err != nil || !slices.Equal(got, []int{6, 17}) {
+			t.Errorf("got documents with %v login attempts, %v; want 6 and 17", got, err)
+		}
+	})
 }
