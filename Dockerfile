@@ -2,8 +2,10 @@
 # Internet. It runs as nobody in particular and needs nothing but a configuration.
 #
 #	docker build -t imlb .
-#	docker run -v ./proxy.yaml:/etc/imlb/proxy.yaml:ro -p 5222:5222 -p 5223:5223 \
+#	docker run --stop-timeout 30 -v ./proxy.yaml:/etc/imlb/proxy.yaml:ro -p 5222:5222 -p 5223:5223 \
 #	    imlb proxy --config /etc/imlb/proxy.yaml
+#
+# A stop takes up to timeouts.shutdown, 20 s; Docker by itself kills after 10.
 
 FROM golang:1.26-bookworm AS build
 WORKDIR /src

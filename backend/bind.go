@@ -298,7 +298,7 @@ func (n *Node) hasEnded(id string) {
 // sends to a session that is not there.
 func (s *session) leave(ctx context.Context) {
 	n := s.node
-	ctx, cancel := context.WithTimeout(ctx, n.opts.Timeouts.Shutdown)
+	ctx, cancel := context.WithTimeout(ctx, n.leaveTimeout())
 	defer cancel()
 	s.in.wait(0, ctx.Done()) // the fence would refuse what is on its way
 	n.part(s, true)
@@ -307,6 +307,15 @@ func (s *session) leave(ctx context.Context) {
 	s.flushDelivered(ctx) // the client may have acknowledged more
 	s.endRecord(ctx)
 	n.unhostLater(s.hub.partition)
+}
+
+// leaveTimeout is how long a session may take to leave. While the node serves, whoever stops it in
+// a hurry has nothing to say to that: what is not undone lasts for as long as the node lives.
+func (n *Node) leaveTimeout() time.Duration {
+	if n.draining.Load() {
+		return n.opts.Timeouts.Shutdown
+	}
+	return max(n.opts.Timeouts.Shutdown, n.opts.Timeouts.Store)
 }
 
 // endRecord removes the session's record. That somebody else owns it, or has

@@ -81,20 +81,24 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	return m, errors.Join(errs...)
 }
 
-// registerBus adds the gauge of whether the bus is there.
-func registerBus(r prometheus.Registerer, away func() error) error {
-	up := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "imlb_node_bus_up", Help: "1 while the node is connected to NATS; 0 while it is not, and its sessions look into the store now and then.",
-	}, func() float64 {
-		if away() != nil {
-			return 0
+// registerStates adds the gauges of whether the node is ready, and whether the bus is there.
+func registerStates(r prometheus.Registerer, unready, busAway func() error) error {
+	state := func(name, help string, wrong func() error) error {
+		err := r.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
+			if wrong() != nil {
+				return 0
+			}
+			return 1
+		}))
+		if err != nil {
+			return fmt.Errorf("register a metric: %w", err)
 		}
-		return 1
-	})
-	if err := r.Register(up); err != nil {
-		return fmt.Errorf("register a metric: %w", err)
+		return nil
 	}
-	return nil
+	return errors.Join(
+		state("imlb_node_ready", "1 while the node can take sessions; 0 while it cannot, and /readyz says why.", unready),
+		state("imlb_node_bus_up", "1 while the node is connected to NATS; 0 while it is not, and its sessions look into the store now and then.", busAway),
+	)
 }
 
 // kindText is the label of a stanza kind.

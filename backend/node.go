@@ -124,7 +124,8 @@ func New(o Options) (*Node, error) {
 		yields:    make(map[chan struct{}]yieldRequest),
 		open:      make(map[net.Conn]struct{}),
 	}
-	return n, registerBus(o.Registerer, n.busAway)
+	unready := func() error { return n.ready(context.Background()) } //nolint:forbidigo // a scrape brings none
+	return n, registerStates(o.Registerer, unready, n.busAway)
 }
 
 // Serve takes the node's lease and accepts connections from fronts on ln, which it

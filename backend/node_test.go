@@ -245,6 +245,14 @@ func TestFull(t *testing.T) {
 
 // Who has too many sessions is told so, and may bind when one has ended (RFC 6120
 // §7.6.2.1).
+// How long a stop may take says nothing of sessions that end before it.
+func TestSessionsLeaveWhateverAStopMayTake(t *testing.T) {
+	c := newCluster(t, 1, func(o *backend.Options) { o.Timeouts.Shutdown = time.Nanosecond })
+	alice := c.online(0, "alice", "phone")
+	alice.close()
+	c.eventually("the record is gone", func() bool { return len(c.sessions("alice")) == 0 })
+}
+
 func TestTooManySessionsOfOneUser(t *testing.T) {
 	c := newCluster(t, 1, func(o *backend.Options) { o.Limits.PerUser = 2 })
 	phone := c.online(0, "alice", "phone")
@@ -341,6 +349,7 @@ func TestAdmin(t *testing.T) {
 	if _, body := get("/metrics"); !strings.Contains(body, "imlb_node_sessions 1") {
 		t.Errorf("/metrics: %s", body)
 	}
+	c.metric(0, "imlb_node_ready", nil, 1)
 	if problems, err := testutil.GatherAndLint(c.nodes[0].metrics); err != nil || len(problems) > 0 {
 		t.Errorf("metrics: %v %v", problems, err)
 	}
@@ -352,6 +361,7 @@ func TestAdmin(t *testing.T) {
 	if code, body := get("/readyz"); code != http.StatusServiceUnavailable || body != "draining\nsessions=0 capacity=100 draining=true\n" {
 		t.Errorf("/readyz: %d %s", code, body)
 	}
+	c.metric(0, "imlb_node_ready", nil, 0)
 }
 
 func TestOptionsAreChecked(t *testing.T) {

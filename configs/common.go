@@ -16,7 +16,7 @@ type Consul struct {
 	Address string `yaml:"address" default:"127.0.0.1:8500" is:"dial"`
 	// Datacenter is the datacenter to ask about; empty: the agent's own.
 	Datacenter string `yaml:"datacenter,omitempty"`
-	// TokenFile holds the ACL token; empty: none.
+	// TokenFile holds the ACL token, and is read each time that the agent is asked; empty: none.
 	TokenFile string `yaml:"token_file,omitempty" is:"file"`
 	// TLS makes the connection to the agent an HTTPS one.
 	TLS *ConsulTLS `yaml:"tls,omitempty"`

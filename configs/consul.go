@@ -2,6 +2,7 @@ package configs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -11,7 +12,8 @@ import (
 
 // question is what is asked of Consul's key-value store again and again.
 type question struct {
-	client *api.Client
+	agent  Consul
+	client *api.Client // of agent
 	key    string
 	below  bool   // all keys that begin like this one, not the key itself
 	told   uint64 // the index of what was known before, 0 for none
@@ -84,8 +86,11 @@ func (w *Watcher) once(ctx context.Context, q question, index uint64) (answer, u
 	// The server adds up to a sixteenth to the wait.
 	ctx, cancel := context.WithTimeout(ctx, w.options.Wait+w.options.Wait/16+10*time.Second)
 	defer cancel()
-	options := (&api.QueryOptions{AllowStale: true, WaitIndex: index, WaitTime: w.options.Wait}).WithContext(ctx)
+	options := (&api.QueryOptions{AllowStale: true, WaitIndex: index, WaitTime: w.options.Wait, Token: q.agent.Token()}).WithContext(ctx)
 	pairs, meta, err := q.get(options)
+	if err == nil && len(pairs) == 0 && meta.ResultsFilteredByACLs {
+		err = errors.New("the ACL token may not see what is there; let it read the keys under imlb/")
+	}
 	if err != nil {
 		return answer{err: fmt.Errorf("read %s from consul: %w", q.key, err)}, 0
 	}

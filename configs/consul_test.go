@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,6 +22,8 @@ type fakeConsul struct {
 	index   uint64
 	keys    map[string]fakePair
 	down    bool
+	hides   bool                // the ACL token may see nothing
+	tokens  []string            // of all queries
 	asked   map[string][]string // index parameters of the queries, by key
 }
 
@@ -69,10 +72,18 @@ func (c *fakeConsul) indexes(key string) []string {
 	return c.asked[key]
 }
 
+// sent tells whether a token came with a query.
+func (c *fakeConsul) sent(token string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Contains(c.tokens, token)
+}
+
 func (c *fakeConsul) serve(w http.ResponseWriter, r *http.Request) {
 	key, query := strings.TrimPrefix(r.URL.Path, "/v1/kv/"), r.URL.Query()
 	c.mu.Lock()
 	down := c.down
+	c.tokens = append(c.tokens, r.Header.Get("X-Consul-Token"))
 	c.asked[key] = append(c.asked[key], query.Get("index"))
 	c.mu.Unlock()
 	if down {
@@ -108,6 +119,12 @@ func (c *fakeConsul) answer(w http.ResponseWriter, key string, recurse bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	w.Header().Set("X-Consul-Index", strconv.FormatUint(c.index, 10))
+	w.Header().Set("X-Consul-LastContact", "0")
+	if c.hides {
+		w.Header().Set("X-Consul-Results-Filtered-By-ACLs", "true")
+		w.WriteHeader(http.StatusNotFound)
+		return
+	}
 	pairs := []map[string]any{}
 	for name, p := range c.keys {
 		if name == key || recurse && strings.HasPrefix(name, key) {

@@ -111,6 +111,16 @@ func (c Consul) Client() (*api.Client, error) {
 	return client, nil
 }
 
+// Token returns the ACL token as its file has it now; empty: the one that the client was made
+// with. Tokens that expire are replaced there by who hands them out.
+func (c Consul) Token() string {
+	token, err := ReadSecret(c.TokenFile)
+	if err != nil { // the agent says whether the one from before still is good
+		return ""
+	}
+	return token
+}
+
 // DocumentKey is where the document lies.
 func (k *KV) DocumentKey() string { return "imlb/" + k.cluster + "/config" }
 
@@ -177,6 +187,9 @@ func (k *KV) History(ctx context.Context) ([]Document, error) {
 	}
 	list := make([]Document, 0, len(pairs))
 	for _, pair := range pairs {
+		if pair.Key == k.historyPrefix() {
+			continue // the folder itself, as some tools make it
+		}
 		d, err := unarchive(pair)
 		if err != nil {
 			return nil, err

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/consul/api"
+
 	"imlb/configs"
 	"imlb/test/consul"
 )
@@ -24,7 +26,7 @@ func TestKV(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Run("documents", func(t *testing.T) { checkDocuments(t, kv) })
-	t.Run("history", func(t *testing.T) { checkHistory(t, kv) })
+	t.Run("history", func(t *testing.T) { checkHistory(t, kv, agent) })
 	t.Run("overrides", func(t *testing.T) { checkOverrides(t, kv) })
 	t.Run("watch", func(t *testing.T) { checkWatch(t, agent) })
 }
@@ -68,7 +70,7 @@ func checkDocuments(t *testing.T, kv *configs.KV) {
 	}
 }
 
-func checkHistory(t *testing.T, kv *configs.KV) {
+func checkHistory(t *testing.T, kv *configs.KV, agent configs.Consul) {
 	ctx := t.Context()
 	current, err := kv.Document(ctx)
 	if err != nil {
@@ -79,6 +81,13 @@ func checkHistory(t *testing.T, kv *configs.KV) {
 		if version, err = kv.Push(ctx, fmt.Appendf(nil, "document %d", i), version, note("")); err != nil {
 			t.Fatal(err)
 		}
+	}
+	client, err := agent.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.KV().Put(&api.KVPair{Key: "imlb/kv/history/"}, nil); err != nil { // the folder itself, as some tools make it
+		t.Fatal(err)
 	}
 	list, err := kv.History(ctx)
 	if err != nil || len(list) != configs.KeptDocuments {

@@ -2,6 +2,7 @@ package configs
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -62,6 +63,29 @@ type Listener struct {
 	// Deny lists the networks from which clients may not connect, whatever allow says.
 	// Proxies are not clients.
 	Deny []netip.Prefix `yaml:"deny,omitempty"`
+}
+
+// ServesXMPP reports whether sessions of XMPP can come to a pool.
+func (p *Proxy) ServesXMPP(pool string) bool {
+	return slices.ContainsFunc(p.Listeners, func(l Listener) bool {
+		leads := func(r Route) bool { return r.Pool == pool }
+		return l.xmpp() && (l.Pool == pool || slices.ContainsFunc(l.Routes, leads))
+	})
+}
+
+// xmpp reports whether sessions of XMPP can come on the listener.
+func (l *Listener) xmpp() bool {
+	switch l.Protocol {
+	case XMPP, XMPPS:
+		return true
+	case WS, WSS:
+		return l.WebSocket != nil && slices.Contains(l.WebSocket.Subprotocols, "xmpp")
+	case QUIC:
+		has := func(r Route) bool { return slices.Contains(r.ALPN, alpnXMPP) }
+		return len(l.ALPN) == 0 || slices.Contains(l.ALPN, alpnXMPP) || slices.ContainsFunc(l.Routes, has)
+	case TCP, OpaqueTLS, MQTT, MQTTS:
+	}
+	return false
 }
 
 // Route leads clients that match to a pool. It has server_names, or alpn, or both.

@@ -442,3 +442,26 @@ func TestMappedNetworks(t *testing.T) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
+
+func TestServesXMPP(t *testing.T) {
+	for listener, want := range map[string]bool{
+		"protocol: xmpps": true,
+		"protocol: wss":   true,
+		"protocol: wss, websocket: {subprotocols: [mqtt]}": false,
+		"protocol: quic":               true,
+		"protocol: quic, alpn: [mqtt]": false,
+		"protocol: quic, alpn: [mqtt], routes: [{alpn: [xmpp-client]}]": true,
+		"protocol: mqtt": false,
+		"protocol: tls, routes: [{alpn: [xmpp-client], passthrough: true}]":                  false,
+		"protocol: xmpp}\n  - {address: ':2', protocol: tcp":                                 true,
+		"protocol: tcp}\n  - {address: ':2', protocol: mqtt, identify: {by: [{type: mqtt}]}": false,
+	} {
+		p, err := configs.ParseProxy("f", []byte(listening(t, listener)))
+		if err != nil {
+			t.Fatalf("%s: %v", listener, err)
+		}
+		if got := p.ServesXMPP("chat"); got != want || p.ServesXMPP("other") {
+			t.Errorf("%s: got %v, want %v", listener, got, want)
+		}
+	}
+}

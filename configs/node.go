@@ -198,7 +198,7 @@ type NodeTimeouts struct {
 	// its node, and may resume it (XEP-0198); 0s: not at all.
 	Resume time.Duration `yaml:"resume" default:"5m" min:"0s" max:"24h"`
 	// Shutdown is for sessions to end when the node stops.
-	Shutdown time.Duration `yaml:"shutdown" default:"20s" min:"0s"`
+	Shutdown time.Duration `yaml:"shutdown" default:"20s" min:"10ms"`
 }
 
 // NodeAdmin is the HTTP listener for operators and health checks.

@@ -320,7 +320,7 @@ type ProxyTimeouts struct {
 	// comes from either side and none waits to be taken. So a quiet session ends at once, and
 	// one in the middle of a transfer goes on. What has not ended in this time is cut off, and
 	// is seen to be: by a reset, and on WebSockets by status 1012 or no close frame at all.
-	Shutdown time.Duration `yaml:"shutdown" default:"20s" min:"0s"`
+	Shutdown time.Duration `yaml:"shutdown" default:"20s" min:"10ms"`
 }
 
 // Admin is the HTTP listener for operators: health, metrics and status.

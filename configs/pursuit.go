@@ -1,6 +1,7 @@
 package configs
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,7 +21,8 @@ type pursuit struct {
 	running sync.WaitGroup // the goroutines that ask Consul
 
 	documents <-chan answer // nil when the document is a file
-	file      fileState     // as it was last looked at
+	file      fileState     // as it was last read
+	seen      fileState     // as it was at the last look
 	latest    draft         // the newest document, good or bad
 	good      draft         // the one in force; without data when there is none
 
@@ -60,10 +62,11 @@ func (p *pursuit) begin(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		p.documents = p.follow(ctx, question{key: kv.DocumentKey(), client: kv.client})
+		p.documents = p.follow(ctx, question{agent: *p.options.Local.Agent, client: kv.client, key: kv.DocumentKey()})
 		return nil
 	}
 	p.file = stateOf(p.options.File)
+	p.seen = p.file
 	data, err := os.ReadFile(p.options.File)
 	if err != nil {
 		return fmt.Errorf("read configuration: %w", err)
@@ -79,17 +82,17 @@ func stateOf(file string) fileState {
 	return fileState{changed: info.ModTime(), size: info.Size()}
 }
 
-// lookAtFile considers the file if it has changed.
+// lookAtFile considers the file if it has changed, and two looks have seen the same: one that
+// is being written may make sense as far as it goes.
 func (p *pursuit) lookAtFile(ctx context.Context) {
 	if p.options.File == "" {
 		return
 	}
-	state := stateOf(p.options.File)
-	if state == p.file {
-		return
+	before := p.seen
+	p.seen = stateOf(p.options.File)
+	if p.seen == before && p.seen != p.file {
+		p.lookAgain(ctx)
 	}
-	p.file = state
-	p.lookAgain(ctx)
 }
 
 // lookAgain considers the document as it is now.
@@ -97,6 +100,7 @@ func (p *pursuit) lookAgain(ctx context.Context) {
 	p.retry = time.Time{}
 	d := draft{data: p.latest.data, version: p.latest.version}
 	if p.options.File != "" {
+		p.file = stateOf(p.options.File)
 		data, err := os.ReadFile(p.options.File)
 		if err != nil {
 			p.verdict(ctx, draft{}, err)
@@ -119,7 +123,7 @@ func (p *pursuit) takeDocument(ctx context.Context, a answer) {
 		p.verdict(ctx, draft{}, ErrNoDocument)
 		p.latest = draft{} // what comes back is considered anew, also under the same index
 		p.makeDo(ctx)
-	case a.pairs[0].ModifyIndex != p.latest.version:
+	case a.pairs[0].ModifyIndex != p.latest.version || !bytes.Equal(a.pairs[0].Value, p.latest.data):
 		if p.consider(ctx, draft{data: a.pairs[0].Value, version: a.pairs[0].ModifyIndex}) != nil {
 			p.makeDo(ctx)
 		}
@@ -170,7 +174,7 @@ func (p *pursuit) accept(ctx context.Context, d draft) {
 	ctx, p.stopNodes = context.WithCancel(ctx)
 	p.asked, p.cluster = asked, d.proxy.Cluster
 	p.origin = p.originOf(asked)
-	p.nodes = p.follow(ctx, question{key: kv.nodesPrefix(), below: true, client: kv.client, told: p.origin.Index})
+	p.nodes = p.follow(ctx, question{agent: asked, client: kv.client, key: kv.nodesPrefix(), below: true, told: p.origin.Index})
 }
 
 // originOf returns up to where the overrides of the cluster were followed at an agent,
@@ -315,7 +319,11 @@ func (w *Watcher) inForce(r Report) {
 // keep writes what is in force to the cache.
 func (p *pursuit) keep(ctx context.Context, u Update) {
 	p.written = p.origin
-	if err := p.cache(u.Proxy.Cluster).write(p.good, u.Overrides, p.origin); err != nil {
+	err := p.cache(u.Proxy.Cluster).write(p.good, u.Overrides, p.origin)
+	p.mu.Lock()
+	p.status.CacheFailing = err
+	p.mu.Unlock()
+	if err != nil {
 		p.options.Logger.WarnContext(ctx, "the configuration could not be kept for a start without Consul", slog.Any("error", err))
 	}
 }

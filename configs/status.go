@@ -28,6 +28,8 @@ type Status struct {
 	Failing  error
 	Failures int
 	Answered time.Time
+	// CacheFailing is why what is in force cannot be kept for a start without Consul.
+	CacheFailing error
 }
 
 // Report is what became of a document.

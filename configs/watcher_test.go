@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -555,4 +556,102 @@ func TestWhatStaysIsLogged(t *testing.T) {
 	w.wantAttempts(5)
 	c.put(configKey, "frobnicate: 2")
 	eventually(t, "the refusal", func() bool { return log.has("configuration refused; the last good one stays") })
+}
+
+// An agent that may not tell what there is has not said that there is nothing: a token that
+// lost its rights takes nothing back.
+func TestHiddenKeysTakeNothingBack(t *testing.T) {
+	c := newFakeConsul(t)
+	c.put(configKey, attempts("5"))
+	c.put(nodesKey+"a", "drain: true")
+	w := watch(t, sharedIn(c, ""))
+	if u := w.next(); !u.Overrides["a"].Drain {
+		t.Fatalf("got %+v", u.Overrides)
+	}
+	c.set(func() { c.index, c.hides = c.index+1, true })
+	eventually(t, "failures", func() bool { return w.Status().Failures > 2 })
+	if s := w.Status(); !strings.Contains(s.Failing.Error(), "ACL token") || !s.Latest.Accepted {
+		t.Errorf("got %+v", s)
+	}
+	c.set(func() { c.hides = false })
+	c.put(nodesKey+"b", "drain: true")
+	if u := w.next(); !u.Overrides["a"].Drain || !u.Overrides["b"].Drain {
+		t.Errorf("got %+v, want a and b", u.Overrides)
+	}
+}
+
+// A token that is replaced in its file counts from the next question on.
+func TestTokenIsReadAnew(t *testing.T) {
+	c, file := newFakeConsul(t), filepath.Join(t.TempDir(), "token")
+	c.put(configKey, attempts("5"))
+	write(t, file, "first\n")
+	o := sharedIn(c, "")
+	o.Local.Agent.TokenFile = file
+	w := watch(t, o)
+	w.wantAttempts(5)
+	if !c.sent("first") {
+		t.Error("the token was not sent")
+	}
+	write(t, file, "second\n")
+	c.put(configKey, attempts("6"))
+	w.wantAttempts(6)
+	eventually(t, "the second token", func() bool { return c.sent("second") })
+}
+
+// A front that could not start without Consul says so while there is time.
+func TestCacheThatCannotBeWrittenIsTold(t *testing.T) {
+	c, file := newFakeConsul(t), filepath.Join(t.TempDir(), "file")
+	c.put(configKey, attempts("5"))
+	write(t, file, "")
+	w := watch(t, sharedIn(c, filepath.Join(file, "cache")))
+	w.wantAttempts(5)
+	eventually(t, "the failure", func() bool { return w.Status().CacheFailing != nil })
+}
+
+// A Consul that was set up anew while nobody could look may have another document under the
+// index of the one before.
+func TestAnotherDocumentUnderTheSameIndex(t *testing.T) {
+	c := newFakeConsul(t)
+	c.put(configKey, attempts("5"))
+	w := watch(t, sharedIn(c, ""))
+	w.wantAttempts(5)
+	c.set(func() { c.down = true })
+	eventually(t, "failures", func() bool { return w.Status().Failing != nil })
+	c.set(func() {
+		c.down = false
+		c.keys[configKey] = fakePair{attempts("6"), c.keys[configKey].index}
+	})
+	w.wantAttempts(6)
+}
+
+// A document that is being written is left alone until it is whole, however good its beginning is.
+func TestHalfOfADocumentIsNotTaken(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "front.yaml")
+	writeCertificate(t, dir)
+	write(t, file, attempts("6"))
+	synctest.Test(t, func(t *testing.T) {
+		w, err := configs.NewWatcher(configs.WatcherOptions{File: file, Poll: time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var got []int
+		ended := make(chan error)
+		go func() {
+			ended <- w.Run(ctx, func(u configs.Update) error {
+				got = append(got, u.Proxy.Limits.LoginAttempts)
+				return nil
+			})
+		}()
+		<-time.After(1500 * time.Millisecond)
+		write(t, file, front) // and the limits to come
+		<-time.After(time.Second)
+		write(t, file, attempts("17"))
+		<-time.After(3 * time.Second)
+		cancel()
+		if err := <-ended; err != nil || !slices.Equal(got, []int{6, 17}) {
+			t.Errorf("got documents with %v login attempts, %v; want 6 and 17", got, err)
+		}
+	})
 }

@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,7 +26,7 @@ import (
 type ConsulAgent struct {
 	Address    string // host:port, https://host:port or unix:///path
 	Token      string // ACL token
-	TokenFile  string // file that holds the ACL token
+	TokenFile  string // file that holds the ACL token; it is read each time that the agent is asked
 	Datacenter string
 	CAFile     string // verifies the agent's certificate
 	CertFile   string // our certificate, with KeyFile
@@ -46,6 +49,19 @@ func (a ConsulAgent) client() (client *api.Client, closeIdle func(), err error) 
 		return nil, nil, fmt.Errorf("prepare consul client for %s: %w", a.Address, err)
 	}
 	return client, transport.CloseIdleConnections, nil
+}
+
+// token returns the ACL token as its file has it now; empty: the one that the client was made
+// with. Tokens that expire are replaced there by who hands them out.
+func (a ConsulAgent) token() string {
+	if a.TokenFile == "" {
+		return ""
+	}
+	token, err := os.ReadFile(a.TokenFile)
+	if err != nil { // the agent says whether the one from before still is good
+		return ""
+	}
+	return strings.TrimSpace(string(token))
 }
 
 // ConsulOptions are the settings of a [Consul] source.
@@ -300,8 +316,11 @@ func (c *Consul) query(ctx context.Context, index uint64) (answer, uint64) {
 	// The server adds up to a sixteenth to the wait.
 	ctx, cancel := context.WithTimeout(ctx, c.options.Wait+c.options.Wait/16+10*time.Second)
 	defer cancel()
-	options := (&api.QueryOptions{AllowStale: true, WaitIndex: index, WaitTime: c.options.Wait}).WithContext(ctx)
+	options := (&api.QueryOptions{AllowStale: true, WaitIndex: index, WaitTime: c.options.Wait, Token: c.options.Agent.token()}).WithContext(ctx)
 	entries, meta, err := c.client.Health().Service(c.options.Service, c.options.Tag, false, options)
+	if err == nil && len(entries) == 0 && (meta.ResultsFilteredByACLs || index > 0 && c.filtered(ctx)) {
+		err = errors.New("the ACL token may not see the instances that are there; let it read the service, and all nodes")
+	}
 	if err != nil {
 		return answer{err: fmt.Errorf("query consul for service %s: %w", c.options.Service, err)}, 0
 	}
@@ -310,6 +329,14 @@ func (c *Consul) query(ctx context.Context, index uint64) (answer, uint64) {
 		endpoints = append(endpoints, endpoint(entry))
 	}
 	return answer{endpoints: oneOfEach(endpoints), lag: meta.LastContact}, meta.LastIndex
+}
+
+// filtered asks whether there are instances that the ACL token may not see. A query that waits
+// for a change is answered by what streams to the agent, in which nothing is said of them.
+func (c *Consul) filtered(ctx context.Context) bool {
+	options := (&api.QueryOptions{AllowStale: true, Token: c.options.Agent.token()}).WithContext(ctx)
+	entries, meta, err := c.client.Health().Service(c.options.Service, c.options.Tag, false, options)
+	return err == nil && len(entries) == 0 && meta.ResultsFilteredByACLs
 }
 
 // endpoint translates an instance. A number in the meta that cannot be read counts
@@ -344,7 +371,7 @@ func stableMeta(meta map[string]string) map[string]string {
 }
 
 func instanceWeight(service *api.AgentService) float64 {
-	if w, err := strconv.ParseFloat(service.Meta["weight"], 64); err == nil {
+	if w, err := strconv.ParseFloat(service.Meta["weight"], 64); err == nil && !math.IsNaN(w) && !math.IsInf(w, 0) {
 		return w
 	}
 	if service.Weights.Passing > 0 {

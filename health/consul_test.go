@@ -33,6 +33,8 @@ type fakeConsul struct {
 	index    uint64
 	entries  []*api.ServiceEntry
 	down     bool
+	hides    bool     // the ACL token may see nothing
+	tokens   []string // of all requests
 	asked    []string // index parameters of the queries that came in
 	services map[string]api.AgentServiceRegistration
 }
@@ -46,6 +48,7 @@ func newConsul(t *testing.T) *fakeConsul {
 	mux.HandleFunc("PUT /v1/agent/service/deregister/{id}", c.deregister)
 	mux.HandleFunc("GET /v1/agent/service/{id}", c.service)
 	c.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c.set(func() { c.tokens = append(c.tokens, r.Header.Get("X-Consul-Token")) })
 		if c.isDown() {
 			http.Error(w, "No known Consul servers", http.StatusInternalServerError)
 			return
@@ -99,6 +102,13 @@ func (c *fakeConsul) health(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Consul-Index", strconv.FormatUint(c.index, 10))
 	w.Header().Set("X-Consul-LastContact", "25")
 	w.Header().Set("X-Consul-KnownLeader", "true")
+	if c.hides {
+		if query.Get("index") == "" { // what is streamed has no such word
+			w.Header().Set("X-Consul-Results-Filtered-By-ACLs", "true")
+		}
+		json.NewEncoder(w).Encode([]*api.ServiceEntry{})
+		return
+	}
 	json.NewEncoder(w).Encode(c.entries)
 }
 
@@ -262,6 +272,8 @@ func TestConsulReadsInstances(t *testing.T) {
 		instance("x", "critical", "name=twice"),
 		instance("y", "passing", "name=twice"),
 		instance("z", "passing", "weight=0"),
+		instance("id-4", "passing", "weight=NaN"), // which no JSON can say
+		instance("id-5", "passing", "weight=-inf"),
 	}
 	agent.entries[2].Checks = append(agent.entries[2].Checks, &api.HealthCheck{CheckID: api.ServiceMaintPrefix + "id-3", Status: "critical"})
 	_, published := source(t, agent, health.ConsulOptions{})
@@ -275,6 +287,8 @@ func TestConsulReadsInstances(t *testing.T) {
 		"id-1":   "{Name:id-1 Addr:10.0.0.9:5222 Admin: Weight:3 Zone: Capacity:0 Draining:false Healthy:true Meta:map[]}",
 		"id-3":   "{Name:id-3 Addr:10.0.0.1:5222 Admin: Weight:1 Zone: Capacity:0 Draining:true Healthy:true Meta:map[]}",
 		"twice":  "{Name:twice Addr:10.0.0.1:5222 Admin: Weight:1 Zone: Capacity:0 Draining:false Healthy:true Meta:map[]}",
+		"id-4":   "{Name:id-4 Addr:10.0.0.1:5222 Admin: Weight:1 Zone: Capacity:0 Draining:false Healthy:true Meta:map[]}",
+		"id-5":   "{Name:id-5 Addr:10.0.0.1:5222 Admin: Weight:1 Zone: Capacity:0 Draining:false Healthy:true Meta:map[]}",
 		"z":      "{Name:z Addr:10.0.0.1:5222 Admin: Weight:0 Zone: Capacity:0 Draining:false Healthy:true Meta:map[]}",
 	} {
 		if got[name] != want {
@@ -309,6 +323,49 @@ func TestConsulLossEmptiesNothing(t *testing.T) {
 	wantNext(t, published, "a b c")
 	agent.set(func() { agent.index, agent.entries = 5, []*api.ServiceEntry{instance("a", "passing")} })
 	wantNext(t, published, "a b")
+}
+
+// An agent that may not tell what there is has not said that there is nothing.
+func TestConsulThatHidesNodesTakesNoneAway(t *testing.T) {
+	agent := newConsul(t)
+	agent.entries = []*api.ServiceEntry{instance("a", "passing")}
+	s, published := source(t, agent, health.ConsulOptions{Hold: time.Millisecond})
+	wantNext(t, published, "a")
+	agent.set(func() { agent.index, agent.hides = 11, true })
+	for s.Status().Failures < 3 {
+		select {
+		case list := <-published:
+			t.Fatalf("%v is published", list)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	if err := s.Status().Failing; err == nil || !strings.Contains(err.Error(), "ACL token") {
+		t.Errorf("it fails for %v", err)
+	}
+	agent.set(func() {
+		agent.index, agent.hides, agent.entries = 12, false, append(agent.entries, instance("b", "passing"))
+	})
+	wantNext(t, published, "a b")
+}
+
+// A token that is replaced in its file counts from the next question on.
+func TestConsulTokenIsReadAnew(t *testing.T) {
+	agent := newConsul(t)
+	agent.entries = []*api.ServiceEntry{instance("a", "passing")}
+	file := filepath.Join(t.TempDir(), "token")
+	write := func(token string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(token+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("first")
+	_, published := source(t, agent, health.ConsulOptions{Agent: health.ConsulAgent{TokenFile: file}})
+	wantNext(t, published, "a")
+	agent.until(t, "the first token", func() bool { return slices.Contains(agent.tokens, "first") })
+	write("second")
+	agent.set(func() { agent.index = 11 })
+	agent.until(t, "the second token", func() bool { return slices.Contains(agent.tokens, "second") })
 }
 
 func TestConsulHoldsMissingNodesForATime(t *testing.T) {
@@ -391,10 +448,12 @@ func TestRegistration(t *testing.T) {
 	agent := newConsul(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
+	var failing atomic.Bool
 	go func() {
 		done <- health.Register(ctx, health.ConsulAgent{Address: agent.URL}, health.Registration{
 			Service: "chat", Name: "node-1", Addr: "127.0.0.1:5222", Admin: "127.0.0.1:8080", Zone: "z", Capacity: 9,
 			CheckInterval: time.Second, Verify: 5 * time.Millisecond, Meta: map[string]string{"version": "7"},
+			Failing: func(err error) { failing.Store(err != nil) },
 		}, slog.New(slog.DiscardHandler))
 	}()
 	registered := func() bool { return agent.services["chat-node-1"].Name == "chat" }
@@ -413,8 +472,10 @@ func TestRegistration(t *testing.T) {
 	agent.set(func() { clear(agent.services) })
 	agent.until(t, "it registers after the agent lost it", registered)
 	agent.set(func() { agent.down = true; clear(agent.services) })
+	agent.until(t, "it says that it is not registered", failing.Load) // each request wakes it
 	agent.set(func() { agent.down = false })
 	agent.until(t, "it registers after the agent was away", registered)
+	agent.until(t, "it says so", func() bool { return !failing.Load() })
 
 	cancel()
 	if err := <-done; err != nil {

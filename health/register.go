@@ -47,6 +47,9 @@ type Registration struct {
 	// DeregisterAfter is how long a node may be critical before Consul drops it; 30
 	// minutes when 0, and a minute at least, as Consul wants it.
 	DeregisterAfter time.Duration
+	// Failing, if set, is told after each look why the agent could not be asked, or did not take
+	// the registration; nil when all is well.
+	Failing func(error)
 	// Verify lies between looks whether the agent still has the registration; 2 s
 	// when 0.
 	Verify time.Duration
@@ -72,7 +75,7 @@ func Register(ctx context.Context, agent ConsulAgent, r Registration, log *slog.
 		return err
 	}
 	defer closeIdle()
-	k := &keeper{agent: client.Agent(), settings: r, service: service, log: log.With("service", r.Service, "node", r.Name)}
+	k := &keeper{agent: client.Agent(), token: agent.token, settings: r, service: service, log: log.With("service", r.Service, "node", r.Name)}
 	k.keep(ctx, cmp.Or(r.Verify, 2*time.Second))
 	return k.deregister(ctx)
 }
@@ -130,6 +133,7 @@ func (r Registration) meta() map[string]string {
 // keeper holds one registration.
 type keeper struct {
 	agent    *api.Agent
+	token    func() string // as it is now
 	settings Registration
 	service  *api.AgentServiceRegistration
 	log      *slog.Logger
@@ -199,7 +203,7 @@ func (k *keeper) assure(ctx context.Context, missing bool) error {
 	defer cancel()
 	load := k.now()
 	if !missing && !k.stale(load) {
-		_, _, err := k.agent.Service(k.service.ID, (&api.QueryOptions{}).WithContext(ctx))
+		_, _, err := k.agent.Service(k.service.ID, (&api.QueryOptions{Token: k.token()}).WithContext(ctx))
 		if err == nil {
 			return nil
 		}
@@ -209,7 +213,7 @@ func (k *keeper) assure(ctx context.Context, missing bool) error {
 		k.log.Warn("consul agent has lost the registration")
 	}
 	k.describe(load)
-	options := api.ServiceRegisterOpts{ReplaceExistingChecks: true}.WithContext(ctx)
+	options := api.ServiceRegisterOpts{ReplaceExistingChecks: true, Token: k.token()}.WithContext(ctx)
 	if err := k.agent.ServiceRegisterOpts(k.service, options); err != nil {
 		return fmt.Errorf("register: %w", err)
 	}
@@ -236,13 +240,16 @@ func (k *keeper) note(err error) {
 		k.log.Info("consul agent answers again")
 	}
 	k.failing = err != nil
+	if k.settings.Failing != nil {
+		k.settings.Failing(err)
+	}
 }
 
 // deregister ends the registration, although ctx is done.
 func (k *keeper) deregister(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
-	err := k.agent.ServiceDeregisterOpts(k.service.ID, (&api.QueryOptions{}).WithContext(ctx))
+	err := k.agent.ServiceDeregisterOpts(k.service.ID, (&api.QueryOptions{Token: k.token()}).WithContext(ctx))
 	if err != nil && !isNotFound(err) {
 		return fmt.Errorf("deregister %s: %w", k.service.ID, err)
 	}

@@ -45,6 +45,10 @@ func TestDaemons(t *testing.T) {
 	a.session(d.Domain, "SCRAM-SHA-256", alice)
 	b.session(d.Domain, "PLAIN", bob)
 	b.write("<presence/>")
+	// SIGHUP is how a service manager reloads a daemon. It ends neither.
+	n.signal(syscall.SIGHUP)
+	n.awaitLine("SIGHUP changes nothing")
+	p.signal(syscall.SIGHUP)
 	a.write("<message to='%s' type='chat'><body>hello</body></message>", bob.jid)
 	if got := b.message().body(); got != "hello" {
 		t.Errorf("received %q", got)

@@ -20,14 +20,14 @@ type benchCmd struct {
 
 // benchChatCmd is `imlb bench chat`.
 type benchChatCmd struct {
-	Server   []string          `required:"" placeholder:"HOST:PORT,…" help:"Where the server listens; sessions take turns among several."`
+	Server   []string          `required:"" placeholder:"HOST:PORT" help:"Where the server listens; sessions take turns among several."`
 	Domain   string            `required:"" help:"The users' domain."`
 	Workload chatload.Workload `default:"messages" enum:"messages,logins,idle,archive" help:"One of ${enum}. Default: ${default}."`
 
 	User           []string `placeholder:"NAME:PASSWORD" sep:"none" help:"An account to log in as; may be given several times. Or:"`
 	Users          int      `placeholder:"N" help:"How many accounts there are, with names and passwords made from the numbers from 1 on."`
 	UserFormat     string   `default:"u%d" help:"A user's name. Default: ${default}."`
-	PasswordFormat string   `default:"p%d" help:"A user's password; without %%d all have the same. Default: ${default}."`
+	PasswordFormat string   `default:"p%d" help:"A user's password; without %d all have the same. Default: ${default}."`
 	Sessions       int      `placeholder:"N" help:"How many sessions to open, for the accounts in turns. Default: one each."`
 
 	TLS       chatload.TLSMode `name:"tls" default:"starttls" enum:"starttls,direct,none" help:"One of ${enum}. Default: ${default}."`
@@ -50,7 +50,7 @@ type benchChatCmd struct {
 	Max     int `default:"50" help:"Messages on a page of the archive. Default: ${default}."`
 	Queries int `default:"200" help:"Pages to read. Default: ${default}."`
 
-	PID    []int  `name:"pid" placeholder:"PID,…" help:"The server's processes, whose processor time and memory are reported, with those that they have started (Linux)."`
+	PID    []int  `name:"pid" placeholder:"PID" help:"The server's processes, whose processor time and memory are reported, with those that they have started (Linux)."`
 	Format string `default:"text" enum:"text,json" help:"Of the result: ${enum}. Default: ${default}."`
 }
 

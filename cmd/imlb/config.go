@@ -148,6 +148,9 @@ type configPullCmd struct {
 
 // Run writes the document, and tells on standard error which it is.
 func (c *configPullCmd) Run(ctx context.Context) error {
+	if c.JSON && c.Output != "" {
+		return errors.New("--output has the document as it was pushed; leave out --json, or --output for JSON on standard output")
+	}
 	d, err := c.fetch(ctx, c.Version)
 	if err != nil {
 		return err

@@ -64,6 +64,7 @@ type configStatus struct {
 	// OverrideErrors tells of those that are not in force.
 	OverrideErrors []string `json:"override_errors,omitempty"`
 	ConsulError    string   `json:"consul_error,omitempty"`
+	CacheError     string   `json:"cache_error,omitempty"`
 }
 
 // refusedStatus tells why a document is not in force.
@@ -92,6 +93,9 @@ func configStatusOf(s configs.Status) configStatus {
 	if s.Failing != nil {
 		status.ConsulError = s.Failing.Error()
 	}
+	if s.CacheFailing != nil {
+		status.CacheError = s.CacheFailing.Error()
+	}
 	return status
 }
 
@@ -106,6 +110,7 @@ func registerConfigMetrics(r prometheus.Registerer, source documentSource) {
 	gauge("version", "ModifyIndex of the document in force; 0 for a file.", func(s configs.Status) float64 { return float64(s.InForce.Version) })
 	gauge("good", "Whether the newest document is good (1), or was refused (0).", func(s configs.Status) float64 { return oneIf(s.Latest.Accepted) })
 	gauge("cached", "Whether the document in force is the one kept on disk (1).", func(s configs.Status) float64 { return oneIf(s.InForce.Cached) })
+	gauge("cache_failing", "Whether the document in force cannot be kept on disk (1).", func(s configs.Status) float64 { return oneIf(s.CacheFailing != nil) })
 	gauge("consul_failing", "Whether Consul fails to answer for configuration (1).", func(s configs.Status) float64 { return oneIf(s.Failing != nil) })
 	gauge("overrides", "Nodes of which an operator has said something.", func(s configs.Status) float64 { return float64(len(s.Overrides)) })
 	gauge("overrides_refused", "Errors in what was said of nodes.", func(s configs.Status) float64 { return float64(len(s.OverrideErrors)) })

@@ -100,7 +100,7 @@ func TestConfigStatusAndMetrics(t *testing.T) {
 	}
 	for name, want := range map[string]float64{
 		"imlb_config_version": 7, "imlb_config_good": 1, "imlb_config_cached": 1, "imlb_config_consul_failing": 1,
-		"imlb_config_overrides": 1, "imlb_config_accepted_total": 1, "imlb_config_refused_total": 0,
+		"imlb_config_overrides": 1, "imlb_config_cache_failing": 0, "imlb_config_accepted_total": 1, "imlb_config_refused_total": 0,
 	} {
 		if got, ok := values[name]; !ok || got != want {
 			t.Errorf("%s is %v, want %v", name, got, want)

@@ -50,6 +50,8 @@ func (c *devCmd) Run(ctx context.Context) error {
 	if c.Nodes < 1 || c.Nodes > 100 {
 		return fmt.Errorf("--nodes %d: must be from 1 to 100", c.Nodes)
 	}
+	ctx, cancel := untilHangup(ctx)
+	defer cancel()
 	users, err := parseDevUsers(c.User)
 	if err != nil {
 		return err

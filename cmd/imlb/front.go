@@ -37,6 +37,8 @@ type front struct {
 	started  func(context.Context) // called when the first configuration has been applied; may be nil
 	log      *slog.Logger
 	registry *prometheus.Registry
+	// registering says whether Consul does not take the front's registration.
+	registering prometheus.Gauge
 
 	// Set when the first configuration has been applied.
 	server       *proxy.Server
@@ -58,6 +60,7 @@ type front struct {
 	pools   map[string]*runningPool
 	sharing *sharing // of secrets
 	refused error    // why the newest good document could not be applied
+	unread  error    // why what is in files of doc that have changed is not in force
 }
 
 // documentSource says what a front runs with, as a *configs.Watcher does.
@@ -84,13 +87,14 @@ func newFront(source documentSource, output *logSwitch) *front {
 		failed:   make(chan error, 1),
 		leave:    func() {},
 	}
+	f.registering = registrationGauge(f.registry)
 	registerConfigMetrics(f.registry, source)
 	f.registry.MustRegister(poolCollector(f.livePools))
 	f.registry.MustRegister(limitCollector(func(now time.Time, top int) limit.Snapshot { return f.server.Limits(now, top) }))
 	registerSecretMetrics(f.registry, f.currentSharing)
 	f.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "imlb_config_applied",
-		Help: "Whether the newest good document could be applied (1); what could not be, as when a port is taken, is logged.",
+		Help: "Whether the newest good document, and what its files say now, could be applied (1); what could not be, as when a port is taken, is logged.",
 	}, func() float64 { return oneIf(f.refusal() == nil) }))
 	return f
 }
@@ -164,7 +168,7 @@ func (f *front) start(ctx context.Context, u configs.Update) error {
 		return err
 	}
 	f.serve(ctx, u)
-	f.leave = register(ctx, health.Registration{Name: frontName(u.Proxy)}, u.Proxy.Consul, f.log)
+	f.leave = register(ctx, health.Registration{Name: frontName(u.Proxy)}, u.Proxy.Consul, f.registering, f.log)
 	f.log.InfoContext(ctx, "serving", slog.Any("listeners", server.Addrs()), slog.Uint64("version", u.Version))
 	if f.started != nil {
 		f.started(ctx)
@@ -228,7 +232,7 @@ func (f *front) makePools(u configs.Update) (map[string]*runningPool, error) {
 func (f *front) adopt(doc configs.Proxy, options proxy.Options, pools map[string]*runningPool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.doc, f.options, f.pools, f.refused = doc, options, pools, nil
+	f.doc, f.options, f.pools, f.refused, f.unread = doc, options, pools, nil, nil
 }
 
 // change goes over to another configuration. One that cannot be applied, although
@@ -296,7 +300,7 @@ func (f *front) changeDocument(ctx context.Context, u configs.Update) (err error
 	f.output.set(u.Proxy.Log)
 	if !reflect.DeepEqual(old.Consul, u.Proxy.Consul) || frontName(old) != frontName(u.Proxy) {
 		f.leave()
-		f.leave = register(ctx, health.Registration{Name: frontName(u.Proxy)}, u.Proxy.Consul, f.log)
+		f.leave = register(ctx, health.Registration{Name: frontName(u.Proxy)}, u.Proxy.Consul, f.registering, f.log)
 	}
 	f.report(ctx, configs.Diff(old, u.Proxy), u.Version)
 	return nil
@@ -364,10 +368,11 @@ func (f *front) refuse(err error) {
 	f.refused = err
 }
 
+// refusal returns why something that is newer is not in force.
 func (f *front) refusal() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.refused
+	return errors.Join(f.refused, f.unread)
 }
 
 // stop ends what start began, as far as that came.
@@ -454,12 +459,15 @@ func (f *front) explain(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	only, name := r.URL.Query().Has("pool"), r.URL.Query().Get("pool")
+	f.mu.Lock()
+	doc := f.doc
+	f.mu.Unlock()
 	answers := make(map[string]any)
 	var names []string
 	for _, p := range f.livePools() {
 		names = append(names, p.name)
 		if !only || p.name == name {
-			answers[p.name] = p.explain(user)
+			answers[p.name] = p.explain(user, doc.ServesXMPP(p.name))
 		}
 	}
 	if only && len(answers) == 0 {
@@ -476,7 +484,7 @@ type frontStatus struct {
 	Version string       `json:"version"`
 	Front   proxy.Status `json:"front"`
 	Config  configStatus `json:"config"`
-	// NotApplied is why the newest good document is not in force.
+	// NotApplied is why the newest good document, or what its files say now, is not in force.
 	NotApplied string       `json:"not_applied,omitempty"`
 	Pools      []poolStatus `json:"pools"`
 	// Limits are what is counted for them, with the sources that have the most connections.

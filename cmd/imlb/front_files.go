@@ -71,12 +71,15 @@ func (f *front) lookAtFiles(ctx context.Context) {
 	if err == nil {
 		err = f.server.Apply(ctx, options)
 	}
+	f.mu.Lock()
+	f.unread = err
+	if err == nil {
+		f.options = options
+	}
+	f.mu.Unlock()
 	if err != nil {
 		f.log.ErrorContext(ctx, "changed files cannot be used; what was in them before stays", slog.Any("error", err))
 		return
 	}
-	f.mu.Lock()
-	f.options = options
-	f.mu.Unlock()
 	f.log.InfoContext(ctx, "changed files of listeners and pools read again")
 }

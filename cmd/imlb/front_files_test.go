@@ -57,10 +57,16 @@ func TestClientAuthoritiesAreFollowed(t *testing.T) {
 	if !served(one) {
 		t.Error("a file that cannot be used took the authorities away")
 	}
+	if !strings.Contains(f.get("/metrics"), "\nimlb_config_applied 0\n") || !strings.Contains(f.get("/status"), "holds no PEM certificate") {
+		t.Error("neither metrics nor status tell of the file")
+	}
 	writeAuthority(t, authorities, two)
 	until(t, "the other one is served", func() bool { return served(two) })
 	if served(one) {
 		t.Error("who is no longer an authority still is one")
+	}
+	if !strings.Contains(f.get("/metrics"), "\nimlb_config_applied 1\n") {
+		t.Error("the metrics do not tell that the file is good")
 	}
 	if n := strings.Count(f.log.String(), "changed files cannot be used"); n != 1 {
 		t.Errorf("the log tells of the file %d times", n)

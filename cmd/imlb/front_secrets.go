@@ -64,7 +64,9 @@ func secretStore(doc configs.Proxy) (secrets.Store, string, error) {
 			return nil, "", err
 		}
 		key := "imlb/" + doc.Cluster + "/secrets"
-		return secrets.NewConsul(client, key, 0), "consul " + key, nil
+		store := secrets.NewConsul(client, key, 0)
+		store.Token = doc.Consul.Token
+		return store, "consul " + key, nil
 	}
 	return nil, "memory", nil
 }

@@ -8,12 +8,14 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"imlb/balancer"
 	"imlb/configs"
 )
 
@@ -251,6 +253,15 @@ func TestExplainPool(t *testing.T) {
 		}
 		if pools := slices.Sorted(maps.Keys(got)); !slices.Equal(pools, want) {
 			t.Errorf("%s: got the pools %q, want %q", query, pools, want)
+		}
+	}
+	for _, user := range []string{"Sensor-1", "site/7", "127.0.0.1/32", "Ann@Example.com"} { // none of which is an address of XMPP here
+		var got map[string]explanation
+		if err := json.Unmarshal([]byte(f.get("/explain?pool=chat&user="+url.QueryEscape(user))), &got); err != nil {
+			t.Fatal(err)
+		}
+		if e := got["chat"]; e.User != user || e.Partition != balancer.Partition(user) {
+			t.Errorf("%s is explained as %s in partition %d", user, e.User, e.Partition)
 		}
 	}
 	for query, want := range map[string]string{

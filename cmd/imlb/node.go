@@ -30,7 +30,7 @@ type nodeCmd struct {
 func (nodeCmd) Help() string {
 	return `Runs a chat node until SIGINT or SIGTERM. Clients do not connect to it but to a front, which speaks PROXY v2 to it. On a
 stop it leaves Consul, ends its sessions with the stream error system-shutdown, which makes clients log in elsewhere, and writes what it still
-holds. A second signal ends it at once.`
+holds. A second signal ends it at once. It reads its document when it starts; SIGHUP changes nothing.`
 }
 
 // Run serves until ctx ends.
@@ -51,6 +51,10 @@ func (c *nodeCmd) Run(ctx context.Context) error {
 // opposite order.
 func runNode(ctx context.Context, doc configs.Node) (err error) {
 	log := newLogger(os.Stderr, doc.Log, slog.String("node", doc.Name))
+	// Service managers send it for a reload, and it would end the process.
+	defer onHangup(func() {
+		log.WarnContext(ctx, "SIGHUP changes nothing: a node reads its document when it starts, so restart it for another one")
+	})()
 	db, err := store.Open(ctx, doc.Database.URL, store.Options{Logger: log})
 	if err != nil {
 		return fmt.Errorf("open the database: %w", err)
@@ -81,11 +85,12 @@ func runNode(ctx context.Context, doc configs.Node) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, checks.close()) }()
-	node, err = newNode(doc, db, signals, checks, log)
+	registry := newRegistry()
+	node, err = newNode(doc, db, signals, checks, registry, log)
 	if err != nil {
 		return err
 	}
-	return serveNode(ctx, doc, node, signals, log)
+	return serveNode(ctx, doc, node, signals, registry, log)
 }
 
 // claimDatabase makes sure that the database is that of the nodes of the node's domain, and
@@ -128,7 +133,7 @@ func busOptions(doc configs.Node, log *slog.Logger) (bus.Options, error) {
 	return o, nil
 }
 
-func newNode(doc configs.Node, db store.Store, signals backend.Bus, checks loginChecks, log *slog.Logger) (*backend.Node, error) {
+func newNode(doc configs.Node, db store.Store, signals backend.Bus, checks loginChecks, registry *prometheus.Registry, log *slog.Logger) (*backend.Node, error) {
 	secret, err := configs.ReadSecret(doc.SASL.SecretFile)
 	if err != nil {
 		return nil, fmt.Errorf("secret of SASL: %w", err)
@@ -178,7 +183,7 @@ func newNode(doc configs.Node, db store.Store, signals backend.Bus, checks login
 		Weight:     doc.Weight,
 		Capacity:   doc.Limits.MaxSessions,
 		Logger:     log,
-		Registerer: newRegistry(),
+		Registerer: registry,
 	}
 	if secret != "" {
 		o.Secret = []byte(secret)
@@ -205,7 +210,7 @@ func newRegistry() *prometheus.Registry {
 
 // serveNode listens, registers and serves until ctx ends. The stop order is:
 // leave Consul, so that fronts stop sending users; end the sessions; close.
-func serveNode(ctx context.Context, doc configs.Node, node *backend.Node, signals *bus.Bus, log *slog.Logger) (err error) {
+func serveNode(ctx context.Context, doc configs.Node, node *backend.Node, signals *bus.Bus, registry *prometheus.Registry, log *slog.Logger) (err error) {
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", doc.Listen)
 	if err != nil {
@@ -228,7 +233,7 @@ func serveNode(ctx context.Context, doc configs.Node, node *backend.Node, signal
 	if meetsByConsul(doc) {
 		registration.Meta = map[string]string{busMeta: busAddress(doc, signals)}
 	}
-	leave := register(ctx, registration, doc.Consul, log)
+	leave := register(ctx, registration, doc.Consul, registrationGauge(registry), log)
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	context.AfterFunc(ctx, func() {
 		leave()

@@ -13,11 +13,16 @@ import (
 )
 
 // hint says on standard error that no node has the name, if so. That is no error: a node
-// may come later, and fronts with documents of their own may know others.
+// may come later, and fronts with documents of their own may know others. Who takes back what
+// Consul does not have is told how to have fronts forget it.
 func (f *overrideFlags) hint(ctx context.Context, kv *configs.KV, r overrideResult) {
 	none := configs.Override{}.String()
 	if r.After == none && r.Before != none {
 		return // it is taken back, wherever the node has gone
+	}
+	if said, _, err := kv.Overrides(ctx); r.After == none && err == nil && len(said) == 0 {
+		fmt.Fprintf(os.Stderr, "Consul has nothing about any node of cluster %s. If it has lost its state, fronts go on by what was said before, as /status shows: "+
+			"\"imlb drain %s\" and then \"imlb undrain %[2]s\" takes that back.\n", f.Cluster, f.Node)
 	}
 	nodes, err := f.nodes(ctx, kv)
 	switch {

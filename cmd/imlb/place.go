@@ -23,8 +23,8 @@ type placeCmd struct {
 
 // Help is the long text of `imlb place --help`.
 func (placeCmd) Help() string {
-	return `Reads users (alice@example.com) from standard input, one on a line, and prints each with the node that it lives on, separated by a tab:
-the placement while there is no load. It is the same for all fronts that know the same nodes, in whatever order they know them.
+	return `Reads users from standard input, one on a line, as the log of a front names them (alice@example.com), and prints each with the node that it
+lives on, separated by a tab: the placement while there is no load. It is the same for all fronts that know the same nodes, in whatever order they know them.
 
 In FILE, empty lines and what follows a # do not count.
 

@@ -158,10 +158,10 @@ type candidate struct {
 	Bound     int     `json:"bound"`
 }
 
-// explain tells where the user's next session would go; of a full JID, the bare
-// one's.
-func (p *pool) explain(user string) any {
-	if jid, err := xmpp.ParseJID(user); err == nil {
+// explain tells where the user's next session would go. In a pool of XMPP an address may be
+// written in any way: the canonical bare one's. All other users are called what they are.
+func (p *pool) explain(user string, xmppToo bool) any {
+	if jid, err := xmpp.ParseJID(user); err == nil && xmppToo && jid.Local() != "" {
 		user = jid.Bare().String()
 	}
 	e := p.balancer.Explain(user)

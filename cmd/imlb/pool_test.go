@@ -397,7 +397,7 @@ func TestPoolExplains(t *testing.T) {
 	p := startPool(t, poolOf(t, "", "", a))
 	held := pick(t, p, "romeo@a.example")
 	defer held.Release()
-	text, err := json.Marshal(p.explain("Romeo@A.example/balcony"))
+	text, err := json.Marshal(p.explain("Romeo@A.example/balcony", true))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -408,7 +408,7 @@ func TestPoolExplains(t *testing.T) {
 	}
 	p.setOverrides(map[string]configs.Override{"a": {Disabled: true}})
 	eventually(t, "nothing is left", func() bool { return p.ready() != nil })
-	if text, _ := json.Marshal(p.explain("juliet@a.example")); !strings.Contains(string(text), `"refusal":"none-up"`) {
+	if text, _ := json.Marshal(p.explain("juliet@a.example", true)); !strings.Contains(string(text), `"refusal":"none-up"`) {
 		t.Errorf("got %s", text)
 	}
 }

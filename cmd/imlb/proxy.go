@@ -62,6 +62,15 @@ func (c *proxyCmd) Run(ctx context.Context) error {
 	return newFront(watcher, log).run(ctx)
 }
 
+// untilHangup returns a context that ends at SIGHUP, too, as when a terminal is closed, unless
+// the program was started to outlive that (nohup).
+func untilHangup(ctx context.Context) (context.Context, context.CancelFunc) {
+	if signal.Ignored(syscall.SIGHUP) {
+		return context.WithCancel(ctx)
+	}
+	return signal.NotifyContext(ctx, syscall.SIGHUP)
+}
+
 // onHangup calls f at each SIGHUP until stop is called.
 func onHangup(f func()) (stop func()) {
 	hangups := make(chan os.Signal, 1)

@@ -17,13 +17,13 @@ import (
 // quickFlags describe a front on the command line, without a document.
 type quickFlags struct {
 	Listen    []string      `xor:"source" required:"" sep:"none" placeholder:"PROTO://ADDR" help:"Without a document: where clients connect, like tcp://127.0.0.1:7000; may be repeated. PROTO is tcp, tls, xmpp, xmpps, ws, wss, mqtt, mqtts or quic. ws and wss answer on any path, unless ADDR ends with one, like /xmpp-websocket."`
-	To        []string      `placeholder:"ADDR,…" help:"With --listen: the nodes, as host:port or name=host:port."`
+	To        []string      `placeholder:"ADDR" help:"With --listen: the nodes, as host:port or name=host:port."`
 	Key       string        `placeholder:"KIND" help:"With --listen: what users are known by: source, mqtt, sni, random, pattern:REGEX, path, query:NAME, header:NAME, cookie:NAME or jwt:CLAIM. sni is the name that a TLS client asks for; with tcp:// that of TLS between client and node. pattern is tried whenever a line has ended, on all that came up to there; (?m) makes ^ the beginning of any line. Default: mqtt for MQTT (also in ws, wss and quic, where clients agree on it), else source."`
 	KeyWait   time.Duration `placeholder:"DURATION" help:"With --key pattern and mqtt, and sni with tcp://: how long a client's first bytes may take; who is silent that long, as where the server speaks first, is known by the address. Default: 30s."`
 	Check     string        `placeholder:"KIND" help:"With --listen: connect or none. connect makes a connection to each node every second and closes it, which a server may show as a client that comes and goes; with none a node is passed over when it refuses a client. Default: connect."`
 	Policy    string        `placeholder:"NAME" help:"With --listen: table, ring, maglev, least-sessions, power-of-two or round-robin. Default: table."`
 	SendProxy string        `placeholder:"FORM" help:"With --listen: the PROXY header that nodes get, v1, v2 or none; imlb's own nodes need v2. Default: none."`
-	ALPN      []string      `name:"alpn" placeholder:"NAME,…" help:"With --listen: the application protocols of tls and quic. Without it quic takes XMPP (xmpp-client), which is to be listed if others are."`
+	ALPN      []string      `name:"alpn" placeholder:"NAME" help:"With --listen: the application protocols of tls and quic. Without it quic takes XMPP (xmpp-client), which is to be listed if others are."`
 	Cert      string        `placeholder:"FILE" type:"path" help:"With --listen: the certificate chain, PEM. Default: one that the front makes and signs itself."`
 	CertOut   string        `placeholder:"FILE" type:"path" help:"With --listen and without --cert: where to write the certificate that the front makes, for clients to trust. Default: a temporary file, which goes with the front."`
 	KeyFile   string        `placeholder:"FILE" type:"path" help:"With --listen: the certificate's key, PEM."`

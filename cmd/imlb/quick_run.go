@@ -25,6 +25,8 @@ import (
 
 // run serves what the flags describe until ctx ends.
 func (q *quickFlags) run(ctx context.Context) error {
+	ctx, cancel := untilHangup(ctx)
+	defer cancel()
 	doc, err := q.document()
 	if err != nil {
 		return err

@@ -441,6 +441,19 @@ func TestQuickModeWritesItsCertificate(t *testing.T) {
 	}
 }
 
+// A closed terminal ends it as Ctrl-C does: nothing is left behind.
+func TestQuickModeEndsWithItsTerminal(t *testing.T) {
+	f := start(t, "--listen", "tls://127.0.0.1:0", "--to", startEcho(t).addr)
+	if err := f.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	f.stop()
+	_, file, ok := strings.Cut(f.stderr.String(), "let them trust ")
+	if _, err := os.Stat(strings.TrimSpace(file)); !ok || !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it said %q, and of the file there is %v", f.stderr.String(), err)
+	}
+}
+
 // Without checks the first that a node hears of the front is a client.
 func TestQuickModeWithoutChecks(t *testing.T) {
 	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"sync"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"imlb/backend"
 	"imlb/configs"
 	"imlb/health"
@@ -30,15 +32,27 @@ func nodeRegistration(doc configs.Node, node *backend.Node) health.Registration 
 	}
 }
 
+// registrationGauge publishes whether a process is kept from being registered.
+func registrationGauge(r prometheus.Registerer) prometheus.Gauge {
+	failing := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "imlb_consul_registration_failing",
+		Help: "Whether this process is to be registered in Consul, and the agent does not answer or does not take it (1).",
+	})
+	r.MustRegister(failing)
+	return failing
+}
+
 // register keeps this process registered in Consul until leave is called, which
 // returns once it is deregistered. Without a registration in the document it
 // does nothing.
-func register(ctx context.Context, r health.Registration, c *configs.Consul, log *slog.Logger) (leave func()) {
+func register(ctx context.Context, r health.Registration, c *configs.Consul, failing prometheus.Gauge, log *slog.Logger) (leave func()) {
+	failing.Set(0)
 	if c == nil || c.Register == nil {
 		return func() {}
 	}
 	r.Service, r.Addr, r.Admin, r.Tags = c.Register.Service, c.Register.Address, c.Register.Admin, c.Register.Tags
 	r.CheckInterval, r.DeregisterAfter = c.Register.Interval, c.Register.DeregisterAfter
+	r.Failing = func(err error) { failing.Set(oneIf(err != nil)) }
 
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var registered sync.WaitGroup
