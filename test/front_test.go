@@ -30,6 +30,7 @@ func TestFront(t *testing.T) {
 		{"STARTTLSInjection", testSTARTTLSInjection},
 		{"QUIC", testQUIC},
 		{"QUICManySessions", testQUICManySessions},
+		{"QUICOther", testQUICOther},
 		{"Apart", testApart},
 		{"Together", testTogether},
 		{"Bounds", testBounds},
