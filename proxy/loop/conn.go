@@ -597,5 +597,6 @@ func (c *Conn) Detach() (tcp *net.TCPConn, unsent []byte, err error) {
 		unsent = append(unsent, front...)
 		c.out.sent(&c.loop.group.chunks, len(front))
 	}
+	c.loop.poll.remove(c)
 	return tcp, unsent, c.destroy(false)
 }

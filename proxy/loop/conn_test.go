@@ -537,6 +537,46 @@ func TestIdentifyThenRelay(t *testing.T) {
 	}
 }
 
+// TestDetachAndBack: a connection that has left a loop comes back to it with a descriptor of the same
+// number.
+func TestDetachAndBack(t *testing.T) {
+	if !loop.CanDetach {
+		t.Skip("connections do not leave loops here")
+	}
+	l := newGroup(t, loop.Options{Loops: 1}).Loops()[0]
+	c, peer := adopt(t, l, nil)
+	for top := openFDs(t) + 64; ; { // so that the one that is closed is the lowest that is free
+		fd, err := syscall.Dup(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { syscall.Close(fd) })
+		if fd > top {
+			break
+		}
+	}
+	got := make(chan string, 1)
+	on(t, l, func() {
+		tcp, _, err := c.Detach()
+		if err == nil {
+			c, err = l.Adopt(tcp)
+		}
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		c.SetHandler(handler{ready: func(c *loop.Conn) {
+			if n, err := c.Read(l.Scratch()); err == nil {
+				got <- string(l.Scratch()[:n])
+			}
+		}})
+	})
+	mustWrite(t, peer, []byte("x"))
+	if text := receive(t, got); text != "x" {
+		t.Errorf("read %q", text)
+	}
+}
+
 // A connection that is detached is one of package net; what was written and not sent
 // comes with it.
 func TestDetach(t *testing.T) {
