@@ -197,7 +197,8 @@ func (f *framed) takeBack() []byte {
 		return nil
 	}
 	tcp, unsent, err := f.loop.client.Detach()
-	if err != nil {
+	if err != nil { // there are no descriptors, or it is closed
+		_ = f.loop.client.Close()
 		f.wire.Conn, f.wire.half = closedConn{}, closedConn{}
 		return nil
 	}
