@@ -182,6 +182,7 @@ func (f *framed) leave(e *ending) {
 	f.leg.leaveLoop()
 	f.node.leaveLoop()
 	unsent, end := f.takeBack(), f.cause.Load()
+	f.comeBack(f.wire)
 	go func() {
 		if !end.reason.clientGone() && f.wire.sendAll(unsent, f.parting(end)) != nil {
 			_ = f.wire.Close() // what comes after a gap is worth nothing

@@ -582,6 +582,16 @@ func (s *session) goOn(ctx context.Context, c carrier) {
 	}
 }
 
+// comeBack takes back from the carrier what abort has to close.
+func (s *session) comeBack(conn net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open, s.carrier = []net.Conn{conn}, nil
+	if s.aborted {
+		_ = conn.Close()
+	}
+}
+
 // drain ends a session that has a carrier, because the front stops. Others have heard of it.
 func (s *session) drain() {
 	s.mu.Lock()
