@@ -235,6 +235,47 @@ func TestConnStall(t *testing.T) {
 	})
 }
 
+// TestConnSlowPeer: who takes some within the time of a stall does not stall, though it be too
+// little for the kernel to tell of room.
+func TestConnSlowPeer(t *testing.T) {
+	l := newGroup(t, loop.Options{}).Loops()[0]
+	c, peer := adopt(t, l, nil)
+	state := func() (pending, unacked int) {
+		on(t, l, func() { pending, unacked = c.Pending(), c.Unacked() })
+		return pending, unacked
+	}
+	ages := func() (err error) {
+		on(t, l, func() {
+			c.Age(time.Hour)
+			_, err = c.Write(nil)
+		})
+		return err
+	}
+	on(t, l, func() {
+		c.SetStall(time.Hour)
+		c.Write(make([]byte, 24<<20))
+	})
+	last := -1
+	eventually(t, "a peer that takes no more", func() bool {
+		_, now := state()
+		still := now == last
+		last = now
+		return still
+	})
+	on(t, l, func() { c.Age(0) }) // a look at what the peer took by itself
+	pending, unacked := state()
+	for now := unacked; now == unacked; _, now = state() {
+		wantRead(t, peer, make([]byte, 16<<10))
+	}
+	if now, _ := state(); now != pending {
+		t.Skip("the kernel tells of little room, too")
+	}
+	if err := ages(); err != nil {
+		t.Errorf("after an hour in which the peer took some: %v", err)
+	}
+	eventually(t, "a stall", func() bool { return errors.Is(ages(), loop.ErrStalled) })
+}
+
 func TestConnReset(t *testing.T) {
 	l := newGroup(t, loop.Options{}).Loops()[0]
 	c, peer := adopt(t, l, nil)
