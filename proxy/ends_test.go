@@ -332,6 +332,31 @@ func TestShutdownImpatient(t *testing.T) {
 	f.record()
 }
 
+// So is who has left its node, and does not read what that has sent last.
+func TestShutdownDuringLastWords(t *testing.T) {
+	t.Parallel()
+	f, client, leg := loggedIn(t, func(o *proxy.Options) {
+		o.Timeouts.Shutdown, o.Timeouts.Write = 300*time.Millisecond, time.Hour
+	})
+	if err := client.conn.(*tls.Conn).NetConn().(*net.TCPConn).SetReadBuffer(64 << 10); err != nil {
+		t.Fatal(err)
+	}
+	leg.send(strings.Repeat("<message><body>"+strings.Repeat("x", 10_000)+"</body></message>", 60) + streamEnd)
+	leg.eof()
+	done := make(chan error, 1)
+	go func() { done <- f.Shutdown(context.WithoutCancel(t.Context())) }()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(patience):
+		t.Error("the front waits for a client that does not read")
+		client.reset()
+	}
+	f.ended("node-closed")
+}
+
 // A client that is slow to read what its node sent last, and says something meanwhile, gets
 // all of it, and the end of the stream.
 func TestSlowLastWords(t *testing.T) {

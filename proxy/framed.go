@@ -104,6 +104,7 @@ func (r *relay) handOver(ctx context.Context, client loopedLeg) error {
 	}
 	f := &framed{relay: r, ctx: ctx, leg: client}
 	l := r.srv.loops.Next()
+	r.letGo()
 	if !l.Post(func() { f.land(l) }) {
 		return r.shutdown()
 	}
@@ -182,6 +183,7 @@ func (f *framed) leave(e *ending) {
 	f.leg.leaveLoop()
 	f.node.leaveLoop()
 	unsent, end := f.takeBack(), f.cause.Load()
+	f.comeBack(f.wire)
 	go func() {
 		if !end.reason.clientGone() && f.wire.sendAll(unsent, f.parting(end)) != nil {
 			_ = f.wire.Close() // what comes after a gap is worth nothing
@@ -197,7 +199,8 @@ func (f *framed) takeBack() []byte {
 		return nil
 	}
 	tcp, unsent, err := f.loop.client.Detach()
-	if err != nil {
+	if err != nil { // there are no descriptors, or it is closed
+		_ = f.loop.client.Close()
 		f.wire.Conn, f.wire.half = closedConn{}, closedConn{}
 		return nil
 	}

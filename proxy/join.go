@@ -73,6 +73,7 @@ func (w *wire) isTCP() bool {
 // node gets first.
 func (s *session) handOver(ctx context.Context) error {
 	l := s.srv.loops.Next()
+	s.letGo()
 	if !l.Post(func() { s.land(ctx, l) }) {
 		return s.shutdown()
 	}
@@ -82,11 +83,10 @@ func (s *session) handOver(ctx context.Context) error {
 // land puts the session on a loop.
 func (s *session) land(ctx context.Context, l *loop.Loop) {
 	client, err := s.wire.adopt(l)
-	if err == nil {
-		_, err = s.far.wire.adopt(l)
-		if err != nil {
-			_ = client.Close()
-		}
+	if err != nil {
+		breakOff(s.far.conn)
+	} else if _, err = s.far.wire.adopt(l); err != nil {
+		_ = client.Close()
 	}
 	if err != nil {
 		s.carried(0, 0)

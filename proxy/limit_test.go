@@ -33,6 +33,39 @@ func TestRate(t *testing.T) {
 	f.ended("client-closed")
 }
 
+// A session whose client or node is gone ends, however long the limits on bytes hold the other
+// direction up.
+func TestEndDuringPause(t *testing.T) {
+	t.Parallel()
+	stanza := "<message><body>" + strings.Repeat("x", 200_000) + "</body></message>"
+	start := func(t *testing.T) (f *front, client, leg *peer) {
+		n, pick := onlyNode(t)
+		f = startFront(t, pick, func(o *proxy.Options) {
+			slow := limit.Bandwidth{PerSecond: 1000, Burst: 10_000}
+			o.Rules.Global.In, o.Rules.Global.Out = slow, slow
+		})
+		client = f.openQUIC(f.dialQUIC())
+		return f, client, login(client, n, "alice")
+	}
+	t.Run("node", func(t *testing.T) {
+		f, client, leg := start(t)
+		client.send(stanza)
+		leg.expect(stanza)
+		leg.send(streamEnd)
+		client.expect(streamEnd)
+		client.close()
+		f.ended("node-closed")
+	})
+	t.Run("client", func(t *testing.T) {
+		f, client, leg := start(t)
+		leg.send(stanza)
+		client.expect(stanza)
+		client.conn.(*quicClient).CancelWrite(1)
+		leg.eof()
+		f.ended("client-reset")
+	})
+}
+
 // A trusted proxy says where clients come from, and must say it.
 func TestProxyHeaderIn(t *testing.T) {
 	t.Parallel()

@@ -240,3 +240,20 @@ func TestWSDrainedTooLong(t *testing.T) {
 		})
 	}
 }
+
+// A session that is cut off on its way to a loop is closed by one of the two.
+func TestCutOffOnTheWayToALoop(t *testing.T) {
+	t.Parallel()
+	for range 100 {
+		n := startNode(t, "one")
+		pick := witnessOf(n)
+		f := startOpaque(t, pick, proxy.Listener{Protocol: proxy.TLS}, nil)
+		client := f.dialSecure(f.clientTLS())
+		n.take() // the session goes to its loop now
+		hurry, cancel := context.WithCancel(t.Context())
+		cancel()
+		_ = f.Shutdown(hurry) // which cannot wait
+		client.over()
+		pick.free(t)
+	}
+}

@@ -138,10 +138,10 @@ func TestQUICSmallStatelessResetsFlood(t *testing.T) {
 		for ; err == nil && n == 39; n, err = conn.Read(buf) {
 			answers++
 		}
-		if err == nil {
+		if err == nil && answers > 0 { // or quic-go's has come before all of ours
 			break
 		} else if time.Now().After(by) {
-			t.Fatal(err)
+			t.Fatalf("%d answers, %v", answers, err)
 		}
 	}
 	if most := proxy.ResetBurst + int(time.Since(start).Seconds()*proxy.ResetRate) + 1; answers == 0 || answers > most {

@@ -59,17 +59,21 @@ func (s *session) relay(ctx context.Context) error {
 		return r.handOver(ctx, client)
 	}
 	defer s.srv.metrics.login()()
+	held, release := context.WithCancel(ctx) // the pause of a direction ends with the other
+	defer release()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		r.runUp(ctx)
+		defer release()
+		r.runUp(held)
 	}()
-	e := guard(func() *ending { return r.pumpDown(ctx) })
+	e := guard(func() *ending { return r.pumpDown(held) })
 	if errors.Is(e, ws.ErrClosed) {
 		<-done // up is told how
 	}
 	r.end(e)
 	r.over.Store(true)
+	release()
 	_ = s.node.conn.Close()
 	_ = s.wire.SetReadDeadline(past)
 	<-done

@@ -557,15 +557,23 @@ func (s *session) untrack(conn net.Conn) {
 // abort cuts the session off. It may be called from any goroutine.
 func (s *session) abort() {
 	s.mu.Lock()
-	open, carrier := append([]net.Conn(nil), s.open...), s.carrier
+	carrier := s.carrier
 	s.aborted = true
-	s.mu.Unlock()
-	for _, c := range open {
+	for _, c := range s.open { // with mu held, because of letGo
 		_ = c.Close()
 	}
+	s.mu.Unlock()
 	if carrier != nil {
 		carrier.Abort(errCutOff)
 	}
+}
+
+// letGo is called before the connections go to a loop, on which nobody else may touch them. Until
+// goOn there is nothing for abort to close.
+func (s *session) letGo() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open = nil
 }
 
 // goOn lets the session go on on c. What abort had to close is c's.
@@ -579,6 +587,16 @@ func (s *session) goOn(ctx context.Context, c carrier) {
 		c.Abort(errCutOff)
 	case ctx.Err() != nil: // Server.drain may have come before
 		c.Drain()
+	}
+}
+
+// comeBack takes back from the carrier what abort has to close.
+func (s *session) comeBack(conn net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open, s.carrier = []net.Conn{conn}, nil
+	if s.aborted {
+		_ = conn.Close()
 	}
 }
 

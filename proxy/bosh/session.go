@@ -203,8 +203,8 @@ func (s *Session) check(now time.Time, r *Request) string {
 func (s *Session) take(now time.Time, sl *slot) {
 	s.acknowledge(sl.Request)
 	s.pause = 0
-	if p := time.Duration(sl.Pause) * time.Second; sl.pauses(s.maxPause) {
-		s.pause = p
+	if sl.pauses(s.maxPause) {
+		s.pause = time.Duration(sl.Pause) * time.Second
 	}
 	sl.by = now.Add(s.wait)
 	if sl.Restart {
@@ -225,7 +225,7 @@ func (s *Session) take(now time.Time, sl *slot) {
 
 // pauses tells whether a request asks for a pause that it may have (§10).
 func (sl *slot) pauses(most time.Duration) bool {
-	return sl.Pause >= 0 && time.Duration(sl.Pause)*time.Second <= most
+	return sl.Pause >= 0 && sl.Pause <= int64(most/time.Second)
 }
 
 func (s *Session) bring(sl *slot, e Event) {

@@ -379,6 +379,10 @@ func TestPause(t *testing.T) {
 	c.answered()
 	c.sends("<m/>")
 	c.answered("too long: " + body("<m/>"))
+	c.asks("much too long", 102, "pause='18446744073'")
+	c.answered()
+	c.sends("<m/>")
+	c.answered("much too long: " + body("<m/>"))
 }
 
 // §13: the client ends the session, and hears of the end when the server has.

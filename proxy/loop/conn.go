@@ -38,6 +38,7 @@ type Conn struct {
 	sock    socket
 	slot    int32 // in Loop.conns
 	gen     int32 // tells events from those of an earlier connection in the slot
+	full    int32 // bytes that were not acknowledged when the kernel took no more, or later; see takes
 
 	out      queue // what the kernel did not take
 	timer    timer // at the earlier of deadline and stall, or before
@@ -208,7 +209,7 @@ func (c *Conn) send(p []byte) (int, error) {
 		n = 0
 	}
 	if n < len(p) {
-		c.writable = false
+		c.refused()
 	}
 	return n, nil
 }
@@ -235,6 +236,24 @@ func (c *Conn) block() {
 	if c.blocked == 0 {
 		c.blocked = c.loop.now
 		c.arm()
+	}
+}
+
+// refused notes that the kernel takes no more.
+func (c *Conn) refused() {
+	c.writable, c.full = false, int32(c.sock.unacked()) //nolint:gosec // G115: what fits in a buffer
+}
+
+// stallLooks is how often within the time of a stall it is looked whether the peer takes some.
+const stallLooks = 8
+
+// takes notes whether the peer has taken output since the kernel took no more, or since the
+// last look. The kernel tells of room only when there is much of it, for which a peer that is slow
+// may need minutes.
+func (c *Conn) takes() {
+	before := c.full
+	if c.full = int32(c.sock.unacked()); c.full < before { //nolint:gosec // G115: what fits in a buffer
+		c.progress()
 	}
 }
 
@@ -457,8 +476,11 @@ func (c *Conn) arm() {
 	if c.late {
 		when = 0
 	}
-	if c.blocked != 0 && c.stall != 0 && (when == 0 || c.blocked+c.stall < when) {
-		when = c.blocked + c.stall
+	if c.blocked != 0 && c.stall != 0 {
+		look := min(c.blocked+c.stall, c.loop.now+c.stall/stallLooks)
+		if when == 0 || look < when {
+			when = look
+		}
 	}
 	if when != 0 && (!c.timer.armed() || when < c.timer.when) {
 		c.loop.wheel.set(&c.timer, when)
@@ -470,6 +492,8 @@ func (c *Conn) expire() {
 	now := c.loop.now
 	if c.awaits {
 		c.look()
+	} else if c.blocked != 0 {
+		c.takes()
 	}
 	switch {
 	case c.blocked != 0 && c.stall != 0 && now-c.blocked >= c.stall:
@@ -597,5 +621,6 @@ func (c *Conn) Detach() (tcp *net.TCPConn, unsent []byte, err error) {
 		unsent = append(unsent, front...)
 		c.out.sent(&c.loop.group.chunks, len(front))
 	}
+	c.loop.poll.remove(c)
 	return tcp, unsent, c.destroy(false)
 }

@@ -235,6 +235,47 @@ func TestConnStall(t *testing.T) {
 	})
 }
 
+// TestConnSlowPeer: who takes some within the time of a stall does not stall, though it be too
+// little for the kernel to tell of room.
+func TestConnSlowPeer(t *testing.T) {
+	l := newGroup(t, loop.Options{}).Loops()[0]
+	c, peer := adopt(t, l, nil)
+	state := func() (pending, unacked int) {
+		on(t, l, func() { pending, unacked = c.Pending(), c.Unacked() })
+		return pending, unacked
+	}
+	ages := func() (err error) {
+		on(t, l, func() {
+			c.Age(time.Hour)
+			_, err = c.Write(nil)
+		})
+		return err
+	}
+	on(t, l, func() {
+		c.SetStall(time.Hour)
+		c.Write(make([]byte, 24<<20))
+	})
+	last := -1
+	eventually(t, "a peer that takes no more", func() bool {
+		_, now := state()
+		still := now == last
+		last = now
+		return still
+	})
+	on(t, l, func() { c.Age(0) }) // a look at what the peer took by itself
+	pending, unacked := state()
+	for now := unacked; now == unacked; _, now = state() {
+		wantRead(t, peer, make([]byte, 16<<10))
+	}
+	if now, _ := state(); now != pending {
+		t.Skip("the kernel tells of little room, too")
+	}
+	if err := ages(); err != nil {
+		t.Errorf("after an hour in which the peer took some: %v", err)
+	}
+	eventually(t, "a stall", func() bool { return errors.Is(ages(), loop.ErrStalled) })
+}
+
 func TestConnReset(t *testing.T) {
 	l := newGroup(t, loop.Options{}).Loops()[0]
 	c, peer := adopt(t, l, nil)
@@ -573,6 +614,46 @@ func TestIdentifyThenRelay(t *testing.T) {
 	conn.Close()
 	if e := receive(t, ended); e.Cause != loop.EOF {
 		t.Errorf("ending %+v, want EOF", e)
+	}
+}
+
+// TestDetachAndBack: a connection that has left a loop comes back to it with a descriptor of the same
+// number.
+func TestDetachAndBack(t *testing.T) {
+	if !loop.CanDetach {
+		t.Skip("connections do not leave loops here")
+	}
+	l := newGroup(t, loop.Options{Loops: 1}).Loops()[0]
+	c, peer := adopt(t, l, nil)
+	for top := openFDs(t) + 64; ; { // so that the one that is closed is the lowest that is free
+		fd, err := syscall.Dup(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { syscall.Close(fd) })
+		if fd > top {
+			break
+		}
+	}
+	got := make(chan string, 1)
+	on(t, l, func() {
+		tcp, _, err := c.Detach()
+		if err == nil {
+			c, err = l.Adopt(tcp)
+		}
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		c.SetHandler(handler{ready: func(c *loop.Conn) {
+			if n, err := c.Read(l.Scratch()); err == nil {
+				got <- string(l.Scratch()[:n])
+			}
+		}})
+	})
+	mustWrite(t, peer, []byte("x"))
+	if text := receive(t, got); text != "x" {
+		t.Errorf("read %q", text)
 	}
 }
 

@@ -1,5 +1,16 @@
 package loop
 
+import "time"
+
+// Age has output wait for that much longer than it does.
+func (c *Conn) Age(d time.Duration) {
+	c.blocked -= int64(d)
+	c.expire()
+}
+
+// Unacked returns how much of what the kernel took the peer has not acknowledged.
+func (c *Conn) Unacked() int { return c.sock.unacked() }
+
 // TestWheel is a wheel whose timers are numbered.
 type TestWheel struct {
 	wheel  wheel

@@ -87,9 +87,23 @@ func (ln *Listener) Close() error {
 			}
 		}
 		ended.Wait()
+		ln.settle()
 		err = os.NewSyscallError("close", unix.Close(ln.fd))
 	})
 	return err
+}
+
+// settle waits until what one loop has accepted for another is there: it may have come to that
+// after its part had ended.
+func (ln *Listener) settle() {
+	var placed sync.WaitGroup
+	for _, a := range ln.parts {
+		placed.Add(1)
+		if !a.loop.Post(placed.Done) {
+			placed.Done()
+		}
+	}
+	placed.Wait()
 }
 
 // start has the loop woken for connections. One loop at a time is.

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -50,6 +51,66 @@ func TestListenerRetires(t *testing.T) {
 		t.Fatalf("the address is not free: %v", err)
 	}
 	again.Close()
+}
+
+// TestListenerClosesForAll closes a listener while one of its loops has accepted a connection for
+// another.
+func TestListenerClosesForAll(t *testing.T) {
+	if portable {
+		t.Skip("one goroutine accepts for all loops")
+	}
+	g := newGroup(t, loop.Options{Loops: 3})
+	full, other := g.Loops()[0], g.Loops()[1]
+	for range 40 {
+		adopt(t, full, nil)
+	}
+	var mu sync.Mutex
+	var order []string
+	note := func(what string) {
+		mu.Lock()
+		defer mu.Unlock()
+		order = append(order, what)
+	}
+	ln, err := g.Listen(listenTCP(t), func(*loop.Conn, netip.AddrPort) { note("accepted") }, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	release := hold(t, full)
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		ln.Close()
+		note("closed")
+	}()
+	eventually(t, "the end of accepting on the other loop", func() bool {
+		n := 0
+		on(t, other, func() { n = other.Listeners() })
+		return n == 0
+	})
+	dialTCP(t, ln.Addr())
+	releaseOther := hold(t, other)
+	release()
+	for range 20 {
+		on(t, full, func() {})
+	}
+	releaseOther()
+	receive(t, closed)
+	on(t, other, func() {})
+	if len(order) != 2 || order[1] != "closed" {
+		t.Errorf("%v, want the end of closing last", order)
+	}
+}
+
+// hold keeps a loop from all else until the returned func is called.
+func hold(t *testing.T, l *loop.Loop) (release func()) {
+	t.Helper()
+	held, over := make(chan struct{}), make(chan struct{})
+	l.Post(func() {
+		close(held)
+		<-over
+	})
+	receive(t, held)
+	return sync.OnceFunc(func() { close(over) })
 }
 
 // TestListenerSpreads has sessions that stay on all loops but one.

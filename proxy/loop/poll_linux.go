@@ -142,6 +142,11 @@ func (p *poller) add(_ *Loop, c *Conn) error {
 	return p.ctl(unix.EPOLL_CTL_ADD, int(c.sock.fd), watched, c.slot, c.gen)
 }
 
+// remove forgets a connection whose socket stays open. To close the descriptor would not do: the
+// kernel knows the socket by its number until it is closed for good, and refuses to take it
+// anew if it comes back with the same.
+func (p *poller) remove(c *Conn) { _ = p.ctl(unix.EPOLL_CTL_DEL, int(c.sock.fd), 0, 0, 0) }
+
 // wake ends a wait. It may be called from any goroutine. The count of the eventfd
 // is never read: with edges, each write is an event.
 func (p *poller) wake() {

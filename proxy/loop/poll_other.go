@@ -70,6 +70,9 @@ func (p *poller) add(l *Loop, c *Conn) error {
 	return nil
 }
 
+// remove is for sockets that stay open, which there are none of here.
+func (p *poller) remove(*Conn) {}
+
 // socket is a TCP connection that two goroutines make nonblocking. Each has one
 // buffer, which stands for the kernel's.
 type socket struct{ *flow }

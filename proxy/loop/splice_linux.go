@@ -101,7 +101,7 @@ func (c *Conn) spliceOut(p *pipe) error {
 				c.progress()
 			}
 		case syscall.EAGAIN:
-			c.writable = false
+			c.refused()
 		default:
 			return c.broke(opError("write", os.NewSyscallError("splice", errno)))
 		}

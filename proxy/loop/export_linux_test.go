@@ -1,0 +1,6 @@
+//go:build !386 && !s390x && !imlb_portable
+
+package loop
+
+// Listeners returns on how many listeners the loop accepts.
+func (l *Loop) Listeners() int { return len(l.poll.listeners) }
