@@ -58,6 +58,9 @@ func (s *session) message(ctx context.Context, raw []byte, header xmpp.Header, n
 	timeline := worthStoring(e, header.Type)
 	if !timeline {
 		s.in.wait(0, s.done)
+		if s.in.cutOff(number) {
+			return false, nil
+		}
 	}
 	var condition string
 	var account store.Account

@@ -1,0 +1,187 @@
+package backend_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"imlb/backend"
+	"imlb/backend/store"
+)
+
+// hookedStore has a test take part in what the store does. A func that is nil is not called.
+type hookedStore struct {
+	store.Store
+
+	append func(text string, do func() ([]store.Appended, error)) ([]store.Appended, error) // of the messages' stanzas
+	fails  func(what string) error
+}
+
+func (s *hookedStore) ask(what string) error {
+	if s.fails == nil {
+		return nil
+	}
+	return s.fails(what)
+}
+
+func (s *hookedStore) AppendBatch(ctx context.Context, batch []store.Append) ([]store.Appended, error) {
+	do := func() ([]store.Appended, error) { return s.Store.AppendBatch(ctx, batch) }
+	if s.append == nil {
+		return do()
+	}
+	var text []byte
+	for _, a := range batch {
+		text = append(text, a.Drafts[0].Stanza...)
+	}
+	return s.append(string(text), do)
+}
+
+func (s *hookedStore) Read(ctx context.Context, owner store.OwnerID, after uint64, limit int) ([]store.Entry, error) {
+	if err := s.ask(fmt.Sprint("read ", limit)); err != nil {
+		return nil, err
+	}
+	return s.Store.Read(ctx, owner, after, limit)
+}
+
+func (s *hookedStore) Head(ctx context.Context, owner store.OwnerID) (head, delivered uint64, err error) {
+	if err := s.ask("head"); err != nil {
+		return 0, 0, err
+	}
+	return s.Store.Head(ctx, owner)
+}
+
+func (s *hookedStore) Roster(ctx context.Context, owner store.OwnerID) ([]store.RosterItem, uint64, error) {
+	if err := s.ask("roster"); err != nil {
+		return nil, 0, err
+	}
+	return s.Store.Roster(ctx, owner)
+}
+
+func (s *hookedStore) SaveResumable(ctx context.Context, id string, epoch uint64, r store.Resumable) error {
+	if err := s.ask("save"); err != nil {
+		return err
+	}
+	return s.Store.SaveResumable(ctx, id, epoch, r)
+}
+
+func (s *hookedStore) Session(ctx context.Context, id string) (store.Session, error) {
+	if err := s.ask("session"); err != nil {
+		return store.Session{}, err
+	}
+	return s.Store.Session(ctx, id)
+}
+
+func (s *hookedStore) LiveNodes(ctx context.Context) ([]string, error) {
+	names, err := s.Store.LiveNodes(ctx)
+	if s.ask("ghost") != nil {
+		names = append(names, "ghost")
+	}
+	return names, err
+}
+
+func (s *hookedStore) EndSession(ctx context.Context, id string, epoch uint64) error {
+	if err := s.ask("end"); err != nil {
+		return err
+	}
+	return s.Store.EndSession(ctx, id, epoch)
+}
+
+// newHookedCluster starts nodes on a store with hooks.
+func newHookedCluster(t *testing.T, nodes int, hooks *hookedStore, tune func(*backend.Options)) *cluster {
+	t.Helper()
+	c := newCluster(t, 0, tune)
+	hooks.Store, c.store = c.store, hooks
+	for i := range nodes {
+		c.startNode(fmt.Sprintf("node-%d", i+1))
+	}
+	return c
+}
+
+// bodies returns those of the messages that come until one with a text.
+func (cl *client) bodies(last string) []string {
+	cl.t.Helper()
+	for all := []string(nil); ; {
+		got := between(cl.skipTo("<body>"), "<body>", "</body>")
+		if got == last {
+			return all
+		}
+		all = append(all, got)
+	}
+}
+
+const liveToDesk = "<message type='chat' to='bob@example.com/desk'><body>live</body><no-store xmlns='urn:xmpp:hints'/></message>"
+
+// A count that is owed to a client for a message that was refused does not take the place of a later
+// one, neither in the store nor in what the client is told.
+func TestRefusedCountComesInOrder(t *testing.T) {
+	t.Parallel()
+	stored, answer := make(chan struct{}), make(chan struct{})
+	var begun atomic.Bool
+	c := newHookedCluster(t, 1, &hookedStore{
+		append: func(text string, do func() ([]store.Appended, error)) ([]store.Appended, error) {
+			answers, err := do()
+			if strings.Contains(text, "<body>three</body>") {
+				close(stored)
+				<-answer
+			}
+			return answers, err
+		},
+		fails: func(what string) error {
+			if what == "save" && begun.Load() {
+				<-stored
+			}
+			return nil
+		},
+	}, func(o *backend.Options) { o.Limits.Waiting = 1 })
+	carol := c.online(0, "carol", "pad")
+	alice := c.online(0, "alice", "phone")
+	alice.resumable()
+	begun.Store(true)
+	alice.write(say("bob", "one") + say("bob", "two") + smAsk +
+		"<iq type='get' id='p' to='example.com'><ping xmlns='urn:xmpp:ping'/></iq>" + say("carol", "three"))
+	alice.skipTo("^<iq [^>]*id='p'")
+	<-stored
+	for range 50 { // the node has time enough to make a mistake
+		carol.settled()
+	}
+	close(answer)
+	alice.write(smAsk)
+	last := ""
+	for last != "4" {
+		h := between(alice.skipTo("^<a "), "h='", "'")
+		if h < last {
+			t.Fatalf("h went from %s to %s", last, h)
+		}
+		last = h
+	}
+	if got := c.sessions("alice")[0].Handled; got != 4 {
+		t.Errorf("the store has %d, want 4", got)
+	}
+}
+
+// What comes after a message that is on its way while the session ends is not handled, be it a message that is
+// not stored: the client will send it again.
+func TestNothingOvertakesAtTheEnd(t *testing.T) {
+	t.Parallel()
+	begun, goOn := make(chan struct{}, 10), make(chan struct{})
+	c := newHookedCluster(t, 2, &hookedStore{append: func(text string, do func() ([]store.Appended, error)) ([]store.Appended, error) {
+		if strings.Contains(text, "<body>slow</body>") {
+			begun <- struct{}{}
+			<-goOn
+		}
+		return do()
+	}}, nil)
+	bob := c.online(1, "bob", "desk")
+	alice := c.online(0, "alice", "phone")
+	id := alice.resumable()
+	alice.write(say("bob", "slow") + liveToDesk)
+	<-begun
+	again := c.returns(1, "alice")
+	again.resumed(id, 0, 0)
+	close(goOn)
+	again.write(say("bob", "slow") + liveToDesk)
+	bob.hears("slow", "live")
+	bob.settled()
+}
