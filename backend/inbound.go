@@ -79,6 +79,20 @@ func (in *inbound) complete(ok bool) (h uint32, ack bool) {
 	return h, ack
 }
 
+// doubt notes that nobody knows whether a submitted message is durable. The store does, once it is back.
+func (in *inbound) doubt() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.unsure = true
+}
+
+// sure tells whether the handled count is that of what is stored.
+func (in *inbound) sure() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return !in.unsure
+}
+
 // refuse notes that the store has refused a submitted message, whose sender was told. It
 // counts as handled, but the store does not know. owed tells that the client waits for
 // a count that has to be made durable first.

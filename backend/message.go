@@ -254,6 +254,11 @@ func (s *session) appended(ctx context.Context, recipient string, a store.Append
 	}
 	if done.Err != nil {
 		s.node.metrics.appends.WithLabelValues("failed").Inc()
+		if errors.Is(done.Err, store.ErrOutcomeUnknown) {
+			s.in.doubt()
+			s.node.publishControl(recipient, control{Look: true})
+			s.node.publishControl(s.account.User, control{Look: true})
+		}
 		s.in.complete(false)
 		s.appendFailed(ctx, done.Err)
 		return

@@ -318,7 +318,8 @@ func (s *session) resumable(state []byte) store.Resumable {
 	handled, _ := s.in.settled()
 	p := s.point()
 	return store.Resumable{
-		Hold: time.Duration(s.holdTime.Load()), Handled: handled, Count: p.Count, Pos: p.Pos, Voided: p.Voided, State: state,
+		Hold: time.Duration(s.holdTime.Load()), Handled: handled, Unsure: !s.in.sure(),
+		Count: p.Count, Pos: p.Pos, Voided: p.Voided, State: state,
 	}
 }
 

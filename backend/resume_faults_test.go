@@ -161,6 +161,35 @@ func TestRefusedCountComesInOrder(t *testing.T) {
 	}
 }
 
+// When nobody knows whether a message was stored, and it was, the store's count says so to the client, and
+// the recipient gets it, although no signal told of it.
+func TestResumeAfterUnknownOutcome(t *testing.T) {
+	t.Parallel()
+	for name, node := range map[string]int{"same node": 0, "other node": 1} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newHookedCluster(t, 2, &hookedStore{append: func(text string, do func() ([]store.Appended, error)) ([]store.Appended, error) {
+				answers, err := do()
+				if strings.Contains(text, "<body>doubtful</body>") {
+					return nil, fmt.Errorf("the connection was lost: %w", store.ErrOutcomeUnknown)
+				}
+				return answers, err
+			}}, nil)
+			bob := c.online(1, "bob", "desk")
+			alice := c.online(0, "alice", "phone")
+			id := alice.resumable()
+			alice.write(say("bob", "doubtful"))
+			alice.expect("^<a [^>]*h='0'/>")
+			alice.end("internal-server-error")
+			bob.hears("doubtful")
+			again := c.returns(node, "alice")
+			again.resumed(id, 0, 1)
+			again.write(say("bob", "sure"))
+			bob.hears("sure")
+		})
+	}
+}
+
 // What comes after a message that is on its way while the session ends is not handled, be it a message that is
 // not stored: the client will send it again.
 func TestNothingOvertakesAtTheEnd(t *testing.T) {
