@@ -121,7 +121,7 @@ func (s *session) handOver(ctx context.Context) {
 	s.flushDelivered(ctx)
 	st := s.state()
 	left := s.unacked.leftover()
-	left.Cursor = s.cur.pos
+	left.Cursor, left.Unheard = s.cur.pos, s.reason == ReasonShutdown || n.draining.Load()
 	st.Left = &left
 	for _, it := range s.queued() {
 		st.Queue, st.QueueAfter = append(st.Queue, string(it.data)), append(st.QueueAfter, it.after)

@@ -109,6 +109,7 @@ func (s *session) takeOver(ctx context.Context, id string, h uint32) error {
 	}
 	a, err := st.reckon(h, store.ResumePoint{Count: r.Count, Pos: r.Pos, Voided: r.Voided}, s.readNote(ctx, r.Note))
 	if err != nil {
+		r.Note = nil // it stays
 		s.putBack(ctx, rec, r)
 		return errCount{rec.Handled, err}
 	}
@@ -221,7 +222,6 @@ func (s *session) putBack(ctx context.Context, rec store.Session, r store.Resuma
 	if r.Parked.IsZero() {
 		r.Parked = time.Now()
 	}
-	r.Note = nil // what is noted stays
 	if err := s.node.store.SaveResumable(query, rec.ID, rec.Epoch, r); err != nil {
 		s.node.opts.Logger.WarnContext(ctx, "put a session back", slog.String("user", s.account.User), slog.Any("error", err))
 	}
@@ -244,14 +244,39 @@ func (s *session) goOn(ctx context.Context, rec store.Session, r store.Resumable
 		if s.outdated {
 			return outdatedError()
 		}
+		r.Note = nil // it stays
 		s.putBack(ctx, rec, r)
 		return &stopError{ReasonFull, &xmpp.StreamError{Condition: xmpp.ResourceConstraint, Text: "too many sessions"}, nil}
 	}
-	s.bound = true
-	if err := s.settleIn(ctx, st, a, h); err != nil {
-		s.endBy(storeFailed(err)) // the session is known by now: run ends it
+	if err := s.settleIn(ctx, st, a, h, st.unheard(r.Parked)); err != nil {
+		s.giveBack(ctx, rec, r, st)
+		s.node.metrics.resumed.WithLabelValues("failed").Inc()
+		return storeFailed(fmt.Errorf("resume session %s: %w", rec.ID, err))
 	}
+	s.bound = true
 	return nil
+}
+
+// giveBack is putBack for a session that is known by now, and has not said anything. What has come for it
+// is left with the rest.
+func (s *session) giveBack(ctx context.Context, rec store.Session, r store.Resumable, st sessionState) {
+	s.node.part(s, false)
+	s.out.close(nil, true)
+	s.out.finish()
+	for len(st.QueueAfter) < len(st.Queue) { // an earlier version says nothing
+		st.QueueAfter = append(st.QueueAfter, 0)
+	}
+	for _, it := range s.queued() {
+		st.Queue, st.QueueAfter = append(st.Queue, string(it.data)), append(st.QueueAfter, it.after)
+	}
+	if st.Left != nil {
+		st.Left.Unheard = true
+	}
+	if state, err := st.encode(); err == nil {
+		r.State = state
+	}
+	s.first = nil
+	s.putBack(ctx, rec, r)
 }
 
 // inherit stores that the session is here. What the one before has left is of no use any more:
@@ -276,8 +301,9 @@ func (s *session) inherit(ctx context.Context, st sessionState) error {
 	return err
 }
 
-// settleIn makes the session's hub know what the one before had.
-func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h uint32) error {
+// settleIn makes the session's hub know what the one before had. unheard tells that nobody knows what the
+// contacts have said since.
+func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h uint32, unheard bool) error {
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
 	_, delivered, err := s.node.store.Head(query, s.account.Owner)
@@ -317,7 +343,7 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h ui
 	if s.cur.live { // it has had all up to there that is for the user
 		s.hub.raise(a.pos)
 	}
-	if st.Presence != "" && st.Left == nil { // nobody knows what the contacts have said since
+	if st.Presence != "" && unheard {
 		return s.lookAgain(query)
 	}
 	return nil

@@ -214,3 +214,59 @@ func TestNothingOvertakesAtTheEnd(t *testing.T) {
 	bob.hears("slow", "live")
 	bob.settled()
 }
+
+// A session that cannot be resumed since the store does not answer stays as it was.
+func TestResumeWhileTheStoreFails(t *testing.T) {
+	t.Parallel()
+	for _, what := range []string{"head", "roster"} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			var failing atomic.Bool
+			c := newHookedCluster(t, 3, &hookedStore{fails: func(asked string) error {
+				if asked == what && failing.Load() {
+					return errAway
+				}
+				return nil
+			}}, nil)
+			c.befriend("alice", "bob")
+			bob := c.online(2, "bob", "desk")
+			alice := c.online(0, "alice", "phone")
+			bob.skipTo("^<presence [^>]*from='alice@example.com/phone'")
+			alice.skipTo("^<presence [^>]*from='bob@example.com/desk'")
+			id := alice.resumable()
+			bob.write(say("alice", "one") + composesTo)
+			alice.hears("one")
+			alice.skipTo("<composing ")
+			_ = alice.conn.Close()
+			failing.Store(true)
+			inVain := c.returns(1, "alice")
+			inVain.resume(id, 0)
+			inVain.end("internal-server-error")
+			failing.Store(false)
+			again := c.returns(1, "alice")
+			again.resumed(id, 0, 0)
+			again.hears("one")
+			again.expect("<composing ")
+			bob.write(say("alice", "two"))
+			again.skipTo("<body>two</body>")
+			bob.settled()
+		})
+	}
+}
+
+// After a planned stop a client learns who has left while its session waited in the store.
+func TestResumeAfterDrainTellsWhoHasGone(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, nil)
+	c.befriend("alice", "bob")
+	bob := c.online(1, "bob", "desk")
+	alice := c.online(0, "alice", "phone")
+	alice.skipTo("^<presence [^>]*from='bob@example.com/desk'")
+	id := alice.resumable()
+	alice.settled()
+	c.stopNode(c.nodes[0])
+	bob.close()
+	again := c.returns(1, "alice")
+	again.resumed(id, 1, 1)
+	again.expect("^<presence type='unavailable' from='bob@example.com'")
+}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	"imlb/backend/store"
 	"imlb/backend/xmpp"
@@ -46,6 +47,7 @@ type leftover struct {
 	Kept    []savedStanza `json:"kept,omitempty"`
 	Lost    uint32        `json:"lost,omitempty"`
 	HasLost bool          `json:"has_lost,omitempty"`
+	Unheard bool          `json:"unheard,omitempty"` // nobody has asked for the session
 }
 
 type savedFlight struct {
@@ -92,6 +94,11 @@ func decodeState(data []byte) (st sessionState, err error) {
 		return st, fmt.Errorf("decode the state of a session: %w", err)
 	}
 	return st, nil
+}
+
+// unheard tells whether nobody had the session for a while, which was parked then if it was left in order.
+func (st sessionState) unheard(parked time.Time) bool {
+	return st.Left == nil || st.Left.Unheard || !parked.IsZero() && time.Since(parked) > yieldTime
 }
 
 // frontNote is what a front has seen of a session whose node it has lost (see the
