@@ -180,16 +180,18 @@ type partings struct {
 type parting struct {
 	partition uint16
 	due       time.Time
+	hub       *hub // of a session that others may go on with; else nil
 }
 
 // partingInterval is how often is looked which are due.
 const partingInterval = time.Second
 
-// unhostLater lets a partition go later.
-func (n *Node) unhostLater(partition uint16) {
+// unhostLater lets a partition go later, and passes on what is left in the hub of a session that others may
+// go on with, which is nil for another one.
+func (n *Node) unhostLater(partition uint16, h *hub) {
 	n.partings.mu.Lock()
 	defer n.partings.mu.Unlock()
-	n.partings.queue = append(n.partings.queue, parting{partition, time.Now().Add(n.opts.Timeouts.Store)})
+	n.partings.queue = append(n.partings.queue, parting{partition, time.Now().Add(n.opts.Timeouts.Store), h})
 }
 
 // take removes and returns those that are due.
@@ -215,6 +217,9 @@ func (n *Node) keepPartings(ctx context.Context) {
 		select {
 		case now := <-ticker.C:
 			for _, one := range n.partings.take(now) {
+				if one.hub != nil {
+					n.passOnLeft(ctx, one.hub)
+				}
 				n.bus.Unhost(one.partition)
 			}
 		case <-ctx.Done():

@@ -213,6 +213,7 @@ func (s *session) place(ctx context.Context) error {
 		return nil
 	}
 	s.cur.pos = head
+	s.hub.goesOn(s, head)
 	s.hub.atLeast(delivered)
 	if _, err := s.blocklist(ctx); err != nil {
 		s.endBy(storeFailed(err))
@@ -306,7 +307,7 @@ func (s *session) leave(ctx context.Context) {
 	s.sayGoodbye(ctx)
 	s.flushDelivered(ctx) // the client may have acknowledged more
 	s.endRecord(ctx)
-	n.unhostLater(s.hub.partition)
+	n.unhostLater(s.hub.partition, nil)
 }
 
 // endRecord removes the session's record. That somebody else owns it, or has

@@ -225,6 +225,7 @@ func (s *session) goLive(ctx context.Context, since time.Time) {
 		return
 	}
 	pos, since := s.beginning(s.hub.atLeast(delivered), since)
+	s.hub.goesOn(s, pos)
 	if err := s.rewind(ctx, pos); err != nil {
 		s.endBy(storeFailed(err))
 		return

@@ -117,7 +117,7 @@ func (s *session) handOver(ctx context.Context) {
 	n := s.node
 	n.part(s, false)
 	s.out.finish()
-	defer n.unhostLater(s.hub.partition)
+	defer n.unhostLater(s.hub.partition, s.hub)
 	s.flushDelivered(ctx)
 	st := s.state()
 	left := s.unacked.leftover()

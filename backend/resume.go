@@ -238,7 +238,7 @@ func (s *session) goOn(ctx context.Context, rec store.Session, r store.Resumable
 	s.in.goOn(rec.Handled)
 	s.unacked.goOn(h, a.pos)
 	s.holdTime.Store(int64(r.Hold))
-	s.cur.pos, s.cur.behind = a.pos, true
+	s.cur.pos, s.cur.behind, s.passed = a.pos, true, a.pos
 	_ = s.conn.SetDeadline(time.Time{}) // before end may set one
 	if !s.node.join(ctx, s) {
 		if s.outdated {
@@ -324,8 +324,11 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h ui
 	if err := s.inherit(ctx, st); err != nil {
 		return err
 	}
-	for _, seq := range a.again { // the user has not received them, wherever the cursor is
-		s.hub.hold(s.jid.Resource(), seq)
+	received := a.pos             // if it has had all up to there that is for the user
+	for _, seq := range a.again { // which the user has not received, wherever the cursor is
+		if !s.hub.expect(s, seq) {
+			received = min(received, seq-1)
+		}
 	}
 	for _, f := range a.flights {
 		s.hub.arrived(f)
@@ -340,8 +343,8 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h ui
 	}
 	s.apply(st)
 	s.recheck()
-	if s.cur.live { // it has had all up to there that is for the user
-		s.hub.raise(a.pos)
+	if s.cur.live {
+		s.hub.raise(received)
 	}
 	if st.Presence != "" && unheard {
 		return s.lookAgain(query)

@@ -3,9 +3,11 @@ package backend_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"imlb/backend"
 	"imlb/backend/store"
@@ -213,6 +215,112 @@ func TestNothingOvertakesAtTheEnd(t *testing.T) {
 	again.write(say("bob", "slow") + liveToDesk)
 	bob.hears("slow", "live")
 	bob.settled()
+}
+
+// What is for a client that does not come to it any more is not left to that one.
+func TestNotLeftToWhoHasPassedIt(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1, nil)
+	bob := c.online(0, "bob", "desk")
+	before := c.login(0, "alice", "phone")
+	before.counts()
+	bob.write("<message type='chat' to='alice@example.com/phone'><body>one</body></message>")
+	before.hears("one")
+	_ = before.conn.Close() // without having acknowledged it
+	c.gone("alice")
+	phone := c.login(0, "alice", "phone")
+	tab := c.login(0, "alice", "tab")
+	tab.write("<presence/>")
+	tab.skipTo("<body>one</body>")
+	bob.write("<message type='chat' to='alice@example.com/phone'><body>two</body></message>")
+	phone.hears("two")
+	bob.write(say("alice", "three"))
+	if got := tab.bodies("three"); len(got) > 0 {
+		t.Errorf("got %q", got)
+	}
+	c.eventually("all counts as received", func() bool { _, delivered := c.head("alice"); return delivered == 3 })
+}
+
+// What is on its way to a client when another one takes its resource, and does not come to it, is for that one
+// or the others.
+func TestLeftToWhoWasReplaced(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1, nil)
+	bob, tab := c.online(0, "bob", "desk"), c.online(0, "alice", "tab")
+	before := c.login(0, "alice", "phone")
+	before.counts()
+	bob.write("<message type='chat' to='alice@example.com/phone'><body>one</body></message>")
+	before.hears("one")
+	tab.syncWith(tab) // it has left it to that one
+	c.login(0, "alice", "phone")
+	c.eventually("it has been received", func() bool { _, delivered := c.head("alice"); return delivered == 1 })
+}
+
+// However many messages a client has not received of those that are written again, none of them counts as
+// received before it was.
+func TestResumeManyOutOfTurn(t *testing.T) {
+	t.Parallel()
+	const many, heard = 1100, 1040
+	c := newCluster(t, 2, nil)
+	bob := c.online(1, "bob", "desk")
+	alice := c.login(0, "alice", "phone")
+	id := alice.resumable()
+	alice.write("<presence/>")
+	alice.skipTo("^<presence ")
+	for i := range many {
+		bob.write(say("alice", fmt.Sprint(i)))
+	}
+	alice.skipTo(fmt.Sprintf("<body>%d</body>", many-1))
+	alice.write("<presence><priority>-1</priority></presence><presence><status>back</status></presence>") // the cursor goes back
+	alice.skipTo("<status>back</status>")
+	_ = alice.conn.Close()
+
+	again := c.returns(1, "alice")
+	again.resumed(id, 1, 3)
+	again.skipTo(fmt.Sprintf("<body>%d</body>", heard-1))
+	again.write(fmt.Sprintf("<a xmlns='urn:xmpp:sm:3' h='%d'/>", 1+heard))
+	again.close()
+	c.gone("alice")
+	last := c.login(0, "alice", "tab")
+	last.write("<presence/>")
+	last.skipTo(fmt.Sprintf("<body>%d</body>", heard))
+	bob.write(say("alice", "last"))
+	if got := last.bodies("last"); len(got) != many-heard-1 {
+		t.Errorf("%d messages came, of %d", 1+len(got), many-heard)
+	}
+}
+
+// What is on its way to a client does not keep what others get from counting as received once the client goes
+// on elsewhere; if it does not go on, the others get it.
+func TestLeftToWhoGoesOnElsewhere(t *testing.T) {
+	t.Parallel()
+	for name, acknowledged := range map[string]bool{"received": true, "not received": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, 2, func(o *backend.Options) { o.Timeouts.Store = time.Second })
+			bob := c.online(1, "bob", "desk")
+			tab, phone := c.online(0, "alice", "tab"), c.online(0, "alice", "phone")
+			phone.write(smResumable)
+			id := between(phone.skipTo("^<enabled "), "id='", "'")
+			bob.write("<message type='chat' to='alice@example.com/phone'><body>on its way</body></message>")
+			phone.hears("on its way")
+			again := c.returns(1, "alice")
+			again.resumed(id, 0, 0)
+			again.hears("on its way")
+			if acknowledged {
+				again.write("<a xmlns='urn:xmpp:sm:3' h='1'/>")
+			}
+			again.close()
+			if !acknowledged {
+				tab.skipTo("<body>on its way</body>")
+			}
+			bob.write(say("alice", "one") + say("alice", "two"))
+			if got := tab.bodies("two"); !slices.Equal(got, []string{"one"}) {
+				t.Errorf("got %q before two", got)
+			}
+			c.eventually("all counts as received", func() bool { _, delivered := c.head("alice"); return delivered == 3 })
+		})
+	}
 }
 
 // A session that cannot be resumed since the store does not answer stays as it was.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"runtime/debug"
 	"sync"
@@ -77,6 +78,7 @@ type session struct {
 	carbons     bool                  // wants copies of messages
 	blockPushes bool                  // has asked for the blocklist
 	directed    map[xmpp.JID]struct{} // who was told of us by directed presence
+	passed      uint64                // entries up to this one the cursor does not come to, unless it goes back
 
 	endOnce sync.Once
 	reason  Reason // written once, before done is closed
@@ -94,7 +96,8 @@ func newSession(n *Node, conn net.Conn) *session {
 	s := &session{
 		node: n, conn: conn, started: time.Now(),
 		done: make(chan struct{}), written: make(chan struct{}), gone: make(chan struct{}), yield: make(chan struct{}),
-		out: newOutbox(n.opts.Limits.QueueBytes),
+		out:    newOutbox(n.opts.Limits.QueueBytes),
+		passed: math.MaxUint64,
 	}
 	s.stream.init(conn, n.opts.Limits.preAuth())
 	return s
