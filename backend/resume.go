@@ -235,6 +235,7 @@ func (s *session) goOn(ctx context.Context, rec store.Session, r store.Resumable
 		return fmt.Errorf("resource of session %s: %w", rec.ID, err)
 	}
 	s.jid, s.id, s.epoch = jid, rec.ID, rec.Epoch
+	s.since = h
 	s.in.goOn(rec.Handled)
 	s.unacked.goOn(h, a.pos)
 	s.holdTime.Store(int64(r.Hold))
@@ -283,7 +284,8 @@ func (s *session) giveBack(ctx context.Context, rec store.Session, r store.Resum
 // what is written from now on has other numbers. Nothing has been written yet, so that until
 // this is stored the next that resumes the session finds it as it was.
 func (s *session) inherit(ctx context.Context, st sessionState) error {
-	st.Left, st.Queue, st.QueueAfter, st.Again = nil, nil, nil, s.again
+	st.Left, st.Queue, st.QueueAfter = nil, nil, nil
+	st.Since, st.Again = s.since, s.again
 	state, err := st.encode()
 	if err != nil {
 		return err

@@ -217,6 +217,35 @@ func TestNothingOvertakesAtTheEnd(t *testing.T) {
 	bob.settled()
 }
 
+// What a front says of a session comes late, when the session has been resumed and died once more.
+func TestNoteComesLate(t *testing.T) {
+	t.Parallel()
+	for name, node := range map[string]int{"where it is": 1, "elsewhere": 2} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, 3, nil)
+			c.befriend("alice", "carol")
+			bob := c.online(2, "bob", "desk")
+			alice := c.online(0, "alice", "phone")
+			id := alice.resumable()
+			bob.write(say("alice", "one") + say("alice", "two") + say("alice", "three"))
+			alice.hears("one", "two", "three")
+			c.die()
+			again := c.returns(1, "alice")
+			again.resumed(id, 1, 0)
+			again.expect("^<presence type='unavailable' from='carol@example.com'") // which counts
+			again.hears("one", "two", "three")
+			c.dial(node, leg{settle: "alice@example.com\x000\x00" + id + "\x003\x001,2,3"}).gone()
+			third := c.returns(2, "alice")
+			third.resumed(id, 3, 0) // nothing but one
+			bob.write(say("alice", "last"))
+			if got := third.bodies("last"); !slices.Contains(got, "two") || !slices.Contains(got, "three") {
+				t.Errorf("got %q", got)
+			}
+		})
+	}
+}
+
 // What is for a client that does not come to it any more is not left to that one.
 func TestNotLeftToWhoHasPassedIt(t *testing.T) {
 	t.Parallel()

@@ -27,6 +27,9 @@ type sessionState struct {
 	Lang       string   `json:"lang,omitempty"`
 	Mechanism  string   `json:"mechanism,omitempty"`
 
+	// Since is what the client had counted when the session was resumed the last time.
+	Since uint32 `json:"since,omitempty"`
+
 	// The entries that the cursor does not meet, which were to be written first when the session
 	// was resumed. The counts are the highest that they can have.
 	Again []savedFlight `json:"again,omitempty"`
@@ -179,7 +182,7 @@ func (st sessionState) reckon(h uint32, point store.ResumePoint, note *frontNote
 		return a, errTooLittle
 	case st.Left != nil:
 		a, err = st.Left.reckon(h, point.Pos)
-	case note != nil && !after(point.Count, note.count) && !after(h, note.count): // else it is about an earlier time
+	case note != nil && !after(point.Count, note.count) && !after(h, note.count) && !note.older(st.Since, point.Count):
 		a = note.reckon(h, point)
 	default:
 		a.pos = point.Pos
@@ -190,6 +193,13 @@ func (st sessionState) reckon(h uint32, point store.ResumePoint, note *frontNote
 		}
 	}
 	return a, err
+}
+
+// older tells whether a note is of the time before the session was resumed, when the client had counted since
+// stanzas: it tells of some of those as well.
+func (n frontNote) older(since, acked uint32) bool {
+	first := n.count - uint32(len(n.tail)) //nolint:gosec // Modulo 2^32 on purpose.
+	return after(since, first) && !after(since, acked)
 }
 
 // unarrived are those flights that a client has not received which has counted h stanzas.
@@ -255,7 +265,7 @@ func (n frontNote) reckon(h uint32, point store.ResumePoint) arrival {
 // state is what has to be known to go on with the session; what it has not delivered is
 // not in it.
 func (s *session) state() sessionState {
-	st := sessionState{Lang: s.stream.lang, Mechanism: s.mechanism}
+	st := sessionState{Lang: s.stream.lang, Mechanism: s.mechanism, Since: s.since}
 	st.Bound, st.BoundFrom, st.BoundAlone = s.cur.bound.seq, s.cur.bound.from, s.cur.bound.alone // not changed any more
 	st.Again = unarrived(s.again, s.point().Count)
 	s.hub.mu.Lock()

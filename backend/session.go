@@ -48,6 +48,7 @@ type session struct {
 	asked     bool          // whether it is there, and has not said anything yet
 	touched   bool          // something may have changed that is saved
 	saved     []byte
+	since     uint32        // of a resumed session: what the client had counted when it was resumed
 	first     []item        // of a resumed session: what is written before everything else
 	again     []savedFlight // the entries among that, which the cursor does not meet
 
