@@ -308,7 +308,9 @@ func (s *session) consider(e store.Entry, delay []byte) {
 	case !mine && e.Resource != "" && s.hub.hold(e.Resource, e.Seq):
 		s.copyHeld(e, delay)
 		s.skip(e)
-	case s.cur.login && (s.hub.isDone(e.Seq) || s.unacked.has(e.Seq)):
+	case s.unacked.wasEarly(e.Seq) && !s.cur.live:
+		s.unacked.pass(e.Seq)
+	case s.cur.login && (s.hub.isDone(e.Seq) || s.unacked.has(e.Seq)), s.unacked.wasEarly(e.Seq):
 		s.copyEntry(e, delay)
 		s.skip(e)
 	default:

@@ -237,7 +237,7 @@ func (s *session) goOn(ctx context.Context, rec store.Session, r store.Resumable
 	s.jid, s.id, s.epoch = jid, rec.ID, rec.Epoch
 	s.since = h
 	s.in.goOn(rec.Handled)
-	s.unacked.goOn(h, a.pos)
+	s.unacked.goOn(h, a.pos, a.early)
 	s.holdTime.Store(int64(r.Hold))
 	s.cur.pos, s.cur.behind, s.passed = a.pos, true, a.pos
 	_ = s.conn.SetDeadline(time.Time{}) // before end may set one
@@ -285,7 +285,7 @@ func (s *session) giveBack(ctx context.Context, rec store.Session, r store.Resum
 // this is stored the next that resumes the session finds it as it was.
 func (s *session) inherit(ctx context.Context, st sessionState) error {
 	st.Left, st.Queue, st.QueueAfter = nil, nil, nil
-	st.Since, st.Again = s.since, s.again
+	st.Since, st.Again, st.Early = s.since, s.again, s.unacked.goneBy(0)
 	state, err := st.encode()
 	if err != nil {
 		return err

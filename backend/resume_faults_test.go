@@ -217,6 +217,50 @@ func TestNothingOvertakesAtTheEnd(t *testing.T) {
 	bob.settled()
 }
 
+// What a client has received before it was available does not come again, when it is available or its
+// session is resumed.
+func TestEarlyComesOnce(t *testing.T) {
+	t.Parallel()
+	for name, killed := range map[string]bool{"planned": false, "killed": true} {
+		for when, before := range map[string]bool{"available before": true, "available after": false} {
+			t.Run(name+", "+when, func(t *testing.T) {
+				t.Parallel()
+				c := newCluster(t, 3, nil)
+				bob := c.online(2, "bob", "desk")
+				alice := c.login(0, "alice", "phone")
+				id := alice.resumable()
+				bob.write(say("alice", "one") +
+					"<message type='chat' to='alice@example.com/phone'><body>early</body></message>" + say("alice", "two"))
+				alice.hears("early")
+				alice.write("<a xmlns='urn:xmpp:sm:3' h='1'/><presence to='bob@example.com/desk'/>" + smAsk)
+				alice.skipTo("^<a ")
+				if before {
+					alice.write("<presence/>")
+					alice.skipTo("<body>one</body>")
+					alice.write(smAsk)
+					alice.skipTo("^<a ")
+				}
+				if killed {
+					c.die()
+				} else {
+					_ = alice.conn.Close()
+				}
+				again := c.returns(1, "alice")
+				again.resume(id, 1)
+				again.expect("^<resumed ")
+				if !before {
+					again.write("<presence/>")
+				}
+				again.skipTo("<body>one</body>")
+				bob.write(say("alice", "last"))
+				if got := again.bodies("last"); !slices.Equal(got, []string{"two"}) {
+					t.Errorf("got %q after one", got)
+				}
+			})
+		}
+	}
+}
+
 // What a front says of a session comes late, when the session has been resumed and died once more.
 func TestNoteComesLate(t *testing.T) {
 	t.Parallel()

@@ -34,6 +34,9 @@ type sessionState struct {
 	// was resumed. The counts are the highest that they can have.
 	Again []savedFlight `json:"again,omitempty"`
 
+	// The entries that were written out of turn, to which the cursor may come once more.
+	Early []savedFlight `json:"early,omitempty"`
+
 	// Of a session that was given up in order. Without it what has arrived is
 	// reckoned from the stored point, and from what the front has noted.
 	Left  *leftover `json:"left,omitempty"`
@@ -148,11 +151,12 @@ func parseNote(data []byte) (n frontNote, err error) {
 
 // arrival is what a client that resumes has received, by its count.
 type arrival struct {
-	pos     uint64   // the cursor goes on after this entry
-	claimed uint64   // the client has all up to this one that is for the user; 0: nobody says so
-	flights []flight // that have arrived
-	again   []uint64 // entries that have not, and that the cursor does not meet
-	stanzas []item   // that have not
+	pos     uint64        // the cursor goes on after this entry
+	claimed uint64        // the client has all up to this one that is for the user; 0: nobody says so
+	flights []flight      // that have arrived
+	again   []uint64      // entries that have not, and that the cursor does not meet
+	early   []savedFlight // entries that have, and that the cursor may meet
+	stanzas []item        // that have not
 }
 
 // errCount is why a session cannot be resumed: the client and the session do not
@@ -186,6 +190,12 @@ func (st sessionState) reckon(h uint32, point store.ResumePoint, note *frontNote
 		a = note.reckon(h, point)
 	default:
 		a.pos = point.Pos
+	}
+	for _, f := range st.Early {
+		if !after(f.Count, h) {
+			a.early = append(a.early, savedFlight{Count: h, Seq: f.Seq})
+			a.flights = append(a.flights, flight{seq: f.Seq})
+		}
 	}
 	for _, f := range unarrived(st.Again, h) {
 		if !slices.Contains(a.again, f.Seq) {
@@ -270,6 +280,7 @@ func (s *session) state() sessionState {
 	st.Again = unarrived(s.again, s.point().Count)
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
+	st.Early = s.unacked.goneBy(s.hub.delivered)
 	st.Presence, st.Priority = string(s.presence), s.priority
 	st.Interested, st.Carbons, st.Blocks = s.interested, s.carbons, s.blockPushes
 	for to := range s.directed {
