@@ -158,7 +158,7 @@ func (s *session) put(ctx context.Context, it item, next []item) bool {
 	case itemQuiet:
 		s.setQuiet(it.on)
 	case itemAgain:
-		s.putAgain(ctx, it.seqs)
+		return s.putAgain(ctx, it.seqs)
 	}
 	return true
 }
@@ -411,8 +411,9 @@ func (s *session) checkUnacked(n int) {
 }
 
 // putAgain delivers entries that were held for another session, which is gone, or that the
-// client had not received when the session was resumed.
-func (s *session) putAgain(ctx context.Context, seqs []uint64) {
+// client had not received when the session was resumed. It returns false if that is not possible now;
+// what was written of them then is not written twice.
+func (s *session) putAgain(ctx context.Context, seqs []uint64) bool {
 	for _, seq := range seqs {
 		if seq > s.cur.pos { // its turn will come
 			continue
@@ -424,10 +425,14 @@ func (s *session) putAgain(ctx context.Context, seqs []uint64) {
 		query, cancel := s.node.storeContext(ctx)
 		page, err := s.node.store.Read(query, s.account.Owner, seq-1, 1)
 		cancel()
-		if err != nil || len(page) == 0 || page[0].Seq != seq {
-			continue // it stays undelivered, and comes with the next login
+		if err != nil {
+			s.node.opts.Logger.WarnContext(ctx, "read a timeline", slog.String("user", s.account.User), slog.Any("error", err))
+			s.cur.wait = true
+			return s.ended() // then it stays undelivered, and comes with the next login
 		}
 		switch {
+		case len(page) == 0 || page[0].Seq != seq: // it has been removed since
+			s.hub.arrived(flight{seq: seq})
 		case !s.cur.live && page[0].Resource != s.jid.Resource():
 		case s.hub.isDone(seq) || s.unacked.has(seq):
 		case s.hub.ignoresSenderOf(page[0].Stanza), s.tooLong(xmpp.Message, page[0].Stanza, entryMost):
@@ -436,6 +441,7 @@ func (s *session) putAgain(ctx context.Context, seqs []uint64) {
 			s.deliver(page[0], s.delay(page[0]), false, 0)
 		}
 	}
+	return true
 }
 
 // flush writes the buffer. It returns false when the connection has failed.

@@ -290,6 +290,30 @@ func TestNoteComesLate(t *testing.T) {
 	}
 }
 
+// What a session leaves to the user's others comes to them although the store does not answer at first.
+func TestLeftWhileTheStoreIsAway(t *testing.T) {
+	t.Parallel()
+	var away atomic.Int64
+	c := newHookedCluster(t, 1, &hookedStore{fails: func(what string) error {
+		if what == "read 1" && away.Add(-1) >= 0 {
+			return errAway
+		}
+		return nil
+	}}, nil)
+	bob := c.online(0, "bob", "desk")
+	phone, tab := c.counted(0, "alice", "phone"), c.online(0, "alice", "tab")
+	bob.write("<message type='chat' to='alice@example.com/phone'><body>left</body></message>")
+	phone.skipTo("<body>left</body>")
+	tab.syncWith(tab) // it has left it to the other one
+	away.Store(2)
+	_ = phone.conn.Close()
+	tab.skipTo("<body>left</body>")
+	bob.write(say("alice", "last"))
+	if got := tab.bodies("last"); len(got) > 0 {
+		t.Errorf("got %q", got)
+	}
+}
+
 // What is for a client that does not come to it any more is not left to that one.
 func TestNotLeftToWhoHasPassedIt(t *testing.T) {
 	t.Parallel()
