@@ -37,9 +37,18 @@ func (n *Node) nodeOf(ctx context.Context, to xmpp.JID, account store.Account) (
 	}
 	query, cancel := n.storeContext(ctx)
 	defer cancel()
-	node, err := n.store.NodeOf(query, account.Owner, to.Resource())
+	node, err := n.otherNodeOf(query, account, to.Resource())
 	if err != nil {
 		return "", fmt.Errorf("look up the session of %s: %w", to, err)
+	}
+	return node, nil
+}
+
+// otherNodeOf is nodeOf for a resource that is not on this node.
+func (n *Node) otherNodeOf(ctx context.Context, account store.Account, resource string) (string, error) {
+	node, err := n.store.NodeOf(ctx, account.Owner, resource)
+	if err != nil {
+		return "", err
 	}
 	if bus, ok := n.bus.(silencer); ok && bus.Silent(node) {
 		return "", nil // it is dead, or cut off
@@ -161,13 +170,15 @@ func unanswered(all []savedStanza) []string {
 	return raws
 }
 
-// refuseLeft answers the requests that a session has left to whoever resumes it, now that
-// nobody does.
-func (n *Node) refuseLeft(st sessionState) {
-	n.refuseRequests(st.Queue)
+// refuseLeft answers the requests that a session has left to whoever resumes it, and the live messages
+// to its client, now that nobody does.
+func (n *Node) refuseLeft(client xmpp.JID, st sessionState) {
+	left := st.Queue
 	if st.Left != nil {
-		n.refuseRequests(unanswered(st.Left.Kept))
+		left = slices.Concat(unanswered(st.Left.Kept), left)
 	}
+	n.refuseRequests(left)
+	n.refuseMessagesTo(client, left)
 }
 
 // partings are the partitions that sessions have left, in order. Each is let go when no request is on its

@@ -247,7 +247,7 @@ func (n *Node) announceEnd(ctx context.Context, dead store.Session) {
 		return
 	}
 	st, _ := decodeState([]byte(dead.State)) // that of a session that could not be resumed is empty
-	n.refuseLeft(st)
+	n.refuseLeft(from, st)
 	items, _, err := n.store.Roster(ctx, dead.Owner)
 	var blocks *blocklist
 	if err == nil {

@@ -93,6 +93,7 @@ func (s *session) park(ctx context.Context) (resumed bool) {
 			return false
 		case <-overflow:
 			if _, all := s.out.rest(); !all {
+				s.refuseMessages(ctx, s.unseen())
 				return false
 			}
 		}
@@ -211,12 +212,7 @@ func (s *session) unseen() []string {
 // it, and those to the user that came while there was nobody else to take them (XEP-0198 §4). Of these,
 // what was written to the connection may have arrived.
 func (s *session) refuseMessages(ctx context.Context, unseen []string) {
-	for _, raw := range unseen {
-		header, to, ok := liveMessage([]byte(raw))
-		if ok && to == s.jid && (header.Type == messageGroupchat || speaks(header.Type, []byte(raw))) {
-			s.node.refuse([]byte(raw))
-		}
-	}
+	s.node.refuseMessagesTo(s.jid, unseen)
 	rest, _ := s.out.rest()
 	alone := slices.DeleteFunc(slices.Concat(s.cur.items, rest), func(it item) bool {
 		header, to, ok := liveMessage(it.data)
@@ -227,11 +223,21 @@ func (s *session) refuseMessages(ctx context.Context, unseen []string) {
 	}
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
-	if others, err := s.node.othersWith(query, s.account); err != nil || len(others) > 0 {
+	if others, err := s.node.othersServing(query, s.account); err != nil || len(others) > 0 {
 		return // they may have taken them
 	}
 	for _, it := range alone {
 		s.node.refuse(it.data)
+	}
+}
+
+// refuseMessagesTo answers those among stanzas that are live messages to a client.
+func (n *Node) refuseMessagesTo(client xmpp.JID, stanzas []string) {
+	for _, raw := range stanzas {
+		header, to, ok := liveMessage([]byte(raw))
+		if ok && to == client && (header.Type == messageGroupchat || speaks(header.Type, []byte(raw))) {
+			n.refuse([]byte(raw))
+		}
 	}
 }
 

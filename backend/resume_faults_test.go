@@ -314,6 +314,52 @@ func TestLeftWhileTheStoreIsAway(t *testing.T) {
 	}
 }
 
+// Who has written to a client that is away is told when its session ends since too much waits for it.
+func TestParkedMessagesWhenTooMuchWaits(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1, func(o *backend.Options) { o.Limits.QueueBytes = 100 << 10 })
+	c.befriend("alice", "carol")
+	bob, carol := c.online(0, "bob", "desk"), c.online(0, "carol", "pad")
+	alice := c.online(0, "alice", "phone")
+	alice.skipTo("^<presence [^>]*from='carol@example.com/pad'")
+	alice.resumable()
+	_ = alice.conn.Close()
+	c.eventually("the session waits", func() bool { return c.counter(0, "imlb_node_sessions_parked", nil) == 1 })
+	bob.write("<message type='chat' to='alice@example.com/phone'><body>x</body><no-store xmlns='urn:xmpp:hints'/></message>")
+	bob.settled()
+	carol.write(strings.Repeat("<presence><status>"+strings.Repeat("x", 10<<10)+"</status></presence>", 15))
+	bob.expect("^<message [^>]*type='error'.*<service-unavailable ")
+}
+
+// A session that waits in the store for its client has nobody who takes what is not stored: whoever
+// writes to it is told so at once, and when it ends what had come before is given back.
+func TestLiveToSessionInTheStore(t *testing.T) {
+	t.Parallel()
+	const noStore = "<body>x</body><no-store xmlns='urn:xmpp:hints'/></message>"
+	c := newCluster(t, 2, func(o *backend.Options) { o.Timeouts.Resume, o.Timeouts.Lease = 3*time.Second, time.Second })
+	bob := c.online(1, "bob", "desk")
+	alice := c.online(0, "alice", "phone")
+	alice.write(smResumable)
+	alice.expect("^<enabled ")
+	_ = alice.conn.Close()
+	c.eventually("the session waits", func() bool { return c.counter(0, "imlb_node_sessions_parked", nil) == 1 })
+	bob.write("<message type='chat' id='before' to='alice@example.com/phone'>" + noStore)
+	bob.settled()
+	c.quiet()
+	c.stopNode(c.nodes[0])
+	for _, attrs := range []string{
+		"type='chat' id='client' to='alice@example.com/phone'", "type='normal' id='normal' to='alice@example.com/phone'",
+		"type='chat' id='user' to='alice@example.com'", "type='groupchat' id='room' to='alice@example.com/phone'",
+	} {
+		bob.write("<message " + attrs + ">" + noStore)
+		bob.expect("^<message [^>]*type='error'.*<service-unavailable ")
+	}
+	if len(c.sessions("alice")) != 1 {
+		t.Error("the session has ended")
+	}
+	bob.expect("^<message [^>]*id='before'.*<service-unavailable ")
+}
+
 // What is for a client that does not come to it any more is not left to that one.
 func TestNotLeftToWhoHasPassedIt(t *testing.T) {
 	t.Parallel()
