@@ -1,6 +1,7 @@
 package backend_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"imlb/backend"
+	"imlb/backend/bus"
 	"imlb/backend/store"
 )
 
@@ -397,6 +399,24 @@ func TestLeftToWhoWasReplaced(t *testing.T) {
 	tab.syncWith(tab) // it has left it to that one
 	c.login(0, "alice", "phone")
 	c.eventually("it has been received", func() bool { _, delivered := c.head("alice"); return delivered == 1 })
+}
+
+// A session whose place another one has taken, without its node having heard of that, says nothing to the
+// contacts when it ends.
+func TestNoGoodbyeFromWhoWasReplaced(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, nil)
+	c.befriend("alice", "bob")
+	bob := c.online(1, "bob", "desk")
+	old := c.online(0, "alice", "phone")
+	bob.skipTo("^<presence [^>]*from='alice@example.com/phone'")
+	c.bus.lose(func(sig bus.Signal) bool { return bytes.Contains(sig.Data, []byte(`"conflict"`)) })
+	c.online(1, "alice", "phone")
+	bob.skipTo("^<presence from='alice@example.com/phone'")
+	_ = old.conn.Close()
+	c.eventually("the old session has ended", func() bool { return strings.Contains(c.nodes[0].log.String(), "reason=client-lost") })
+	c.quiet()
+	bob.settled()
 }
 
 // However many messages a client has not received of those that are written again, none of them counts as
