@@ -68,6 +68,7 @@ func (n *Node) keepLease(ctx context.Context) {
 		if lapsed {
 			n.endLostSessions(ctx)
 		}
+		n.removeLeft(ctx)
 		if reap {
 			n.reap(ctx)
 		}

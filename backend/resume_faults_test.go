@@ -419,6 +419,26 @@ func TestNoGoodbyeFromWhoWasReplaced(t *testing.T) {
 	bob.settled()
 }
 
+// A session that ends while the store is away does not stay in there when that is back.
+func TestRecordsAreRemovedLater(t *testing.T) {
+	t.Parallel()
+	var away atomic.Bool
+	c := newHookedCluster(t, 1, &hookedStore{fails: func(what string) error {
+		if what == "end" && away.Load() {
+			return errAway
+		}
+		return nil
+	}}, func(o *backend.Options) { o.Timeouts.Lease = time.Second })
+	alice := c.online(0, "alice", "phone")
+	away.Store(true)
+	alice.close()
+	if len(c.sessions("alice")) != 1 {
+		t.Error("the record was removed")
+	}
+	away.Store(false)
+	c.gone("alice")
+}
+
 // However many messages a client has not received of those that are written again, none of them counts as
 // received before it was.
 func TestResumeManyOutOfTurn(t *testing.T) {
