@@ -561,3 +561,33 @@ func TestResumeAfterDrainTellsWhoHasGone(t *testing.T) {
 	again.resumed(id, 1, 1)
 	again.expect("^<presence type='unavailable' from='bob@example.com'")
 }
+
+// ghostBus hears a node that is not there as long as that lives.
+type ghostBus struct {
+	backend.Bus
+	lives *atomic.Bool
+}
+
+func (b ghostBus) Hears(node string) bool { return node != "ghost" || b.lives.Load() }
+
+// A node that has died may have stored something last of which no signal told, also if it was not seen to be
+// unheard before its lease was over.
+func TestLookAfterTheLastWords(t *testing.T) {
+	t.Parallel()
+	var lives, seen atomic.Bool
+	lives.Store(true)
+	c := newHookedCluster(t, 1, &hookedStore{fails: func(what string) error {
+		if what == "ghost" && lives.Load() {
+			seen.Store(true)
+			return errAway
+		}
+		return nil
+	}}, func(o *backend.Options) { o.Timeouts.Lease, o.Bus = 300*time.Millisecond, ghostBus{o.Bus, &lives} })
+	alice, bob := c.online(0, "alice", "phone"), c.online(0, "bob", "desk")
+	c.eventually("the other node is seen", seen.Load)
+	c.bus.lose(func(sig bus.Signal) bool { return sig.Kind == bus.Entry })
+	bob.write(say("alice", "one"))
+	bob.sync()
+	lives.Store(false)
+	alice.hears("one")
+}
