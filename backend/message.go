@@ -310,6 +310,9 @@ func (s *session) bounceStored(stanza []byte) {
 
 func (s *session) appendFailed(ctx context.Context, err error) {
 	if errors.Is(err, store.ErrFenced) {
+		if s.lost.Swap(true) { // all that is on its way fails so
+			return
+		}
 		s.node.fenced.Go(func() { s.endFenced(ctx) }) // it asks the store, whose writer calls this
 		return
 	}

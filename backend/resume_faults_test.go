@@ -591,3 +591,37 @@ func TestLookAfterTheLastWords(t *testing.T) {
 	lives.Store(false)
 	alice.hears("one")
 }
+
+// A node that finds its session to be another's asks the store once, however much of it is on its way.
+func TestFencedOnce(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int64
+	begun, goOn := make(chan struct{}, 100), make(chan struct{})
+	c := newHookedCluster(t, 2, &hookedStore{
+		append: func(text string, do func() ([]store.Appended, error)) ([]store.Appended, error) {
+			if strings.Contains(text, "<body>slow</body>") {
+				begun <- struct{}{}
+				<-goOn
+			}
+			return do()
+		},
+		fails: func(what string) error {
+			if what == "session" {
+				asked.Add(1)
+			}
+			return nil
+		},
+	}, nil)
+	c.die()
+	alice := c.online(0, "alice", "phone")
+	id := alice.resumable()
+	alice.write(strings.Repeat(say("bob", "slow"), 50))
+	<-begun
+	c.returns(1, "alice").resumed(id, 0, 0)
+	close(goOn)
+	alice.skipTo("<conflict ")
+	c.eventually("the node has parted with it", func() bool { return strings.Contains(c.nodes[0].log.String(), "reason=conflict") })
+	if n := asked.Load(); n > 3 {
+		t.Errorf("the store was asked %d times", n)
+	}
+}

@@ -91,6 +91,7 @@ type session struct {
 	yieldOnce sync.Once
 	yield     chan struct{} // closed by giveUp
 	evicted   atomic.Bool   // it has to end, although it may have been resumed
+	lost      atomic.Bool   // the store has said that it is not this node's any more
 }
 
 func newSession(n *Node, conn net.Conn) *session {
