@@ -304,6 +304,8 @@ func (s *session) endBy(err error) {
 		s.endWith(stop.reason, stop.cause, stop.farewell)
 	case errors.As(err, &broken):
 		s.end(ReasonProtocolError, broken)
+	case errors.Is(err, io.EOF): // a front that stops still tells its client what we say
+		s.finish(ReasonClientLost, err, s.lastCount())
 	default:
 		s.finish(ReasonClientLost, err, nil)
 	}
