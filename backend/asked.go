@@ -37,9 +37,18 @@ func (n *Node) nodeOf(ctx context.Context, to xmpp.JID, account store.Account) (
 	}
 	query, cancel := n.storeContext(ctx)
 	defer cancel()
-	node, err := n.store.NodeOf(query, account.Owner, to.Resource())
+	node, err := n.otherNodeOf(query, account, to.Resource())
 	if err != nil {
 		return "", fmt.Errorf("look up the session of %s: %w", to, err)
+	}
+	return node, nil
+}
+
+// otherNodeOf is nodeOf for a resource that is not on this node.
+func (n *Node) otherNodeOf(ctx context.Context, account store.Account, resource string) (string, error) {
+	node, err := n.store.NodeOf(ctx, account.Owner, resource)
+	if err != nil {
+		return "", err
 	}
 	if bus, ok := n.bus.(silencer); ok && bus.Silent(node) {
 		return "", nil // it is dead, or cut off
@@ -161,13 +170,15 @@ func unanswered(all []savedStanza) []string {
 	return raws
 }
 
-// refuseLeft answers the requests that a session has left to whoever resumes it, now that
-// nobody does.
-func (n *Node) refuseLeft(st sessionState) {
-	n.refuseRequests(st.Queue)
+// refuseLeft answers the requests that a session has left to whoever resumes it, and the live messages
+// to its client, now that nobody does.
+func (n *Node) refuseLeft(client xmpp.JID, st sessionState) {
+	left := st.Queue
 	if st.Left != nil {
-		n.refuseRequests(unanswered(st.Left.Kept))
+		left = slices.Concat(unanswered(st.Left.Kept), left)
 	}
+	n.refuseRequests(left)
+	n.refuseMessagesTo(client, left)
 }
 
 // partings are the partitions that sessions have left, in order. Each is let go when no request is on its
@@ -180,16 +191,18 @@ type partings struct {
 type parting struct {
 	partition uint16
 	due       time.Time
+	hub       *hub // of a session that others may go on with; else nil
 }
 
 // partingInterval is how often is looked which are due.
 const partingInterval = time.Second
 
-// unhostLater lets a partition go later.
-func (n *Node) unhostLater(partition uint16) {
+// unhostLater lets a partition go later, and passes on what is left in the hub of a session that others may
+// go on with, which is nil for another one.
+func (n *Node) unhostLater(partition uint16, h *hub) {
 	n.partings.mu.Lock()
 	defer n.partings.mu.Unlock()
-	n.partings.queue = append(n.partings.queue, parting{partition, time.Now().Add(n.opts.Timeouts.Store)})
+	n.partings.queue = append(n.partings.queue, parting{partition, time.Now().Add(n.opts.Timeouts.Store), h})
 }
 
 // take removes and returns those that are due.
@@ -215,6 +228,9 @@ func (n *Node) keepPartings(ctx context.Context) {
 		select {
 		case now := <-ticker.C:
 			for _, one := range n.partings.take(now) {
+				if one.hub != nil {
+					n.passOnLeft(ctx, one.hub)
+				}
 				n.bus.Unhost(one.partition)
 			}
 		case <-ctx.Done():

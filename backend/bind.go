@@ -159,6 +159,7 @@ func (s *session) establish(ctx context.Context, jid xmpp.JID) error {
 	if err != nil {
 		n.turnBack(s)
 		n.bus.Unhost(partition)
+		n.left.add(s.id, s.epoch) // the store may have it all the same
 		return err
 	}
 	if replaced != nil {
@@ -213,6 +214,7 @@ func (s *session) place(ctx context.Context) error {
 		return nil
 	}
 	s.cur.pos = head
+	s.hub.goesOn(s, head)
 	s.hub.atLeast(delivered)
 	if _, err := s.blocklist(ctx); err != nil {
 		s.endBy(storeFailed(err))
@@ -306,7 +308,7 @@ func (s *session) leave(ctx context.Context) {
 	s.sayGoodbye(ctx)
 	s.flushDelivered(ctx) // the client may have acknowledged more
 	s.endRecord(ctx)
-	n.unhostLater(s.hub.partition)
+	n.unhostLater(s.hub.partition, nil)
 }
 
 // leaveTimeout is how long a session may take to leave. While the node serves, whoever stops it in
@@ -318,15 +320,11 @@ func (n *Node) leaveTimeout() time.Duration {
 	return max(n.opts.Timeouts.Shutdown, n.opts.Timeouts.Store)
 }
 
-// endRecord removes the session's record. That somebody else owns it, or has
-// removed it, is as good.
+// endRecord removes the session's record, now or when the store is back.
 func (s *session) endRecord(ctx context.Context) {
-	query, cancel := s.node.storeContext(ctx)
-	defer cancel()
-	err := s.node.store.EndSession(query, s.id, s.epoch)
-	if err != nil && !errors.Is(err, store.ErrFenced) && !errors.Is(err, store.ErrNotFound) {
-		// Another node removes it when this one's lease has run out.
-		s.node.opts.Logger.WarnContext(ctx, "end a session's record",
+	if err := s.node.removeRecord(ctx, s.id, s.epoch); err != nil {
+		s.node.left.add(s.id, s.epoch)
+		s.node.opts.Logger.WarnContext(ctx, "end a session's record; this is tried again",
 			slog.String("session", s.id), slog.Any("error", err))
 	}
 }

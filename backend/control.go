@@ -25,6 +25,7 @@ type control struct {
 	Blocks   *blockChange  `json:"blocks,omitempty"`   // the user's blocklist has changed
 	Lost     *lostMessage  `json:"lost,omitempty"`     // a message to the user may have reached nobody
 	Shown    *shown        `json:"shown,omitempty"`    // presence that not all of the user's resources see
+	Look     bool          `json:"look,omitempty"`     // the user's timeline may have more than was signalled
 	Account  bool          `json:"account,omitempty"`  // an administrator has changed the account
 	Kick     *kick         `json:"kick,omitempty"`     // an administrator ends sessions
 }
@@ -85,10 +86,21 @@ func (h *hub) control(sig bus.Signal) {
 		h.lost(*c.Lost)
 	case c.Shown != nil:
 		h.receive("", c.Shown.Presence, c.Shown.Hidden)
+	case c.Look:
+		h.look()
 	case c.Account:
 		h.node.standing.look()
 	case c.Kick != nil:
 		h.kick(*c.Kick)
+	}
+}
+
+// look makes the sessions look into the store.
+func (h *hub) look() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, s := range h.sessions {
+		s.out.miss()
 	}
 }
 

@@ -222,3 +222,19 @@ func TestReasonsHaveTexts(t *testing.T) {
 		seen[text] = true
 	}
 }
+
+// After the count that a client is told for the last time comes no higher one, which would stand before it.
+func TestInboundLastCount(t *testing.T) {
+	t.Parallel()
+	var in inbound
+	in.enable()
+	in.receive()
+	in.submit()
+	in.request()
+	if h, durable, on := in.final(); h != 0 || !durable || !on {
+		t.Errorf("h is %d, durable: %t, on: %t", h, durable, on)
+	}
+	if h, ack := in.complete(true); ack {
+		t.Errorf("%d is told afterwards", h)
+	}
+}

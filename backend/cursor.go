@@ -158,7 +158,7 @@ func (s *session) put(ctx context.Context, it item, next []item) bool {
 	case itemQuiet:
 		s.setQuiet(it.on)
 	case itemAgain:
-		s.putAgain(ctx, it.seqs)
+		return s.putAgain(ctx, it.seqs)
 	}
 	return true
 }
@@ -229,6 +229,7 @@ func (s *session) goLive(ctx context.Context, since time.Time) {
 		return
 	}
 	pos, since := s.beginning(s.hub.atLeast(delivered), since)
+	s.hub.goesOn(s, pos)
 	if err := s.rewind(ctx, pos); err != nil {
 		s.endBy(storeFailed(err))
 		return
@@ -318,7 +319,9 @@ func (s *session) consider(e store.Entry, delay []byte) {
 	case !mine && e.Resource != "" && s.hub.hold(e.Resource, e.Seq):
 		s.copyHeld(e, delay)
 		s.skip(e)
-	case s.cur.login && (s.hub.isDone(e.Seq) || s.unacked.has(e.Seq)):
+	case s.unacked.wasEarly(e.Seq) && !s.cur.live:
+		s.unacked.pass(e.Seq)
+	case s.cur.login && (s.hub.isDone(e.Seq) || s.unacked.has(e.Seq)), s.unacked.wasEarly(e.Seq):
 		s.copyEntry(e, delay)
 		s.skip(e)
 	default:
@@ -419,8 +422,9 @@ func (s *session) checkUnacked(n int) {
 }
 
 // putAgain delivers entries that were held for another session, which is gone, or that the
-// client had not received when the session was resumed.
-func (s *session) putAgain(ctx context.Context, seqs []uint64) {
+// client had not received when the session was resumed. It returns false if that is not possible now;
+// what was written of them then is not written twice.
+func (s *session) putAgain(ctx context.Context, seqs []uint64) bool {
 	for _, seq := range seqs {
 		if seq > s.cur.pos { // its turn will come
 			continue
@@ -432,10 +436,14 @@ func (s *session) putAgain(ctx context.Context, seqs []uint64) {
 		query, cancel := s.node.storeContext(ctx)
 		page, err := s.node.store.Read(query, s.account.Owner, seq-1, 1)
 		cancel()
-		if err != nil || len(page) == 0 || page[0].Seq != seq {
-			continue // it stays undelivered, and comes with the next login
+		if err != nil {
+			s.node.opts.Logger.WarnContext(ctx, "read a timeline", slog.String("user", s.account.User), slog.Any("error", err))
+			s.cur.wait = true
+			return s.ended() // then it stays undelivered, and comes with the next login
 		}
 		switch {
+		case len(page) == 0 || page[0].Seq != seq: // it has been removed since
+			s.hub.arrived(flight{seq: seq})
 		case !s.cur.live && page[0].Resource != s.jid.Resource():
 		case s.hub.isDone(seq) || s.unacked.has(seq):
 		case s.hub.ignoresSenderOf(page[0].Stanza), s.tooLong(xmpp.Message, page[0].Stanza, entryMost):
@@ -444,6 +452,7 @@ func (s *session) putAgain(ctx context.Context, seqs []uint64) {
 			s.deliver(page[0], s.delay(page[0]), false, 0)
 		}
 	}
+	return true
 }
 
 // flush writes the buffer. It returns false when the connection has failed.

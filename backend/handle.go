@@ -40,7 +40,7 @@ func (s *session) handle(ctx context.Context, raw []byte) error {
 		if stored || err != nil {
 			return err // it is handled when the store has it
 		}
-	} else if err := s.inOrder(ctx, raw, header); err != nil {
+	} else if err := s.inOrder(ctx, raw, header, number); err != nil {
 		return err
 	}
 	s.in.wait(0, s.done)
@@ -49,10 +49,10 @@ func (s *session) handle(ctx context.Context, raw []byte) error {
 }
 
 // inOrder handles a presence or IQ stanza after all messages before it are stored.
-func (s *session) inOrder(ctx context.Context, raw []byte, header xmpp.Header) error {
+func (s *session) inOrder(ctx context.Context, raw []byte, header xmpp.Header, number uint32) error {
 	s.in.wait(0, s.done)
-	if s.in.busy() {
-		return nil // the session has ended, and the client will send it again
+	if s.in.cutOff(number) {
+		return nil
 	}
 	s.touched = true
 	if refused, err := s.refuseBlocked(ctx, raw, header); refused || err != nil {

@@ -191,7 +191,7 @@ func (h *hub) full(resource string) bool {
 }
 
 // part removes a session. Entries that were left to it go to the user's others if it is
-// over, and wait for it if somebody goes on with it.
+// over, and wait for it for a while if somebody goes on with it (see passOnLeft).
 func (n *Node) part(s *session, over bool) {
 	n.mu.Lock()
 	if n.sessions[s.id] == s {
@@ -203,27 +203,53 @@ func (n *Node) part(s *session, over bool) {
 	if h.sessions[s.jid.Resource()] == s {
 		delete(h.sessions, s.jid.Resource())
 	}
-	orphans := h.orphans()
-	others := slices.Collect(maps.Values(h.sessions))
+	last := len(h.sessions) == 0
 	h.mu.Unlock()
-	if len(others) == 0 && n.hubs[s.account.User] == h {
+	if last && n.hubs[s.account.User] == h {
 		delete(n.hubs, s.account.User)
 	}
 	n.mu.Unlock()
-	if len(orphans) == 0 || !over {
-		return
-	}
-	for _, other := range others {
-		other.out.push(item{kind: itemAgain, seqs: orphans})
+	if over {
+		h.leaveOrphans()
 	}
 }
 
-// orphans are the entries that were left to sessions that are gone, in order;
-// under hub.mu.
+// leaveOrphans has the user's sessions take what was left to those that are gone.
+func (h *hub) leaveOrphans() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	orphans := h.orphans()
+	if len(orphans) == 0 {
+		return
+	}
+	for _, s := range h.sessions {
+		s.out.push(item{kind: itemAgain, seqs: orphans})
+	}
+}
+
+// passOnLeft has the user's other sessions take what was left to one that goes on elsewhere, or does not go on
+// at all, unless it is known by now that the user has received it. Nobody would tell this node.
+func (n *Node) passOnLeft(ctx context.Context, h *hub) {
+	h.mu.Lock()
+	none := len(h.sessions) == 0 || len(h.orphans()) == 0
+	h.mu.Unlock()
+	if none {
+		return
+	}
+	query, cancel := n.storeContext(ctx)
+	defer cancel()
+	if _, delivered, err := n.store.Head(query, h.owner); err == nil {
+		h.atLeast(delivered)
+	}
+	h.leaveOrphans()
+}
+
+// orphans are the entries that were left to sessions that are gone, in order, whatever has their
+// resources by now; under hub.mu.
 func (h *hub) orphans() []uint64 {
 	var seqs []uint64
 	for seq, resource := range h.pending {
-		if h.sessions[resource] == nil {
+		if s := h.sessions[resource]; s == nil || s.epoch == 1 && seq <= s.passed { // one that was resumed writes what was left to it
 			seqs = append(seqs, seq)
 		}
 	}
@@ -239,16 +265,32 @@ func (h *hub) session(resource string) *session {
 }
 
 // hold leaves an entry to the session of another resource. It returns false if
-// there is none on this node.
+// there is none on this node that comes to it.
 func (h *hub) hold(resource string, seq uint64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.sessions[resource] == nil {
+	s := h.sessions[resource]
+	if s == nil {
 		return false
 	}
-	if _, got := h.got[seq]; got || seq <= h.delivered {
+	_, got := h.got[seq]
+	if _, left := h.pending[seq]; got || left || seq <= h.delivered {
 		return true
 	}
+	return seq > s.passed && h.leave(seq, resource)
+}
+
+// expect leaves an entry to a session that is about to write it. It returns false if too many are left: then
+// nobody may say that it was received before it has.
+func (h *hub) expect(s *session, seq uint64) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, got := h.got[seq]
+	return got || seq <= h.delivered || h.leave(seq, s.jid.Resource())
+}
+
+// leave returns false if too many are left; under hub.mu.
+func (h *hub) leave(seq uint64, resource string) bool {
 	if len(h.pending) >= pendingMax {
 		return false
 	}
@@ -257,6 +299,13 @@ func (h *hub) hold(resource string, seq uint64) bool {
 	}
 	h.pending[seq] = resource
 	return true
+}
+
+// goesOn notes after which entry the cursor of a session goes on.
+func (h *hub) goesOn(s *session, after uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s.passed = after
 }
 
 // arrived notes what a client has received.
@@ -308,6 +357,8 @@ func (h *hub) atLeast(stored uint64) uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.delivered = max(h.delivered, stored, h.node.delivered.waiting(h.owner))
+	h.forget() // another node may know more
+	h.advance()
 	return h.delivered
 }
 
@@ -348,8 +399,14 @@ func (h *hub) advance() {
 	if h.delivered == before {
 		return
 	}
-	maps.DeleteFunc(h.got, func(seq uint64, _ struct{}) bool { return seq <= h.delivered })
+	h.forget()
 	h.node.delivered.raise(h.owner, h.delivered)
+}
+
+// forget drops what is known of entries up to delivered; under hub.mu.
+func (h *hub) forget() {
+	maps.DeleteFunc(h.got, func(seq uint64, _ struct{}) bool { return seq <= h.delivered })
+	maps.DeleteFunc(h.pending, func(seq uint64, _ string) bool { return seq <= h.delivered })
 }
 
 // Signal takes a signal of a hosted partition from the bus. It does not wait for

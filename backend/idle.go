@@ -31,8 +31,13 @@ func (s *session) nudge() {
 	s.node.quiet.rouse(s)
 }
 
-// payDebt tells the client a count that had to be made durable first.
+// payDebt tells the client a count that had to be made durable first. What is on its way into the
+// store goes before: it has a higher count, which must not be followed by this one there, or here.
 func (s *session) payDebt(ctx context.Context) {
+	if !s.in.owes() {
+		return
+	}
+	s.in.wait(0, s.done)
 	if h, ack := s.in.pay(); ack && s.promise(ctx) {
 		s.nonza(smAnswer(h))
 	}

@@ -15,6 +15,8 @@ type inbound struct {
 	outstanding int    // messages on their way into the store
 	durable     uint32 // what the store has of handled
 	broken      bool   // one of them did not get there: nothing counts any more
+	unsure      bool   // … as far as is known
+	last        bool   // the client has been told a count for the last time
 	owed        bool   // the client is to be told a count once it is durable
 	cut         bool   // the session ended while messages were on their way …
 	cutAt       uint32 // … so that this stanza, and what came after it, does not count
@@ -77,6 +79,20 @@ func (in *inbound) complete(ok bool) (h uint32, ack bool) {
 	return h, ack
 }
 
+// doubt notes that nobody knows whether a submitted message is durable. The store does, once it is back.
+func (in *inbound) doubt() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.unsure = true
+}
+
+// sure tells whether the handled count is that of what is stored.
+func (in *inbound) sure() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return !in.unsure
+}
+
 // refuse notes that the store has refused a submitted message, whose sender was told. It
 // counts as handled, but the store does not know. owed tells that the client waits for
 // a count that has to be made durable first.
@@ -101,7 +117,7 @@ func (in *inbound) owes() bool {
 func (in *inbound) pay() (h uint32, ack bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	h, ack, in.owed = in.handled, in.owed, false
+	h, ack, in.owed = in.handled, in.owed && !in.last, false
 	return h, ack
 }
 
@@ -119,10 +135,12 @@ func (in *inbound) settled() (handled uint32, durable bool) {
 	return in.handled, in.durable == in.handled
 }
 
-// final is settled for a client that is told for the last time; on tells whether it counts.
+// final is settled for a client that is told for the last time: what is handled from now on it is not told,
+// since that would come before. on tells whether it counts.
 func (in *inbound) final() (handled uint32, durable, on bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	in.last = true
 	return in.handled, in.durable == in.handled, in.on
 }
 
@@ -133,14 +151,30 @@ func (in *inbound) saved(handled uint32) {
 	in.durable = handled
 }
 
-// handle notes that a received stanza that does not go into the store is handled. If
-// messages before it are on their way still, which is so only when the session has ended,
-// it does not count, and nothing after it.
+// cutOff tells whether messages before a received stanza are on their way still, which is so only
+// when the session has ended. Then the stanza is not to be handled, since it does not count, and
+// nothing after it: the client will send it again.
+func (in *inbound) cutOff(number uint32) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.cuts(number)
+}
+
+// cuts is cutOff under inbound.mu.
+func (in *inbound) cuts(number uint32) bool {
+	if in.outstanding == 0 {
+		return false
+	}
+	in.cut, in.cutAt = true, number
+	return true
+}
+
+// handle notes that a received stanza that does not go into the store is handled, unless it is
+// cut off.
 func (in *inbound) handle(number uint32) (h uint32, ack bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.outstanding > 0 {
-		in.cut, in.cutAt = true, number
+	if in.cuts(number) {
 		return 0, false
 	}
 	return in.count()
@@ -155,7 +189,7 @@ func (in *inbound) count() (h uint32, ack bool) {
 		return 0, false
 	}
 	in.wanted = false
-	return in.handled, true
+	return in.handled, !in.last
 }
 
 // enable begins to count for XEP-0198. It returns false if that was done before.

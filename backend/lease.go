@@ -68,6 +68,7 @@ func (n *Node) keepLease(ctx context.Context) {
 		if lapsed {
 			n.endLostSessions(ctx)
 		}
+		n.removeLeft(ctx)
 		if reap {
 			n.reap(ctx)
 		}
@@ -104,7 +105,8 @@ type hearer interface {
 }
 
 // lookForUnheard has all sessions look into the store when there is a node whose
-// signals do not arrive: what its users say is delivered all the same, only later.
+// signals do not arrive: what its users say is delivered all the same, only later. What a node has stored
+// last before it died, without a signal, is delivered when its lease is over if not before.
 func (n *Node) lookForUnheard(ctx context.Context) {
 	hears, ok := n.bus.(hearer)
 	if !ok {
@@ -119,7 +121,9 @@ func (n *Node) lookForUnheard(ctx context.Context) {
 		}
 		return
 	}
-	if !slices.ContainsFunc(living, func(name string) bool { return !hears.Hears(name) }) {
+	looked := append(n.living, living...)
+	n.living = living
+	if !slices.ContainsFunc(looked, func(name string) bool { return !hears.Hears(name) }) {
 		return
 	}
 	n.metrics.polls.Inc()
@@ -247,7 +251,7 @@ func (n *Node) announceEnd(ctx context.Context, dead store.Session) {
 		return
 	}
 	st, _ := decodeState([]byte(dead.State)) // that of a session that could not be resumed is empty
-	n.refuseLeft(st)
+	n.refuseLeft(from, st)
 	items, _, err := n.store.Roster(ctx, dead.Owner)
 	var blocks *blocklist
 	if err == nil {

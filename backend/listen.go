@@ -231,7 +231,7 @@ func (n *Node) settle(ctx context.Context, data []byte) error {
 // settleFor raises a user's delivered number, and notes what whoever resumes the session
 // has to know.
 func (n *Node) settleFor(ctx context.Context, owner store.OwnerID, word settleWord) error {
-	if word.session != "" {
+	if word.session != "" && !n.has(word.session) {
 		if err := n.store.NoteResumable(ctx, word.session, owner, word.note); err != nil {
 			return err
 		}
@@ -251,6 +251,14 @@ func (n *Node) settleFor(ctx context.Context, owner store.OwnerID, word settleWo
 		h.raise(seq)
 	}
 	return nil
+}
+
+// has tells whether a session is here. A front that has lost this node does not tell it so: what is said of
+// a session that is here is about where it was before, and has come late. Its stanzas have other numbers now.
+func (n *Node) has(session string) bool {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.sessions[session] != nil
 }
 
 // parseSettle reads "user NUL entry", or "user NUL entry NUL session NUL count NUL tail".

@@ -58,6 +58,9 @@ func (s *session) message(ctx context.Context, raw []byte, header xmpp.Header, n
 	timeline := worthStoring(e, header.Type)
 	if !timeline {
 		s.in.wait(0, s.done)
+		if s.in.cutOff(number) {
+			return false, nil
+		}
 	}
 	var condition string
 	var account store.Account
@@ -213,6 +216,23 @@ func (s *session) presentResource(ctx context.Context, to xmpp.JID, account stor
 	return to.Resource(), nil
 }
 
+// servedResource is the resource that a message is for which is not stored, or "" when no node has it: a
+// session may also wait in the store for whoever resumes it.
+func (s *session) servedResource(ctx context.Context, to xmpp.JID, account store.Account) (string, error) {
+	if to.Resource() == "" {
+		return "", nil
+	}
+	var node string
+	err := s.patiently(ctx, func() (err error) {
+		node, err = s.node.nodeOf(ctx, to, account)
+		return err
+	})
+	if node == "" || err != nil {
+		return "", err
+	}
+	return to.Resource(), nil
+}
+
 // isThere tells whether a resource is connected, to any node.
 func (n *Node) isThere(ctx context.Context, to xmpp.JID, account store.Account) (bool, error) {
 	if h := n.hub(account.User); h != nil && h.session(to.Resource()) != nil {
@@ -251,6 +271,11 @@ func (s *session) appended(ctx context.Context, recipient string, a store.Append
 	}
 	if done.Err != nil {
 		s.node.metrics.appends.WithLabelValues("failed").Inc()
+		if errors.Is(done.Err, store.ErrOutcomeUnknown) {
+			s.in.doubt()
+			s.node.publishControl(recipient, control{Look: true})
+			s.node.publishControl(s.account.User, control{Look: true})
+		}
 		s.in.complete(false)
 		s.appendFailed(ctx, done.Err)
 		return
@@ -285,6 +310,9 @@ func (s *session) bounceStored(stanza []byte) {
 
 func (s *session) appendFailed(ctx context.Context, err error) {
 	if errors.Is(err, store.ErrFenced) {
+		if s.lost.Swap(true) { // all that is on its way fails so
+			return
+		}
 		s.node.fenced.Go(func() { s.endFenced(ctx) }) // it asks the store, whose writer calls this
 		return
 	}
@@ -293,7 +321,7 @@ func (s *session) appendFailed(ctx context.Context, err error) {
 
 // live sends a message that is not stored to those who are there.
 func (s *session) live(ctx context.Context, raw []byte, header xmpp.Header, to xmpp.JID, account store.Account) error {
-	resource, err := s.presentResource(ctx, to, account)
+	resource, err := s.servedResource(ctx, to, account)
 	if err != nil {
 		return s.lookupFailed(ctx, raw, header, err)
 	}
@@ -343,7 +371,7 @@ func (n *Node) reach(ctx context.Context, stanza []byte, account store.Account) 
 	}
 	query, cancel := n.storeContext(ctx)
 	defer cancel()
-	elsewhere, err = n.othersWith(query, account)
+	elsewhere, err = n.othersServing(query, account)
 	return false, elsewhere, err
 }
 
@@ -357,6 +385,27 @@ func (n *Node) othersWith(ctx context.Context, account store.Account) ([]string,
 	for _, s := range sessions {
 		if s.Node != n.opts.Name {
 			others = append(others, s.Node)
+		}
+	}
+	slices.Sort(others)
+	return slices.Compact(others), nil
+}
+
+// othersServing is othersWith without the nodes of which all sessions of the user wait in the store for
+// whoever resumes them.
+func (n *Node) othersServing(ctx context.Context, account store.Account) ([]string, error) {
+	sessions, err := n.store.SessionsOf(ctx, account.Owner)
+	if err != nil {
+		return nil, fmt.Errorf("look up the sessions of %s: %w", account.User, err)
+	}
+	var others []string
+	for _, s := range sessions {
+		node, err := n.otherNodeOf(ctx, account, s.Resource)
+		if err != nil {
+			return nil, fmt.Errorf("look up a session of %s: %w", account.User, err)
+		}
+		if node != "" && node != n.opts.Name {
+			others = append(others, node)
 		}
 	}
 	slices.Sort(others)

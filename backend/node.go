@@ -63,6 +63,8 @@ type Node struct {
 	blocks    *blockCache
 	delivered *deliveredNumbers
 	points    resumePoints
+	left      leftRecords
+	living    []string // nodes that lived when this one last looked; owned by keepLease
 	standing  *standing
 	missed    *missed
 	registrar *registrar

@@ -141,7 +141,7 @@ func (o *outbox) put(it item) bool {
 		return !it.asks
 	}
 	if o.bytes += len(it.data) + itemOverhead; o.bytes > o.limit {
-		o.full, o.items = true, slices.DeleteFunc(o.items, func(it item) bool { return !it.asks })
+		o.full = true // what was kept is looked at once more, for who waits for an answer
 		o.spilt.poke()
 		return !it.asks
 	}

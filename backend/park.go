@@ -93,6 +93,7 @@ func (s *session) park(ctx context.Context) (resumed bool) {
 			return false
 		case <-overflow:
 			if _, all := s.out.rest(); !all {
+				s.refuseMessages(ctx, s.unseen())
 				return false
 			}
 		}
@@ -117,11 +118,11 @@ func (s *session) handOver(ctx context.Context) {
 	n := s.node
 	n.part(s, false)
 	s.out.finish()
-	defer n.unhostLater(s.hub.partition)
+	defer n.unhostLater(s.hub.partition, s.hub)
 	s.flushDelivered(ctx)
 	st := s.state()
 	left := s.unacked.leftover()
-	left.Cursor = s.cur.pos
+	left.Cursor, left.Unheard = s.cur.pos, s.reason == ReasonShutdown || n.draining.Load()
 	st.Left = &left
 	for _, it := range s.queued() {
 		st.Queue, st.QueueAfter = append(st.Queue, string(it.data)), append(st.QueueAfter, it.after)
@@ -211,12 +212,7 @@ func (s *session) unseen() []string {
 // it, and those to the user that came while there was nobody else to take them (XEP-0198 §4). Of these,
 // what was written to the connection may have arrived.
 func (s *session) refuseMessages(ctx context.Context, unseen []string) {
-	for _, raw := range unseen {
-		header, to, ok := liveMessage([]byte(raw))
-		if ok && to == s.jid && (header.Type == messageGroupchat || speaks(header.Type, []byte(raw))) {
-			s.node.refuse([]byte(raw))
-		}
-	}
+	s.node.refuseMessagesTo(s.jid, unseen)
 	rest, _ := s.out.rest()
 	alone := slices.DeleteFunc(slices.Concat(s.cur.items, rest), func(it item) bool {
 		header, to, ok := liveMessage(it.data)
@@ -227,11 +223,21 @@ func (s *session) refuseMessages(ctx context.Context, unseen []string) {
 	}
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
-	if others, err := s.node.othersWith(query, s.account); err != nil || len(others) > 0 {
+	if others, err := s.node.othersServing(query, s.account); err != nil || len(others) > 0 {
 		return // they may have taken them
 	}
 	for _, it := range alone {
 		s.node.refuse(it.data)
+	}
+}
+
+// refuseMessagesTo answers those among stanzas that are live messages to a client.
+func (n *Node) refuseMessagesTo(client xmpp.JID, stanzas []string) {
+	for _, raw := range stanzas {
+		header, to, ok := liveMessage([]byte(raw))
+		if ok && to == client && (header.Type == messageGroupchat || speaks(header.Type, []byte(raw))) {
+			n.refuse([]byte(raw))
+		}
 	}
 }
 
@@ -318,7 +324,8 @@ func (s *session) resumable(state []byte) store.Resumable {
 	handled, _ := s.in.settled()
 	p := s.point()
 	return store.Resumable{
-		Hold: time.Duration(s.holdTime.Load()), Handled: handled, Count: p.Count, Pos: p.Pos, Voided: p.Voided, State: state,
+		Hold: time.Duration(s.holdTime.Load()), Handled: handled, Unsure: !s.in.sure(),
+		Count: p.Count, Pos: p.Pos, Voided: p.Voided, State: state,
 	}
 }
 

@@ -172,11 +172,22 @@ func (s *session) goUnavailable(presence []byte) {
 
 // sayGoodbye shows a session that has ended as unavailable. After a conflict that was done
 // already, or another node has the session.
-func (s *session) sayGoodbye(_ context.Context) {
-	if s.reason == ReasonConflict {
+func (s *session) sayGoodbye(ctx context.Context) {
+	if s.reason == ReasonConflict || s.succeeded(ctx) {
 		return
 	}
 	s.goUnavailable(unavailablePresence(s.jid))
+}
+
+// succeeded tells whether another session has the place of this one, of which this node has not heard: the
+// signal was lost, or the node stood still. Whoever gave it that place has told the contacts.
+func (s *session) succeeded(ctx context.Context) bool {
+	query, cancel := s.node.storeContext(ctx)
+	defer cancel()
+	others, err := s.node.store.SessionsOf(query, s.account.Owner)
+	return err == nil && slices.ContainsFunc(others, func(o store.Session) bool {
+		return o.Resource == s.jid.Resource() && (o.ID != s.id || o.Epoch != s.epoch)
+	})
 }
 
 func (h *hub) broadcast(contacts []string, presence []byte) {

@@ -109,6 +109,7 @@ func (s *session) takeOver(ctx context.Context, id string, h uint32) error {
 	}
 	a, err := st.reckon(h, store.ResumePoint{Count: r.Count, Pos: r.Pos, Voided: r.Voided}, s.readNote(ctx, r.Note))
 	if err != nil {
+		r.Note = nil // it stays
 		s.putBack(ctx, rec, r)
 		return errCount{rec.Handled, err}
 	}
@@ -221,7 +222,6 @@ func (s *session) putBack(ctx context.Context, rec store.Session, r store.Resuma
 	if r.Parked.IsZero() {
 		r.Parked = time.Now()
 	}
-	r.Note = nil // what is noted stays
 	if err := s.node.store.SaveResumable(query, rec.ID, rec.Epoch, r); err != nil {
 		s.node.opts.Logger.WarnContext(ctx, "put a session back", slog.String("user", s.account.User), slog.Any("error", err))
 	}
@@ -235,30 +235,57 @@ func (s *session) goOn(ctx context.Context, rec store.Session, r store.Resumable
 		return fmt.Errorf("resource of session %s: %w", rec.ID, err)
 	}
 	s.jid, s.id, s.epoch = jid, rec.ID, rec.Epoch
+	s.since = h
 	s.in.goOn(rec.Handled)
-	s.unacked.goOn(h, a.pos)
+	s.unacked.goOn(h, a.pos, a.early)
 	s.holdTime.Store(int64(r.Hold))
-	s.cur.pos, s.cur.behind = a.pos, true
+	s.cur.pos, s.cur.behind, s.passed = a.pos, true, a.pos
 	_ = s.conn.SetDeadline(time.Time{}) // before end may set one
 	if !s.node.join(ctx, s) {
 		if s.outdated {
 			return outdatedError()
 		}
+		r.Note = nil // it stays
 		s.putBack(ctx, rec, r)
 		return &stopError{ReasonFull, &xmpp.StreamError{Condition: xmpp.ResourceConstraint, Text: "too many sessions"}, nil}
 	}
-	s.bound = true
-	if err := s.settleIn(ctx, st, a, h); err != nil {
-		s.endBy(storeFailed(err)) // the session is known by now: run ends it
+	if err := s.settleIn(ctx, st, a, h, st.unheard(r.Parked)); err != nil {
+		s.giveBack(ctx, rec, r, st)
+		s.node.metrics.resumed.WithLabelValues("failed").Inc()
+		return storeFailed(fmt.Errorf("resume session %s: %w", rec.ID, err))
 	}
+	s.bound = true
 	return nil
+}
+
+// giveBack is putBack for a session that is known by now, and has not said anything. What has come for it
+// is left with the rest.
+func (s *session) giveBack(ctx context.Context, rec store.Session, r store.Resumable, st sessionState) {
+	s.node.part(s, false)
+	s.out.close(nil, true)
+	s.out.finish()
+	for len(st.QueueAfter) < len(st.Queue) { // an earlier version says nothing
+		st.QueueAfter = append(st.QueueAfter, 0)
+	}
+	for _, it := range s.queued() {
+		st.Queue, st.QueueAfter = append(st.Queue, string(it.data)), append(st.QueueAfter, it.after)
+	}
+	if st.Left != nil {
+		st.Left.Unheard = true
+	}
+	if state, err := st.encode(); err == nil {
+		r.State = state
+	}
+	s.first = nil
+	s.putBack(ctx, rec, r)
 }
 
 // inherit stores that the session is here. What the one before has left is of no use any more:
 // what is written from now on has other numbers. Nothing has been written yet, so that until
 // this is stored the next that resumes the session finds it as it was.
 func (s *session) inherit(ctx context.Context, st sessionState) error {
-	st.Left, st.Queue, st.QueueAfter, st.Again = nil, nil, nil, s.again
+	st.Left, st.Queue, st.QueueAfter = nil, nil, nil
+	st.Since, st.Again, st.Early = s.since, s.again, s.unacked.goneBy(0)
 	state, err := st.encode()
 	if err != nil {
 		return err
@@ -276,8 +303,9 @@ func (s *session) inherit(ctx context.Context, st sessionState) error {
 	return err
 }
 
-// settleIn makes the session's hub know what the one before had.
-func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h uint32) error {
+// settleIn makes the session's hub know what the one before had. unheard tells that nobody knows what the
+// contacts have said since.
+func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h uint32, unheard bool) error {
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
 	_, delivered, err := s.node.store.Head(query, s.account.Owner)
@@ -298,8 +326,11 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h ui
 	if err := s.inherit(ctx, st); err != nil {
 		return err
 	}
-	for _, seq := range a.again { // the user has not received them, wherever the cursor is
-		s.hub.hold(s.jid.Resource(), seq)
+	received := a.pos             // if it has had all up to there that is for the user
+	for _, seq := range a.again { // which the user has not received, wherever the cursor is
+		if !s.hub.expect(s, seq) {
+			received = min(received, seq-1)
+		}
 	}
 	for _, f := range a.flights {
 		s.hub.arrived(f)
@@ -314,10 +345,10 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h ui
 	}
 	s.apply(st)
 	s.recheck()
-	if s.cur.live { // it has had all up to there that is for the user
-		s.hub.raise(a.pos)
+	if s.cur.live {
+		s.hub.raise(received)
 	}
-	if st.Presence != "" && st.Left == nil { // nobody knows what the contacts have said since
+	if st.Presence != "" && unheard {
 		return s.lookAgain(query)
 	}
 	return nil

@@ -31,7 +31,7 @@ func TestReckonAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		base := rapid.Uint64Range(0, 1<<34).Draw(t, "base")
 		u := &unacked{}
-		u.goOn(uint32(base), 0)
+		u.goOn(uint32(base), 0, nil)
 		type written struct { // seq is 0 for what is no entry
 			count, seq uint64
 			copied     bool
@@ -139,7 +139,7 @@ func TestReckonAgainstModel(t *testing.T) {
 func TestReckonAfterGoingBack(t *testing.T) {
 	const base = 1<<32 - 2
 	u := &unacked{}
-	u.goOn(base, 10)
+	u.goOn(base, 10, nil)
 	note := frontNote{count: base}
 	write := func(seq uint64, claims bool) {
 		u.entry(seq, 0, seq)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	"imlb/backend/store"
 	"imlb/backend/xmpp"
@@ -26,9 +27,15 @@ type sessionState struct {
 	Lang       string   `json:"lang,omitempty"`
 	Mechanism  string   `json:"mechanism,omitempty"`
 
+	// Since is what the client had counted when the session was resumed the last time.
+	Since uint32 `json:"since,omitempty"`
+
 	// The entries that the cursor does not meet, which were to be written first when the session
 	// was resumed. The counts are the highest that they can have.
 	Again []savedFlight `json:"again,omitempty"`
+
+	// The entries that were written out of turn, to which the cursor may come once more.
+	Early []savedFlight `json:"early,omitempty"`
 
 	// Of a session that was given up in order. Without it what has arrived is
 	// reckoned from the stored point, and from what the front has noted.
@@ -46,6 +53,7 @@ type leftover struct {
 	Kept    []savedStanza `json:"kept,omitempty"`
 	Lost    uint32        `json:"lost,omitempty"`
 	HasLost bool          `json:"has_lost,omitempty"`
+	Unheard bool          `json:"unheard,omitempty"` // nobody has asked for the session
 }
 
 type savedFlight struct {
@@ -94,6 +102,11 @@ func decodeState(data []byte) (st sessionState, err error) {
 	return st, nil
 }
 
+// unheard tells whether nobody had the session for a while, which was parked then if it was left in order.
+func (st sessionState) unheard(parked time.Time) bool {
+	return st.Left == nil || st.Left.Unheard || !parked.IsZero() && time.Since(parked) > yieldTime
+}
+
 // frontNote is what a front has seen of a session whose node it has lost (see the
 // front's settle).
 type frontNote struct {
@@ -138,11 +151,12 @@ func parseNote(data []byte) (n frontNote, err error) {
 
 // arrival is what a client that resumes has received, by its count.
 type arrival struct {
-	pos     uint64   // the cursor goes on after this entry
-	claimed uint64   // the client has all up to this one that is for the user; 0: nobody says so
-	flights []flight // that have arrived
-	again   []uint64 // entries that have not, and that the cursor does not meet
-	stanzas []item   // that have not
+	pos     uint64        // the cursor goes on after this entry
+	claimed uint64        // the client has all up to this one that is for the user; 0: nobody says so
+	flights []flight      // that have arrived
+	again   []uint64      // entries that have not, and that the cursor does not meet
+	early   []savedFlight // entries that have, and that the cursor may meet
+	stanzas []item        // that have not
 }
 
 // errCount is why a session cannot be resumed: the client and the session do not
@@ -172,10 +186,16 @@ func (st sessionState) reckon(h uint32, point store.ResumePoint, note *frontNote
 		return a, errTooLittle
 	case st.Left != nil:
 		a, err = st.Left.reckon(h, point.Pos)
-	case note != nil && !after(point.Count, note.count) && !after(h, note.count): // else it is about an earlier time
+	case note != nil && !after(point.Count, note.count) && !after(h, note.count) && !note.older(st.Since, point.Count):
 		a = note.reckon(h, point)
 	default:
 		a.pos = point.Pos
+	}
+	for _, f := range st.Early {
+		if !after(f.Count, h) {
+			a.early = append(a.early, savedFlight{Count: h, Seq: f.Seq})
+			a.flights = append(a.flights, flight{seq: f.Seq})
+		}
 	}
 	for _, f := range unarrived(st.Again, h) {
 		if !slices.Contains(a.again, f.Seq) {
@@ -183,6 +203,13 @@ func (st sessionState) reckon(h uint32, point store.ResumePoint, note *frontNote
 		}
 	}
 	return a, err
+}
+
+// older tells whether a note is of the time before the session was resumed, when the client had counted since
+// stanzas: it tells of some of those as well.
+func (n frontNote) older(since, acked uint32) bool {
+	first := n.count - uint32(len(n.tail)) //nolint:gosec // Modulo 2^32 on purpose.
+	return after(since, first) && !after(since, acked)
 }
 
 // unarrived are those flights that a client has not received which has counted h stanzas.
@@ -248,11 +275,12 @@ func (n frontNote) reckon(h uint32, point store.ResumePoint) arrival {
 // state is what has to be known to go on with the session; what it has not delivered is
 // not in it.
 func (s *session) state() sessionState {
-	st := sessionState{Lang: s.stream.lang, Mechanism: s.mechanism}
+	st := sessionState{Lang: s.stream.lang, Mechanism: s.mechanism, Since: s.since}
 	st.Bound, st.BoundFrom, st.BoundAlone = s.cur.bound.seq, s.cur.bound.from, s.cur.bound.alone // not changed any more
 	st.Again = unarrived(s.again, s.point().Count)
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
+	st.Early = s.unacked.goneBy(s.hub.delivered)
 	st.Presence, st.Priority = string(s.presence), s.priority
 	st.Interested, st.Carbons, st.Blocks = s.interested, s.carbons, s.blockPushes
 	for to := range s.directed {

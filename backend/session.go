@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"runtime/debug"
 	"sync"
@@ -47,6 +48,7 @@ type session struct {
 	asked     bool          // whether it is there, and has not said anything yet
 	touched   bool          // something may have changed that is saved
 	saved     []byte
+	since     uint32        // of a resumed session: what the client had counted when it was resumed
 	first     []item        // of a resumed session: what is written before everything else
 	again     []savedFlight // the entries among that, which the cursor does not meet
 
@@ -77,6 +79,7 @@ type session struct {
 	carbons     bool                  // wants copies of messages
 	blockPushes bool                  // has asked for the blocklist
 	directed    map[xmpp.JID]struct{} // who was told of us by directed presence
+	passed      uint64                // entries up to this one the cursor does not come to, unless it goes back
 
 	endOnce sync.Once
 	reason  Reason // written once, before done is closed
@@ -88,13 +91,15 @@ type session struct {
 	yieldOnce sync.Once
 	yield     chan struct{} // closed by giveUp
 	evicted   atomic.Bool   // it has to end, although it may have been resumed
+	lost      atomic.Bool   // the store has said that it is not this node's any more
 }
 
 func newSession(n *Node, conn net.Conn) *session {
 	s := &session{
 		node: n, conn: conn, started: time.Now(),
 		done: make(chan struct{}), written: make(chan struct{}), gone: make(chan struct{}), yield: make(chan struct{}),
-		out: newOutbox(n.opts.Limits.QueueBytes),
+		out:    newOutbox(n.opts.Limits.QueueBytes),
+		passed: math.MaxUint64,
 	}
 	s.stream.init(conn, n.opts.Limits.preAuth())
 	return s
@@ -299,6 +304,8 @@ func (s *session) endBy(err error) {
 		s.endWith(stop.reason, stop.cause, stop.farewell)
 	case errors.As(err, &broken):
 		s.end(ReasonProtocolError, broken)
+	case errors.Is(err, io.EOF): // a front that stops still tells its client what we say
+		s.finish(ReasonClientLost, err, s.lastCount())
 	default:
 		s.finish(ReasonClientLost, err, nil)
 	}

@@ -2,6 +2,7 @@ package backend_test
 
 import (
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 	"testing"
@@ -185,4 +186,20 @@ func TestAckTooEarly(t *testing.T) {
 		alice.expect("^<failed xmlns='urn:xmpp:sm:3'><unexpected-request ")
 	}
 	alice.sync()
+}
+
+// A client whose front stops is told what its session has handled, like any whose stream ends (XEP-0198 §4).
+func TestLastCountAtTheEndOfTheConnection(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, nil)
+	alice := c.online(0, "alice", "phone")
+	id := alice.resumable()
+	alice.write("<message to='bob@example.com'><body>x</body></message>" + smAsk)
+	alice.expect("^<a [^>]*h='1'/>")
+	if err := alice.conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	alice.expect("^<a [^>]*h='1'/>")
+	alice.gone()
+	c.returns(1, "alice").resumed(id, 0, 1)
 }

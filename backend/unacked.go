@@ -1,6 +1,9 @@
 package backend
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
 // flight says what a user has received once a client has acknowledged a stanza.
 type flight struct {
@@ -31,12 +34,13 @@ type unacked struct {
 
 	// For a session that may be resumed.
 	keeping bool
-	pos     uint64 // all entries up to this one that are for the client had arrived when acked was
-	voided  uint32 // the places that stanzas up to this one told are none any more: the cursor went back
-	kept    []kept // of these stanzas nobody knows whether they have arrived
-	bytes   int    // of kept
-	lost    uint32 // the last stanza that was not kept, because there were too many …
-	hasLost bool   // … if there is one that may not have arrived
+	pos     uint64        // all entries up to this one that are for the client had arrived when acked was
+	early   []savedFlight // entries that were written out of turn: the cursor may come to them once more
+	voided  uint32        // the places that stanzas up to this one told are none any more: the cursor went back
+	kept    []kept        // of these stanzas nobody knows whether they have arrived
+	bytes   int           // of kept
+	lost    uint32        // the last stanza that was not kept, because there were too many …
+	hasLost bool          // … if there is one that may not have arrived
 }
 
 // keptBytes bounds what is kept for one client to be written again. Who does not
@@ -70,12 +74,12 @@ func (u *unacked) keep(pos uint64) {
 }
 
 // goOn continues another session's counts, of which the client has received acked
-// stanzas and all entries up to pos that are for it.
-func (u *unacked) goOn(acked uint32, pos uint64) {
+// stanzas and all entries up to pos that are for it, and those that were early.
+func (u *unacked) goOn(acked uint32, pos uint64, early []savedFlight) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.on, u.keeping = true, true
-	u.sent, u.acked, u.voided, u.pos = acked, acked, acked, pos
+	u.sent, u.acked, u.voided, u.pos, u.early = acked, acked, acked, pos, early
 }
 
 // stanza counts one that is about to be written and is no entry, but may be the copy of the
@@ -100,7 +104,34 @@ func (u *unacked) entry(seq, upTo, pos uint64) int {
 	defer u.mu.Unlock()
 	u.sent++
 	u.flights = append(u.flights, flight{u.sent, seq, upTo, pos})
+	if upTo == 0 && u.keeping {
+		u.early = append(u.early, savedFlight{Count: u.sent, Seq: seq})
+		u.early = u.early[max(0, len(u.early)-earlyMax):]
+	}
 	return len(u.flights)
+}
+
+// earlyMax bounds how many entries are remembered that were written out of turn. What is forgotten may
+// come twice.
+const earlyMax = 256
+
+// wasEarly tells whether an entry was written out of turn.
+func (u *unacked) wasEarly(seq uint64) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return slices.ContainsFunc(u.early, func(f savedFlight) bool { return f.Seq == seq })
+}
+
+// goneBy returns the entries that were written out of turn, but for those to which the cursor does not come
+// any more: it goes back after what the user, or the client, has received.
+func (u *unacked) goneBy(delivered uint64) []savedFlight {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.early = slices.DeleteFunc(u.early, func(f savedFlight) bool { return f.Seq <= min(delivered, u.pos) })
+	if len(u.early) == 0 {
+		u.early = nil
+	}
+	return slices.Clone(u.early)
 }
 
 // skip notes that an entry was not for the client. It returns how many wait.

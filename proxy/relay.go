@@ -102,7 +102,8 @@ func (r *relay) passOn(e *ending) {
 		linger = past // the node sees the leg break, as it would see the client's
 	case e.reason == ReasonClientClosed && e.cause == nil:
 		// The end of the client's stream was passed on.
-	case e.reason == ReasonClientClosed:
+	case e.reason == ReasonClientClosed, e.reason == ReasonShutdown, e.reason == ReasonIdle:
+		// The end of the stream would end the session, with which the client may go on elsewhere (XEP-0198 §5).
 		r.told.Store(true)
 		_ = r.node.CloseWrite()
 	case e.condition != "" && !r.nodeFailed(e):

@@ -16,8 +16,8 @@ func (db *DB) SaveResumable(ctx context.Context, id string, epoch uint64, r Resu
 		// The row is locked by that, so that nobody takes the session over meanwhile.
 		var owner OwnerID
 		err := tx.QueryRowContext(ctx, `
-			UPDATE sessions SET handled = $1 WHERE id = $2 AND epoch = $3 RETURNING owner`,
-			r.Handled, id, storable(epoch)).Scan(&owner)
+			UPDATE sessions SET handled = COALESCE($1, handled) WHERE id = $2 AND epoch = $3 RETURNING owner`,
+			r.handled(), id, storable(epoch)).Scan(&owner)
 		if errors.Is(err, sql.ErrNoRows) {
 			return ErrFenced
 		}
@@ -35,6 +35,14 @@ func (db *DB) SaveResumable(ctx context.Context, id string, epoch uint64, r Resu
 			notNil(r.State), r.Note)
 		return err
 	})
+}
+
+// handled is the count to be stored, nil for the one that is.
+func (r Resumable) handled() *uint32 {
+	if r.Unsure {
+		return nil
+	}
+	return &r.Handled
 }
 
 // notNil makes an empty value of none.

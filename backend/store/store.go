@@ -319,7 +319,8 @@ type Sessions interface {
 type Resumable struct {
 	Hold    time.Duration // how long it waits for its client, after that is lost or after its node's lease; millisecond resolution
 	Parked  time.Time     // since when it waits, by this process's clock; zero: it does not. Millisecond resolution
-	Handled uint32        // as Session.Handled
+	Handled uint32        // as Session.Handled …
+	Unsure  bool          // … or it is not known whether a message is stored (ErrOutcomeUnknown), and what the store has stays
 	Count   uint32        // stanzas that the client has acknowledged, modulo 2^32 …
 	Pos     uint64        // … and the entry up to which it then had all that were for it
 	Voided  uint32        // the places on the timeline that stanzas up to this one told are none any more

@@ -67,7 +67,11 @@ func (m *Memory) SaveResumable(ctx context.Context, id string, epoch uint64, r s
 	default:
 		r.Note = bytes.Clone(r.Note)
 	}
-	s.Handled, s.resumable = r.Handled, &r
+	if !r.Unsure {
+		s.Handled = r.Handled
+	}
+	r.Unsure = false
+	s.resumable = &r
 	return nil
 }
 

@@ -14,6 +14,7 @@ func resumptionTests() []test {
 		{"NotResumable", on(notResumable)},
 		{"Points", on(resumePoints)},
 		{"Note", on(resumeNote)},
+		{"Unsure", on(unsureResumable)},
 		{"Parked", on(parked)},
 		{"Ended", on(endedSessions)},
 		{"Replaced", on(replacedResumable)},
@@ -140,6 +141,23 @@ func resumeNote(t suite, s store.Store) {
 		_, got, err := s.Resume(t.Context(), "s1", a.Owner, "node-3")
 		t.check(err)
 		t.equal("note", got.Note, save.want)
+	}
+}
+
+// What is stored with a message stays when whoever has the session does not know of it.
+func unsureResumable(t suite, s store.Store) {
+	a := t.newAccount(s, "alice@example.com")
+	t.newSession(s, a.Owner, "s1", "phone", "node-1")
+	t.check(s.SaveResumable(t.Context(), "s1", 1, resumable()))
+	_, err := s.AppendBatch(t.Context(), []store.Append{{Session: "s1", Epoch: 1, Handled: 0, Drafts: []store.Draft{{Owner: a.Owner}}}})
+	t.check(err)
+	r := resumable()
+	r.Unsure, r.Pos = true, 8
+	t.check(s.SaveResumable(t.Context(), "s1", 1, r))
+	got, r, err := s.Resume(t.Context(), "s1", a.Owner, "node-2")
+	t.check(err)
+	if got.Handled != 0 || r.Handled != 0 || r.Pos != 8 {
+		t.Errorf("handled %d and %d, at %d", got.Handled, r.Handled, r.Pos)
 	}
 }
 
