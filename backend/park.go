@@ -47,13 +47,8 @@ func (s *session) evict(reason Reason) {
 // in order (XEP-0198 §5), and is not taken for that of a node that was lost. That may
 // take so long at most.
 func (s *session) move(within time.Duration) {
-	switch {
-	case !s.ended():
-		s.end(ReasonMoved, &xmpp.StreamError{Condition: xmpp.Conflict, Text: "the session was resumed on another connection"})
-		time.AfterFunc(within, func() { _ = s.conn.Close() })
-	case s.reason != ReasonMoved:
-		_ = s.conn.Close() // nobody waits for more of it
-	}
+	s.end(ReasonMoved, &xmpp.StreamError{Condition: xmpp.Conflict, Text: "the session was resumed on another connection"})
+	time.AfterFunc(within, func() { _ = s.conn.Close() }) // also if it ended before, and still says why
 	s.giveUp()
 }
 
