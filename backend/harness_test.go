@@ -272,6 +272,7 @@ type leg struct {
 	foreign  bool // the front is not one of ours
 	more     []proxyproto.TLV
 	settle   string
+	id       string           // of the client's connection; conn-1 by default
 	source   string           // of the client; 192.0.2.7 by default
 	cert     []proxyproto.TLV // not nil: a certificate was verified; in the field about TLS
 	raw      []byte           // instead of a header
@@ -302,7 +303,7 @@ func proxyHeader(tb testing.TB, conn net.Conn, l leg) []byte {
 		header.TransportProtocol = proxyproto.UNSPEC
 	}
 	tlvs := []proxyproto.TLV{
-		{Type: proxyproto.PP2_TYPE_UNIQUE_ID, Value: []byte("conn-1")},
+		{Type: proxyproto.PP2_TYPE_UNIQUE_ID, Value: []byte(cmp.Or(l.id, "conn-1"))},
 	}
 	if !l.foreign {
 		tlvs = append(tlvs, proxyproto.TLV{Type: 0xE0, Value: []byte("tls")})
@@ -340,9 +341,12 @@ func proxyHeader(tb testing.TB, conn net.Conn, l leg) []byte {
 }
 
 // returns connects a client that has logged in and not bound a resource.
-func (c *cluster) returns(node int, name string) *client {
+func (c *cluster) returns(node int, name string) *client { return c.returnsOn(node, leg{}, name) }
+
+// returnsOn is returns by way of a front that says something else.
+func (c *cluster) returnsOn(node int, l leg, name string) *client {
 	c.t.Helper()
-	cl := c.dial(node, leg{})
+	cl := c.dial(node, l)
 	cl.open()
 	cl.write("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>" +
 		base64.StdEncoding.EncodeToString([]byte("\x00"+name+"\x00"+password)) + "</auth>")

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -207,11 +208,14 @@ type settleWord struct {
 	note    []byte // then: what was written to the client, see parseNote
 }
 
-// settle takes a front's word. The front reads the close as the answer.
-func (n *Node) settle(ctx context.Context, data []byte) error {
+// settle takes a front's word of the client that had that connection to it. The front reads the close as the answer.
+func (n *Node) settle(ctx context.Context, data []byte, conn string) error {
 	word, err := parseSettle(data)
 	if err != nil {
 		return err
+	}
+	if word.session != "" {
+		word.note = slices.Concat(word.note, []byte{0}, []byte(conn))
 	}
 	ctx, cancel := n.storeContext(ctx)
 	defer cancel()
@@ -282,6 +286,9 @@ func parseSettle(data []byte) (word settleWord, err error) {
 	session, note, ok := bytes.Cut(rest, []byte{0})
 	if !ok {
 		return word, errors.New("settle: a session without a note")
+	}
+	if bytes.Count(note, []byte{0}) != 1 {
+		return word, errors.New("settle: a note of other parts than a count and a tail")
 	}
 	if _, err := parseNote(note); err != nil {
 		return word, fmt.Errorf("settle: %w", err)

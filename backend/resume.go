@@ -285,7 +285,7 @@ func (s *session) giveBack(ctx context.Context, rec store.Session, r store.Resum
 // this is stored the next that resumes the session finds it as it was.
 func (s *session) inherit(ctx context.Context, st sessionState) error {
 	st.Left, st.Queue, st.QueueAfter = nil, nil, nil
-	st.Since, st.Again, st.Early = s.since, s.again, s.unacked.goneBy(0)
+	st.Conn, st.Since, st.Again, st.Early = s.client.id, s.since, s.again, s.unacked.goneBy(0)
 	state, err := st.encode()
 	if err != nil {
 		return err

@@ -292,6 +292,32 @@ func TestNoteComesLate(t *testing.T) {
 	}
 }
 
+// The same, when what the front tells late could be true of the session as it is now: only the connection that it
+// tells of says that it is not.
+func TestNoteOfAnotherConnection(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3, nil)
+	c.befriend("alice", "carol")
+	bob := c.online(2, "bob", "desk")
+	alice := c.online(0, "alice", "phone")
+	id := alice.resumable()
+	bob.write(say("alice", "one"))
+	alice.hears("one")
+	c.die()
+	again := c.returnsOn(1, leg{id: "conn-2"}, "alice")
+	again.resumed(id, 0, 0)                                                // it has not come
+	again.expect("^<presence type='unavailable' from='carol@example.com'") // which counts
+	again.hears("one")
+	c.dial(2, leg{settle: "alice@example.com\x000\x00" + id + "\x001\x001"}).gone()
+	c.die()
+	third := c.returnsOn(2, leg{id: "conn-3"}, "alice")
+	third.resumed(id, 1, 0) // nothing but the presence
+	bob.write(say("alice", "last"))
+	if got := third.bodies("last"); !slices.Contains(got, "one") {
+		t.Errorf("got %q", got)
+	}
+}
+
 // What a session leaves to the user's others comes to them although the store does not answer at first.
 func TestLeftWhileTheStoreIsAway(t *testing.T) {
 	t.Parallel()

@@ -27,6 +27,10 @@ type sessionState struct {
 	Lang       string   `json:"lang,omitempty"`
 	Mechanism  string   `json:"mechanism,omitempty"`
 
+	// Conn is the client's connection to its front, by the ID that the front gave it. A note of another
+	// connection is about the time before.
+	Conn string `json:"conn,omitempty"`
+
 	// Since is what the client had counted when the session was resumed the last time.
 	Since uint32 `json:"since,omitempty"`
 
@@ -112,6 +116,7 @@ func (st sessionState) unheard(parked time.Time) bool {
 type frontNote struct {
 	count uint32     // stanzas written to the client
 	tail  []notation // of the last of them
+	conn  string     // the client's connection to the front; "" if that is not known
 }
 
 // notation is what a front has read at the end of a stanza.
@@ -123,8 +128,8 @@ type notation struct {
 // noteTail bounds the tail.
 const noteTail = 256
 
-// parseNote reads "count NUL notation,notation,…": the number of an entry, or a place, which is one
-// after '@'.
+// parseNote reads "count NUL notation,notation,…", with a notation the number of an entry, or a place, which is one
+// after '@', and what settle adds, which is "NUL connection".
 func parseNote(data []byte) (n frontNote, err error) {
 	count, tail, ok := bytes.Cut(data, []byte{0})
 	if !ok {
@@ -135,6 +140,8 @@ func parseNote(data []byte) (n frontNote, err error) {
 		return n, fmt.Errorf("note of a front: %w", err)
 	}
 	n.count = uint32(number)
+	tail, conn, _ := bytes.Cut(tail, []byte{0})
+	n.conn = string(conn)
 	for text := range bytes.SplitSeq(tail, []byte(",")) {
 		if len(text) == 0 {
 			continue
@@ -186,7 +193,7 @@ func (st sessionState) reckon(h uint32, point store.ResumePoint, note *frontNote
 		return a, errTooLittle
 	case st.Left != nil:
 		a, err = st.Left.reckon(h, point.Pos)
-	case note != nil && !after(point.Count, note.count) && !after(h, note.count) && !note.older(st.Since, point.Count):
+	case note != nil && note.isOf(st.Conn) && !after(point.Count, note.count) && !after(h, note.count) && !note.older(st.Since, point.Count):
 		a = note.reckon(h, point)
 	default:
 		a.pos = point.Pos
@@ -204,6 +211,9 @@ func (st sessionState) reckon(h uint32, point store.ResumePoint, note *frontNote
 	}
 	return a, err
 }
+
+// isOf tells whether a note may be of a connection.
+func (n frontNote) isOf(conn string) bool { return n.conn == conn || n.conn == "" || conn == "" }
 
 // older tells whether a note is of the time before the session was resumed, when the client had counted since
 // stanzas: it tells of some of those as well.
@@ -275,7 +285,7 @@ func (n frontNote) reckon(h uint32, point store.ResumePoint) arrival {
 // state is what has to be known to go on with the session; what it has not delivered is
 // not in it.
 func (s *session) state() sessionState {
-	st := sessionState{Lang: s.stream.lang, Mechanism: s.mechanism, Since: s.since}
+	st := sessionState{Lang: s.stream.lang, Mechanism: s.mechanism, Conn: s.client.id, Since: s.since}
 	st.Bound, st.BoundFrom, st.BoundAlone = s.cur.bound.seq, s.cur.bound.from, s.cur.bound.alone // not changed any more
 	st.Again = unarrived(s.again, s.point().Count)
 	s.hub.mu.Lock()

@@ -191,7 +191,7 @@ func (s *session) meet(ctx context.Context) bool {
 	}
 	s.client = readFacts(header, tlvs)
 	if word, ok := findTLV(tlvs, tlvSettle); ok {
-		return s.fail(ReasonSettle, s.node.settle(ctx, word))
+		return s.fail(ReasonSettle, s.node.settle(ctx, word, s.client.id))
 	}
 	s.stream.rest = early
 	return true
