@@ -63,6 +63,7 @@ type Conn struct {
 	closing    bool // Close was called, output is pending
 	closed     bool
 	corked     bool // output is gathered
+	putOff     bool // output is in the outbox: there is no other, and the kernel takes some
 	awaits     bool // the peer has not got all, and deadline is when to look again
 }
 
@@ -161,14 +162,30 @@ func (c *Conn) brokenBy() error {
 	return opError("read", err)
 }
 
-// Write sends p. What the kernel does not take is kept and sent when it does. An
-// error is final.
+// Write sends p, at once or when the other connections have been read that there is something
+// to read of. What the kernel does not take is kept and sent when it does. An error is
+// final; what comes later is told by Read.
 func (c *Conn) Write(p []byte) (int, error) {
 	if err := c.writeError(); err != nil {
 		return 0, err
 	}
+	switch {
+	case !c.writable || c.out.len > 0 || c.corked:
+		c.keep(p)
+	case c.loop.outbox.take(c, p):
+	default:
+		return c.give(p)
+	}
+	return len(p), nil
+}
+
+// give sends p and keeps what the kernel does not take. What was put off goes before it.
+func (c *Conn) give(p []byte) (int, error) {
+	if c.sendOff(); c.writeErr != nil {
+		return 0, c.writeErr
+	}
 	sent := 0
-	if c.writable && c.out.len == 0 && !c.corked {
+	if c.writable && c.out.len == 0 {
 		n, err := c.send(p)
 		if err != nil {
 			return n, err
@@ -176,10 +193,15 @@ func (c *Conn) Write(p []byte) (int, error) {
 		sent = n
 	}
 	if sent < len(p) {
-		c.out.push(&c.loop.group.chunks, p[sent:])
-		c.block()
+		c.keep(p[sent:])
 	}
 	return len(p), nil
+}
+
+// keep has p sent when the kernel takes it.
+func (c *Conn) keep(p []byte) {
+	c.out.push(&c.loop.group.chunks, p)
+	c.block()
 }
 
 func (c *Conn) writeError() error {
@@ -264,7 +286,10 @@ func (c *Conn) progress() { c.blocked = c.loop.now }
 func (c *Conn) Pending() int { return c.out.len }
 
 // cork gathers what is written until uncork.
-func (c *Conn) cork() { c.corked = true }
+func (c *Conn) cork() {
+	c.sendOff()
+	c.corked = true
+}
 
 // uncork sends what was gathered.
 func (c *Conn) uncork() {
@@ -297,6 +322,7 @@ func (c *Conn) flush() {
 
 // CloseWrite ends the sending direction after what is pending.
 func (c *Conn) CloseWrite() error {
+	c.sendOff()
 	if err := c.writeError(); err != nil {
 		return err
 	}
@@ -324,6 +350,7 @@ func (c *Conn) Close() error {
 	if c.closed || c.closing {
 		return nil
 	}
+	c.sendOff()
 	c.handler = nil
 	c.deadline, c.awaits = 0, false
 	if c.out.len == 0 || c.err != nil {
@@ -362,6 +389,7 @@ func (c *Conn) Await() {
 
 // look sets the deadline of a peer that may not have got all.
 func (c *Conn) look() {
+	c.sendOff()
 	now, left := c.loop.now, int64(c.out.len+c.sock.unacked())
 	switch {
 	case left == 0:
@@ -613,6 +641,7 @@ func (c *Conn) Detach() (tcp *net.TCPConn, unsent []byte, err error) {
 	if c.closed || c.closing {
 		return nil, nil, net.ErrClosed
 	}
+	c.sendOff()
 	if tcp, err = c.sock.netConn(); err != nil {
 		return nil, nil, err
 	}

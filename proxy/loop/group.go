@@ -193,12 +193,13 @@ type Loop struct {
 	postsDone int
 	pipes     pipes
 	scratch   []byte
+	outbox    outbox
 	awaited   int // posts that will come, and must find the loop
 	stopping  bool
 }
 
 func newLoop(g *Group) (*Loop, error) {
-	l := &Loop{group: g, scratch: make([]byte, scratchSize)}
+	l := &Loop{group: g, scratch: make([]byte, scratchSize), outbox: outbox{buf: make([]byte, outboxSize)}}
 	return l, l.poll.open(l)
 }
 
@@ -249,7 +250,9 @@ func (l *Loop) turns() (over bool) {
 	}()
 	for {
 		l.now = l.clock()
+		l.outbox.open = true
 		l.poll.dispatch(l)
+		l.outbox.close()
 		l.runPosts()
 		l.runQueue()
 		l.wheel.fire(l.now)

@@ -86,6 +86,7 @@ func (c *Conn) spliceIn(p *pipe) (int, error) {
 
 // spliceOut sends what is in a pipe as far as the kernel takes it.
 func (c *Conn) spliceOut(p *pipe) error {
+	c.sendOff()
 	if !c.undelayed {
 		c.undelay()
 	}
