@@ -103,7 +103,8 @@ func startProsody(t *testing.T, accounts int, modules, settings string) *chatSer
 	t.Helper()
 	program, ctl := need.Command(t, "prosody"), need.Command(t, "prosodyctl")
 	s, dir := newChatServer(t), t.TempDir()
-	s.proxy, s.wants = "", "" // mod_net_proxy is not in Debian
+	s.wants = ""
+	settings = strings.ReplaceAll(settings, "PROXY_PORT", port(s.proxy)) // of mod_net_proxy, which is not in Debian
 	cert, key, _ := selfSigned(t, dir)
 	s.ca = cert
 	document(t, dir, "localhost.crt", readFile(t, cert)) // Prosody finds certificates by their files' names
@@ -225,6 +226,41 @@ func TestProsody(t *testing.T) {
 		testTheirSlixmpp(t, s.behind(t, s.tls, append(s.inTLS("false"), "proxy_protocol: none"), 2))
 	})
 	t.Run("Killed", func(t *testing.T) { testTheirDeath(t, s.behind(t, s.plain, asItIs, 0), s, s.fresh[0]) })
+}
+
+// TestProsodyProxy: with mod_net_proxy, which is no part of Debian, Prosody knows where clients come
+// from. IMLB_TEST_PROSODY_MODULES names a directory that has it.
+func TestProsodyProxy(t *testing.T) {
+	t.Parallel()
+	modules := os.Getenv("IMLB_TEST_PROSODY_MODULES")
+	if modules == "" {
+		t.Skip("IMLB_TEST_PROSODY_MODULES does not name a directory with mod_net_proxy")
+	}
+	s := startProsody(t, 22, `, "net_proxy"`, inClear+`
+plugin_paths = { "`+modules+`" }
+proxy_port_mappings = { [PROXY_PORT] = "c2s" }
+proxy_ports = { PROXY_PORT }
+proxy_trusted_proxies = { "127.0.0.1" }`)
+	for _, version := range []string{"v1", "v2"} {
+		t.Run(version, func(t *testing.T) {
+			d := s.behind(t, s.proxy, []string{"proxy_protocol: " + version, "checks: [{type: xmpp}]"}, 11)
+			runTheirs(t, d)
+			t.Run("Address", func(t *testing.T) {
+				const source = "127.0.0.9"
+				dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}}
+				raw, err := dialer.DialContext(within(t, patience), "tcp", d.Front.XMPPS)
+				if err != nil {
+					t.Fatal(err)
+				}
+				c := newStream(t, tls.Client(raw, d.tls(t, "xmpp-client")))
+				c.session(d.Domain, "SCRAM-SHA-1", d.account(t))
+				c.close()
+				eventually(t, "the client's address in Prosody's log", func(context.Context) (bool, string) {
+					return strings.Contains(s.log(), " src="+source+":"), "none"
+				})
+			})
+		})
+	}
 }
 
 // TestProsodySASL2: what Prosody offers with the modules of Debian's prosody-modules is
