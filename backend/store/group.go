@@ -16,12 +16,39 @@ const groupMax = 64
 // has one writer and syncs at each commit: when everybody comes back at once, their logins
 // cost a sync for many and not two each. Each change is as if it had a transaction of its
 // own; one that fails leaves no trace and keeps nobody else from being committed.
+//
+// One goroutine makes them all: what SQLite needs of a stack is far more than a new one has.
 type group struct {
 	begin func(context.Context) (*sql.Tx, error)
+	woken chan struct{} // there may be something in the queue, or it is over
+	done  chan struct{} // closed when it is over
 
-	mu      sync.Mutex
-	queue   []*change
-	running bool // somebody empties the queue
+	mu     sync.Mutex
+	queue  []*change
+	closed bool
+}
+
+// newGroup returns a group, which is to be closed.
+func newGroup(begin func(context.Context) (*sql.Tx, error)) *group {
+	g := &group{begin: begin, woken: make(chan struct{}, 1), done: make(chan struct{})}
+	go g.run()
+	return g
+}
+
+// close waits for the changes that are under way. Later ones fail.
+func (g *group) close() {
+	g.mu.Lock()
+	g.closed = true
+	g.mu.Unlock()
+	g.wake()
+	<-g.done
+}
+
+func (g *group) wake() {
+	select {
+	case g.woken <- struct{}{}:
+	default:
+	}
 }
 
 // change is what somebody waits for.
@@ -41,13 +68,9 @@ type change struct {
 // is not made; after that its end is waited for.
 func (g *group) do(ctx context.Context, f func(*sql.Tx) error) (err, commitErr error) {
 	c := &change{f: f, done: make(chan struct{})}
-	g.mu.Lock()
-	g.queue = append(g.queue, c)
-	if !g.running {
-		g.running = true
-		go g.run() //nolint:gosec // G118: it is for others, too
+	if !g.push(c) {
+		return sql.ErrConnDone, nil
 	}
-	g.mu.Unlock()
 	select {
 	case <-c.done:
 	case <-ctx.Done():
@@ -60,6 +83,18 @@ func (g *group) do(ctx context.Context, f func(*sql.Tx) error) (err, commitErr e
 		panic(c.panicked)
 	}
 	return c.failed, c.uncommitted
+}
+
+// push queues a change, unless it is over.
+func (g *group) push(c *change) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return false
+	}
+	g.queue = append(g.queue, c)
+	g.wake()
+	return true
 }
 
 // withdraw takes a change back, unless it has begun.
@@ -75,10 +110,19 @@ func (g *group) withdraw(c *change) bool {
 	return false
 }
 
-// run makes changes until there are none.
+// run makes changes until it is over and there are none.
 func (g *group) run() {
+	defer close(g.done)
 	ctx := context.Background() //nolint:forbidigo // the changes of many are nobody's in particular
-	for g.more() {
+	for {
+		waiting, closed := g.look()
+		if !waiting {
+			if closed {
+				return
+			}
+			<-g.woken
+			continue
+		}
 		tx, err := g.begin(ctx) // which may wait, while more come
 		some := g.take(err != nil)
 		if err == nil {
@@ -94,15 +138,14 @@ func (g *group) run() {
 	}
 }
 
-// more tells whether there is anything to do, and else that nobody does it any more.
-func (g *group) more() bool {
+// look tells whether there is anything to do, and whether that is all that there will be.
+func (g *group) look() (waiting, closed bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, c := range g.queue {
 		c.waited = true
 	}
-	g.running = len(g.queue) > 0
-	return g.running
+	return len(g.queue) > 0, g.closed
 }
 
 // take returns the changes of the next transaction, or only those that have waited for it

@@ -17,10 +17,12 @@ func grouped(t *testing.T) (g *group, db *sql.DB, begun *int) {
 	t.Helper()
 	db = numbers(t)
 	begun = new(int)
-	return &group{begin: func(ctx context.Context) (*sql.Tx, error) {
+	g = newGroup(func(ctx context.Context) (*sql.Tx, error) {
 		*begun++
 		return db.BeginTx(ctx, nil)
-	}}, db, begun
+	})
+	t.Cleanup(g.close)
+	return g, db, begun
 }
 
 // insert returns a change that inserts numbers, and then ends with err.

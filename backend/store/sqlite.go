@@ -82,14 +82,18 @@ func openSQLite(ctx context.Context, path string, o Options) (*pools, error) {
 	if err != nil {
 		return nil, errors.Join(err, read.Close(), write.Close())
 	}
+	changes := newGroup(func(ctx context.Context) (*sql.Tx, error) { return write.BeginTx(ctx, nil) })
 	return &pools{
 		write:     write,
 		read:      read,
-		group:     &group{begin: func(ctx context.Context) (*sql.Tx, error) { return write.BeginTx(ctx, nil) }},
+		group:     changes,
 		writers:   1,
 		committed: checkpoints.kick,
 		forget:    checkpoints.forget,
-		close:     func() error { return errors.Join(checkpoints.close(), read.Close(), write.Close()) },
+		close: func() error {
+			changes.close()
+			return errors.Join(checkpoints.close(), read.Close(), write.Close())
+		},
 	}, nil
 }
 
