@@ -308,10 +308,11 @@ func (s *session) inherit(ctx context.Context, st sessionState) error {
 func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h uint32, unheard bool) error {
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
-	_, delivered, err := s.node.store.Head(query, s.account.Owner)
+	head, delivered, err := s.node.store.Head(query, s.account.Owner)
 	if err != nil {
 		return err
 	}
+	s.out.begin(head)
 	left, err := s.leftToOthers(query, st, max(s.hub.atLeast(delivered), a.claimed), a.pos)
 	if err != nil {
 		return err
