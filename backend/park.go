@@ -320,14 +320,15 @@ func (s *session) resumable(state []byte) store.Resumable {
 	p := s.point()
 	return store.Resumable{
 		Hold: time.Duration(s.holdTime.Load()), Handled: handled, Unsure: !s.in.sure(),
-		Count: p.Count, Pos: p.Pos, Voided: p.Voided, State: state,
+		Count: p.Count, Pos: p.Pos, Voided: p.Voided, Number: p.Number, State: state,
 	}
 }
 
 // point is where the session stands.
 func (s *session) point() store.ResumePoint {
-	count, pos, voided := s.unacked.point()
-	return store.ResumePoint{ID: s.id, Epoch: s.epoch, Count: count, Pos: pos, Voided: voided}
+	p := s.unacked.point()
+	p.ID, p.Epoch = s.id, s.epoch
+	return p
 }
 
 // resumePoints gathers where sessions stand, and stores many of them at a time. What was

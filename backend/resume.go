@@ -219,6 +219,7 @@ func (s *session) readNote(ctx context.Context, data []byte) *frontNote {
 func (s *session) putBack(ctx context.Context, rec store.Session, r store.Resumable) {
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
+	r.Number = s.unacked.point().Number
 	if r.Parked.IsZero() {
 		r.Parked = time.Now()
 	}

@@ -651,3 +651,37 @@ func TestFencedOnce(t *testing.T) {
 		t.Errorf("the store was asked %d times", n)
 	}
 }
+
+// What is stored of a session while its cursor goes back, and was reckoned before, does not undo that: after a kill
+// the client gets what had waited for it, and has not arrived.
+func TestStoredLateWhileTheCursorGoesBack(t *testing.T) {
+	t.Parallel()
+	saving, goOn := make(chan struct{}), make(chan struct{})
+	var armed atomic.Bool
+	c := newHookedCluster(t, 3, &hookedStore{fails: func(what string) error {
+		switch {
+		case !armed.Load():
+		case what == "save" && armed.CompareAndSwap(true, false):
+			close(saving)
+			<-goOn
+		case what == "head":
+			<-saving
+		}
+		return nil
+	}}, nil)
+	bob := c.online(2, "bob", "desk")
+	bob.write(say("alice", "one") + say("alice", "two"))
+	bob.settled()
+	alice := c.login(0, "alice", "phone")
+	id := alice.resumable()
+	armed.Store(true)
+	alice.write("<presence/>" + smAsk)
+	alice.skipTo("<body>two</body>")
+	close(goOn)
+	alice.skipTo("^<a ")
+	c.die()
+	again := c.returns(1, "alice")
+	again.resumed(id, 0, 1)
+	again.skipTo("<body>one</body>")
+	again.skipTo("<body>two</body>")
+}

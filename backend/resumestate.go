@@ -287,7 +287,8 @@ func (n frontNote) reckon(h uint32, point store.ResumePoint) arrival {
 func (s *session) state() sessionState {
 	st := sessionState{Lang: s.stream.lang, Mechanism: s.mechanism, Conn: s.client.id, Since: s.since}
 	st.Bound, st.BoundFrom, st.BoundAlone = s.cur.bound.seq, s.cur.bound.from, s.cur.bound.alone // not changed any more
-	st.Again = unarrived(s.again, s.point().Count)
+	_, acked := s.unacked.counts()
+	st.Again = unarrived(s.again, acked)
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
 	st.Early = s.unacked.goneBy(s.hub.delivered)

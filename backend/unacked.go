@@ -3,6 +3,8 @@ package backend
 import (
 	"slices"
 	"sync"
+
+	"imlb/backend/store"
 )
 
 // flight says what a user has received once a client has acknowledged a stanza.
@@ -37,6 +39,7 @@ type unacked struct {
 	pos     uint64        // all entries up to this one that are for the client had arrived when acked was
 	early   []savedFlight // entries that were written out of turn: the cursor may come to them once more
 	voided  uint32        // the places that stanzas up to this one told are none any more: the cursor went back
+	points  uint32        // how often point was asked for
 	kept    []kept        // of these stanzas nobody knows whether they have arrived
 	bytes   int           // of kept
 	lost    uint32        // the last stanza that was not kept, because there were too many …
@@ -292,14 +295,15 @@ func (u *unacked) arrived() []flight {
 }
 
 // point returns where the client is for sure, and up to which stanza the places that were told
-// are none.
-func (u *unacked) point() (acked uint32, pos uint64, voided uint32) {
+// are none. It has a higher number each time: the store may get to it in another order.
+func (u *unacked) point() store.ResumePoint {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if !after(u.voided, u.acked) {
 		u.voided = u.acked // what is that old does not matter, but its number would come again
 	}
-	return u.acked, u.pos, u.voided
+	u.points++
+	return store.ResumePoint{Count: u.acked, Pos: u.pos, Voided: u.voided, Number: u.points}
 }
 
 // leftover returns what has been written and may not have arrived. It is not changed

@@ -238,7 +238,7 @@ func undo(t *testing.T, url string) {
 	}
 }
 
-const undoNewest = `ALTER TABLE purges DROP COLUMN name; DROP TABLE belongs; ALTER TABLE resumables DROP COLUMN voided`
+const undoNewest = `ALTER TABLE purges DROP COLUMN name; DROP TABLE belongs; ALTER TABLE resumables DROP COLUMN voided; ALTER TABLE resumables DROP COLUMN point`
 
 // undoPeerIndex takes the migration of the table peer_index back, and those after it.
 func undoPeerIndex(t *testing.T, db *sql.DB) {

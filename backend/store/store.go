@@ -324,6 +324,7 @@ type Resumable struct {
 	Count   uint32        // stanzas that the client has acknowledged, modulo 2^32 …
 	Pos     uint64        // … and the entry up to which it then had all that were for it
 	Voided  uint32        // the places on the timeline that stanzas up to this one told are none any more
+	Number  uint32        // as ResumePoint.Number; what Resume returns has none
 	State   []byte        // the node's own
 	Note    []byte        // what was noted by somebody else; nil for nothing
 }
@@ -337,13 +338,18 @@ type ResumePoint struct {
 	Count  uint32
 	Pos    uint64
 	Voided uint32
+
+	// Number is the point's among those of whoever has the session at that epoch. An earlier one
+	// changes nothing that was stored with a later one, be it stored after that.
+	Number uint32
 }
 
 // Resumption keeps what it takes to go on with sessions whose node or connection
 // was lost.
 type Resumption interface {
 	// SaveResumable makes a session resumable, or stores anew how. A Note takes the place of
-	// what was noted, and an empty one removes it; with nil it stays. ErrFenced when the record has another epoch or is gone.
+	// what was noted, and an empty one removes it; with nil it stays. Of where the session stands the
+	// latest stays. ErrFenced when the record has another epoch or is gone.
 	SaveResumable(ctx context.Context, id string, epoch uint64, r Resumable) error
 	// SetResumePoints stores where sessions stand. Those that are owned elsewhere by
 	// now, or not resumable, are passed over.

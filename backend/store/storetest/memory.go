@@ -51,6 +51,8 @@ type session struct {
 	store.Session
 	lease     *lease
 	resumable *store.Resumable // nil: it cannot be resumed
+
+	pointEpoch uint64 // of the number in resumable
 }
 
 // holder is one run of a node.

@@ -71,6 +71,11 @@ func (m *Memory) SaveResumable(ctx context.Context, id string, epoch uint64, r s
 		s.Handled = r.Handled
 	}
 	r.Unsure = false
+	if s.resumable != nil && s.isLater(epoch, r.Number) {
+		r.Count, r.Pos, r.Voided, r.Number = s.resumable.Count, s.resumable.Pos, s.resumable.Voided, s.resumable.Number
+	} else {
+		s.pointEpoch = epoch
+	}
 	s.resumable = &r
 	return nil
 }
@@ -83,11 +88,17 @@ func (m *Memory) SetResumePoints(ctx context.Context, points []store.ResumePoint
 		return err
 	}
 	for _, p := range points {
-		if s, err := m.fence(p.ID, p.Epoch); err == nil && s.resumable != nil {
+		if s, err := m.fence(p.ID, p.Epoch); err == nil && s.resumable != nil && !s.isLater(p.Epoch, p.Number) {
 			s.resumable.Count, s.resumable.Pos, s.resumable.Voided = p.Count, p.Pos, p.Voided
+			s.resumable.Number, s.pointEpoch = p.Number, p.Epoch
 		}
 	}
 	return nil
+}
+
+// isLater tells whether what is stored of where a session stands is of a later point.
+func (s *session) isLater(epoch uint64, number uint32) bool {
+	return s.pointEpoch > epoch || s.pointEpoch == epoch && s.resumable.Number > number
 }
 
 // NoteResumable implements store.Resumption.
@@ -133,7 +144,7 @@ func (m *Memory) Resume(ctx context.Context, id string, owner store.OwnerID, nod
 	s.Epoch++
 	s.Node, s.lease = node, m.currentLease(node)
 	r := *s.resumable
-	r.Handled = s.Handled
+	r.Handled, r.Number = s.Handled, 0
 	s.resumable.Parked = time.Time{}
 	return s.Session, r, nil
 }

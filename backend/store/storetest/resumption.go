@@ -13,6 +13,7 @@ func resumptionTests() []test {
 		{"Fenced", on(resumeFences)},
 		{"NotResumable", on(notResumable)},
 		{"Points", on(resumePoints)},
+		{"LatestPoint", on(latestPoint)},
 		{"Note", on(resumeNote)},
 		{"Unsure", on(unsureResumable)},
 		{"Parked", on(parked)},
@@ -105,7 +106,8 @@ func resumePoints(t suite, s store.Store) {
 	t.check(s.SaveResumable(t.Context(), "s2", 1, resumable()))
 	t.check(s.SetResumePoints(t.Context(), nil))
 	t.check(s.SetResumePoints(t.Context(), []store.ResumePoint{
-		{ID: "s2", Epoch: 2, Count: 5, Pos: 50, Voided: 5}, {ID: "s1", Epoch: 1, Count: 3, Pos: 30, Voided: 4}, {ID: "s3", Epoch: 1}, {ID: "none", Epoch: 1},
+		{ID: "s2", Epoch: 2, Count: 5, Pos: 50, Voided: 5}, {ID: "s1", Epoch: 1, Count: 3, Pos: 30, Voided: 4, Number: 1},
+		{ID: "s3", Epoch: 1}, {ID: "none", Epoch: 1},
 	}))
 	_, r, err := s.Resume(t.Context(), "s1", a.Owner, "node-2")
 	t.check(err)
@@ -115,6 +117,49 @@ func resumePoints(t suite, s store.Store) {
 	_, r, err = s.Resume(t.Context(), "s2", a.Owner, "node-2")
 	t.check(err)
 	t.sameResumable("resumable of another epoch", r, resumable())
+}
+
+// An earlier point that is stored late changes nothing, but what is saved with it.
+func latestPoint(t suite, s store.Store) {
+	a := t.newAccount(s, "alice@example.com")
+	t.newSession(s, a.Owner, "s1", "phone", "node-1")
+	at := func(number uint32) store.Resumable {
+		r := resumable()
+		r.Number, r.Pos, r.Count, r.Voided, r.State = number, 10+uint64(number), 20+number, 30+number, []byte{byte(number)}
+		return r
+	}
+	save := func(epoch uint64, number uint32) {
+		t.Helper()
+		t.check(s.SaveResumable(t.Context(), "s1", epoch, at(number)))
+	}
+	set := func(epoch uint64, number uint32) {
+		t.Helper()
+		r := at(number)
+		t.check(s.SetResumePoints(t.Context(), []store.ResumePoint{
+			{ID: "s1", Epoch: epoch, Number: number, Count: r.Count, Pos: r.Pos, Voided: r.Voided},
+		}))
+	}
+	want := func(point, state uint32) {
+		t.Helper()
+		want := at(point)
+		want.Number, want.State, want.Parked = 0, []byte{byte(state)}, time.Time{}
+		_, r, err := s.Resume(t.Context(), "s1", a.Owner, "node-1")
+		t.check(err)
+		r.Parked = time.Time{}
+		t.equal("resumable", r, want)
+	}
+	save(1, 1)
+	set(1, 3)
+	set(1, 2)
+	want(3, 1)
+	save(2, 2) // of another owner, who counts anew
+	set(1, 4)
+	want(2, 2)
+	save(3, 5)
+	save(3, 4)
+	want(5, 4)
+	set(4, 1)
+	want(1, 4)
 }
 
 func resumeNote(t suite, s store.Store) {

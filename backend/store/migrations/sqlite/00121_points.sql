@@ -1,0 +1,5 @@
+-- Which point it is that is stored of a session: the epoch of whoever has reckoned it, times 2^32, and the number that it
+-- has there. Of two the higher counts, in whatever order they are stored.
+
+-- +goose Up
+ALTER TABLE resumables ADD COLUMN point INTEGER NOT NULL DEFAULT 0;
