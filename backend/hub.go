@@ -362,6 +362,13 @@ func (h *hub) atLeast(stored uint64) uint64 {
 	return h.delivered
 }
 
+// received is the number up to which the user has received all entries.
+func (h *hub) received() uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.delivered
+}
+
 // isDone tells whether the user has received an entry.
 func (h *hub) isDone(seq uint64) bool {
 	h.mu.Lock()

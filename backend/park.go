@@ -320,14 +320,14 @@ func (s *session) resumable(state []byte) store.Resumable {
 	p := s.point()
 	return store.Resumable{
 		Hold: time.Duration(s.holdTime.Load()), Handled: handled, Unsure: !s.in.sure(),
-		Count: p.Count, Pos: p.Pos, Voided: p.Voided, Number: p.Number, State: state,
+		Count: p.Count, Pos: p.Pos, Voided: p.Voided, Early: p.Early, Number: p.Number, State: state,
 	}
 }
 
 // point is where the session stands.
 func (s *session) point() store.ResumePoint {
-	p := s.unacked.point()
-	p.ID, p.Epoch = s.id, s.epoch
+	p, early := s.unacked.point(s.hub.received())
+	p.ID, p.Epoch, p.Early = s.id, s.epoch, encodeEarly(early)
 	return p
 }
 

@@ -104,6 +104,9 @@ func (s *session) takeOver(ctx context.Context, id string, h uint32) error {
 	// Others may have resumed it at the same time, and have it no more.
 	s.node.publishControl(s.account.User, control{Yield: id, Epoch: rec.Epoch})
 	st, err := decodeState(r.State)
+	if err == nil {
+		err = st.addEarly(r.Early)
+	}
 	if err != nil {
 		return err
 	}
@@ -219,7 +222,8 @@ func (s *session) readNote(ctx context.Context, data []byte) *frontNote {
 func (s *session) putBack(ctx context.Context, rec store.Session, r store.Resumable) {
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
-	r.Number = s.unacked.point().Number
+	p, _ := s.unacked.point(0)
+	r.Number = p.Number
 	if r.Parked.IsZero() {
 		r.Parked = time.Now()
 	}
@@ -286,7 +290,7 @@ func (s *session) giveBack(ctx context.Context, rec store.Session, r store.Resum
 // this is stored the next that resumes the session finds it as it was.
 func (s *session) inherit(ctx context.Context, st sessionState) error {
 	st.Left, st.Queue, st.QueueAfter = nil, nil, nil
-	st.Conn, st.Since, st.Again, st.Early = s.client.id, s.since, s.again, s.unacked.goneBy(0)
+	st.Conn, st.Since, st.Again, st.Early = s.client.id, s.since, s.again, nil
 	state, err := st.encode()
 	if err != nil {
 		return err

@@ -685,3 +685,35 @@ func TestStoredLateWhileTheCursorGoesBack(t *testing.T) {
 	again.skipTo("<body>one</body>")
 	again.skipTo("<body>two</body>")
 }
+
+// What a client has received out of turn is stored with the point at which it stands, when nothing else of its session
+// is: it does not come again after a kill.
+func TestEarlyIsKnownAfterAKill(t *testing.T) {
+	t.Parallel()
+	points := &pointStore{points: make(chan store.ResumePoint, 100)}
+	c := newCluster(t, 3, func(o *backend.Options) {
+		if o.Name == "node-1" {
+			points.Store, o.Store = o.Store, points
+		}
+	})
+	bob := c.online(2, "bob", "desk")
+	alice := c.login(0, "alice", "phone")
+	id := alice.resumable()
+	bob.write(say("alice", "one") + "<message type='chat' to='alice@example.com/phone'><body>early</body></message>" + say("alice", "two"))
+	alice.hears("early")
+	alice.write("<a xmlns='urn:xmpp:sm:3' h='1'/>")
+	for p := range points.points {
+		if p.Count == 1 {
+			break
+		}
+	}
+	c.die()
+	again := c.returns(1, "alice")
+	again.resumed(id, 1, 0)
+	again.write("<presence/>")
+	again.skipTo("<body>one</body>")
+	bob.write(say("alice", "last"))
+	if got := again.bodies("last"); !slices.Equal(got, []string{"two"}) {
+		t.Errorf("got %q after one", got)
+	}
+}

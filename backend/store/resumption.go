@@ -27,12 +27,12 @@ func (db *DB) SaveResumable(ctx context.Context, id string, epoch uint64, r Resu
 		}
 		//nolint:gosec // made of constants
 		_, err = tx.ExecContext(ctx, `
-			INSERT INTO resumables (session, owner, hold, parked, point, count, pos, voided, state, note)
-			VALUES ($1, $2, $3, CASE WHEN $4 THEN `+db.dialect.clock+` - $5 ELSE 0 END, $6, $7, $8, $9, $10, $11)
-			ON CONFLICT (session) DO UPDATE SET hold = excluded.hold, parked = excluded.parked, `+latest("point", "count", "pos", "voided")+`,
+			INSERT INTO resumables (session, owner, hold, parked, point, count, pos, voided, early, state, note)
+			VALUES ($1, $2, $3, CASE WHEN $4 THEN `+db.dialect.clock+` - $5 ELSE 0 END, $6, $7, $8, $9, $10, $11, $12)
+			ON CONFLICT (session) DO UPDATE SET hold = excluded.hold, parked = excluded.parked, `+latest("point", "count", "pos", "voided", "early")+`,
 				state = excluded.state, note = COALESCE(excluded.note, resumables.note)`,
 			id, owner, r.Hold.Milliseconds(), !r.Parked.IsZero(), millis(db.now())-millis(r.Parked),
-			pointOf(epoch, r.Number), r.Count, storable(r.Pos), r.Voided, notNil(r.State), r.Note)
+			pointOf(epoch, r.Number), r.Count, storable(r.Pos), r.Voided, r.Early, notNil(r.State), r.Note)
 		return err
 	})
 }
@@ -91,14 +91,15 @@ func (db *DB) SetResumePoints(ctx context.Context, points []ResumePoint) error {
 
 func setEachPoint(ctx context.Context, tx *sql.Tx, points []ResumePoint) error {
 	set, err := tx.PrepareContext(ctx, `
-		UPDATE resumables SET point = $1, count = $2, pos = $3, voided = $4 WHERE session = $5 AND point <= $1
-			AND EXISTS (SELECT 1 FROM sessions WHERE id = $5 AND epoch = $6)`)
+		UPDATE resumables SET point = $1, count = $2, pos = $3, voided = $4, early = $5 WHERE session = $6 AND point <= $1
+			AND EXISTS (SELECT 1 FROM sessions WHERE id = $6 AND epoch = $7)`)
 	if err != nil {
 		return err
 	}
 	defer set.Close()
 	for _, p := range points {
-		if _, err := set.ExecContext(ctx, pointOf(p.Epoch, p.Number), p.Count, storable(p.Pos), p.Voided, p.ID, storable(p.Epoch)); err != nil {
+		_, err := set.ExecContext(ctx, pointOf(p.Epoch, p.Number), p.Count, storable(p.Pos), p.Voided, p.Early, p.ID, storable(p.Epoch))
+		if err != nil {
 			return fmt.Errorf("session %s: %w", p.ID, err)
 		}
 	}
@@ -109,12 +110,13 @@ func setEachPoint(ctx context.Context, tx *sql.Tx, points []ResumePoint) error {
 func setPointsAtOnce(ctx context.Context, tx *sql.Tx, statement string, points []ResumePoint) error {
 	n := len(points)
 	ids, epochs, numbers := make([]string, n), make([]int64, n), make([]int64, n)
-	counts, places, voided := make([]int64, n), make([]int64, n), make([]int64, n)
+	counts, places, voided, early := make([]int64, n), make([]int64, n), make([]int64, n), make([][]byte, n)
 	for i, p := range points {
 		ids[i], epochs[i], places[i] = p.ID, int64(storable(p.Epoch)), int64(storable(p.Pos)) //nolint:gosec // Storable.
 		numbers[i], counts[i], voided[i] = pointOf(p.Epoch, p.Number), int64(p.Count), int64(p.Voided)
+		early[i] = p.Early
 	}
-	_, err := tx.ExecContext(ctx, statement, ids, epochs, numbers, counts, places, voided)
+	_, err := tx.ExecContext(ctx, statement, ids, epochs, numbers, counts, places, voided, early)
 	return err
 }
 
@@ -144,13 +146,15 @@ func (db *DB) Resume(ctx context.Context, id string, owner OwnerID, node string)
 			return err // sql.ErrNoRows is ErrNotFound
 		}
 		r, err = db.scanResumable(tx.QueryRowContext(ctx, `
-			SELECT hold, parked > 0, `+db.dialect.clock+` - parked, count, pos, voided, state, note FROM resumables WHERE session = $1`, id))
+			SELECT hold, parked > 0, `+db.dialect.clock+` - parked, count, pos, voided, CASE WHEN point >= $1 THEN early END, state, note
+			FROM resumables WHERE session = $2`, pointOf(s.Epoch-1, 0), id)) // an earlier version, which has no points, does not remove early
 		if err != nil {
 			return err
 		}
 		r.Handled = s.Handled
 		// What whoever had it stores late of where it stands is of an earlier point.
-		_, err = tx.ExecContext(ctx, `UPDATE resumables SET parked = 0, point = $1 WHERE session = $2`, pointOf(s.Epoch, 0), id)
+		_, err = tx.ExecContext(ctx, `
+			UPDATE resumables SET parked = 0, point = $1, early = $2 WHERE session = $3`, pointOf(s.Epoch, 0), r.Early, id)
 		return err
 	})
 	if err != nil {
@@ -163,7 +167,7 @@ func (db *DB) Resume(ctx context.Context, id string, owner OwnerID, node string)
 func (db *DB) scanResumable(row row) (r Resumable, err error) {
 	var hold, waited int64
 	var parked bool
-	err = row.Scan(&hold, &parked, &waited, &r.Count, &r.Pos, &r.Voided, &r.State, &r.Note)
+	err = row.Scan(&hold, &parked, &waited, &r.Count, &r.Pos, &r.Voided, &r.Early, &r.State, &r.Note)
 	if len(r.Note) == 0 {
 		r.Note = nil
 	}

@@ -324,6 +324,7 @@ type Resumable struct {
 	Count   uint32        // stanzas that the client has acknowledged, modulo 2^32 …
 	Pos     uint64        // … and the entry up to which it then had all that were for it
 	Voided  uint32        // the places on the timeline that stanzas up to this one told are none any more
+	Early   []byte        // as ResumePoint.Early
 	Number  uint32        // as ResumePoint.Number; what Resume returns has none
 	State   []byte        // the node's own
 	Note    []byte        // what was noted by somebody else; nil for nothing
@@ -338,6 +339,8 @@ type ResumePoint struct {
 	Count  uint32
 	Pos    uint64
 	Voided uint32
+
+	Early []byte // the node's own, of what the client has besides; nil for nothing
 
 	// Number is the point's among those of whoever has the session at that epoch. An earlier one
 	// changes nothing that was stored with a later one, be it stored after that.

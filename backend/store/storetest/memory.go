@@ -51,8 +51,7 @@ type session struct {
 	store.Session
 	lease     *lease
 	resumable *store.Resumable // nil: it cannot be resumed
-
-	pointEpoch uint64 // of the number in resumable
+	point     store.ResumePoint
 }
 
 // holder is one run of a node.

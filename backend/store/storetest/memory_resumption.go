@@ -71,12 +71,8 @@ func (m *Memory) SaveResumable(ctx context.Context, id string, epoch uint64, r s
 		s.Handled = r.Handled
 	}
 	r.Unsure = false
-	if s.resumable != nil && s.isLater(epoch, r.Number) {
-		r.Count, r.Pos, r.Voided, r.Number = s.resumable.Count, s.resumable.Pos, s.resumable.Voided, s.resumable.Number
-	} else {
-		s.pointEpoch = epoch
-	}
 	s.resumable = &r
+	s.setPoint(store.ResumePoint{Epoch: epoch, Count: r.Count, Pos: r.Pos, Voided: r.Voided, Early: r.Early, Number: r.Number})
 	return nil
 }
 
@@ -88,17 +84,19 @@ func (m *Memory) SetResumePoints(ctx context.Context, points []store.ResumePoint
 		return err
 	}
 	for _, p := range points {
-		if s, err := m.fence(p.ID, p.Epoch); err == nil && s.resumable != nil && !s.isLater(p.Epoch, p.Number) {
-			s.resumable.Count, s.resumable.Pos, s.resumable.Voided = p.Count, p.Pos, p.Voided
-			s.resumable.Number, s.pointEpoch = p.Number, p.Epoch
+		if s, err := m.fence(p.ID, p.Epoch); err == nil && s.resumable != nil {
+			s.setPoint(p)
 		}
 	}
 	return nil
 }
 
-// isLater tells whether what is stored of where a session stands is of a later point.
-func (s *session) isLater(epoch uint64, number uint32) bool {
-	return s.pointEpoch > epoch || s.pointEpoch == epoch && s.resumable.Number > number
+// setPoint notes where a session stands, unless a later point is known.
+func (s *session) setPoint(p store.ResumePoint) {
+	if p.Epoch > s.point.Epoch || p.Epoch == s.point.Epoch && p.Number >= s.point.Number {
+		p.Early = bytes.Clone(p.Early)
+		s.point = p
+	}
 }
 
 // NoteResumable implements store.Resumption.
@@ -145,6 +143,7 @@ func (m *Memory) Resume(ctx context.Context, id string, owner store.OwnerID, nod
 	s.Node, s.lease = node, m.currentLease(node)
 	r := *s.resumable
 	r.Handled, r.Number = s.Handled, 0
+	r.Count, r.Pos, r.Voided, r.Early = s.point.Count, s.point.Pos, s.point.Voided, s.point.Early
 	s.resumable.Parked = time.Time{}
 	return s.Session, r, nil
 }

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"fmt"
 	"math"
 	"time"
 
@@ -28,7 +29,7 @@ func resumptionTests() []test {
 func resumable() store.Resumable {
 	return store.Resumable{
 		Hold: 5 * time.Minute, Parked: waiting(time.Minute), Handled: math.MaxUint32, Count: math.MaxUint32 - 1, Pos: 7, Voided: math.MaxUint32,
-		State: []byte("state"),
+		Early: []byte("early"), State: []byte("state"),
 	}
 }
 
@@ -106,13 +107,13 @@ func resumePoints(t suite, s store.Store) {
 	t.check(s.SaveResumable(t.Context(), "s2", 1, resumable()))
 	t.check(s.SetResumePoints(t.Context(), nil))
 	t.check(s.SetResumePoints(t.Context(), []store.ResumePoint{
-		{ID: "s2", Epoch: 2, Count: 5, Pos: 50, Voided: 5}, {ID: "s1", Epoch: 1, Count: 3, Pos: 30, Voided: 4, Number: 1},
+		{ID: "s2", Epoch: 2, Count: 5, Pos: 50, Voided: 5}, {ID: "s1", Epoch: 1, Count: 3, Pos: 30, Voided: 4, Early: []byte("later"), Number: 1},
 		{ID: "s3", Epoch: 1}, {ID: "none", Epoch: 1},
 	}))
 	_, r, err := s.Resume(t.Context(), "s1", a.Owner, "node-2")
 	t.check(err)
 	want := resumable()
-	want.Count, want.Pos, want.Voided = 3, 30, 4
+	want.Count, want.Pos, want.Voided, want.Early = 3, 30, 4, []byte("later")
 	t.sameResumable("resumable", r, want)
 	_, r, err = s.Resume(t.Context(), "s2", a.Owner, "node-2")
 	t.check(err)
@@ -125,7 +126,10 @@ func latestPoint(t suite, s store.Store) {
 	t.newSession(s, a.Owner, "s1", "phone", "node-1")
 	at := func(number uint32) store.Resumable {
 		r := resumable()
-		r.Number, r.Pos, r.Count, r.Voided, r.State = number, 10+uint64(number), 20+number, 30+number, []byte{byte(number)}
+		r.Number, r.Pos, r.Count, r.Voided, r.State = number, 10+uint64(number), 20+number, 30+number, fmt.Append(nil, number)
+		if r.Early = nil; number%2 == 0 {
+			r.Early = fmt.Append(nil, number)
+		}
 		return r
 	}
 	save := func(epoch uint64, number uint32) {
@@ -136,13 +140,13 @@ func latestPoint(t suite, s store.Store) {
 		t.Helper()
 		r := at(number)
 		t.check(s.SetResumePoints(t.Context(), []store.ResumePoint{
-			{ID: "s1", Epoch: epoch, Number: number, Count: r.Count, Pos: r.Pos, Voided: r.Voided},
+			{ID: "s1", Epoch: epoch, Number: number, Count: r.Count, Pos: r.Pos, Voided: r.Voided, Early: r.Early},
 		}))
 	}
 	want := func(point, state uint32) {
 		t.Helper()
 		want := at(point)
-		want.Number, want.State, want.Parked = 0, []byte{byte(state)}, time.Time{}
+		want.Number, want.State, want.Parked = 0, fmt.Append(nil, state), time.Time{}
 		_, r, err := s.Resume(t.Context(), "s1", a.Owner, "node-1")
 		t.check(err)
 		r.Parked = time.Time{}

@@ -3,3 +3,6 @@
 
 -- +goose Up
 ALTER TABLE resumables ADD COLUMN point bigint NOT NULL DEFAULT 0;
+
+-- With the point: the node's own notes of what the client has received out of turn.
+ALTER TABLE resumables ADD COLUMN early bytea;
