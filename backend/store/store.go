@@ -283,6 +283,8 @@ type Sessions interface {
 	// NodeOf returns the node that has an owner's session with a resource now; empty: there is
 	// none, it waits for whoever resumes it, or its node's lease is over.
 	NodeOf(ctx context.Context, owner OwnerID, resource string) (node string, err error)
+	// NodesOf returns all nodes that have sessions of an owner now, sorted.
+	NodesOf(ctx context.Context, owner OwnerID) ([]string, error)
 	// ConnectedContacts returns those in an owner's roster who have a session, sorted by
 	// their bytes; none when the owner does not exist.
 	ConnectedContacts(ctx context.Context, owner OwnerID) ([]string, error)
