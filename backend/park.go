@@ -135,6 +135,7 @@ func (s *session) handOver(ctx context.Context) {
 		s.refuseMessages(ctx, raws(s.queued()))
 	}
 	if err != nil && !errors.Is(err, store.ErrFenced) {
+		s.abandon(s.id)
 		n.opts.Logger.WarnContext(ctx, "hand a session over", slog.String("user", s.account.User), slog.Any("error", err))
 	}
 }

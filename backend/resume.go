@@ -99,6 +99,9 @@ func (s *session) takeOver(ctx context.Context, id string, h uint32) error {
 	defer cancel()
 	rec, r, err := s.node.store.Resume(query, id, s.account.Owner, s.node.opts.Name)
 	if err != nil {
+		if !errors.Is(err, store.ErrNotFound) {
+			s.abandon(id) // the store may have given it to this node all the same
+		}
 		return err
 	}
 	// Others may have resumed it at the same time, and have it no more.
@@ -108,6 +111,8 @@ func (s *session) takeOver(ctx context.Context, id string, h uint32) error {
 		err = st.addEarly(r.Early)
 	}
 	if err != nil {
+		r.Note = nil // it stays
+		s.putBack(ctx, rec, r)
 		return err
 	}
 	a, err := st.reckon(h, store.ResumePoint{Count: r.Count, Pos: r.Pos, Voided: r.Voided}, s.readNote(ctx, r.Note))
@@ -228,6 +233,7 @@ func (s *session) putBack(ctx context.Context, rec store.Session, r store.Resuma
 		r.Parked = time.Now()
 	}
 	if err := s.node.store.SaveResumable(query, rec.ID, rec.Epoch, r); err != nil {
+		s.abandon(rec.ID)
 		s.node.opts.Logger.WarnContext(ctx, "put a session back", slog.String("user", s.account.User), slog.Any("error", err))
 	}
 }

@@ -70,6 +70,17 @@ func (s *hookedStore) SaveResumable(ctx context.Context, id string, epoch uint64
 	return s.Store.SaveResumable(ctx, id, epoch, r)
 }
 
+func (s *hookedStore) Resume(ctx context.Context, id string, owner store.OwnerID, node string) (store.Session, store.Resumable, error) {
+	if err := s.ask("resume"); err != nil {
+		return store.Session{}, store.Resumable{}, err
+	}
+	rec, r, err := s.Store.Resume(ctx, id, owner, node)
+	if failed := s.ask("resumed"); failed != nil { // its answer was lost
+		return store.Session{}, store.Resumable{}, failed
+	}
+	return rec, r, err
+}
+
 func (s *hookedStore) Session(ctx context.Context, id string) (store.Session, error) {
 	if err := s.ask("session"); err != nil {
 		return store.Session{}, err
@@ -715,5 +726,40 @@ func TestEarlyIsKnownAfterAKill(t *testing.T) {
 	bob.write(say("alice", "last"))
 	if got := again.bodies("last"); !slices.Equal(got, []string{"two"}) {
 		t.Errorf("got %q after one", got)
+	}
+}
+
+// A session that nobody has, since the store was away when it was to be left or resumed, is over when its client does not
+// come back in time, and not only when the node ends which has its record.
+func TestResumedByNobody(t *testing.T) {
+	t.Parallel()
+	for name, failing := range map[string][]string{
+		"outcome unknown":   {"resumed"},
+		"not put back":      {"head", "save"},
+		"not left in order": {"resume", "save"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var away atomic.Bool
+			c := newHookedCluster(t, 3, &hookedStore{fails: func(what string) error {
+				if away.Load() && slices.Contains(failing, what) {
+					return errAway
+				}
+				return nil
+			}}, func(o *backend.Options) { o.Timeouts.Lease, o.Timeouts.Resume = time.Second, 2*time.Second })
+			c.befriend("alice", "bob")
+			bob := c.online(2, "bob", "desk")
+			alice := c.online(0, "alice", "phone")
+			bob.skipTo("^<presence [^>]*from='alice@example.com/phone'")
+			alice.write(smResumable)
+			id := between(alice.skipTo("^<enabled "), "id='", "'")
+			away.Store(true)
+			again := c.returns(1, "alice")
+			again.resume(id, 0)
+			again.end("internal-server-error")
+			away.Store(false)
+			c.gone("alice")
+			bob.skipTo("^<presence type='unavailable' from='alice@example.com/phone'")
+		})
 	}
 }

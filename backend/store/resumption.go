@@ -187,6 +187,20 @@ func (db *DB) Parked(ctx context.Context, id string, owner OwnerID) (epoch uint6
 	return epoch, parked, db.wrap("session "+id, err)
 }
 
+// Park implements Resumption.
+func (db *DB) Park(ctx context.Context, id string, epoch uint64) error {
+	return db.update(ctx, fmt.Sprintf("park session %s at epoch %d", id, epoch), func(tx *sql.Tx) error {
+		// The row is locked by that, so that nobody takes the session over meanwhile.
+		r, err := tx.ExecContext(ctx, `UPDATE sessions SET epoch = epoch WHERE id = $1 AND epoch = $2`, id, storable(epoch))
+		if err := found(r, err, ErrFenced); err != nil {
+			return err
+		}
+		//nolint:gosec // made of constants
+		_, err = tx.ExecContext(ctx, `UPDATE resumables SET parked = `+db.dialect.clock+` WHERE session = $1 AND parked = 0`, id)
+		return err
+	})
+}
+
 // EndedSession implements Resumption.
 func (db *DB) EndedSession(ctx context.Context, id string, owner OwnerID) (handled uint32, err error) {
 	err = db.read.QueryRowContext(ctx, `

@@ -370,6 +370,9 @@ type Resumption interface {
 	// that whoever had it is fenced, it belongs to the node's lease, and does not wait
 	// any more. The rest stays until it is saved anew. ErrNotFound when there is none.
 	Resume(ctx context.Context, id string, owner OwnerID, node string) (Session, Resumable, error)
+	// Park leaves a resumable session that nobody has to whoever resumes it, as it was saved last, from
+	// now on if it does not wait already; ErrFenced when the record has another epoch or is gone.
+	Park(ctx context.Context, id string, epoch uint64) error
 	// EndedSession returns the handled count of an owner's session that was resumable
 	// when it ended; ErrNotFound.
 	EndedSession(ctx context.Context, id string, owner OwnerID) (handled uint32, err error)

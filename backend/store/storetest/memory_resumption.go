@@ -148,6 +148,20 @@ func (m *Memory) Resume(ctx context.Context, id string, owner store.OwnerID, nod
 	return s.Session, r, nil
 }
 
+// Park implements store.Resumption.
+func (m *Memory) Park(ctx context.Context, id string, epoch uint64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s, err := m.fence(id, epoch)
+	if err == nil && s.resumable != nil && s.resumable.Parked.IsZero() {
+		s.resumable.Parked = now()
+	}
+	return err
+}
+
 // EndedSession implements store.Resumption.
 func (m *Memory) EndedSession(ctx context.Context, id string, owner store.OwnerID) (uint32, error) {
 	m.mu.Lock()

@@ -18,6 +18,7 @@ func resumptionTests() []test {
 		{"Note", on(resumeNote)},
 		{"Unsure", on(unsureResumable)},
 		{"Parked", on(parked)},
+		{"ParkedLater", on(parkedLater)},
 		{"Ended", on(endedSessions)},
 		{"Replaced", on(replacedResumable)},
 		{"AccountDeleted", on(deletedResumable)},
@@ -231,6 +232,34 @@ func parked(t suite, s store.Store) {
 	t.check(s.SaveResumable(t.Context(), "s1", 1, r))
 	t.check(s.EndLease(t.Context(), "node-1", "run"))
 	wantParked(true)
+}
+
+// A session that nobody has waits from when that is known, and no longer than one that was left in order.
+func parkedLater(t suite, s store.Store) {
+	a := t.newAccount(s, "alice@example.com")
+	t.take(s, "node-1", "run")
+	made := t.newSession(s, a.Owner, "s1", "phone", "node-1")
+	r := resumable()
+	r.Parked, r.Hold = time.Time{}, 0
+	t.check(s.SaveResumable(t.Context(), "s1", 1, r))
+	t.reap(s)
+	t.wantErr(s.Park(t.Context(), "s1", 2), store.ErrFenced)
+	t.wantErr(s.Park(t.Context(), "s2", 1), store.ErrFenced)
+	t.reap(s)
+	t.check(s.Park(t.Context(), "s1", 1))
+	_, waits, err := s.Parked(t.Context(), "s1", a.Owner)
+	t.check(err)
+	if !waits {
+		t.Error("it does not wait")
+	}
+	made.Handled, made.State = r.Handled, string(r.State)
+	t.reap(s, made)
+	t.newSession(s, a.Owner, "s3", "phone", "node-1")
+	t.check(s.SaveResumable(t.Context(), "s3", 1, resumable()))
+	t.check(s.Park(t.Context(), "s3", 1)) // it has waited for a while
+	_, got, err := s.Resume(t.Context(), "s3", a.Owner, "node-1")
+	t.check(err)
+	t.sameResumable("resumable", got, resumable())
 }
 
 func endedSessions(t suite, s store.Store) {
