@@ -50,10 +50,16 @@ func (n *Node) otherNodeOf(ctx context.Context, account store.Account, resource 
 	if err != nil {
 		return "", err
 	}
-	if bus, ok := n.bus.(silencer); ok && bus.Silent(node) {
-		return "", nil // it is dead, or cut off
+	if n.silent(node) {
+		return "", nil
 	}
 	return node, nil
+}
+
+// silent tells whether a node is dead, or cut off, as far as is known here.
+func (n *Node) silent(node string) bool {
+	bus, ok := n.bus.(silencer)
+	return ok && bus.Silent(node)
 }
 
 // ask sends the signal of a request to a client. It returns false if there is none to take it.

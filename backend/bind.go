@@ -214,6 +214,7 @@ func (s *session) place(ctx context.Context) error {
 		return nil
 	}
 	s.cur.pos = head
+	s.out.begin(head)
 	s.hub.goesOn(s, head)
 	s.hub.atLeast(delivered)
 	if _, err := s.blocklist(ctx); err != nil {

@@ -1,9 +1,12 @@
 package backend_test
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
+	"imlb/backend"
 	"imlb/backend/store"
 )
 
@@ -152,6 +155,72 @@ func TestNobodyIsThere(t *testing.T) {
 				desk.expectAll(want...)
 				desk.sync()
 			})
+		}
+	}
+}
+
+// What is not stored does not overtake what its sender has said before, and what waits for the client still
+// (RFC 6120 §10.1): be it that this has just logged in, or is back after its node died.
+func TestLiveDoesNotOvertakeWhatWaits(t *testing.T) {
+	t.Parallel()
+	for name, resumes := range map[string]bool{"login": false, "resumption": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			reads, goOn := make(chan struct{}, 10), make(chan struct{})
+			c := newHookedCluster(t, 3, &hookedStore{fails: func(what string) error {
+				if what == "read 3" {
+					reads <- struct{}{}
+					<-goOn
+				}
+				return nil
+			}}, func(o *backend.Options) { o.Limits.Unacked = 6 }) // so that three are read at a time
+			bob := c.online(2, "bob", "desk")
+			var id string
+			if resumes {
+				phone := c.online(0, "alice", "phone")
+				id = phone.resumable()
+				c.die()
+			}
+			said := []string{"1", "2", "3", "4", "5"}
+			for _, text := range said {
+				bob.write(say("alice", text))
+			}
+			bob.sync()
+			var alice *client
+			if resumes {
+				alice = c.returns(1, "alice")
+				alice.resume(id, 0)
+			} else {
+				alice = c.login(1, "alice", "pad")
+				alice.write("<presence/>")
+			}
+			<-reads
+			bob.write("<message type='chat' to='alice@example.com'><body>live</body><no-store xmlns='urn:xmpp:hints'/></message>")
+			bob.sync()
+			c.quiet()
+			close(goOn)
+			if got := alice.acknowledges("live"); !slices.Equal(got, said) {
+				t.Errorf("got %q before what is not stored", got)
+			}
+		})
+	}
+}
+
+// acknowledges is bodies for a client that acknowledges what it gets when it is asked to.
+func (cl *client) acknowledges(last string) (all []string) {
+	cl.t.Helper()
+	for h := 0; ; {
+		switch got := cl.next(); {
+		case strings.HasPrefix(got, "<r "):
+			cl.write(fmt.Sprintf("<a xmlns='urn:xmpp:sm:3' h='%d'/>", h))
+		case strings.HasPrefix(got, "<resumed ") || strings.HasPrefix(got, "<a "):
+		default:
+			h++
+			if text := between(got, "<body>", "</body>"); text == last {
+				return all
+			} else if text != "" {
+				all = append(all, text)
+			}
 		}
 	}
 }

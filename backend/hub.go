@@ -362,6 +362,13 @@ func (h *hub) atLeast(stored uint64) uint64 {
 	return h.delivered
 }
 
+// received is the number up to which the user has received all entries.
+func (h *hub) received() uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.delivered
+}
+
 // isDone tells whether the user has received an entry.
 func (h *hub) isDone(seq uint64) bool {
 	h.mu.Lock()
@@ -564,11 +571,13 @@ func (h *hub) reaches(stanza []byte) bool {
 }
 
 // send puts a stanza into the outbox. A client that is too slow for it is ended.
-func (s *session) send(kind xmpp.StanzaKind, raw []byte) { s.deliverLive(kind, raw, false) }
+func (s *session) send(kind xmpp.StanzaKind, raw []byte) {
+	s.pushStanza(kind, item{kind: itemStanza, data: raw})
+}
 
-// deliverLive is send for a stanza of which is known whether other sessions here get it.
+// deliverLive is send for a stanza of somebody else, of which is known whether other sessions here get it.
 func (s *session) deliverLive(kind xmpp.StanzaKind, raw []byte, alone bool) {
-	s.pushStanza(kind, item{kind: itemStanza, data: raw, alone: alone})
+	s.pushStanza(kind, item{kind: itemStanza, data: raw, alone: alone, said: kind == xmpp.Message})
 }
 
 // pushStanza returns false if the stanza is lost, which the session does not survive.

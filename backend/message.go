@@ -394,22 +394,11 @@ func (n *Node) othersWith(ctx context.Context, account store.Account) ([]string,
 // othersServing is othersWith without the nodes of which all sessions of the user wait in the store for
 // whoever resumes them.
 func (n *Node) othersServing(ctx context.Context, account store.Account) ([]string, error) {
-	sessions, err := n.store.SessionsOf(ctx, account.Owner)
+	nodes, err := n.store.NodesOf(ctx, account.Owner)
 	if err != nil {
-		return nil, fmt.Errorf("look up the sessions of %s: %w", account.User, err)
+		return nil, fmt.Errorf("look up the nodes of %s: %w", account.User, err)
 	}
-	var others []string
-	for _, s := range sessions {
-		node, err := n.otherNodeOf(ctx, account, s.Resource)
-		if err != nil {
-			return nil, fmt.Errorf("look up a session of %s: %w", account.User, err)
-		}
-		if node != "" && node != n.opts.Name {
-			others = append(others, node)
-		}
-	}
-	slices.Sort(others)
-	return slices.Compact(others), nil
+	return slices.DeleteFunc(nodes, func(node string) bool { return node == n.opts.Name || n.silent(node) }), nil
 }
 
 // lostMessage is a live message that may have reached nobody. Only the node of a session

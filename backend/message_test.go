@@ -2,14 +2,17 @@ package backend_test
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"imlb/backend"
 	"imlb/backend/bus"
+	"imlb/backend/store"
 )
 
 func TestTwoUsersTalk(t *testing.T) {
@@ -411,4 +414,55 @@ func TestSenderWithoutPresence(t *testing.T) {
 	}
 	c.eventually("all is settled", func() bool { head, delivered := c.head("alice"); return head == 3 && delivered == 3 })
 	alice.sync()
+}
+
+// lookupStore counts how often it is asked for the sessions of a user.
+type lookupStore struct {
+	store.Store
+	asked atomic.Int64
+}
+
+func (s *lookupStore) SessionsOf(ctx context.Context, owner store.OwnerID) ([]store.Session, error) {
+	s.asked.Add(1)
+	return s.Store.SessionsOf(ctx, owner)
+}
+
+func (s *lookupStore) NodeOf(ctx context.Context, owner store.OwnerID, resource string) (string, error) {
+	s.asked.Add(1)
+	return s.Store.NodeOf(ctx, owner, resource)
+}
+
+func (s *lookupStore) NodesOf(ctx context.Context, owner store.OwnerID) ([]string, error) {
+	s.asked.Add(1)
+	return s.Store.NodesOf(ctx, owner)
+}
+
+// However many sessions a user has elsewhere, the store is asked for them once when a message comes that is not stored;
+// and not at all when a session ends that nobody has seen.
+func TestSessionsAreAskedForOnce(t *testing.T) {
+	t.Parallel()
+	counts := &lookupStore{}
+	c := newCluster(t, 2, func(o *backend.Options) {
+		if o.Name == "node-1" {
+			counts.Store, o.Store = o.Store, counts
+		}
+	})
+	var bobs []*client
+	for _, resource := range []string{"desk", "phone", "pad"} {
+		bobs = append(bobs, c.online(1, "bob", resource))
+	}
+	alice, unseen := c.online(0, "alice", "phone"), c.login(0, "carol", "phone")
+	before := counts.asked.Load()
+	alice.write("<message type='chat' to='bob@example.com'><body>live</body><no-store xmlns='urn:xmpp:hints'/></message>")
+	for _, bob := range bobs {
+		bob.skipTo("<body>live</body>")
+	}
+	if n := counts.asked.Load() - before; n != 1 {
+		t.Errorf("the store was asked %d times for a message", n)
+	}
+	unseen.close()
+	c.gone("carol")
+	if n := counts.asked.Load() - before; n != 1 {
+		t.Errorf("with the end of a session it was asked %d times", n)
+	}
 }

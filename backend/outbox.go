@@ -28,6 +28,7 @@ type outbox struct {
 	entry  int    // bytes of entries
 	missed bool   // an entry was left out
 	seen   uint64 // the last entry of which a signal came
+	before uint64 // the last entry that was there before the session, of which none comes
 	closed bool   // nothing more is written
 	keeps  bool   // … but what comes is kept for whoever goes on with the session
 	over   bool   // nobody looks at what comes any more
@@ -62,6 +63,7 @@ type item struct {
 	data     []byte    // the stanza, as it is to be written or as it was stored
 	seq      uint64    // itemEntry
 	after    uint64    // itemStanza: entries up to this one come before it
+	said     bool      // itemStanza: as well as those that were there before the session, since somebody has said it after them
 	seqs     []uint64  // itemAgain
 	resource string    // itemEntry: that it is for, if for one
 	at       time.Time // itemEntry, itemAvailable: when the signal, or the presence, came
@@ -113,6 +115,9 @@ func (o *outbox) push(it item) bool {
 	o.seen = max(o.seen, it.seq)
 	if it.kind == itemStanza {
 		it.after = o.seen
+	}
+	if it.said {
+		it.after = max(it.after, o.before)
 	}
 	if o.closed {
 		return o.put(it)
@@ -200,6 +205,22 @@ func (o *outbox) rest() (stanzas []item, all bool) {
 		}
 	}
 	return stanzas, !o.full
+}
+
+// begin notes up to which entry the timeline was there when the session began to hear of it, or
+// soon after that: what has been said meanwhile comes before the entries that came after it.
+func (o *outbox) begin(head uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.before = head
+	for i, it := range slices.Backward(o.items) {
+		switch {
+		case it.kind == itemEntry:
+			head = min(head, it.seq-1)
+		case it.said:
+			o.items[i].after = max(it.after, head)
+		}
+	}
 }
 
 // miss tells the cursor that entries may be there of which no signal came.

@@ -1,6 +1,9 @@
 package backend
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 // Entries, which can be had again, never take the room of what cannot.
 func TestEntriesLeaveRoom(t *testing.T) {
@@ -80,4 +83,28 @@ func count(taken bool) int {
 		return 1
 	}
 	return 0
+}
+
+// What has been said before the session knows where the timeline was comes after what was there, and before the
+// entries that have come since.
+func TestWhatWasSaidMeanwhile(t *testing.T) {
+	t.Parallel()
+	o := newOutbox(10_000)
+	o.push(item{kind: itemStanza, said: true})
+	o.push(item{kind: itemEntry, seq: 6})
+	o.push(item{kind: itemStanza})
+	o.push(item{kind: itemStanza, said: true})
+	o.begin(7)
+	o.push(item{kind: itemStanza, said: true})
+	o.push(item{kind: itemEntry, seq: 8})
+	o.push(item{kind: itemStanza, said: true})
+	var got []uint64
+	for _, it := range o.take().items {
+		if it.kind == itemStanza {
+			got = append(got, it.after)
+		}
+	}
+	if want := []uint64{5, 6, 7, 7, 8}; !slices.Equal(got, want) {
+		t.Errorf("they come after %d, want %d", got, want)
+	}
 }

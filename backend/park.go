@@ -135,6 +135,7 @@ func (s *session) handOver(ctx context.Context) {
 		s.refuseMessages(ctx, raws(s.queued()))
 	}
 	if err != nil && !errors.Is(err, store.ErrFenced) {
+		s.abandon(s.id)
 		n.opts.Logger.WarnContext(ctx, "hand a session over", slog.String("user", s.account.User), slog.Any("error", err))
 	}
 }
@@ -320,14 +321,15 @@ func (s *session) resumable(state []byte) store.Resumable {
 	p := s.point()
 	return store.Resumable{
 		Hold: time.Duration(s.holdTime.Load()), Handled: handled, Unsure: !s.in.sure(),
-		Count: p.Count, Pos: p.Pos, Voided: p.Voided, State: state,
+		Count: p.Count, Pos: p.Pos, Voided: p.Voided, Early: p.Early, Number: p.Number, State: state,
 	}
 }
 
 // point is where the session stands.
 func (s *session) point() store.ResumePoint {
-	count, pos, voided := s.unacked.point()
-	return store.ResumePoint{ID: s.id, Epoch: s.epoch, Count: count, Pos: pos, Voided: voided}
+	p, early := s.unacked.point(s.hub.received())
+	p.ID, p.Epoch, p.Early = s.id, s.epoch, encodeEarly(early)
+	return p
 }
 
 // resumePoints gathers where sessions stand, and stores many of them at a time. What was

@@ -170,13 +170,20 @@ func (s *session) goUnavailable(presence []byte) {
 	s.withdrawDirected(presence, told)
 }
 
-// sayGoodbye shows a session that has ended as unavailable. After a conflict that was done
+// sayGoodbye shows a session that has ended as unavailable, if anybody sees it. After a conflict that was done
 // already, or another node has the session.
 func (s *session) sayGoodbye(ctx context.Context) {
-	if s.reason == ReasonConflict || s.succeeded(ctx) {
+	if s.reason == ReasonConflict || !s.isShown() || s.succeeded(ctx) {
 		return
 	}
 	s.goUnavailable(unavailablePresence(s.jid))
+}
+
+// isShown tells whether the session is available, or has shown somebody that it is there.
+func (s *session) isShown() bool {
+	s.hub.mu.Lock()
+	defer s.hub.mu.Unlock()
+	return s.presence != nil || len(s.directed) > 0
 }
 
 // succeeded tells whether another session has the place of this one, of which this node has not heard: the

@@ -99,12 +99,20 @@ func (s *session) takeOver(ctx context.Context, id string, h uint32) error {
 	defer cancel()
 	rec, r, err := s.node.store.Resume(query, id, s.account.Owner, s.node.opts.Name)
 	if err != nil {
+		if !errors.Is(err, store.ErrNotFound) {
+			s.abandon(id) // the store may have given it to this node all the same
+		}
 		return err
 	}
 	// Others may have resumed it at the same time, and have it no more.
 	s.node.publishControl(s.account.User, control{Yield: id, Epoch: rec.Epoch})
 	st, err := decodeState(r.State)
+	if err == nil {
+		err = st.addEarly(r.Early)
+	}
 	if err != nil {
+		r.Note = nil // it stays
+		s.putBack(ctx, rec, r)
 		return err
 	}
 	a, err := st.reckon(h, store.ResumePoint{Count: r.Count, Pos: r.Pos, Voided: r.Voided}, s.readNote(ctx, r.Note))
@@ -219,10 +227,13 @@ func (s *session) readNote(ctx context.Context, data []byte) *frontNote {
 func (s *session) putBack(ctx context.Context, rec store.Session, r store.Resumable) {
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
+	p, _ := s.unacked.point(0)
+	r.Number = p.Number
 	if r.Parked.IsZero() {
 		r.Parked = time.Now()
 	}
 	if err := s.node.store.SaveResumable(query, rec.ID, rec.Epoch, r); err != nil {
+		s.abandon(rec.ID)
 		s.node.opts.Logger.WarnContext(ctx, "put a session back", slog.String("user", s.account.User), slog.Any("error", err))
 	}
 }
@@ -285,7 +296,7 @@ func (s *session) giveBack(ctx context.Context, rec store.Session, r store.Resum
 // this is stored the next that resumes the session finds it as it was.
 func (s *session) inherit(ctx context.Context, st sessionState) error {
 	st.Left, st.Queue, st.QueueAfter = nil, nil, nil
-	st.Conn, st.Since, st.Again, st.Early = s.client.id, s.since, s.again, s.unacked.goneBy(0)
+	st.Conn, st.Since, st.Again, st.Early = s.client.id, s.since, s.again, nil
 	state, err := st.encode()
 	if err != nil {
 		return err
@@ -308,10 +319,11 @@ func (s *session) inherit(ctx context.Context, st sessionState) error {
 func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h uint32, unheard bool) error {
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
-	_, delivered, err := s.node.store.Head(query, s.account.Owner)
+	head, delivered, err := s.node.store.Head(query, s.account.Owner)
 	if err != nil {
 		return err
 	}
+	s.out.begin(head)
 	left, err := s.leftToOthers(query, st, max(s.hub.atLeast(delivered), a.claimed), a.pos)
 	if err != nil {
 		return err

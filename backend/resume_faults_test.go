@@ -70,6 +70,17 @@ func (s *hookedStore) SaveResumable(ctx context.Context, id string, epoch uint64
 	return s.Store.SaveResumable(ctx, id, epoch, r)
 }
 
+func (s *hookedStore) Resume(ctx context.Context, id string, owner store.OwnerID, node string) (store.Session, store.Resumable, error) {
+	if err := s.ask("resume"); err != nil {
+		return store.Session{}, store.Resumable{}, err
+	}
+	rec, r, err := s.Store.Resume(ctx, id, owner, node)
+	if failed := s.ask("resumed"); failed != nil { // its answer was lost
+		return store.Session{}, store.Resumable{}, failed
+	}
+	return rec, r, err
+}
+
 func (s *hookedStore) Session(ctx context.Context, id string) (store.Session, error) {
 	if err := s.ask("session"); err != nil {
 		return store.Session{}, err
@@ -649,5 +660,106 @@ func TestFencedOnce(t *testing.T) {
 	c.eventually("the node has parted with it", func() bool { return strings.Contains(c.nodes[0].log.String(), "reason=conflict") })
 	if n := asked.Load(); n > 3 {
 		t.Errorf("the store was asked %d times", n)
+	}
+}
+
+// What is stored of a session while its cursor goes back, and was reckoned before, does not undo that: after a kill
+// the client gets what had waited for it, and has not arrived.
+func TestStoredLateWhileTheCursorGoesBack(t *testing.T) {
+	t.Parallel()
+	saving, goOn := make(chan struct{}), make(chan struct{})
+	var armed atomic.Bool
+	c := newHookedCluster(t, 3, &hookedStore{fails: func(what string) error {
+		switch {
+		case !armed.Load():
+		case what == "save" && armed.CompareAndSwap(true, false):
+			close(saving)
+			<-goOn
+		case what == "head":
+			<-saving
+		}
+		return nil
+	}}, nil)
+	bob := c.online(2, "bob", "desk")
+	bob.write(say("alice", "one") + say("alice", "two"))
+	bob.settled()
+	alice := c.login(0, "alice", "phone")
+	id := alice.resumable()
+	armed.Store(true)
+	alice.write("<presence/>" + smAsk)
+	alice.skipTo("<body>two</body>")
+	close(goOn)
+	alice.skipTo("^<a ")
+	c.die()
+	again := c.returns(1, "alice")
+	again.resumed(id, 0, 1)
+	again.skipTo("<body>one</body>")
+	again.skipTo("<body>two</body>")
+}
+
+// What a client has received out of turn is stored with the point at which it stands, when nothing else of its session
+// is: it does not come again after a kill.
+func TestEarlyIsKnownAfterAKill(t *testing.T) {
+	t.Parallel()
+	points := &pointStore{points: make(chan store.ResumePoint, 100)}
+	c := newCluster(t, 3, func(o *backend.Options) {
+		if o.Name == "node-1" {
+			points.Store, o.Store = o.Store, points
+		}
+	})
+	bob := c.online(2, "bob", "desk")
+	alice := c.login(0, "alice", "phone")
+	id := alice.resumable()
+	bob.write(say("alice", "one") + "<message type='chat' to='alice@example.com/phone'><body>early</body></message>" + say("alice", "two"))
+	alice.hears("early")
+	alice.write("<a xmlns='urn:xmpp:sm:3' h='1'/>")
+	for p := range points.points {
+		if p.Count == 1 {
+			break
+		}
+	}
+	c.die()
+	again := c.returns(1, "alice")
+	again.resumed(id, 1, 0)
+	again.write("<presence/>")
+	again.skipTo("<body>one</body>")
+	bob.write(say("alice", "last"))
+	if got := again.bodies("last"); !slices.Equal(got, []string{"two"}) {
+		t.Errorf("got %q after one", got)
+	}
+}
+
+// A session that nobody has, since the store was away when it was to be left or resumed, is over when its client does not
+// come back in time, and not only when the node ends which has its record.
+func TestResumedByNobody(t *testing.T) {
+	t.Parallel()
+	for name, failing := range map[string][]string{
+		"outcome unknown":   {"resumed"},
+		"not put back":      {"head", "save"},
+		"not left in order": {"resume", "save"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var away atomic.Bool
+			c := newHookedCluster(t, 3, &hookedStore{fails: func(what string) error {
+				if away.Load() && slices.Contains(failing, what) {
+					return errAway
+				}
+				return nil
+			}}, func(o *backend.Options) { o.Timeouts.Lease, o.Timeouts.Resume = time.Second, 2*time.Second })
+			c.befriend("alice", "bob")
+			bob := c.online(2, "bob", "desk")
+			alice := c.online(0, "alice", "phone")
+			bob.skipTo("^<presence [^>]*from='alice@example.com/phone'")
+			alice.write(smResumable)
+			id := between(alice.skipTo("^<enabled "), "id='", "'")
+			away.Store(true)
+			again := c.returns(1, "alice")
+			again.resume(id, 0)
+			again.end("internal-server-error")
+			away.Store(false)
+			c.gone("alice")
+			bob.skipTo("^<presence type='unavailable' from='alice@example.com/phone'")
+		})
 	}
 }

@@ -76,8 +76,7 @@ func TestReckonAgainstModel(t *testing.T) {
 		h := rapid.Uint64Range(acked, sent).Draw(t, "h")
 		left := u.leftover()
 		left.Cursor = seq
-		var point store.ResumePoint
-		point.Count, point.Pos, point.Voided = u.point()
+		point, _ := u.point(0)
 		a, err := sessionState{Left: &left}.reckon(uint32(h), point, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -148,8 +147,7 @@ func TestReckonAfterGoingBack(t *testing.T) {
 	}
 	reckon := func(h uint32) (pos, claimed uint64) {
 		t.Helper()
-		var point store.ResumePoint
-		point.Count, point.Pos, point.Voided = u.point()
+		point, _ := u.point(0)
 		a, err := sessionState{}.reckon(h, point, &note)
 		if err != nil {
 			t.Fatal(err)

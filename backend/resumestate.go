@@ -38,7 +38,8 @@ type sessionState struct {
 	// was resumed. The counts are the highest that they can have.
 	Again []savedFlight `json:"again,omitempty"`
 
-	// The entries that were written out of turn, to which the cursor may come once more.
+	// The entries that were written out of turn, to which the cursor may come once more. They are stored with the
+	// point; an earlier version has them here.
 	Early []savedFlight `json:"early,omitempty"`
 
 	// Of a session that was given up in order. Without it what has arrived is
@@ -104,6 +105,32 @@ func decodeState(data []byte) (st sessionState, err error) {
 		return st, fmt.Errorf("decode the state of a session: %w", err)
 	}
 	return st, nil
+}
+
+// addEarly adds what is stored with the point, in JSON.
+func (st *sessionState) addEarly(data []byte) error {
+	if len(data) == 0 {
+		return nil
+	}
+	var early []savedFlight
+	if err := json.Unmarshal(data, &early); err != nil {
+		return fmt.Errorf("decode what a client has received out of turn: %w", err)
+	}
+	for _, f := range early {
+		if !slices.Contains(st.Early, f) {
+			st.Early = append(st.Early, f)
+		}
+	}
+	return nil
+}
+
+// encodeEarly is what addEarly takes; nil for nothing.
+func encodeEarly(early []savedFlight) []byte {
+	if len(early) == 0 {
+		return nil
+	}
+	data, _ := json.Marshal(early) // numbers always can be
+	return data
 }
 
 // unheard tells whether nobody had the session for a while, which was parked then if it was left in order.
@@ -287,10 +314,10 @@ func (n frontNote) reckon(h uint32, point store.ResumePoint) arrival {
 func (s *session) state() sessionState {
 	st := sessionState{Lang: s.stream.lang, Mechanism: s.mechanism, Conn: s.client.id, Since: s.since}
 	st.Bound, st.BoundFrom, st.BoundAlone = s.cur.bound.seq, s.cur.bound.from, s.cur.bound.alone // not changed any more
-	st.Again = unarrived(s.again, s.point().Count)
+	_, acked := s.unacked.counts()
+	st.Again = unarrived(s.again, acked)
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
-	st.Early = s.unacked.goneBy(s.hub.delivered)
 	st.Presence, st.Priority = string(s.presence), s.priority
 	st.Interested, st.Carbons, st.Blocks = s.interested, s.carbons, s.blockPushes
 	for to := range s.directed {

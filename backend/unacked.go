@@ -3,6 +3,8 @@ package backend
 import (
 	"slices"
 	"sync"
+
+	"imlb/backend/store"
 )
 
 // flight says what a user has received once a client has acknowledged a stanza.
@@ -37,6 +39,7 @@ type unacked struct {
 	pos     uint64        // all entries up to this one that are for the client had arrived when acked was
 	early   []savedFlight // entries that were written out of turn: the cursor may come to them once more
 	voided  uint32        // the places that stanzas up to this one told are none any more: the cursor went back
+	points  uint32        // how often point was asked for
 	kept    []kept        // of these stanzas nobody knows whether they have arrived
 	bytes   int           // of kept
 	lost    uint32        // the last stanza that was not kept, because there were too many …
@@ -123,10 +126,8 @@ func (u *unacked) wasEarly(seq uint64) bool {
 }
 
 // goneBy returns the entries that were written out of turn, but for those to which the cursor does not come
-// any more: it goes back after what the user, or the client, has received.
+// any more: it goes back after what the user, or the client, has received; under unacked.mu.
 func (u *unacked) goneBy(delivered uint64) []savedFlight {
-	u.mu.Lock()
-	defer u.mu.Unlock()
 	u.early = slices.DeleteFunc(u.early, func(f savedFlight) bool { return f.Seq <= min(delivered, u.pos) })
 	if len(u.early) == 0 {
 		u.early = nil
@@ -292,14 +293,16 @@ func (u *unacked) arrived() []flight {
 }
 
 // point returns where the client is for sure, and up to which stanza the places that were told
-// are none.
-func (u *unacked) point() (acked uint32, pos uint64, voided uint32) {
+// are none. It has a higher number each time: the store may get to it in another order. delivered is what the user
+// has received, and early what was written out of turn beyond that.
+func (u *unacked) point(delivered uint64) (p store.ResumePoint, early []savedFlight) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if !after(u.voided, u.acked) {
 		u.voided = u.acked // what is that old does not matter, but its number would come again
 	}
-	return u.acked, u.pos, u.voided
+	u.points++
+	return store.ResumePoint{Count: u.acked, Pos: u.pos, Voided: u.voided, Number: u.points}, u.goneBy(delivered)
 }
 
 // leftover returns what has been written and may not have arrived. It is not changed

@@ -217,3 +217,30 @@ func sendAll(ctx context.Context, t *testing.T, w *store.Writer, owner store.Own
 	}
 	<-stored
 }
+
+// What was noted with a point counts for the next that resumes the session, and not any more when an earlier version of
+// the program has had it meanwhile, which has no points: it counts other stanzas by then.
+func TestResumedByAnEarlierVersion(t *testing.T) {
+	t.Parallel()
+	onEach(t, resumedByAnEarlierVersion)
+}
+
+func resumedByAnEarlierVersion(t *testing.T, url string) {
+	db := open(t, url, store.Options{})
+	defer db.Close()
+	owner := account(t, db, 1)
+	if err := db.SaveResumable(t.Context(), "0", 1, store.Resumable{Hold: time.Minute, Number: 1, Early: []byte("early")}); err != nil {
+		t.Fatal(err)
+	}
+	resumes := func(want string) {
+		t.Helper()
+		if _, r, err := db.Resume(t.Context(), "0", owner, "n"); err != nil || string(r.Early) != want {
+			t.Errorf("%q, %v, want %q", r.Early, err, want)
+		}
+	}
+	resumes("early")
+	resumes("early") // before it was stored anew
+	execute(t, look(t, url), `UPDATE sessions SET epoch = epoch + 1`)
+	resumes("")
+	resumes("")
+}

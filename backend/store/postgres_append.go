@@ -50,11 +50,13 @@ const pgRaiseDelivered = `
 		WHERE h.delivered < LEAST(h.head, w.seq) ORDER BY h.owner FOR NO KEY UPDATE OF h)
 	UPDATE heads h SET delivered = l.seq FROM locked l WHERE h.owner = l.owner AND h.delivered < l.seq`
 
-// pgSetPoints sets where many sessions stand.
+// pgSetPoints sets where many sessions stand. A row that it had to wait for is looked at once
+// more, but not the session's, which may have another owner by then: the point says so.
 const pgSetPoints = `
-	UPDATE resumables r SET count = w.count, pos = w.pos, voided = w.voided
-	FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[]) AS w (id, epoch, count, pos, voided)
-	JOIN sessions s ON s.id = w.id AND s.epoch = w.epoch WHERE r.session = w.id`
+	UPDATE resumables r SET point = w.point, count = w.count, pos = w.pos, voided = w.voided, early = w.early
+	FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bytea[])
+		AS w (id, epoch, point, count, pos, voided, early)
+	JOIN sessions s ON s.id = w.id AND s.epoch = w.epoch WHERE r.session = w.id AND r.point <= w.point`
 
 // commitTimeout is how long the second round trip may take before the
 // connection is given up. It does not end with the caller's context, after which

@@ -276,3 +276,50 @@ func (l *load) note(t *testing.T, body string, a store.Appended) {
 	l.mu.Unlock()
 	l.acks <- struct{}{}
 }
+
+// Where a session stood for one owner does not take the place of where it stands for the next, however long the
+// transaction has waited.
+func TestLatePointOfAnotherOwner(t *testing.T) {
+	t.Parallel()
+	url := postgres(t)
+	db := open(t, url, store.Options{BusyTimeout: time.Minute})
+	defer db.Close()
+	owner := account(t, db, 2)
+	var points []store.ResumePoint
+	for _, id := range []string{"0", "1"} {
+		if err := db.SaveResumable(t.Context(), id, 1, store.Resumable{Hold: time.Minute}); err != nil {
+			t.Fatal(err)
+		}
+		points = append(points, store.ResumePoint{ID: id, Epoch: 1, Count: 3, Pos: 30, Number: 1})
+	}
+	other, err := raw(t, url).BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Rollback()
+	if _, err := other.ExecContext(t.Context(), `SELECT FROM resumables WHERE session = '0' FOR UPDATE`); err != nil {
+		t.Fatal(err)
+	}
+	answer := make(chan error, 1)
+	go func() { answer <- db.SetResumePoints(t.Context(), points) }()
+	// Waits for the first of the two.
+	awaitRow(t, raw(t, url), `SELECT count(*) > 0 FROM pg_locks WHERE NOT granted`)
+	if _, _, err := db.Resume(t.Context(), "1", owner, "m"); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.SaveResumable(t.Context(), "1", 2, store.Resumable{Hold: time.Minute, Count: 2, Pos: 20, Number: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-answer; err != nil {
+		t.Fatal(err)
+	}
+	if _, r, err := db.Resume(t.Context(), "1", owner, "m"); err != nil || r.Count != 2 || r.Pos != 20 {
+		t.Errorf("it stands at %+v, %v", r, err)
+	}
+	if _, r, err := db.Resume(t.Context(), "0", owner, "m"); err != nil || r.Count != 3 || r.Pos != 30 {
+		t.Errorf("the other stands at %+v, %v", r, err)
+	}
+}

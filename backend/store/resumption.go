@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -26,15 +27,27 @@ func (db *DB) SaveResumable(ctx context.Context, id string, epoch uint64, r Resu
 		}
 		//nolint:gosec // made of constants
 		_, err = tx.ExecContext(ctx, `
-			INSERT INTO resumables (session, owner, hold, parked, count, pos, voided, state, note)
-			VALUES ($1, $2, $3, CASE WHEN $4 THEN `+db.dialect.clock+` - $5 ELSE 0 END, $6, $7, $8, $9, $10)
-			ON CONFLICT (session) DO UPDATE SET hold = excluded.hold, parked = excluded.parked,
-				count = excluded.count, pos = excluded.pos, voided = excluded.voided, state = excluded.state,
-				note = COALESCE(excluded.note, resumables.note)`,
-			id, owner, r.Hold.Milliseconds(), !r.Parked.IsZero(), millis(db.now())-millis(r.Parked), r.Count, storable(r.Pos), r.Voided,
-			notNil(r.State), r.Note)
+			INSERT INTO resumables (session, owner, hold, parked, point, count, pos, voided, early, state, note)
+			VALUES ($1, $2, $3, CASE WHEN $4 THEN `+db.dialect.clock+` - $5 ELSE 0 END, $6, $7, $8, $9, $10, $11, $12)
+			ON CONFLICT (session) DO UPDATE SET hold = excluded.hold, parked = excluded.parked, `+latest("point", "count", "pos", "voided", "early")+`,
+				state = excluded.state, note = COALESCE(excluded.note, resumables.note)`,
+			id, owner, r.Hold.Milliseconds(), !r.Parked.IsZero(), millis(db.now())-millis(r.Parked),
+			pointOf(epoch, r.Number), r.Count, storable(r.Pos), r.Voided, r.Early, notNil(r.State), r.Note)
 		return err
 	})
+}
+
+// latest sets columns that say where a session stands in an upsert, unless what is there is of a later point.
+func latest(columns ...string) string {
+	for i, column := range columns {
+		columns[i] = column + ` = CASE WHEN excluded.point >= resumables.point THEN excluded.` + column + ` ELSE resumables.` + column + ` END`
+	}
+	return strings.Join(columns, ", ")
+}
+
+// pointOf is higher for a later point.
+func pointOf(epoch uint64, number uint32) int64 {
+	return int64(storable(epoch<<32 | uint64(number))) //nolint:gosec // Storable.
 }
 
 // handled is the count to be stored, nil for the one that is.
@@ -78,14 +91,15 @@ func (db *DB) SetResumePoints(ctx context.Context, points []ResumePoint) error {
 
 func setEachPoint(ctx context.Context, tx *sql.Tx, points []ResumePoint) error {
 	set, err := tx.PrepareContext(ctx, `
-		UPDATE resumables SET count = $1, pos = $2, voided = $3 WHERE session = $4
-			AND EXISTS (SELECT 1 FROM sessions WHERE id = $5 AND epoch = $6)`)
+		UPDATE resumables SET point = $1, count = $2, pos = $3, voided = $4, early = $5 WHERE session = $6 AND point <= $1
+			AND EXISTS (SELECT 1 FROM sessions WHERE id = $6 AND epoch = $7)`)
 	if err != nil {
 		return err
 	}
 	defer set.Close()
 	for _, p := range points {
-		if _, err := set.ExecContext(ctx, p.Count, storable(p.Pos), p.Voided, p.ID, p.ID, storable(p.Epoch)); err != nil {
+		_, err := set.ExecContext(ctx, pointOf(p.Epoch, p.Number), p.Count, storable(p.Pos), p.Voided, p.Early, p.ID, storable(p.Epoch))
+		if err != nil {
 			return fmt.Errorf("session %s: %w", p.ID, err)
 		}
 	}
@@ -95,12 +109,14 @@ func setEachPoint(ctx context.Context, tx *sql.Tx, points []ResumePoint) error {
 // setPointsAtOnce sets all points with one statement.
 func setPointsAtOnce(ctx context.Context, tx *sql.Tx, statement string, points []ResumePoint) error {
 	n := len(points)
-	ids, epochs, counts, places, voided := make([]string, n), make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n)
+	ids, epochs, numbers := make([]string, n), make([]int64, n), make([]int64, n)
+	counts, places, voided, early := make([]int64, n), make([]int64, n), make([]int64, n), make([][]byte, n)
 	for i, p := range points {
 		ids[i], epochs[i], places[i] = p.ID, int64(storable(p.Epoch)), int64(storable(p.Pos)) //nolint:gosec // Storable.
-		counts[i], voided[i] = int64(p.Count), int64(p.Voided)
+		numbers[i], counts[i], voided[i] = pointOf(p.Epoch, p.Number), int64(p.Count), int64(p.Voided)
+		early[i] = p.Early
 	}
-	_, err := tx.ExecContext(ctx, statement, ids, epochs, counts, places, voided)
+	_, err := tx.ExecContext(ctx, statement, ids, epochs, numbers, counts, places, voided, early)
 	return err
 }
 
@@ -130,12 +146,15 @@ func (db *DB) Resume(ctx context.Context, id string, owner OwnerID, node string)
 			return err // sql.ErrNoRows is ErrNotFound
 		}
 		r, err = db.scanResumable(tx.QueryRowContext(ctx, `
-			SELECT hold, parked > 0, `+db.dialect.clock+` - parked, count, pos, voided, state, note FROM resumables WHERE session = $1`, id))
+			SELECT hold, parked > 0, `+db.dialect.clock+` - parked, count, pos, voided, CASE WHEN point >= $1 THEN early END, state, note
+			FROM resumables WHERE session = $2`, pointOf(s.Epoch-1, 0), id)) // an earlier version, which has no points, does not remove early
 		if err != nil {
 			return err
 		}
 		r.Handled = s.Handled
-		_, err = tx.ExecContext(ctx, `UPDATE resumables SET parked = 0 WHERE session = $1`, id)
+		// What whoever had it stores late of where it stands is of an earlier point.
+		_, err = tx.ExecContext(ctx, `
+			UPDATE resumables SET parked = 0, point = $1, early = $2 WHERE session = $3`, pointOf(s.Epoch, 0), r.Early, id)
 		return err
 	})
 	if err != nil {
@@ -148,7 +167,7 @@ func (db *DB) Resume(ctx context.Context, id string, owner OwnerID, node string)
 func (db *DB) scanResumable(row row) (r Resumable, err error) {
 	var hold, waited int64
 	var parked bool
-	err = row.Scan(&hold, &parked, &waited, &r.Count, &r.Pos, &r.Voided, &r.State, &r.Note)
+	err = row.Scan(&hold, &parked, &waited, &r.Count, &r.Pos, &r.Voided, &r.Early, &r.State, &r.Note)
 	if len(r.Note) == 0 {
 		r.Note = nil
 	}
@@ -166,6 +185,20 @@ func (db *DB) Parked(ctx context.Context, id string, owner OwnerID) (epoch uint6
 		FROM resumables r JOIN sessions s ON s.id = r.session JOIN leases l ON l.id = s.lease
 		WHERE r.session = $1 AND r.owner = $2`, id, owner).Scan(&epoch, &parked)
 	return epoch, parked, db.wrap("session "+id, err)
+}
+
+// Park implements Resumption.
+func (db *DB) Park(ctx context.Context, id string, epoch uint64) error {
+	return db.update(ctx, fmt.Sprintf("park session %s at epoch %d", id, epoch), func(tx *sql.Tx) error {
+		// The row is locked by that, so that nobody takes the session over meanwhile.
+		r, err := tx.ExecContext(ctx, `UPDATE sessions SET epoch = epoch WHERE id = $1 AND epoch = $2`, id, storable(epoch))
+		if err := found(r, err, ErrFenced); err != nil {
+			return err
+		}
+		//nolint:gosec // made of constants
+		_, err = tx.ExecContext(ctx, `UPDATE resumables SET parked = `+db.dialect.clock+` WHERE session = $1 AND parked = 0`, id)
+		return err
+	})
 }
 
 // EndedSession implements Resumption.

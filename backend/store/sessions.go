@@ -102,12 +102,26 @@ func (db *DB) NodeOf(ctx context.Context, owner OwnerID, resource string) (node 
 	//nolint:gosec // made of constants
 	err = db.read.QueryRowContext(ctx, `
 		SELECT l.node FROM sessions s JOIN leases l ON l.id = s.lease
-		WHERE s.owner = $1 AND s.resource = $2 AND l.until > `+db.dialect.clock+`
-			AND NOT EXISTS (SELECT 1 FROM resumables r WHERE r.session = s.id AND r.parked > 0)`, owner, resource).Scan(&node)
+		WHERE s.owner = $1 AND s.resource = $2 AND `+db.served(), owner, resource).Scan(&node)
 	if errors.Is(err, sql.ErrNoRows) {
 		return "", nil
 	}
 	return node, db.wrap(fmt.Sprintf("node of a session of owner %d", owner), err)
+}
+
+// NodesOf implements Sessions.
+func (db *DB) NodesOf(ctx context.Context, owner OwnerID) ([]string, error) {
+	//nolint:gosec // made of constants
+	rows, err := db.read.QueryContext(ctx, `
+		SELECT DISTINCT l.node FROM sessions s JOIN leases l ON l.id = s.lease
+		WHERE s.owner = $1 AND `+db.served()+` ORDER BY l.node`, owner)
+	names, err := collect(rows, err, func(r row) (name string, err error) { return name, r.Scan(&name) })
+	return names, db.wrap(fmt.Sprintf("nodes of the sessions of owner %d", owner), err)
+}
+
+// served is the condition for a session s with a lease l that a node has it now.
+func (db *DB) served() string {
+	return `l.until > ` + db.dialect.clock + ` AND NOT EXISTS (SELECT 1 FROM resumables r WHERE r.session = s.id AND r.parked > 0)`
 }
 
 // ConnectedContacts implements Sessions.

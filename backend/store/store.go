@@ -283,6 +283,8 @@ type Sessions interface {
 	// NodeOf returns the node that has an owner's session with a resource now; empty: there is
 	// none, it waits for whoever resumes it, or its node's lease is over.
 	NodeOf(ctx context.Context, owner OwnerID, resource string) (node string, err error)
+	// NodesOf returns all nodes that have sessions of an owner now, sorted.
+	NodesOf(ctx context.Context, owner OwnerID) ([]string, error)
 	// ConnectedContacts returns those in an owner's roster who have a session, sorted by
 	// their bytes; none when the owner does not exist.
 	ConnectedContacts(ctx context.Context, owner OwnerID) ([]string, error)
@@ -324,6 +326,8 @@ type Resumable struct {
 	Count   uint32        // stanzas that the client has acknowledged, modulo 2^32 …
 	Pos     uint64        // … and the entry up to which it then had all that were for it
 	Voided  uint32        // the places on the timeline that stanzas up to this one told are none any more
+	Early   []byte        // as ResumePoint.Early
+	Number  uint32        // as ResumePoint.Number; what Resume returns has none
 	State   []byte        // the node's own
 	Note    []byte        // what was noted by somebody else; nil for nothing
 }
@@ -337,13 +341,20 @@ type ResumePoint struct {
 	Count  uint32
 	Pos    uint64
 	Voided uint32
+
+	Early []byte // the node's own, of what the client has besides; nil for nothing
+
+	// Number is the point's among those of whoever has the session at that epoch. An earlier one
+	// changes nothing that was stored with a later one, be it stored after that.
+	Number uint32
 }
 
 // Resumption keeps what it takes to go on with sessions whose node or connection
 // was lost.
 type Resumption interface {
 	// SaveResumable makes a session resumable, or stores anew how. A Note takes the place of
-	// what was noted, and an empty one removes it; with nil it stays. ErrFenced when the record has another epoch or is gone.
+	// what was noted, and an empty one removes it; with nil it stays. Of where the session stands the
+	// latest stays. ErrFenced when the record has another epoch or is gone.
 	SaveResumable(ctx context.Context, id string, epoch uint64, r Resumable) error
 	// SetResumePoints stores where sessions stand. Those that are owned elsewhere by
 	// now, or not resumable, are passed over.
@@ -359,6 +370,9 @@ type Resumption interface {
 	// that whoever had it is fenced, it belongs to the node's lease, and does not wait
 	// any more. The rest stays until it is saved anew. ErrNotFound when there is none.
 	Resume(ctx context.Context, id string, owner OwnerID, node string) (Session, Resumable, error)
+	// Park leaves a resumable session that nobody has to whoever resumes it, as it was saved last, from
+	// now on if it does not wait already; ErrFenced when the record has another epoch or is gone.
+	Park(ctx context.Context, id string, epoch uint64) error
 	// EndedSession returns the handled count of an owner's session that was resumable
 	// when it ended; ErrNotFound.
 	EndedSession(ctx context.Context, id string, owner OwnerID) (handled uint32, err error)

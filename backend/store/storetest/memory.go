@@ -51,6 +51,7 @@ type session struct {
 	store.Session
 	lease     *lease
 	resumable *store.Resumable // nil: it cannot be resumed
+	point     store.ResumePoint
 }
 
 // holder is one run of a node.
@@ -483,12 +484,33 @@ func (m *Memory) NodeOf(ctx context.Context, owner store.OwnerID, resource strin
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, s := range m.sessions {
-		waits := s.resumable != nil && !s.resumable.Parked.IsZero()
-		if s.Owner == owner && s.Resource == resource && s.lease.until.After(now()) && !waits {
+		if s.Owner == owner && s.Resource == resource && s.served() {
 			return s.Node, ctx.Err()
 		}
 	}
 	return "", ctx.Err()
+}
+
+// NodesOf implements store.Sessions.
+func (m *Memory) NodesOf(ctx context.Context, owner store.OwnerID) ([]string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, s := range m.sessions {
+		if s.Owner == owner && s.served() {
+			names = append(names, s.Node)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+// served tells whether a node has the session now.
+func (s *session) served() bool {
+	return s.lease.until.After(now()) && (s.resumable == nil || s.resumable.Parked.IsZero())
 }
 
 // SetHandled implements store.Sessions.

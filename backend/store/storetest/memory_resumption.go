@@ -72,6 +72,7 @@ func (m *Memory) SaveResumable(ctx context.Context, id string, epoch uint64, r s
 	}
 	r.Unsure = false
 	s.resumable = &r
+	s.setPoint(store.ResumePoint{Epoch: epoch, Count: r.Count, Pos: r.Pos, Voided: r.Voided, Early: r.Early, Number: r.Number})
 	return nil
 }
 
@@ -84,10 +85,18 @@ func (m *Memory) SetResumePoints(ctx context.Context, points []store.ResumePoint
 	}
 	for _, p := range points {
 		if s, err := m.fence(p.ID, p.Epoch); err == nil && s.resumable != nil {
-			s.resumable.Count, s.resumable.Pos, s.resumable.Voided = p.Count, p.Pos, p.Voided
+			s.setPoint(p)
 		}
 	}
 	return nil
+}
+
+// setPoint notes where a session stands, unless a later point is known.
+func (s *session) setPoint(p store.ResumePoint) {
+	if p.Epoch > s.point.Epoch || p.Epoch == s.point.Epoch && p.Number >= s.point.Number {
+		p.Early = bytes.Clone(p.Early)
+		s.point = p
+	}
 }
 
 // NoteResumable implements store.Resumption.
@@ -133,9 +142,24 @@ func (m *Memory) Resume(ctx context.Context, id string, owner store.OwnerID, nod
 	s.Epoch++
 	s.Node, s.lease = node, m.currentLease(node)
 	r := *s.resumable
-	r.Handled = s.Handled
+	r.Handled, r.Number = s.Handled, 0
+	r.Count, r.Pos, r.Voided, r.Early = s.point.Count, s.point.Pos, s.point.Voided, s.point.Early
 	s.resumable.Parked = time.Time{}
 	return s.Session, r, nil
+}
+
+// Park implements store.Resumption.
+func (m *Memory) Park(ctx context.Context, id string, epoch uint64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s, err := m.fence(id, epoch)
+	if err == nil && s.resumable != nil && s.resumable.Parked.IsZero() {
+		s.resumable.Parked = now()
+	}
+	return err
 }
 
 // EndedSession implements store.Resumption.

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"fmt"
 	"math"
 	"time"
 
@@ -13,9 +14,11 @@ func resumptionTests() []test {
 		{"Fenced", on(resumeFences)},
 		{"NotResumable", on(notResumable)},
 		{"Points", on(resumePoints)},
+		{"LatestPoint", on(latestPoint)},
 		{"Note", on(resumeNote)},
 		{"Unsure", on(unsureResumable)},
 		{"Parked", on(parked)},
+		{"ParkedLater", on(parkedLater)},
 		{"Ended", on(endedSessions)},
 		{"Replaced", on(replacedResumable)},
 		{"AccountDeleted", on(deletedResumable)},
@@ -27,7 +30,7 @@ func resumptionTests() []test {
 func resumable() store.Resumable {
 	return store.Resumable{
 		Hold: 5 * time.Minute, Parked: waiting(time.Minute), Handled: math.MaxUint32, Count: math.MaxUint32 - 1, Pos: 7, Voided: math.MaxUint32,
-		State: []byte("state"),
+		Early: []byte("early"), State: []byte("state"),
 	}
 }
 
@@ -105,16 +108,63 @@ func resumePoints(t suite, s store.Store) {
 	t.check(s.SaveResumable(t.Context(), "s2", 1, resumable()))
 	t.check(s.SetResumePoints(t.Context(), nil))
 	t.check(s.SetResumePoints(t.Context(), []store.ResumePoint{
-		{ID: "s2", Epoch: 2, Count: 5, Pos: 50, Voided: 5}, {ID: "s1", Epoch: 1, Count: 3, Pos: 30, Voided: 4}, {ID: "s3", Epoch: 1}, {ID: "none", Epoch: 1},
+		{ID: "s2", Epoch: 2, Count: 5, Pos: 50, Voided: 5}, {ID: "s1", Epoch: 1, Count: 3, Pos: 30, Voided: 4, Early: []byte("later"), Number: 1},
+		{ID: "s3", Epoch: 1}, {ID: "none", Epoch: 1},
 	}))
 	_, r, err := s.Resume(t.Context(), "s1", a.Owner, "node-2")
 	t.check(err)
 	want := resumable()
-	want.Count, want.Pos, want.Voided = 3, 30, 4
+	want.Count, want.Pos, want.Voided, want.Early = 3, 30, 4, []byte("later")
 	t.sameResumable("resumable", r, want)
 	_, r, err = s.Resume(t.Context(), "s2", a.Owner, "node-2")
 	t.check(err)
 	t.sameResumable("resumable of another epoch", r, resumable())
+}
+
+// An earlier point that is stored late changes nothing, but what is saved with it.
+func latestPoint(t suite, s store.Store) {
+	a := t.newAccount(s, "alice@example.com")
+	t.newSession(s, a.Owner, "s1", "phone", "node-1")
+	at := func(number uint32) store.Resumable {
+		r := resumable()
+		r.Number, r.Pos, r.Count, r.Voided, r.State = number, 10+uint64(number), 20+number, 30+number, fmt.Append(nil, number)
+		if r.Early = nil; number%2 == 0 {
+			r.Early = fmt.Append(nil, number)
+		}
+		return r
+	}
+	save := func(epoch uint64, number uint32) {
+		t.Helper()
+		t.check(s.SaveResumable(t.Context(), "s1", epoch, at(number)))
+	}
+	set := func(epoch uint64, number uint32) {
+		t.Helper()
+		r := at(number)
+		t.check(s.SetResumePoints(t.Context(), []store.ResumePoint{
+			{ID: "s1", Epoch: epoch, Number: number, Count: r.Count, Pos: r.Pos, Voided: r.Voided, Early: r.Early},
+		}))
+	}
+	want := func(point, state uint32) {
+		t.Helper()
+		want := at(point)
+		want.Number, want.State, want.Parked = 0, fmt.Append(nil, state), time.Time{}
+		_, r, err := s.Resume(t.Context(), "s1", a.Owner, "node-1")
+		t.check(err)
+		r.Parked = time.Time{}
+		t.equal("resumable", r, want)
+	}
+	save(1, 1)
+	set(1, 3)
+	set(1, 2)
+	want(3, 1)
+	save(2, 2) // of another owner, who counts anew
+	set(1, 4)
+	want(2, 2)
+	save(3, 5)
+	save(3, 4)
+	want(5, 4)
+	set(4, 1)
+	want(1, 4)
 }
 
 func resumeNote(t suite, s store.Store) {
@@ -182,6 +232,34 @@ func parked(t suite, s store.Store) {
 	t.check(s.SaveResumable(t.Context(), "s1", 1, r))
 	t.check(s.EndLease(t.Context(), "node-1", "run"))
 	wantParked(true)
+}
+
+// A session that nobody has waits from when that is known, and no longer than one that was left in order.
+func parkedLater(t suite, s store.Store) {
+	a := t.newAccount(s, "alice@example.com")
+	t.take(s, "node-1", "run")
+	made := t.newSession(s, a.Owner, "s1", "phone", "node-1")
+	r := resumable()
+	r.Parked, r.Hold = time.Time{}, 0
+	t.check(s.SaveResumable(t.Context(), "s1", 1, r))
+	t.reap(s)
+	t.wantErr(s.Park(t.Context(), "s1", 2), store.ErrFenced)
+	t.wantErr(s.Park(t.Context(), "s2", 1), store.ErrFenced)
+	t.reap(s)
+	t.check(s.Park(t.Context(), "s1", 1))
+	_, waits, err := s.Parked(t.Context(), "s1", a.Owner)
+	t.check(err)
+	if !waits {
+		t.Error("it does not wait")
+	}
+	made.Handled, made.State = r.Handled, string(r.State)
+	t.reap(s, made)
+	t.newSession(s, a.Owner, "s3", "phone", "node-1")
+	t.check(s.SaveResumable(t.Context(), "s3", 1, resumable()))
+	t.check(s.Park(t.Context(), "s3", 1)) // it has waited for a while
+	_, got, err := s.Resume(t.Context(), "s3", a.Owner, "node-1")
+	t.check(err)
+	t.sameResumable("resumable", got, resumable())
 }
 
 func endedSessions(t suite, s store.Store) {

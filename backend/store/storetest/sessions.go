@@ -272,6 +272,16 @@ func nodeOf(t suite, s store.Store) {
 	t.newSession(s, a.Owner, "s1", "phone", "node-1")
 	t.newSession(s, a.Owner, "s2", "pad", "node-1")
 	t.newSession(s, a.Owner, "s3", "desk", "node-2")
+	t.take(s, "node-0", "run")
+	t.newSession(s, a.Owner, "s4", "watch", "node-0")
+	all := func(owner store.OwnerID, nodes ...string) {
+		t.Helper()
+		got, err := s.NodesOf(t.Context(), owner)
+		t.check(err)
+		t.equal("nodes", got, nodes)
+	}
+	all(a.Owner, "node-0", "node-1")
+	all(b.Owner)
 	want(a.Owner, "phone", "node-1")
 	want(a.Owner, "desk", "") // its node has no lease
 	want(a.Owner, "tab", "")
@@ -282,12 +292,17 @@ func nodeOf(t suite, s store.Store) {
 	want(a.Owner, "phone", "node-1")
 	t.check(s.SaveResumable(t.Context(), "s1", 1, resumable()))
 	want(a.Owner, "phone", "")
+	all(a.Owner, "node-0", "node-1")
+	t.check(s.EndSession(t.Context(), "s2", 1))
+	all(a.Owner, "node-0")
+	t.newSession(s, a.Owner, "s5", "pad", "node-1")
 	_, _, err := s.Resume(t.Context(), "s1", a.Owner, "node-1")
 	t.check(err)
 	want(a.Owner, "phone", "node-1")
 	want(a.Owner, "pad", "node-1")
 	t.lasts(s, "node-1", "run", -time.Second)
 	want(a.Owner, "pad", "")
+	all(a.Owner, "node-0")
 }
 
 func leaseNone(t suite, s store.Store) {
