@@ -170,6 +170,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	switch {
+	case len(p) == 0:
 	case !c.writable || c.out.len > 0 || c.corked:
 		c.keep(p)
 	case c.loop.outbox.take(c, p):
