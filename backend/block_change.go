@@ -28,6 +28,7 @@ type blockChange struct {
 // come or go (XEP-0191 §3.3, §3.4).
 func (h *hub) changeBlocks(c blockChange) {
 	h.pushBlocks(c)
+	h.toldBlocks(c.Version, c.Version-1)
 	if c.Node != h.node.opts.Name { // or else it was done before
 		h.node.blocks.changed(c.Owner, c.Version)
 		h.applyBlocks(c)
@@ -53,10 +54,13 @@ func (h *hub) pushBlocks(c blockChange) {
 		name = "block"
 	}
 	for _, s := range h.sessionsThat(func(s *session) bool { return s.blockPushes }) {
-		push := iqHead(iqSet, randomID(), "", s.jid.String())
-		push = appendBlockItems(push, name, c.Items)
-		s.send(xmpp.IQ, append(push, "</iq>"...))
+		s.send(xmpp.IQ, s.blockPush(name, c.Items))
 	}
+}
+
+func (s *session) blockPush(name string, items []string) []byte {
+	push := iqHead(iqSet, randomID(), "", s.jid.String())
+	return append(appendBlockItems(push, name, items), "</iq>"...)
 }
 
 func (h *hub) sessionsThat(are func(*session) bool) []*session {

@@ -131,7 +131,11 @@ func (s *session) getBlocklist(ctx context.Context, q request) error {
 	if err != nil {
 		return fmt.Errorf("read the blocklist of %s: %w", s.account.User, err)
 	}
+	s.hub.mu.Lock()
+	s.blocksTold = max(s.blocksTold, list.Version) // first, since the next change counts from there
+	s.hub.mu.Unlock()
 	q.reply(appendBlockItems(nil, "blocklist", list.Addresses))
+	s.tell(store.Versions{Blocklist: list.Version})
 	return nil
 }
 

@@ -136,6 +136,10 @@ func (s *session) put(ctx context.Context, it item, next []item) bool {
 	switch it.kind {
 	case itemRaw:
 		s.cur.buf = append(s.cur.buf, it.data...)
+	case itemTold:
+		if s.unacked.tell(it.told) {
+			s.node.points.mark(s)
+		}
 	case itemEnabled:
 		s.beginSM(ctx, it.enable)
 	case itemStanza:

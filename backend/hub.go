@@ -36,6 +36,7 @@ type hub struct {
 	roster     map[string]rosterState // by contact
 	loaded     bool                   // roster is complete
 	rosterTold uint64                 // the roster's version up to which all changes were told
+	rosterSeen uint64                 // the last version of which it is known
 
 	blocks *blocklist // as far as it is known here
 

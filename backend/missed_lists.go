@@ -47,6 +47,7 @@ func (h *hub) rereadBlocks(ctx context.Context) error {
 			h.applyBlocks(c)
 		}
 	}
+	h.toldBlocks(stored.Version, 0)
 	h.learnBlocks(newBlocklist(stored))
 	return nil
 }
@@ -74,9 +75,7 @@ func (h *hub) rereadRoster(ctx context.Context) error {
 		h.showRequest(c)
 		h.push(c.rosterChange)
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.rosterTold = max(h.rosterTold, version)
+	h.toldRoster(version)
 	return nil
 }
 

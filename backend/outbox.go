@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"imlb/backend/store"
 )
 
 // outbox is what waits to be written to a client. It is bounded. What happens when
@@ -37,6 +39,8 @@ type outbox struct {
 	last   []byte // to be written after all items
 	due    bool   // something has changed for the writer
 	start  func() // starts a writer; nil while one runs
+
+	told store.Versions // what the client is told of with all that was taken in
 }
 
 type itemKind uint8
@@ -51,6 +55,7 @@ const (
 	itemEnabled                     // XEP-0198 begins here
 	itemCarbons                     // the client wants copies from now on, or does not any more
 	itemQuiet                       // the client is inactive from now on, or active again
+	itemTold                        // with all that comes before, the client is told of changes up to some versions
 )
 
 // item is one thing for the writer to do. Its data is not changed by anybody.
@@ -68,6 +73,8 @@ type item struct {
 	resource string    // itemEntry: that it is for, if for one
 	at       time.Time // itemEntry, itemAvailable: when the signal, or the presence, came
 	enable   *enabling // itemEnabled
+
+	told store.Versions // itemTold
 }
 
 // itemOverhead is what an item costs beside its data.
@@ -113,8 +120,11 @@ func (o *outbox) push(it item) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.seen = max(o.seen, it.seq)
-	if it.kind == itemStanza {
+	switch {
+	case it.kind == itemStanza:
 		it.after = o.seen
+	case it.kind == itemTold && !o.over:
+		o.told = later(o.told, it.told)
 	}
 	if it.said {
 		it.after = max(it.after, o.before)
@@ -181,18 +191,28 @@ func (o *outbox) spareRoom(size int) bool {
 	return true
 }
 
-// prepend puts items before all that have come.
+// prepend puts items before all that have come. However many they are, they leave room for others.
 func (o *outbox) prepend(items []item) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(items) == 0 {
 		return
 	}
+	cost := 0
 	for _, it := range items {
-		o.bytes += len(it.data) + itemOverhead
+		cost += len(it.data) + itemOverhead
+		o.told = later(o.told, it.told)
 	}
+	o.bytes += min(cost, o.limit/2)
 	o.items = slices.Concat(items, o.items)
 	o.change()
+}
+
+// tells returns up to which versions the client is told with all that was taken in.
+func (o *outbox) tells() store.Versions {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.told
 }
 
 // rest returns the stanzas that were kept, and whether they are all.

@@ -118,6 +118,7 @@ func (s *session) handOver(ctx context.Context) {
 	st := s.state()
 	left := s.unacked.leftover()
 	left.Cursor, left.Unheard = s.cur.pos, s.reason == ReasonShutdown || n.draining.Load()
+	left.Told = s.out.tells()
 	st.Left = &left
 	for _, it := range s.queued() {
 		st.Queue, st.QueueAfter = append(st.Queue, string(it.data)), append(st.QueueAfter, it.after)
@@ -321,7 +322,7 @@ func (s *session) resumable(state []byte) store.Resumable {
 	p := s.point()
 	return store.Resumable{
 		Hold: time.Duration(s.holdTime.Load()), Handled: handled, Unsure: !s.in.sure(),
-		Count: p.Count, Pos: p.Pos, Voided: p.Voided, Early: p.Early, Number: p.Number, State: state,
+		Count: p.Count, Pos: p.Pos, Voided: p.Voided, Early: p.Early, Number: p.Number, Told: p.Told, State: state,
 	}
 }
 

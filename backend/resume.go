@@ -115,7 +115,7 @@ func (s *session) takeOver(ctx context.Context, id string, h uint32) error {
 		s.putBack(ctx, rec, r)
 		return err
 	}
-	a, err := st.reckon(h, store.ResumePoint{Count: r.Count, Pos: r.Pos, Voided: r.Voided}, s.readNote(ctx, r.Note))
+	a, err := st.reckon(h, store.ResumePoint{Count: r.Count, Pos: r.Pos, Voided: r.Voided, Told: r.Told}, s.readNote(ctx, r.Note))
 	if err != nil {
 		r.Note = nil // it stays
 		s.putBack(ctx, rec, r)
@@ -248,7 +248,7 @@ func (s *session) goOn(ctx context.Context, rec store.Session, r store.Resumable
 	s.jid, s.id, s.epoch = jid, rec.ID, rec.Epoch
 	s.since = h
 	s.in.goOn(rec.Handled)
-	s.unacked.goOn(h, a.pos, a.early)
+	s.unacked.goOn(h, a.pos, a.early, r.Told)
 	s.holdTime.Store(int64(r.Hold))
 	s.cur.pos, s.cur.behind, s.passed = a.pos, true, a.pos
 	_ = s.conn.SetDeadline(time.Time{}) // before end may set one
@@ -350,12 +350,15 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h ui
 	if _, err := s.blocklist(ctx); err != nil {
 		return err
 	}
-	if st.Presence != "" {
+	if st.Presence != "" || st.Interested {
 		if err := s.hub.loadRoster(ctx); err != nil {
 			return err
 		}
 	}
 	s.apply(st)
+	if err := s.tellMissed(query, a.told); err != nil {
+		return err
+	}
 	s.recheck()
 	if s.cur.live {
 		s.hub.raise(received)

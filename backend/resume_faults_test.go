@@ -63,6 +63,13 @@ func (s *hookedStore) Roster(ctx context.Context, owner store.OwnerID) ([]store.
 	return s.Store.Roster(ctx, owner)
 }
 
+func (s *hookedStore) RosterSince(ctx context.Context, owner store.OwnerID, since uint64) ([]store.RosterItem, uint64, error) {
+	if err := s.ask("roster since"); err != nil {
+		return nil, 0, err
+	}
+	return s.Store.RosterSince(ctx, owner, since)
+}
+
 func (s *hookedStore) SaveResumable(ctx context.Context, id string, epoch uint64, r store.Resumable) error {
 	if err := s.ask("save"); err != nil {
 		return err

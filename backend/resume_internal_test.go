@@ -31,13 +31,14 @@ func TestReckonAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		base := rapid.Uint64Range(0, 1<<34).Draw(t, "base")
 		u := &unacked{}
-		u.goOn(uint32(base), 0, nil)
+		u.goOn(uint32(base), 0, nil, store.Versions{})
 		type written struct { // seq is 0 for what is no entry
 			count, seq uint64
 			copied     bool
 		}
 		var all []written
 		sent, acked, seq := base, base, uint64(0)
+		var told []uint64 // with each version, how many stanzas had been written
 		t.Repeat(map[string]func(*rapid.T){
 			"stanza": func(*rapid.T) {
 				sent++
@@ -64,6 +65,10 @@ func TestReckonAgainstModel(t *testing.T) {
 				u.pass(seq)
 				all = append(all, written{sent, seq, true})
 			},
+			"told": func(*rapid.T) {
+				told = append(told, sent)
+				u.tell(store.Versions{Roster: uint64(len(told))})
+			},
 			"skipped entry": func(*rapid.T) { seq++; u.skip(seq) },
 			"passed entry":  func(*rapid.T) { seq++; u.pass(seq) },
 			"ack": func(t *rapid.T) {
@@ -80,6 +85,9 @@ func TestReckonAgainstModel(t *testing.T) {
 		a, err := sessionState{Left: &left}.reckon(uint32(h), point, nil)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if known, _ := slices.BinarySearch(told, acked+1); a.told.Roster != uint64(known) {
+			t.Errorf("told up to %d, want %d", a.told.Roster, known)
 		}
 		var stanzas, missing, entries []uint64
 		note := frontNote{count: uint32(sent)}
@@ -138,7 +146,7 @@ func TestReckonAgainstModel(t *testing.T) {
 func TestReckonAfterGoingBack(t *testing.T) {
 	const base = 1<<32 - 2
 	u := &unacked{}
-	u.goOn(base, 10, nil)
+	u.goOn(base, 10, nil, store.Versions{})
 	note := frontNote{count: base}
 	write := func(seq uint64, claims bool) {
 		u.entry(seq, 0, seq)

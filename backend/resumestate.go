@@ -59,6 +59,8 @@ type leftover struct {
 	Lost    uint32        `json:"lost,omitempty"`
 	HasLost bool          `json:"has_lost,omitempty"`
 	Unheard bool          `json:"unheard,omitempty"` // nobody has asked for the session
+
+	Told store.Versions `json:"told,omitzero"` // up to which changes the client is told of with all that is left
 }
 
 type savedFlight struct {
@@ -191,6 +193,8 @@ type arrival struct {
 	again   []uint64      // entries that have not, and that the cursor does not meet
 	early   []savedFlight // entries that have, and that the cursor may meet
 	stanzas []item        // that have not
+
+	told store.Versions // up to which changes it has been told of when it has those
 }
 
 // errCount is why a session cannot be resumed: the client and the session do not
@@ -220,10 +224,12 @@ func (st sessionState) reckon(h uint32, point store.ResumePoint, note *frontNote
 		return a, errTooLittle
 	case st.Left != nil:
 		a, err = st.Left.reckon(h, point.Pos)
+		a.told = later(st.Left.Told, point.Told)
 	case note != nil && note.isOf(st.Conn) && !after(point.Count, note.count) && !after(h, note.count) && !note.older(st.Since, point.Count):
 		a = note.reckon(h, point)
+		a.told = point.Told
 	default:
-		a.pos = point.Pos
+		a.pos, a.told = point.Pos, point.Told
 	}
 	for _, f := range st.Early {
 		if !after(f.Count, h) {

@@ -65,7 +65,7 @@ func (h *hub) loadRoster(ctx context.Context) error {
 			h.setContact(it.Contact, rosterState{it.Subscription, it.Subscription, it.InRoster, it.Version})
 		}
 	}
-	h.loaded, h.rosterTold = true, version
+	h.loaded, h.rosterTold, h.rosterSeen = true, version, max(h.rosterSeen, version)
 	return nil
 }
 
@@ -82,13 +82,15 @@ func (h *hub) knows(contact string) bool {
 func (h *hub) pushRoster(c rosterChange) {
 	h.mu.Lock()
 	late := h.loaded && c.Version <= h.rosterTold
-	if !late && c.Version == h.rosterTold+1 {
-		h.rosterTold++
+	upTo := h.rosterTold
+	if c.Version == upTo+1 {
+		upTo++
 	}
 	h.mu.Unlock()
 	if !late {
 		h.noteTold(c)
 		h.push(c)
+		h.toldRoster(upTo)
 	}
 }
 
@@ -101,6 +103,7 @@ func (h *hub) noteTold(c rosterChange) {
 		h.noteHidden(jid)
 	}
 	known.told = c.Subscription
+	h.rosterSeen = max(h.rosterSeen, c.Version)
 	if c.Push != "" {
 		known.listed = !c.Removed
 	}
@@ -116,11 +119,14 @@ func (h *hub) push(c rosterChange) {
 		return
 	}
 	for _, s := range h.interestedSessions() {
-		push := iqHead(iqSet, randomID(), "", s.jid.String())
-		push = append(push, "<query xmlns='"+xmpp.NSRoster+"' ver='"+rosterVersion(h.owner, c.Version)+"'>"...)
-		push = append(push, c.Push...)
-		s.send(xmpp.IQ, append(push, "</query></iq>"...))
+		s.send(xmpp.IQ, s.rosterPush(c.Push, c.Version))
 	}
+}
+
+func (s *session) rosterPush(item string, version uint64) []byte {
+	push := iqHead(iqSet, randomID(), "", s.jid.String())
+	push = append(push, "<query xmlns='"+xmpp.NSRoster+"' ver='"+rosterVersion(s.account.Owner, version)+"'>"...)
+	return append(append(push, item...), "</query></iq>"...)
 }
 
 func (h *hub) interestedSessions() []*session {
@@ -141,9 +147,7 @@ func (s *session) getRoster(ctx context.Context, q request) error {
 	if err := s.hub.loadRoster(ctx); err != nil { // from here on no change is missed
 		return err
 	}
-	s.hub.mu.Lock()
-	s.interested = true
-	s.hub.mu.Unlock()
+	s.becomeInterested()
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
 	items, version, err := s.node.store.Roster(query, s.account.Owner)
@@ -151,6 +155,7 @@ func (s *session) getRoster(ctx context.Context, q request) error {
 		return fmt.Errorf("read the roster of %s: %w", s.account.User, err)
 	}
 	current := rosterVersion(s.account.Owner, version)
+	defer s.hasHeard(version)
 	if known, ok := q.payload.Attr("ver"); ok && known == current {
 		q.reply(nil)
 		return nil

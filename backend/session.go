@@ -77,7 +77,9 @@ type session struct {
 	priority    int
 	interested  bool                  // has asked for the roster
 	carbons     bool                  // wants copies of messages
+	heard       bool                  // has been told of the roster as it was, and is told of changes
 	blockPushes bool                  // has asked for the blocklist
+	blocksTold  uint64                // the blocklist's version up to which all changes were told
 	directed    map[xmpp.JID]struct{} // who was told of us by directed presence
 	passed      uint64                // entries up to this one the cursor does not come to, unless it goes back
 

@@ -137,7 +137,7 @@ func (s *session) makeResumable(ctx context.Context, start *enabling) bool {
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
 	err := s.node.store.SaveResumable(query, s.id, s.epoch, store.Resumable{
-		Hold: start.hold, Pos: s.cur.pos, State: start.state,
+		Hold: start.hold, Pos: s.cur.pos, Told: s.point().Told, State: start.state,
 	})
 	if err != nil {
 		s.node.opts.Logger.WarnContext(ctx, "make a session resumable", slog.String("user", s.account.User), slog.Any("error", err))

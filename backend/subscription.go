@@ -315,7 +315,7 @@ func visibleItem(it store.RosterItem) string {
 func (s *session) showRequests(ctx context.Context) error {
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
-	items, _, err := s.node.store.Roster(query, s.account.Owner)
+	items, version, err := s.node.store.Roster(query, s.account.Owner)
 	if err != nil {
 		return storeFailed(fmt.Errorf("read the roster of %s: %w", s.account.User, err))
 	}
@@ -324,6 +324,9 @@ func (s *session) showRequests(ctx context.Context) error {
 		if len(it.PendingIn) > 0 && !blocks.matchesUser(it.Contact) {
 			s.send(xmpp.Presence, it.PendingIn)
 		}
+	}
+	if !s.interested { // else pushes may be on their way; only the reading goroutine changes that
+		s.hasHeard(version)
 	}
 	return nil
 }

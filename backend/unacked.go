@@ -24,6 +24,15 @@ type kept struct {
 	answered bool // a request that the client has answered
 }
 
+// telling says up to which changes a client has been told of once it has acknowledged a stanza.
+type telling struct {
+	count uint32
+	told  store.Versions
+}
+
+// tellingMost bounds how many of these are remembered. Beyond that the last one stands for several.
+const tellingMost = 256
+
 // unacked are the entries that are written to a client but not yet known to have
 // arrived. Without XEP-0198 an entry has arrived when it is written.
 type unacked struct {
@@ -44,6 +53,9 @@ type unacked struct {
 	bytes   int           // of kept
 	lost    uint32        // the last stanza that was not kept, because there were too many …
 	hasLost bool          // … if there is one that may not have arrived
+
+	told    store.Versions // up to which changes the client had been told of when acked was …
+	telling []telling      // … and up to which when it has these stanzas
 }
 
 // keptBytes bounds what is kept for one client to be written again. Who does not
@@ -77,12 +89,43 @@ func (u *unacked) keep(pos uint64) {
 }
 
 // goOn continues another session's counts, of which the client has received acked
-// stanzas and all entries up to pos that are for it, and those that were early.
-func (u *unacked) goOn(acked uint32, pos uint64, early []savedFlight) {
+// stanzas and all entries up to pos that are for it, and those that were early, and all that tells of the changes
+// up to told.
+func (u *unacked) goOn(acked uint32, pos uint64, early []savedFlight, told store.Versions) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.on, u.keeping = true, true
-	u.sent, u.acked, u.voided, u.pos, u.early = acked, acked, acked, pos, early
+	u.sent, u.acked, u.voided, u.pos, u.early, u.told = acked, acked, acked, pos, early, told
+}
+
+// tell notes up to which changes what was counted so far tells of. It returns whether that has made the client
+// known to have heard of more.
+func (u *unacked) tell(told store.Versions) (has bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if later(u.told, told) == u.told {
+		return false
+	}
+	switch n := len(u.telling); {
+	case n == 0 && u.sent == u.acked:
+		u.told = later(u.told, told)
+		return true
+	case n > 0 && (u.telling[n-1].count == u.sent || n >= tellingMost):
+		u.telling[n-1] = telling{u.sent, later(u.telling[n-1].told, told)}
+	default:
+		u.telling = append(u.telling, telling{u.sent, told})
+	}
+	return false
+}
+
+// untold notes that the client does not know the roster: it has asked for it.
+func (u *unacked) untold() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.told.Roster = 0
+	for i := range u.telling {
+		u.telling[i].told.Roster = 0
+	}
 }
 
 // stanza counts one that is about to be written and is no entry, but may be the copy of the
@@ -229,7 +272,10 @@ func (u *unacked) written() []flight {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if !u.on {
-		u.sent, u.acked = 0, 0
+		for _, t := range u.telling {
+			u.told = later(u.told, t.told)
+		}
+		u.sent, u.acked, u.telling = 0, 0, nil
 		arrived := u.flights
 		u.flights = nil
 		return arrived
@@ -284,6 +330,14 @@ func (u *unacked) arrived() []flight {
 		u.pos = max(u.pos, u.flights[n].pos)
 		n++
 	}
+	heard := 0
+	for heard < len(u.telling) && !after(u.telling[heard].count, u.acked) {
+		u.told = later(u.told, u.telling[heard].told)
+		heard++
+	}
+	if u.telling = u.telling[heard:]; len(u.telling) == 0 {
+		u.telling = nil
+	}
 	arrived := u.flights[:n:n]
 	u.flights = u.flights[n:]
 	if len(u.flights) == 0 {
@@ -292,9 +346,9 @@ func (u *unacked) arrived() []flight {
 	return arrived
 }
 
-// point returns where the client is for sure, and up to which stanza the places that were told
-// are none. It has a higher number each time: the store may get to it in another order. delivered is what the user
-// has received, and early what was written out of turn beyond that.
+// point returns where the client is for sure, up to which stanza the places that were told
+// are none, and of which changes it has heard. It has a higher number each time: the store may get to it in another order. delivered
+// is what the user has received, and early what was written out of turn beyond that.
 func (u *unacked) point(delivered uint64) (p store.ResumePoint, early []savedFlight) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -302,7 +356,7 @@ func (u *unacked) point(delivered uint64) (p store.ResumePoint, early []savedFli
 		u.voided = u.acked // what is that old does not matter, but its number would come again
 	}
 	u.points++
-	return store.ResumePoint{Count: u.acked, Pos: u.pos, Voided: u.voided, Number: u.points}, u.goneBy(delivered)
+	return store.ResumePoint{Count: u.acked, Pos: u.pos, Voided: u.voided, Told: u.told, Number: u.points}, u.goneBy(delivered)
 }
 
 // leftover returns what has been written and may not have arrived. It is not changed

@@ -49,6 +49,48 @@ func TestKillResumed(t *testing.T) {
 	wantNothingStored(t, d, alice)
 }
 
+// TestKillResumedRoster has another client of the user change the roster between the death of a node and the
+// resumption of a session there, whose client gets the pushes then (RFC 6121 §2.1.6).
+func TestKillResumedRoster(t *testing.T) {
+	t.Parallel()
+	d := startDev(t, devOptions{users: 16, args: []string{"--nodes", "2"}})
+	alice, bob := apart(t, d)
+	set := func(s *stream, item string) {
+		s.write("<iq type='set' id='set'><query xmlns='jabber:iq:roster'><item %s/></query></iq>", item)
+		s.readUntil("the answer", func(e element) bool { return e.attr("id") == "set" })
+	}
+	a, id := d.resumable(t, alice)
+	a.write("<iq type='get' id='get'><query xmlns='jabber:iq:roster'/></iq>")
+	a.readUntil("the roster", func(e element) bool { return e.attr("id") == "get" })
+	set(a, "jid='"+bob.jid+"'")
+	set(a, "jid='other@"+d.Domain+"'")
+	a.write("<r xmlns='%s'/>", nsSM)
+	a.readUntil("what was handled", func(e element) bool { return e.is(nsSM, "a") && e.attr("h") == "3" })
+	const counted = 5 // two pushes among them
+
+	d.end(t, placement(t, d, alice), syscall.SIGKILL)
+	a.readUntil("the stream's error", func(e element) bool { return e.is(nsStreams, "error") })
+	other := d.dialTLS(t)
+	other.session(d.Domain, "PLAIN", alice)
+	set(other, "jid='other@"+d.Domain+"' subscription='remove'")
+	set(other, "jid='"+bob.jid+"' name='Bob'")
+	other.close()
+	next := d.resumes(t, alice, id, counted, 3)
+	var pushed []string
+	next.readUntil("the last push", func(e element) bool {
+		if query := e.child("jabber:iq:roster", "query"); e.attr("type") == "set" {
+			item := query.child("jabber:iq:roster", "item")
+			pushed = append(pushed, item.attr("jid")+" "+item.attr("name")+item.attr("subscription"))
+		}
+		return len(pushed) > 0 && pushed[len(pushed)-1] == bob.jid+" Bobnone"
+	})
+	if !slices.Contains(pushed, "other@"+d.Domain+" remove") {
+		t.Errorf("pushed: %q", pushed)
+	}
+	next.write("<a xmlns='%s' h='%d'/>", nsSM, counted+len(pushed))
+	next.close()
+}
+
 // TestKillResumedUnderTraffic does the same in the middle of a stream of messages, of which
 // each arrives once, in order.
 func TestKillResumedUnderTraffic(t *testing.T) {

@@ -164,6 +164,7 @@ var eraseStatements = append(slices.Clone(personalDeletes), //nolint:gochecknogl
 	`DELETE FROM ended_sessions WHERE owner = $1`,
 	`DELETE FROM sessions WHERE owner = $1`,
 	`DELETE FROM roster_items WHERE owner = $1`,
+	`DELETE FROM roster_removals WHERE owner = $1`,
 	`DELETE FROM credentials WHERE owner = $1`,
 	`DELETE FROM tokens WHERE owner = $1`,
 	`DELETE FROM archive_prefs WHERE owner = $1`,

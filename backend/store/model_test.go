@@ -386,6 +386,10 @@ func (m *model) compare(r *rapid.T) {
 		return []any{items, version}, err
 	})
 	m.both(r, func(s store.Store, i int) (any, error) {
+		items, version, err := s.RosterSince(m.ctx, owners[i], 2)
+		return []any{items, version}, err
+	})
+	m.both(r, func(s store.Store, i int) (any, error) {
 		head, delivered, err := s.Head(m.ctx, owners[i])
 		return [2]uint64{head, delivered}, err
 	})

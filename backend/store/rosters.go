@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -28,6 +29,32 @@ func (db *DB) Roster(ctx context.Context, owner OwnerID) (items []RosterItem, ve
 	if err != nil {
 		return nil, 0, err
 	}
+	return items, version, nil
+}
+
+// RosterSince implements Rosters.
+func (db *DB) RosterSince(ctx context.Context, owner OwnerID, since uint64) (items []RosterItem, version uint64, err error) {
+	err = db.view(ctx, fmt.Sprintf("changes of the roster of owner %d", owner), func(tx *sql.Tx) (err error) {
+		if version, err = rosterVersion(ctx, tx, owner, ""); err != nil {
+			return err
+		}
+		rows, err := tx.QueryContext(ctx, `
+			SELECT `+rosterColumns+` FROM roster_items WHERE owner = $1 AND version > $2`, owner, storable(since))
+		if items, err = collect(rows, err, scanRosterItem); err != nil {
+			return err
+		}
+		rows, err = tx.QueryContext(ctx, `
+			SELECT contact, version FROM roster_removals WHERE owner = $1 AND version > $2`, owner, storable(since))
+		removed, err := collect(rows, err, func(r row) (item RosterItem, err error) {
+			return item, r.Scan(&item.Contact, &item.Version)
+		})
+		items = append(items, removed...)
+		return err
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	slices.SortFunc(items, func(a, b RosterItem) int { return cmp.Compare(a.Version, b.Version) })
 	return items, version, nil
 }
 
@@ -96,6 +123,11 @@ func (db *DB) UpdateRoster(ctx context.Context, owner OwnerID, contact string, c
 		}
 		version++
 		item.Version = version
+		if old.InRoster && !item.InRoster {
+			if err := noteRemoval(ctx, tx, owner, item); err != nil {
+				return err
+			}
+		}
 		return storeRosterItem(ctx, tx, owner, item)
 	})
 	if err != nil {
@@ -150,6 +182,21 @@ func storeRosterItem(ctx context.Context, tx *sql.Tx, owner OwnerID, item Roster
 		}
 	}
 	_, err := tx.ExecContext(ctx, `UPDATE accounts SET roster_version = $1 WHERE owner = $2`, item.Version, owner)
+	return err
+}
+
+// noteRemoval notes that clients do not see an item any more, and forgets the oldest that are too many.
+func noteRemoval(ctx context.Context, tx *sql.Tx, owner OwnerID, item RosterItem) error {
+	_, err := tx.ExecContext(ctx, `
+		INSERT INTO roster_removals (owner, contact, version) VALUES ($1, $2, $3)
+		ON CONFLICT (owner, contact) DO UPDATE SET version = excluded.version`, owner, item.Contact, item.Version)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `
+		DELETE FROM roster_removals WHERE owner = $1 AND version <= (
+			SELECT version FROM roster_removals WHERE owner = $2 ORDER BY version DESC LIMIT 1 OFFSET $3)`,
+		owner, owner, RemovalsKept)
 	return err
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	_ "github.com/jackc/pgx/v5/stdlib"
 
@@ -211,6 +212,39 @@ func TestMigrationHidesWhatWasLeftOut(t *testing.T) {
 	})
 }
 
+// Sessions that are there when it is first stored what clients have been told have been told all until then.
+func TestMigrationTakesSessionsAsTold(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, url string) {
+		s := open(t, url, store.Options{})
+		defer func() { s.Close() }()
+		check := func(err error) {
+			t.Helper()
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		a, err := s.CreateAccount(t.Context(), "alice@example.com", nil)
+		check(err)
+		check(s.TakeLease(t.Context(), "node-1", "run", time.Hour))
+		_, err = s.CreateSession(t.Context(), store.Session{ID: "s1", Owner: a.Owner, Resource: "phone", Node: "node-1"})
+		check(err)
+		check(s.SaveResumable(t.Context(), "s1", 1, store.Resumable{Hold: time.Minute}))
+		for _, contact := range []string{"bob@example.com", "carol@example.com"} {
+			_, _, err = s.UpdateRoster(t.Context(), a.Owner, contact, func(it *store.RosterItem) bool { it.InRoster = true; return true })
+			check(err)
+		}
+		undo(t, url)
+		s.Close()
+		s = open(t, url, store.Options{})
+		_, r, err := s.Resume(t.Context(), "s1", a.Owner, "node-1")
+		check(err)
+		if want := (store.Versions{Roster: 2}); r.Told != want {
+			t.Errorf("told up to %+v, want %+v", r.Told, want)
+		}
+	})
+}
+
 // undo takes the migration of the archive back, and those after it.
 func undo(t *testing.T, url string) {
 	t.Helper()
@@ -239,6 +273,7 @@ func undo(t *testing.T, url string) {
 }
 
 const undoNewest = `ALTER TABLE purges DROP COLUMN name; DROP TABLE belongs; ALTER TABLE resumables DROP COLUMN voided; ` +
+	`ALTER TABLE resumables DROP COLUMN roster; ALTER TABLE resumables DROP COLUMN blocklist; DROP TABLE roster_removals; ` +
 	`ALTER TABLE resumables DROP COLUMN point; ALTER TABLE resumables DROP COLUMN early`
 
 // undoPeerIndex takes the migration of the table peer_index back, and those after it.

@@ -144,6 +144,11 @@ type Rosters interface {
 	// their contact, and the roster's version; ErrNotFound when the owner does
 	// not exist.
 	Roster(ctx context.Context, owner OwnerID) (items []RosterItem, version uint64, err error)
+	// RosterSince returns what has become of a roster since a version, in the order of
+	// the versions, and the roster's version now: the items that have changed, and for each contact that
+	// clients do not see any more an item with nothing but its Contact and the Version of
+	// that. The RemovalsKept last ones of these are known. ErrNotFound.
+	RosterSince(ctx context.Context, owner OwnerID, since uint64) (items []RosterItem, version uint64, err error)
 	// UpdateRoster reads the item of a contact (an item with nothing but its
 	// Contact if there is none), lets change edit it, and stores it, in one
 	// transaction. When change returns false nothing is stored. An edited item
@@ -161,6 +166,9 @@ type Rosters interface {
 	// not exist.
 	Versions(ctx context.Context, owners []OwnerID) (map[OwnerID]Versions, error)
 }
+
+// RemovalsKept is of how many contacts of an owner is known that clients do not see them any more.
+const RemovalsKept = 1000
 
 // Versions tell whether what an owner has was changed.
 type Versions struct {
@@ -326,6 +334,7 @@ type Resumable struct {
 	Count   uint32        // stanzas that the client has acknowledged, modulo 2^32 …
 	Pos     uint64        // … and the entry up to which it then had all that were for it
 	Voided  uint32        // the places on the timeline that stanzas up to this one told are none any more
+	Told    Versions      // … and the changes up to which it had been told of
 	Early   []byte        // as ResumePoint.Early
 	Number  uint32        // as ResumePoint.Number; what Resume returns has none
 	State   []byte        // the node's own
@@ -341,6 +350,7 @@ type ResumePoint struct {
 	Count  uint32
 	Pos    uint64
 	Voided uint32
+	Told   Versions
 
 	Early []byte // the node's own, of what the client has besides; nil for nothing
 

@@ -187,6 +187,8 @@ func erasedWords(table string) string {
 		return "keys"
 	case "roster_items":
 		return "contacts"
+	case "roster_removals":
+		return "removed contacts"
 	case "entries":
 		return "messages"
 	case "archive_prefs":

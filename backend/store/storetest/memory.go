@@ -35,6 +35,7 @@ type account struct {
 	creds     map[string]store.Credential // by mechanism
 	tokens    accountTokens
 	items     map[string]store.RosterItem // by contact
+	removals  []store.RosterItem          // by version
 	version   uint64
 	entries   []store.Entry
 	head      uint64
@@ -215,6 +216,24 @@ func (m *Memory) Roster(ctx context.Context, owner store.OwnerID) ([]store.Roste
 	return items, a.version, nil
 }
 
+// RosterSince implements store.Rosters.
+func (m *Memory) RosterSince(ctx context.Context, owner store.OwnerID, since uint64) ([]store.RosterItem, uint64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a, err := m.byOwner(ctx, owner)
+	if err != nil {
+		return nil, 0, err
+	}
+	var items []store.RosterItem
+	for _, item := range slices.AppendSeq(slices.Clone(a.removals), maps.Values(a.items)) {
+		if item.Version > since {
+			items = append(items, copyItem(item))
+		}
+	}
+	slices.SortFunc(items, func(a, b store.RosterItem) int { return cmp.Compare(a.Version, b.Version) })
+	return items, a.version, nil
+}
+
 // Versions implements store.Rosters.
 func (m *Memory) Versions(ctx context.Context, owners []store.OwnerID) (map[store.OwnerID]store.Versions, error) {
 	m.mu.Lock()
@@ -254,6 +273,11 @@ func (m *Memory) UpdateRoster(ctx context.Context, owner store.OwnerID, contact 
 	a.version++
 	item.Version = a.version
 	delete(a.items, contact)
+	if old.InRoster && !item.InRoster {
+		a.removals = slices.DeleteFunc(a.removals, func(it store.RosterItem) bool { return it.Contact == contact })
+		a.removals = append(a.removals, store.RosterItem{Contact: contact, Version: item.Version})
+		a.removals = a.removals[max(0, len(a.removals)-store.RemovalsKept):]
+	}
 	if keep {
 		a.items[contact] = item
 	}

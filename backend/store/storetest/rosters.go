@@ -1,6 +1,10 @@
 package storetest
 
-import "imlb/backend/store"
+import (
+	"fmt"
+
+	"imlb/backend/store"
+)
 
 func rosterTests() []test {
 	return []test{
@@ -13,6 +17,8 @@ func rosterTests() []test {
 		{"Order", on(rosterOrder)},
 		{"MissingOwner", on(rosterMissingOwner)},
 		{"Versions", on(rosterVersions)},
+		{"Since", on(rosterSince)},
+		{"RemovalsKept", on(rosterRemovalsKept)},
 	}
 }
 
@@ -168,6 +174,8 @@ func rosterMissingOwner(t suite, s store.Store) {
 	t.wantErr(err, store.ErrNotFound)
 	_, _, err = s.UpdateRoster(t.Context(), 12345, "bob@example.com", add)
 	t.wantErr(err, store.ErrNotFound)
+	_, _, err = s.RosterSince(t.Context(), 12345, 0)
+	t.wantErr(err, store.ErrNotFound)
 }
 
 func rosterVersions(t suite, s store.Store) {
@@ -189,4 +197,61 @@ func rosterVersions(t suite, s store.Store) {
 	t.check(err)
 	versions(both, map[store.OwnerID]store.Versions{a.Owner: {Roster: 2}, b.Owner: {Blocklist: 1}})
 	versions(both[1:], map[store.OwnerID]store.Versions{b.Owner: {Blocklist: 1}})
+}
+
+// What clients do not see any more is told with what has changed, also when it has come back since.
+func rosterSince(t suite, s store.Store) {
+	a, b := t.newAccount(s, "alice@example.com"), t.newAccount(s, bobJID)
+	hide := func(item *store.RosterItem) bool { *item = store.RosterItem{}; return true }
+	request := func(item *store.RosterItem) bool { item.PendingIn = []byte("x"); return true }
+	for _, c := range []struct {
+		contact string
+		change  func(*store.RosterItem) bool
+	}{
+		{"a", add}, {"b", add}, {"c", add}, // 1 to 3
+		{"b", hide}, {"a", hide}, {"d", request}, {"d", hide}, // 4 to 7
+		{"a", add}, {"b", request}, {"c", func(item *store.RosterItem) bool { item.Name = "C"; return true }}, // 8 to 10
+	} {
+		_, _, err := s.UpdateRoster(t.Context(), a.Owner, c.contact, c.change)
+		t.check(err)
+	}
+	_, _, err := s.UpdateRoster(t.Context(), b.Owner, "z", add)
+	t.check(err)
+	all := []store.RosterItem{
+		{Contact: "b", Version: 4}, {Contact: "a", Version: 5},
+		{Contact: "a", InRoster: true, Version: 8}, {Contact: "b", PendingIn: []byte("x"), Version: 9},
+		{Contact: "c", Name: "C", InRoster: true, Version: 10},
+	}
+	for since, want := range map[uint64][]store.RosterItem{0: all, 3: all, 4: all[1:], 7: all[2:], 9: all[4:], 10: nil, 99: nil} {
+		items, version, err := s.RosterSince(t.Context(), a.Owner, since)
+		t.check(err)
+		t.equal("number of items", len(items), len(want))
+		if len(want) > 0 {
+			t.equal("items", items, want)
+		}
+		t.equal("version", version, uint64(10))
+	}
+	_, _, err = s.UpdateRoster(t.Context(), a.Owner, "a", hide)
+	t.check(err)
+	items, _, err := s.RosterSince(t.Context(), a.Owner, 9)
+	t.check(err)
+	t.equal("items", items, []store.RosterItem{all[4], {Contact: "a", Version: 11}})
+}
+
+func rosterRemovalsKept(t suite, s store.Store) {
+	a := t.newAccount(s, "alice@example.com")
+	for i := range store.RemovalsKept + 2 {
+		contact := fmt.Sprint(i)
+		_, _, err := s.UpdateRoster(t.Context(), a.Owner, contact, add)
+		t.check(err)
+		_, _, err = s.UpdateRoster(t.Context(), a.Owner, contact, func(item *store.RosterItem) bool {
+			item.InRoster = false
+			return true
+		})
+		t.check(err)
+	}
+	items, _, err := s.RosterSince(t.Context(), a.Owner, 0)
+	t.check(err)
+	t.equal("number of removals", len(items), store.RemovalsKept)
+	t.equal("the oldest", items[0], store.RosterItem{Contact: "2", Version: 6})
 }
