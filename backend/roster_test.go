@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"imlb/backend"
+	"imlb/backend/store"
 )
 
 // RFC 6121 §2.6: each change has the next version, which a push names; a client that
@@ -147,4 +148,31 @@ func TestRequestsAreBounded(t *testing.T) {
 	}
 	carol.write("<iq type='set' id='s'><query xmlns='jabber:iq:roster'><item jid='x@example.com'/></query></iq>")
 	carol.expect("^<iq type='result'") // what others ask for takes no room
+}
+
+// However many requests wait, and however long they are, the user can log in.
+func TestManyRequestsComeAtLogin(t *testing.T) {
+	const many = 200
+	c := newCluster(t, 1, func(o *backend.Options) { o.Limits.QueueBytes = 64 << 10 })
+	bob, err := c.store.Account(t.Context(), "bob@example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	status := strings.Repeat("x", 9000)
+	for i := range many {
+		from := fmt.Sprintf("stranger-%d@example.com", i)
+		_, _, err := c.store.UpdateRoster(t.Context(), bob.Owner, from, func(it *store.RosterItem) bool {
+			it.PendingIn = fmt.Appendf(nil, "<presence type='subscribe' from='%s' to='bob@example.com'><status>%s</status></presence>", from, status)
+			return true
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	desk := c.login(0, "bob", "desk")
+	desk.write("<presence/>")
+	for range many {
+		desk.skipTo("^<presence [^>]*type='subscribe' from='stranger-")
+	}
+	desk.sync()
 }
