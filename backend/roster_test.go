@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"imlb/backend"
+	"imlb/backend/bus"
 	"imlb/backend/store"
 )
 
@@ -63,6 +64,47 @@ func TestRosterVersionOfAnotherAccount(t *testing.T) {
 	phone := c.login(0, "alice", "phone")
 	phone.write("<iq type='get' id='g'><query xmlns='jabber:iq:roster' ver='" + version + "'/></iq>")
 	phone.expect("^<iq type='result' id='g'.*<item jid='carol@example.com'")
+}
+
+// Signals of changes that are made at the same time come in any order. Then no client is left with an item as it
+// was before, nor with a version of which it does not have all.
+func TestRosterPushesOutOfOrder(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	phone := c.interested(0, "alice", "phone")
+	var late []bus.Signal
+	hold := true
+	c.bus.lose(func(sig bus.Signal) bool {
+		if hold && sig.Kind == bus.Control {
+			late = append(late, sig)
+		}
+		return hold
+	})
+	set := func(holding bool, item string) {
+		t.Helper()
+		c.bus.mu.Lock()
+		hold = holding
+		c.bus.mu.Unlock()
+		phone.write("<iq type='set' id='s'><query xmlns='jabber:iq:roster'><item " + item + "/></query></iq>")
+	}
+	push := func(version int, item string) string {
+		return fmt.Sprintf("^<iq type='set' .*<query xmlns='jabber:iq:roster' ver='1.%d'><item %s ", version, item)
+	}
+	const done = "^<iq type='result' id='s'"
+	set(true, "jid='bob@example.com' name='first'")
+	phone.expect(done)
+	set(true, "jid='carol@example.com'")
+	phone.expect(done)
+	set(false, "jid='bob@example.com' name='last'")
+	phone.expectAll(push(0, "jid='bob@example.com' name='last'"), done)
+	if len(late) != 2 {
+		t.Fatalf("%d signals are late, want 2", len(late))
+	}
+	c.nodes[0].Signal(late[0])
+	phone.sync()
+	c.nodes[0].Signal(late[1])
+	phone.expect(push(3, "jid='carol@example.com'"))
+	set(false, "jid='dave@example.com'")
+	phone.expectAll(push(4, "jid='dave@example.com'"), done)
 }
 
 // dialBound logs in and returns the features of the stream then.
