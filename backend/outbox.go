@@ -181,15 +181,13 @@ func (o *outbox) spareRoom(size int) bool {
 	return true
 }
 
-// prepend puts items before all that have come.
+// prepend puts items before all that have come. They take no room of what comes: the writer is about to
+// take them.
 func (o *outbox) prepend(items []item) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(items) == 0 {
 		return
-	}
-	for _, it := range items {
-		o.bytes += len(it.data) + itemOverhead
 	}
 	o.items = slices.Concat(items, o.items)
 	o.change()
