@@ -139,6 +139,7 @@ func TestBlockAndResumption(t *testing.T) {
 	bob.expect("from='bob@example.com/desk'.*away")
 	alice.sync()
 	alice.write("<presence type='unavailable'/>")
+	alice.expect("type='unavailable'.*from='alice@example.com/phone'")
 	alice.sync()
 	bob.sync()
 }
