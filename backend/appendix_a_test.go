@@ -151,8 +151,8 @@ func TestAppendixA(t *testing.T) {
 			c.setState("bob", "alice", mirrored[tt.state])
 			alice, bob := c.interested(0, "alice", "phone"), c.interested(1, "bob", "desk")
 			quiet := c.login(1, "bob", "quiet") // is not interested, and gets no answers (§3.1.6)
-			quiet.write("<presence/>")
-			quiet.skipTo("from='bob@example.com/quiet'")
+			quiet.write("<presence/><iq type='get' id='asked'><ping xmlns='urn:xmpp:ping'/></iq>")
+			quiet.skipToAll("from='bob@example.com/quiet'", "^<iq type='result' id='asked'")
 			for range 2 { // there and back
 				settled(bob, quiet)
 				settled(alice)

@@ -27,7 +27,9 @@ type blockChange struct {
 // changeBlocks takes the signal of a change: clients hear of it, and contacts see the user
 // come or go (XEP-0191 §3.3, §3.4).
 func (h *hub) changeBlocks(c blockChange) {
-	h.pushBlocks(c)
+	if left, ok := h.stillTrue(c); ok {
+		h.pushBlocks(left)
+	}
 	h.toldBlocks(c.Version, c.Version-1)
 	if c.Node != h.node.opts.Name { // or else it was done before
 		h.node.blocks.changed(c.Owner, c.Version)
@@ -35,16 +37,33 @@ func (h *hub) changeBlocks(c blockChange) {
 	}
 }
 
+// stillTrue returns what later changes, of which the hub knows, have left of a change, and whether that is
+// anything: those that are made at the same time are heard of in any order.
+func (h *hub) stillTrue(c blockChange) (left blockChange, ok bool) {
+	known := h.blocklist()
+	if known == nil || known.version <= c.Version {
+		return c, true
+	}
+	if len(c.Items) == 0 { // all that there were, and not what has come since
+		c.Items = c.Changed
+	}
+	undone := func(address string) bool { return known.has(address) != c.Block }
+	c.Items = slices.DeleteFunc(slices.Clone(c.Items), undone)
+	c.Changed = slices.DeleteFunc(slices.Clone(c.Changed), undone)
+	return c, len(c.Items) > 0
+}
+
 // applyBlocks makes the sessions on this node come or go for those concerned.
 func (h *hub) applyBlocks(c blockChange) {
-	now := newBlocklist(store.Blocklist{Version: c.Version, Addresses: c.Addresses})
-	h.learnBlocks(now)
+	h.learnBlocks(newBlocklist(store.Blocklist{Version: c.Version, Addresses: c.Addresses}))
+	before := blocklistOf(without(c.Addresses, c.Changed))
+	c, _ = h.stillTrue(c)
 	changed := blocklistOf(c.Changed)
 	if c.Block {
-		h.hideFrom(changed, blocklistOf(without(c.Addresses, c.Changed)))
+		h.hideFrom(changed, before)
 		return
 	}
-	h.showTo(changed, now)
+	h.showTo(changed, h.blocklist())
 }
 
 // pushBlocks tells the sessions that have asked for the list.

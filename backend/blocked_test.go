@@ -139,6 +139,7 @@ func TestBlockAndResumption(t *testing.T) {
 	bob.expect("from='bob@example.com/desk'.*away")
 	alice.sync()
 	alice.write("<presence type='unavailable'/>")
+	alice.expect("type='unavailable'.*from='alice@example.com/phone'")
 	alice.sync()
 	bob.sync()
 }
@@ -210,6 +211,46 @@ func TestBlockIsHeardEverywhere(t *testing.T) {
 		bob.expect("^<iq type='result' id='sync'")
 		return true
 	})
+}
+
+// Changes that are made at the same time are heard of in any order: what was undone since is neither told nor done.
+func TestBlockAndLateUnblock(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, nil)
+	c.befriend("alice", "bob")
+	phone, tab := c.online(0, "alice", "phone"), c.online(1, "alice", "tab")
+	bob := c.online(0, "bob", "desk")
+	bob.expectAll("from='alice@example.com/phone'", "from='alice@example.com/tab'")
+	tab.write("<iq type='get' id='list'><blocklist xmlns='urn:xmpp:blocking'/></iq>") // hears of changes from now on
+	tab.skipTo("^<iq type='result' id='list'")
+	phone.block("bob@example.com")
+	tab.skipTo("<block xmlns='urn:xmpp:blocking'>")
+	bob.expectAll("type='unavailable'.*from='alice@example.com/phone'", "type='unavailable'.*from='alice@example.com/tab'")
+
+	var late []bus.Signal
+	c.bus.lose(func(sig bus.Signal) bool {
+		if sig.User != alicesJID || !strings.Contains(string(sig.Data), `"blocks":`) {
+			return false
+		}
+		late = append(late, sig)
+		return true
+	})
+	phone.unblock([]string{"bob@example.com"})
+	bob.expect("^<presence [^>]*from='alice@example.com/phone'")
+	c.bus.lose(nil)
+	tab.block("bob@example.com")
+	bob.skipTo("type='unavailable'.*from='alice@example.com/phone'")
+	c.quiet()
+	settled(tab)
+	bob.write("<iq type='get' id='so far'><ping xmlns='urn:xmpp:ping'/></iq>")
+	bob.skipTo("^<iq type='result' id='so far'")
+	if len(late) != 1 {
+		t.Fatalf("%d signals are late, want 1", len(late))
+	}
+	c.nodes[1].Signal(late[0])
+	c.quiet()
+	tab.sync()
+	bob.sync()
 }
 
 // deafBus is a bus that brings nothing that is said to all nodes.

@@ -33,10 +33,11 @@ type hub struct {
 	pending   map[uint64]string   // entries left to the session of a resource
 	got       map[uint64]struct{} // entries received out of turn
 
-	roster     map[string]rosterState // by contact
-	loaded     bool                   // roster is complete
-	rosterTold uint64                 // the roster's version up to which all changes were told
-	rosterSeen uint64                 // the last version of which it is known
+	roster      map[string]rosterState // by contact
+	loaded      bool                   // roster is complete
+	rosterTold  uint64                 // the roster's version up to which all changes were told
+	rosterAhead map[uint64]string      // contacts of changes after that which were told, by version
+	rosterSeen  uint64                 // the last version of which it is known
 
 	blocks *blocklist // as far as it is known here
 

@@ -377,14 +377,36 @@ func TestSlowClient(t *testing.T) {
 // What cannot be fetched again ends a client that does not read.
 func TestSlowClientIsEnded(t *testing.T) {
 	c := newCluster(t, 1, func(o *backend.Options) { o.Limits.QueueBytes = 4 << 10 })
+	c.befriend("alice", "bob")
 	alice, bob := c.online(0, "alice", "phone"), c.online(0, "bob", "desk")
-	headline := "<message to='bob@example.com' type='headline'><body>" + strings.Repeat("x", 8000) + "</body></message>"
+	presence := "<presence to='bob@example.com'><status>" + strings.Repeat("x", 8000) + "</status></presence>"
 	c.eventually("bob is ended", func() bool {
-		alice.write(strings.Repeat(headline, 100))
+		alice.write(strings.Repeat(presence, 100))
 		return len(c.sessions("bob")) == 0 || strings.Contains(c.nodes[0].log.String(), "reason=slow-client")
 	})
 	_ = bob.conn.Close()
 	c.eventually("the log line", func() bool { return strings.Contains(c.nodes[0].log.String(), "reason=slow-client") })
+}
+
+// Nobody ends the session of somebody else by sending more than its client reads.
+func TestStrangersDoNotEndSlowClients(t *testing.T) {
+	c := newCluster(t, 1, func(o *backend.Options) { o.Limits.QueueBytes = 64 << 10 })
+	alice, bob := c.online(0, "alice", "phone"), c.online(0, "bob", "desk")
+	big := strings.Repeat("x", 8000)
+	headline := "<message to='bob@example.com' type='headline'><body>" + big + "</body></message>"
+	presence := "<presence to='bob@example.com/desk'><status>" + big + "</status></presence>"
+	// Who has written to a person is told that it does not arrive.
+	note := "<message to='bob@example.com' type='chat'><body>1</body><no-store xmlns='urn:xmpp:hints'/></message>"
+	c.eventually("a message comes back", func() bool {
+		alice.write(strings.Repeat(headline+presence, 100) + note + "<iq type='get' id='so far'><ping xmlns='urn:xmpp:ping'/></iq>")
+		back := false
+		for got := alice.next(); !strings.HasPrefix(got, "<iq type='result' id='so far'"); got = alice.next() {
+			back = back || strings.Contains(got, "<service-unavailable ")
+		}
+		return back
+	})
+	bob.write("<iq type='get' id='there'><ping xmlns='urn:xmpp:ping'/></iq>")
+	bob.skipTo("^<iq type='result' id='there'")
 }
 
 // A recipient that is deleted while its address is remembered.

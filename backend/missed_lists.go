@@ -73,9 +73,12 @@ func (h *hub) rereadRoster(ctx context.Context) error {
 		h.noteTold(c.rosterChange)
 		h.showChange(c) // first: somebody may see what is not meant for it
 		h.showRequest(c)
-		h.push(c.rosterChange)
+		h.push(c.rosterChange, c.Version)
 	}
-	h.toldRoster(version)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.toldUpTo(version)
+	h.markTold()
 	return nil
 }
 

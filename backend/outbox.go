@@ -15,6 +15,8 @@ import (
 //   - a timeline entry is left out; the store has it, and the cursor fetches it
 //     when the client has read what waits. Entries have half of the limit to
 //     themselves, on top of it: they never take the room of a reply;
+//   - what others than contacts send is not put in at all when it is half full (see
+//     spares);
 //   - anything else cannot be had again, so the session is ended (slow-client);
 //   - replies to the client itself never come to that: its next stanza is not
 //     read before there is room (see room).
@@ -191,19 +193,17 @@ func (o *outbox) spareRoom(size int) bool {
 	return true
 }
 
-// prepend puts items before all that have come. However many they are, they leave room for others.
+// prepend puts items before all that have come. They take no room of what comes: the writer is about to
+// take them.
 func (o *outbox) prepend(items []item) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(items) == 0 {
 		return
 	}
-	cost := 0
 	for _, it := range items {
-		cost += len(it.data) + itemOverhead
 		o.told = later(o.told, it.told)
 	}
-	o.bytes += min(cost, o.limit/2)
 	o.items = slices.Concat(items, o.items)
 	o.change()
 }
@@ -280,6 +280,13 @@ func (o *outbox) take() taken {
 	o.items, o.bytes, o.entry, o.missed = nil, 0, 0, false
 	o.freed.poke()
 	return t
+}
+
+// halfFull tells whether half of what the outbox may have waits.
+func (o *outbox) halfFull() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.bytes >= o.limit/2
 }
 
 // room waits until the outbox has less than half of what it may have, or done is

@@ -47,6 +47,16 @@ func TestLongAnswersLeaveRoom(t *testing.T) {
 	}
 }
 
+// What a session begins with, as one does that was resumed, takes no room of what comes.
+func TestFirstItemsLeaveRoom(t *testing.T) {
+	t.Parallel()
+	o := newOutbox(1000)
+	o.prepend([]item{{kind: itemStanza, data: make([]byte, 1000)}})
+	if !o.push(item{kind: itemStanza, data: make([]byte, 100)}) {
+		t.Error("no room beside what the session begins with")
+	}
+}
+
 // What asks is written, or kept for whoever answers instead, or said to be lost.
 func TestRequestsAreNotLost(t *testing.T) {
 	t.Parallel()

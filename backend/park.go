@@ -165,14 +165,14 @@ func raws(stanzas []item) []string {
 	return all
 }
 
-// spares tells whether the session does without a stanza because its client is away and much
-// waits already: else anybody could end it. What the client could not do without is the
+// spares tells whether the session does without a stanza because much waits for its client, which is
+// slow, or away: else anybody could end it. What the client could not do without is the
 // user's own doing, or the presence of those whom the user sees.
 func (s *session) spares(header xmpp.Header, size int) bool {
-	if !s.out.parked() || s.hub.needs(header) {
-		return false
+	if !s.out.parked() {
+		return s.out.halfFull() && !s.hub.needs(header)
 	}
-	return !s.out.spareRoom(size)
+	return !s.hub.needs(header) && !s.out.spareRoom(size)
 }
 
 func (h *hub) needs(header xmpp.Header) bool {

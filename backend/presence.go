@@ -40,7 +40,10 @@ func (s *session) presenceStanza(ctx context.Context, raw []byte, header xmpp.He
 	case header.Type == "":
 		return s.goAvailable(ctx, raw, header)
 	case header.Type == presenceUnavailable:
-		s.goUnavailable(s.stamp(raw, header))
+		presence := s.stamp(raw, header)
+		if s.goUnavailable(presence) { // RFC 6121 §4.5.2: who has sent it gets it, too
+			s.send(xmpp.Presence, addressed(presence, s.account.User))
+		}
 	}
 	return nil // a probe or an error for nobody
 }
@@ -159,15 +162,16 @@ func (h *hub) hide(s *session) (was bool) {
 }
 
 // goUnavailable handles unavailable presence (RFC 6121 §4.5). presence is addressed
-// from the session.
-func (s *session) goUnavailable(presence []byte) {
+// from the session; was reports that this was available.
+func (s *session) goUnavailable(presence []byte) (was bool) {
 	h := s.hub
 	var told []string
-	if h.hide(s) {
+	if was = h.hide(s); was {
 		told = h.contacts(store.SubscriptionFrom)
 		h.broadcast(told, presence)
 	}
 	s.withdrawDirected(presence, told)
+	return was
 }
 
 // sayGoodbye shows a session that has ended as unavailable, if anybody sees it. After a conflict that was done

@@ -65,6 +65,10 @@ func TestPresenceAmongFriends(t *testing.T) {
 	if !strings.Contains(got, "from='alice@example.com/phone'") {
 		t.Errorf("got %s", got)
 	}
+	// The resource that it comes from gets it too (§4.5.2), but not if it was not available.
+	alice.expect("^<presence [^>]*type='unavailable'[^>]*from='alice@example.com/phone'.*<status>gone</status>")
+	alice.write("<presence type='unavailable'/>")
+	alice.sync()
 	_ = alice.conn.Close() // nothing more to be told
 	bob.sync()
 	carol.sync() // has never seen anything

@@ -410,8 +410,9 @@ func (s *session) lookAgain(ctx context.Context) error {
 		if _, ok := slices.BinarySearch(connected, contact); ok {
 			continue
 		}
-		if from, err := xmpp.ParseJID(contact); err == nil {
-			s.send(xmpp.Presence, addressed(unavailablePresence(from), s.jid.String()))
+		if from, err := xmpp.ParseJID(contact); err == nil { // first: they may be more than an outbox takes
+			gone := addressed(unavailablePresence(from), s.jid.String())
+			s.first = append(s.first, item{kind: itemStanza, data: gone})
 		}
 	}
 	s.probeContacts()

@@ -478,6 +478,27 @@ func TestResumeTellsWhoHasGone(t *testing.T) {
 	again.skipTo("^<presence [^>]*from='carol@example.com/pad'")
 }
 
+// However many they are, the client is told of all.
+func TestResumeTellsOfManyWhoHaveGone(t *testing.T) {
+	t.Parallel()
+	const many = 1000
+	c := newCluster(t, 2, func(o *backend.Options) { o.Limits.QueueBytes = 64 << 10 })
+	c.bus.cut = func(sig bus.Signal) bool { return strings.Contains(string(sig.Data), "yield") }
+	for i := range many {
+		c.subscribed("alice", fmt.Sprintf("contact-%d", i), store.SubscriptionTo)
+	}
+	alice := c.online(0, "alice", "phone")
+	id := alice.resumable()
+	alice.write("<presence/>" + smAsk)
+	alice.skipTo("^<a [^>]*h='1'/>")
+	again := c.returns(1, "alice") // the first node is cut off
+	again.resumed(id, 0, 1)
+	for range many {
+		again.skipTo("^<presence type='unavailable' from='contact-[0-9]+@example.com'")
+	}
+	again.settled()
+}
+
 const composesTo = "<message type='chat' to='alice@example.com/phone'><composing xmlns='http://jabber.org/protocol/chatstates'/></message>"
 
 // pointStore tells of the resume points that are stored.

@@ -78,19 +78,53 @@ func (h *hub) knows(contact string) bool {
 }
 
 // pushRoster tells the sessions that have asked for the roster of a change (RFC 6121
-// §2.1.6), unless they have heard of it: then its signal comes late.
+// §2.1.6), unless they have heard of it, or of a later one: then its signal comes late.
 func (h *hub) pushRoster(c rosterChange) {
-	h.mu.Lock()
-	late := h.loaded && c.Version <= h.rosterTold
-	upTo := h.rosterTold
-	if c.Version == upTo+1 {
-		upTo++
-	}
-	h.mu.Unlock()
-	if !late {
+	upTo, news := h.tell(c)
+	if news {
 		h.noteTold(c)
-		h.push(c)
-		h.toldRoster(upTo)
+		h.push(c, upTo)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.markTold()
+}
+
+// tell notes that a change is told. It returns the version up to which clients know all then, and
+// whether they do not know of the change. Signals of changes that are made at the same time come in
+// any order.
+func (h *hub) tell(c rosterChange) (upTo uint64, news bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.loaded { // what was told is not known
+		return c.Version, true
+	}
+	news = c.Version > h.rosterTold
+	for version, contact := range h.rosterAhead {
+		news = news && (contact != c.Contact || version < c.Version)
+	}
+	if c.Version > h.rosterTold+1 {
+		if h.rosterAhead == nil {
+			h.rosterAhead = make(map[uint64]string)
+		}
+		h.rosterAhead[c.Version] = c.Contact
+	} else {
+		h.toldUpTo(c.Version)
+	}
+	return h.rosterTold, news
+}
+
+// toldUpTo notes that all changes up to a version are told; under hub.mu.
+func (h *hub) toldUpTo(version uint64) {
+	h.rosterTold = max(h.rosterTold, version)
+	for version := range h.rosterAhead {
+		if version <= h.rosterTold {
+			delete(h.rosterAhead, version)
+		}
+	}
+	for _, ahead := h.rosterAhead[h.rosterTold+1]; ahead; _, ahead = h.rosterAhead[h.rosterTold+1] {
+		h.rosterTold++
+		delete(h.rosterAhead, h.rosterTold)
 	}
 }
 
@@ -113,13 +147,13 @@ func (h *hub) noteTold(c rosterChange) {
 	h.setContact(c.Contact, known)
 }
 
-// push sends roster pushes, if clients see the change.
-func (h *hub) push(c rosterChange) {
+// push sends roster pushes, if clients see the change. upTo is the version of which they have all then.
+func (h *hub) push(c rosterChange, upTo uint64) {
 	if c.Push == "" {
 		return
 	}
 	for _, s := range h.interestedSessions() {
-		s.send(xmpp.IQ, s.rosterPush(c.Push, c.Version))
+		s.send(xmpp.IQ, s.rosterPush(c.Push, upTo))
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"imlb/backend"
+	"imlb/backend/bus"
+	"imlb/backend/store"
 )
 
 // RFC 6121 §2.6: each change has the next version, which a push names; a client that
@@ -62,6 +64,47 @@ func TestRosterVersionOfAnotherAccount(t *testing.T) {
 	phone := c.login(0, "alice", "phone")
 	phone.write("<iq type='get' id='g'><query xmlns='jabber:iq:roster' ver='" + version + "'/></iq>")
 	phone.expect("^<iq type='result' id='g'.*<item jid='carol@example.com'")
+}
+
+// Signals of changes that are made at the same time come in any order. Then no client is left with an item as it
+// was before, nor with a version of which it does not have all.
+func TestRosterPushesOutOfOrder(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	phone := c.interested(0, "alice", "phone")
+	var late []bus.Signal
+	hold := true
+	c.bus.lose(func(sig bus.Signal) bool {
+		if hold && sig.Kind == bus.Control {
+			late = append(late, sig)
+		}
+		return hold
+	})
+	set := func(holding bool, item string) {
+		t.Helper()
+		c.bus.mu.Lock()
+		hold = holding
+		c.bus.mu.Unlock()
+		phone.write("<iq type='set' id='s'><query xmlns='jabber:iq:roster'><item " + item + "/></query></iq>")
+	}
+	push := func(version int, item string) string {
+		return fmt.Sprintf("^<iq type='set' .*<query xmlns='jabber:iq:roster' ver='1.%d'><item %s ", version, item)
+	}
+	const done = "^<iq type='result' id='s'"
+	set(true, "jid='bob@example.com' name='first'")
+	phone.expect(done)
+	set(true, "jid='carol@example.com'")
+	phone.expect(done)
+	set(false, "jid='bob@example.com' name='last'")
+	phone.expectAll(push(0, "jid='bob@example.com' name='last'"), done)
+	if len(late) != 2 {
+		t.Fatalf("%d signals are late, want 2", len(late))
+	}
+	c.nodes[0].Signal(late[0])
+	phone.sync()
+	c.nodes[0].Signal(late[1])
+	phone.expect(push(3, "jid='carol@example.com'"))
+	set(false, "jid='dave@example.com'")
+	phone.expectAll(push(4, "jid='dave@example.com'"), done)
 }
 
 // dialBound logs in and returns the features of the stream then.
@@ -147,4 +190,31 @@ func TestRequestsAreBounded(t *testing.T) {
 	}
 	carol.write("<iq type='set' id='s'><query xmlns='jabber:iq:roster'><item jid='x@example.com'/></query></iq>")
 	carol.expect("^<iq type='result'") // what others ask for takes no room
+}
+
+// However many requests wait, and however long they are, the user can log in.
+func TestManyRequestsComeAtLogin(t *testing.T) {
+	const many = 200
+	c := newCluster(t, 1, func(o *backend.Options) { o.Limits.QueueBytes = 64 << 10 })
+	bob, err := c.store.Account(t.Context(), "bob@example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	status := strings.Repeat("x", 9000)
+	for i := range many {
+		from := fmt.Sprintf("stranger-%d@example.com", i)
+		_, _, err := c.store.UpdateRoster(t.Context(), bob.Owner, from, func(it *store.RosterItem) bool {
+			it.PendingIn = fmt.Appendf(nil, "<presence type='subscribe' from='%s' to='bob@example.com'><status>%s</status></presence>", from, status)
+			return true
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	desk := c.login(0, "bob", "desk")
+	desk.write("<presence/>")
+	for range many {
+		desk.skipTo("^<presence [^>]*type='subscribe' from='stranger-")
+	}
+	desk.sync()
 }

@@ -322,6 +322,7 @@ func (s *session) showRequests(ctx context.Context) error {
 	blocks := s.hub.blocklist()
 	for _, it := range items {
 		if len(it.PendingIn) > 0 && !blocks.matchesUser(it.Contact) {
+			s.out.room(s.done) // they may be more than an outbox takes
 			s.send(xmpp.Presence, it.PendingIn)
 		}
 	}

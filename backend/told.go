@@ -39,14 +39,12 @@ func (s *session) hasHeard(version uint64) {
 	s.heard = true
 }
 
-// toldRoster notes that everybody has been told of the roster up to a version.
-func (h *hub) toldRoster(version uint64) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.rosterTold = max(h.rosterTold, version)
+// markTold notes in what the clients get that they have been told of the roster up to the version up to which all
+// was told; under hub.mu.
+func (h *hub) markTold() {
 	for _, s := range h.sessions {
 		if s.heard {
-			s.tell(store.Versions{Roster: version})
+			s.tell(store.Versions{Roster: h.rosterTold})
 		}
 	}
 }
