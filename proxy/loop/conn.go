@@ -162,6 +162,15 @@ func (c *Conn) brokenBy() error {
 	return opError("read", err)
 }
 
+// Broken returns how the connection broke, if it is known to have, without a read; else nil. A
+// handler that does not read may ask when it is called.
+func (c *Conn) Broken() error {
+	if c.closed || !c.broken {
+		return nil
+	}
+	return c.brokenBy()
+}
+
 // Write sends p, at once or when the other connections have been read that there is something
 // to read of. What the kernel does not take is kept and sent when it does. An error is
 // final; what comes later is told by Read.

@@ -387,18 +387,21 @@ func (l *Loop) Adopt(c *net.TCPConn) (*Conn, error) {
 }
 
 // Dial connects to addr, within the timeout if that is not 0, and tells d, later. The
-// connection comes from one of the addresses from (see [Sources]).
-func (l *Loop) Dial(from []netip.Addr, addr netip.AddrPort, timeout time.Duration, d Dialer) {
+// connection comes from one of the addresses from (see [Sources]). It returns what is under
+// way, to be reset by who has no use for it any more; then d is not told. It is nil where
+// there is no such thing.
+func (l *Loop) Dial(from []netip.Addr, addr netip.AddrPort, timeout time.Duration, d Dialer) *Conn {
 	c, err := l.dial(from, addr)
 	if err != nil {
 		l.posts = append(l.posts, func() { l.dialled(d, nil, opError("dial", err)) })
-		return
+		return nil
 	}
 	c.connecting, c.handler = true, d
 	if timeout > 0 {
 		c.deadline = l.clock() + int64(timeout)
 		c.arm()
 	}
+	return c
 }
 
 func (l *Loop) dial(from []netip.Addr, addr netip.AddrPort) (*Conn, error) {
