@@ -49,7 +49,7 @@ func (s *session) dialNext(ctx context.Context, user string, greet func(*nodeCon
 		return nil, err
 	}
 	s.served(node)
-	s.track(node.conn)
+	s.track(node.wire)
 	return node, nil
 }
 

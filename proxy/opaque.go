@@ -151,7 +151,7 @@ func (f *facts) known() identify.Facts {
 // its protocol where that has some.
 func (s *session) closeOpaque(end *ending) {
 	if s.far != nil {
-		s.untrack(s.far.conn)
+		s.untrack(s.far.wire)
 		s.far.close()
 	}
 	s.rec.In.bytes = int64(len(s.inner.seen)) // all that came
