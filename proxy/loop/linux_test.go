@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"imlb/proxy/loop"
 )
 
@@ -49,4 +51,35 @@ func TestDialGivenUp(t *testing.T) {
 		t.Errorf("there are %d connections", n)
 	}
 	g.Close()
+}
+
+// TestPostRingsNobodyElse: who posts may ring when the loop has seen the post, and is over. Then
+// the number of its descriptor may be somebody else's.
+func TestPostRingsNobodyElse(t *testing.T) {
+	g, err := loop.New(loop.Options{Loops: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := g.Loops()[0]
+	bell := l.Bell()
+	g.Close()
+	other := -1
+	for range 100 { // the system gives the lowest number that is free
+		fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = unix.Close(fd) })
+		if fd >= bell {
+			other = fd
+			break
+		}
+	}
+	if other != bell {
+		t.Skip("the number is not to be had")
+	}
+	l.Ring()
+	if _, err := unix.Read(other, make([]byte, 8)); !errors.Is(err, unix.EAGAIN) {
+		t.Errorf("read %v: it was written to", err)
+	}
 }
