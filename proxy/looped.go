@@ -27,7 +27,8 @@ type looped struct {
 	step loopStep
 
 	tries tries
-	done  bool // the relay has taken over, or the session is over
+	done  bool    // the relay has taken over, or the session is over
+	parts *ending // how it is, while the client is waited for that has to hear of it
 
 	trying attempt
 	giveUp context.CancelFunc // ends what is done elsewhere for it; nil for nothing
@@ -368,11 +369,34 @@ func (s *looped) end(e *ending) {
 		try.conn = nil
 		try.choice.release()
 	}
-	if s.inner != nil {
-		s.closeOpaque(e)
-	} else {
+	if s.inner == nil {
 		_ = s.wire.Close()
+		s.leave(e)
+		return
 	}
+	if answer := s.mqttRefusal(e); answer != nil {
+		s.refuse(e, answer)
+		return
+	}
+	s.closeOpaque(e)
+	s.leave(e)
+}
+
+// refuse answers the client's CONNECT. The session is over when the client has the answer; see
+// refuseMQTT.
+func (s *looped) refuse(e *ending, answer []byte) {
+	s.parts = e
+	s.leavePlace()
+	s.dropFar()
+	_, _ = s.conn.Write(answer)             // if it is broken, it does not linger
+	_ = s.conn.SetReadDeadline(time.Time{}) // what was not said in time was not the answer to this
+	s.conn.SetStall(s.parting(e))
+	s.conn.Linger(func() { s.leave(e) })
+}
+
+// leave ends a session of which the connections are closed.
+func (s *looped) leave(e *ending) {
+	s.parts = nil
 	s.joined = true
 	s.finish(s.ctx, e)
 }
@@ -383,9 +407,13 @@ func (s *looped) Failed(_ *loop.Conn, err error) { s.end(&ending{reason: ReasonI
 // Abort cuts the session off.
 func (s *looped) Abort(err error) {
 	s.post(func() {
-		if !s.done {
+		switch {
+		case !s.done:
 			_ = s.conn.Reset()
 			s.end(&ending{reason: ReasonShutdown, cause: err})
+		case s.parts != nil:
+			_ = s.conn.Reset()
+			s.leave(s.parts)
 		}
 	}, func() {})
 }
