@@ -102,7 +102,7 @@ func (s *session) dropNode() {
 	if s.node == nil {
 		return
 	}
-	s.untrack(s.node.link.conn)
+	s.untrack(s.node.link.wire)
 	s.node.close()
 	s.node = nil
 }

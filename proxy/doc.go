@@ -17,8 +17,9 @@
 //
 // A session on TCP, with or without TLS, WebSockets and stanzas, belongs to a loop of
 // package loop once it is relayed, and holds neither a goroutine nor a buffer while it is
-// idle. Up to there one goroutine owns it, which may block; opaque sessions on TCP that
-// need no handshake begin on a loop. QUIC streams, BOSH, and opaque WebSockets that agreed on
+// idle. Up to there one goroutine owns it, which may block; while it waits for a node,
+// another one waits for the client to leave. Opaque sessions on TCP that need no handshake
+// begin on a loop. QUIC streams, BOSH, and opaque WebSockets that agreed on
 // compression, keep two goroutines: the first reads the node, and waits for the second,
 // which reads the client, before it goes on. The connection that carries the session is
 // closed by the owner alone, except that [Server] closes it when its patience at shutdown

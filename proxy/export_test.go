@@ -28,6 +28,18 @@ func (s *Server) Learn(pool, domain, features string) error {
 	return nil
 }
 
+// Session is a session that has but connections.
+type Session struct{ session }
+
+// Track has Abort close a connection.
+func (s *Session) Track(conn net.Conn) { s.track(conn) }
+
+// Abort cuts the session off.
+func (s *Session) Abort() { s.abort() }
+
+// LetGo tells whether the connections may go to a loop.
+func (s *Session) LetGo() bool { return s.letGo() }
+
 // OutcomeOf is what is reported of a node that did not serve a session because of err.
 func OutcomeOf(err error) Outcome { return outcomeOf(err) }
 

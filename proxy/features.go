@@ -307,6 +307,7 @@ type flight struct {
 	done     chan struct{} // closed when it is over
 	features *features     // nil after an error
 	err      error
+	quit     bool // the session has not waited for the answer itself
 }
 
 func newOffers() *offers {
@@ -399,23 +400,26 @@ func (o *offers) asked(key featureKey) {
 
 // first returns what ask does, which one of those who call first at the same time does
 // for all. One that failed may have been refused for its own sake, so that another one
-// tries again, once.
+// tries again, once. If its client has left meanwhile, nothing was tried.
 func (o *offers) first(ctx context.Context, key featureKey, ask func() (*features, error)) (*features, error) {
 	var failed error
-	for range 2 {
+	for tries := 2; tries > 0; {
 		fl, mine := o.board(key)
 		if mine {
-			return o.fly(key, fl, ask)
+			return o.fly(ctx, key, fl, ask)
 		}
 		select {
 		case <-fl.done:
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
-		if fl.err == nil {
+		switch {
+		case fl.err == nil:
 			return fl.features, nil
+		case !fl.quit:
+			failed = fl.err
+			tries--
 		}
-		failed = fl.err
 	}
 	return nil, failed
 }
@@ -432,7 +436,7 @@ func (o *offers) board(key featureKey) (fl *flight, mine bool) {
 	return fl, true
 }
 
-func (o *offers) fly(key featureKey, fl *flight, ask func() (*features, error)) (*features, error) {
+func (o *offers) fly(ctx context.Context, key featureKey, fl *flight, ask func() (*features, error)) (*features, error) {
 	defer func() { // also when ask panics
 		o.mu.Lock()
 		defer o.mu.Unlock()
@@ -440,6 +444,7 @@ func (o *offers) fly(key featureKey, fl *flight, ask func() (*features, error)) 
 		close(fl.done)
 	}()
 	fl.features, fl.err = ask()
+	fl.quit = ctx.Err() != nil
 	return fl.features, fl.err
 }
 
@@ -466,18 +471,21 @@ func (s *session) nodeFeatures(ctx context.Context, by time.Time) (*features, er
 	if f != nil {
 		return f, nil
 	}
-	limited, cancel := context.WithDeadline(ctx, by)
-	defer cancel()
-	f, err := known.first(limited, key, func() (*features, error) { return s.askNode(limited) })
-	switch {
-	case err == nil:
-		return f, nil
-	case ctx.Err() != nil:
-		return nil, s.shutdown()
-	case limited.Err() != nil:
-		return nil, &ending{reason: ReasonIdentifyTimeout, condition: xmpp.ConnectionTimeout, cause: err}
-	}
-	return nil, err
+	err := s.minding(ctx, func(ctx context.Context) (err error) {
+		limited, cancel := context.WithDeadline(ctx, by)
+		defer cancel()
+		f, err = known.first(limited, key, func() (*features, error) { return s.askNode(limited) })
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return s.shutdown()
+		case limited.Err() != nil:
+			return &ending{reason: ReasonIdentifyTimeout, condition: xmpp.ConnectionTimeout, cause: err}
+		}
+		return err
+	})
+	return f, err
 }
 
 // meanwhile runs part beside the session, which is not over before it has returned.

@@ -104,8 +104,7 @@ func (r *relay) handOver(ctx context.Context, client loopedLeg) error {
 	}
 	f := &framed{relay: r, ctx: ctx, leg: client}
 	l := r.srv.loops.Next()
-	r.letGo()
-	if !l.Post(func() { f.land(l) }) {
+	if !r.letGo() || !l.Post(func() { f.land(l) }) {
 		return r.shutdown()
 	}
 	return nil

@@ -73,8 +73,7 @@ func (w *wire) isTCP() bool {
 // node gets first.
 func (s *session) handOver(ctx context.Context) error {
 	l := s.srv.loops.Next()
-	s.letGo()
-	if !l.Post(func() { s.land(ctx, l) }) {
+	if !s.letGo() || !l.Post(func() { s.land(ctx, l) }) {
 		return s.shutdown()
 	}
 	return nil

@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -313,4 +314,43 @@ func TestMQTTLoginsInTime(t *testing.T) {
 			f.hangsUp(client, leg)
 		}
 	})
+}
+
+// A client that is refused while it goes on to speak gets the answer and the end of its
+// connection, and no reset, which might overtake the answer.
+func TestMQTTRefusedWhileItSpeaks(t *testing.T) {
+	t.Parallel()
+	connect, more := mqttConnect(5, "phone", "alice"), strings.Repeat("x", 200<<10)
+	for name, way := range mqttWays() {
+		if strings.HasPrefix(name, "ws") { // which has a close frame for that
+			continue
+		}
+		for why, refuses := range map[string]func(f *front, pick *parking){
+			"no-node":  func(_ *front, pick *parking) { pick.room <- struct{}{} }, // and no node
+			"shutdown": func(f *front, _ *parking) { go func() { _ = f.Shutdown(context.Background()) }() },
+		} {
+			t.Run(name+", "+why, func(t *testing.T) {
+				t.Parallel()
+				pick := parkingOf()
+				f := startOpaque(t, pick, way.listener, waits(pick, time.Hour))
+				client := way.dial(f)
+				client.send(connect)
+				next(t, pick.asked, "asked for a node")
+				sent := make(chan error, 1)
+				go func() {
+					_, err := client.Write([]byte(more))
+					sent <- err
+				}()
+				refuses(f, pick)
+				client.recv(connack5Away)
+				if err := next(t, sent, "read on"); err != nil {
+					t.Error(err)
+				}
+				client.send(more[:99])
+				client.end()
+				client.Close()
+				f.ended(why)
+			})
+		}
+	}
 }

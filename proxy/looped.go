@@ -27,9 +27,11 @@ type looped struct {
 	step loopStep
 
 	tries tries
-	done  bool // the relay has taken over, or the session is over
+	done  bool    // the relay has taken over, or the session is over
+	parts *ending // how it is, while the client is waited for that has to hear of it
 
 	trying attempt
+	giveUp context.CancelFunc // ends what is done elsewhere for it; nil for nothing
 	early  early
 }
 
@@ -38,6 +40,7 @@ type attempt struct {
 	pool   Pool
 	choice Choice
 	began  time.Time
+	conn   *loop.Conn // which it is to become; nil when it is over
 }
 
 // early is what a session has until it is relayed, in one piece with what else goes then:
@@ -107,9 +110,16 @@ func (l *listener) accepted(ctx context.Context, conn *loop.Conn, from netip.Add
 	s.goOn(ctx, s)
 }
 
-// Ready takes the steps that can be taken now.
+// Ready takes the steps that can be taken now. A session that waits is over if its client's
+// connection broke. The end of the client's side may be all that it has to say, and is none.
 func (s *looped) Ready(*loop.Conn) {
-	if s.done || s.step == stepWait {
+	switch {
+	case s.done:
+		return
+	case s.step == stepWait:
+		if err := s.conn.Broken(); err != nil {
+			s.end(s.left(s.ctx, err))
+		}
 		return
 	}
 	if end := guard(func() *ending { return asEnding(s.advance()) }); end != nil && !errors.Is(end, loop.ErrAgain) {
@@ -192,10 +202,27 @@ func (s *looped) pick() {
 			return
 		}
 	}
+	ctx := s.elsewhere()
 	go func() {
-		choice, err := s.tries.pick(s.ctx, pool, s.rec.User)
+		choice, err := s.tries.pick(ctx, pool, s.rec.User)
 		s.post(func() { s.picked(pool, choice, err) }, choice.release)
 	}()
+}
+
+// elsewhere is the context of what is done elsewhere for the session, until it is relayed or
+// over.
+func (s *looped) elsewhere() context.Context {
+	s.stopElsewhere()
+	ctx, cancel := context.WithCancel(s.ctx)
+	s.giveUp = cancel
+	return ctx
+}
+
+func (s *looped) stopElsewhere() {
+	if s.giveUp != nil {
+		s.giveUp()
+		s.giveUp = nil
+	}
 }
 
 // post has f called on the loop, or lost when there is none any more.
@@ -220,16 +247,17 @@ func (s *looped) picked(pool Pool, choice Choice, err error) {
 	addr, err := netip.ParseAddrPort(choice.Node.Addr)
 	if err != nil || pool.TLS != nil {
 		s.facts.reached() // only here, on the loop
-		go s.dialElsewhere(pool, choice)
+		go s.dialElsewhere(s.elsewhere(), pool, choice)
 		return
 	}
-	s.trying = attempt{pool, choice, time.Now()}
-	s.conn.Loop().Dial(pool.Source, addr, pool.DialTimeout, s)
+	s.trying = attempt{pool: pool, choice: choice, began: time.Now()}
+	s.trying.conn = s.conn.Loop().Dial(pool.Source, addr, pool.DialTimeout, s)
 }
 
 // Dialled begins the relay, or tries the next node.
 func (s *looped) Dialled(conn *loop.Conn, err error) {
 	try := &s.trying
+	try.conn = nil
 	if err != nil {
 		s.refused(try.pool, try.choice, dialError(err))
 		return
@@ -252,20 +280,20 @@ func (s *looped) Dialled(conn *loop.Conn, err error) {
 }
 
 // dialElsewhere dials a node in a way that blocks, and moves the connection here.
-func (s *looped) dialElsewhere(pool Pool, choice Choice) {
-	node, err := s.session.dial(s.ctx, pool, choice, func(*nodeConn) error { return nil })
+func (s *looped) dialElsewhere(ctx context.Context, pool Pool, choice Choice) {
+	node, err := s.session.dial(ctx, pool, choice, func(*nodeConn) error { return nil })
 	if err != nil {
 		s.post(func() { s.refused(pool, choice, err) }, choice.release)
 		return
 	}
 	_ = node.conn.SetDeadline(time.Time{})
-	s.post(func() { s.arrived(node) }, node.close)
+	s.post(func() { s.arrived(node) }, node.giveUp)
 }
 
 // arrived begins the relay with a node that was dialled elsewhere.
 func (s *looped) arrived(node *nodeConn) {
 	if s.done {
-		node.close()
+		node.giveUp()
 		return
 	}
 	s.far = node
@@ -277,14 +305,17 @@ func (s *looped) arrived(node *nodeConn) {
 	s.join(time.Now(), nil)
 }
 
-// refused notes that a node did not take the session, and tries the next.
+// refused notes that a node did not take the session, and tries the next. If the session
+// is over, the dial may have been given up, which says nothing of the node.
 func (s *looped) refused(pool Pool, choice Choice, err error) {
 	choice.release()
+	if s.done {
+		return
+	}
 	outcome := outcomeOf(err)
 	s.srv.report(choice, outcome)
 	s.tries.refused(choice.Node.Name, err, outcome)
 	switch {
-	case s.done:
 	case s.ctx.Err() != nil:
 		s.end(s.shutdown())
 	case len(s.tries.nodes) >= pool.DialAttempts:
@@ -321,6 +352,7 @@ func (s *looped) join(now time.Time, header []byte) {
 		return
 	}
 	s.done = true
+	s.stopElsewhere()
 	s.placed.Store(true)
 	s.relayOn(s.ctx, header)
 }
@@ -331,11 +363,40 @@ func (s *looped) end(e *ending) {
 		return
 	}
 	s.done = true
-	if s.inner != nil {
-		s.closeOpaque(e)
-	} else {
-		_ = s.wire.Close()
+	s.stopElsewhere()
+	if try := &s.trying; try.conn != nil {
+		_ = try.conn.Reset()
+		try.conn = nil
+		try.choice.release()
 	}
+	if s.inner == nil {
+		_ = s.wire.Close()
+		s.leave(e)
+		return
+	}
+	if answer := s.mqttRefusal(e); answer != nil {
+		s.refuse(e, answer)
+		return
+	}
+	s.closeOpaque(e)
+	s.leave(e)
+}
+
+// refuse answers the client's CONNECT. The session is over when the client has the answer; see
+// refuseMQTT.
+func (s *looped) refuse(e *ending, answer []byte) {
+	s.parts = e
+	s.leavePlace()
+	s.dropFar()
+	_, _ = s.conn.Write(answer)             // if it is broken, it does not linger
+	_ = s.conn.SetReadDeadline(time.Time{}) // what was not said in time was not the answer to this
+	s.conn.SetStall(s.parting(e))
+	s.conn.Linger(func() { s.leave(e) })
+}
+
+// leave ends a session of which the connections are closed.
+func (s *looped) leave(e *ending) {
+	s.parts = nil
 	s.joined = true
 	s.finish(s.ctx, e)
 }
@@ -346,9 +407,13 @@ func (s *looped) Failed(_ *loop.Conn, err error) { s.end(&ending{reason: ReasonI
 // Abort cuts the session off.
 func (s *looped) Abort(err error) {
 	s.post(func() {
-		if !s.done {
+		switch {
+		case !s.done:
 			_ = s.conn.Reset()
 			s.end(&ending{reason: ReasonShutdown, cause: err})
+		case s.parts != nil:
+			_ = s.conn.Reset()
+			s.leave(s.parts)
 		}
 	}, func() {})
 }

@@ -35,15 +35,35 @@ func (n *nodeConn) close() {
 	n.choice.release()
 }
 
-// dialNext connects the session to one of the user's nodes, as reach does.
+// giveUp is close for a node that has not had a byte of the session's when that is over: it must
+// not take this for all that there was, and is not waited for.
+func (n *nodeConn) giveUp() {
+	breakOff(n.conn)
+	n.close()
+}
+
+// dialNext connects the session to one of the user's nodes, as reachFor does.
 func (s *session) dialNext(ctx context.Context, user string, greet func(*nodeConn) error) (*nodeConn, error) {
-	node, err := s.reach(ctx, user, greet)
+	node, err := s.reachFor(ctx, user, greet)
 	if err != nil {
 		return nil, err
 	}
 	s.served(node)
-	s.track(node.conn)
+	s.track(node.wire)
 	return node, nil
+}
+
+// reachFor is reach for a client that may leave meanwhile.
+func (s *session) reachFor(ctx context.Context, user string, greet func(*nodeConn) error) (node *nodeConn, err error) {
+	err = s.minding(ctx, func(ctx context.Context) (err error) {
+		node, err = s.reach(ctx, user, greet)
+		return err
+	})
+	if err != nil && node != nil { // it is too late
+		node.giveUp()
+		node = nil
+	}
+	return node, err
 }
 
 // reach connects to the user's nodes, best first, until one serves: greet makes sure
@@ -103,23 +123,47 @@ func (s *session) dial(ctx context.Context, pool Pool, choice Choice, greet func
 	}
 	w := newWire(conn)
 	node := &nodeConn{wire: w, conn: w, choice: choice}
-	stop := context.AfterFunc(limited, func() { _ = conn.SetDeadline(past) })
+	hurried := make(chan struct{})
+	stop := context.AfterFunc(limited, func() {
+		defer close(hurried)
+		_ = conn.SetDeadline(past)
+	})
 	defer stop()
 	err = s.begin(limited, node, pool)
 	if err == nil {
 		err = greet(node)
 	}
 	if err == nil && !stop() {
-		err = context.Cause(limited)
+		<-hurried
+		err = overdue(limited, conn)
 	}
 	if err != nil {
-		if ctx.Err() == nil {
-			s.suspectHeader(ctx, node, pool, err)
-		}
-		return nil, errors.Join(err, conn.Close())
+		return nil, s.undial(ctx, node, pool, err)
 	}
 	node.spent = time.Since(began)
 	return node, nil
+}
+
+// overdue is the error of a dial that was done when its context had ended. That the client has
+// left in order is none: the node hears of it as it would of a client that leaves later.
+func overdue(ctx context.Context, conn net.Conn) error {
+	if cause := context.Cause(ctx); !ended(cause) {
+		return cause
+	}
+	return conn.SetDeadline(time.Time{})
+}
+
+// undial closes the connection to a node that does not serve the session, and returns the error
+// of that.
+func (s *session) undial(ctx context.Context, node *nodeConn, pool Pool, err error) error {
+	switch cause := context.Cause(ctx); {
+	case cause == nil:
+		s.suspectHeader(ctx, node, pool, err)
+	case !ended(cause) && !errors.Is(cause, ctx.Err()): // the client's connection broke
+		breakOff(node.wire)
+		return err
+	}
+	return errors.Join(err, node.wire.Close())
 }
 
 // served notes that a node has taken the session.

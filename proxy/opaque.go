@@ -150,35 +150,39 @@ func (f *facts) known() identify.Facts {
 // closeOpaque ends a session that did not come as far as the relay, in the words of
 // its protocol where that has some.
 func (s *session) closeOpaque(end *ending) {
-	if s.far != nil {
-		s.untrack(s.far.conn)
-		s.far.close()
-	}
-	s.rec.In.bytes = int64(len(s.inner.seen)) // all that came
-	s.tally(s.rec.In.bytes, 0)
+	s.dropFar()
 	_ = s.wire.SetWriteDeadline(time.Now().Add(lingerTime))
 	if answer := s.mqttRefusal(end); answer != nil {
-		s.refuseMQTT(answer)
+		s.refuseMQTT(end, answer)
 	}
 	s.partWebSocket(end)
 	_ = s.inner.Close()
 }
 
-// refusedMax is how much of what a client has sent too soon is read after its refusal.
-const refusedMax = 64 << 10
+// dropFar closes the node's connection, if there is one, and counts all that the client has said.
+func (s *session) dropFar() {
+	if s.far != nil {
+		s.untrack(s.far.wire)
+		s.far.close()
+	}
+	s.rec.In.bytes = int64(len(s.inner.seen))
+	s.tally(s.rec.In.bytes, 0)
+}
 
 // refuseMQTT answers the client's CONNECT. A client may have sent more already (MQTT 5
 // §3.1.4): if that were not read, the end of its connection would be a reset, which may
 // overtake the answer.
-func (s *session) refuseMQTT(answer []byte) {
+func (s *session) refuseMQTT(end *ending, answer []byte) {
 	if _, err := s.inner.Write(answer); err != nil {
 		return
 	}
 	if _, ok := s.inner.Conn.(*wsConn); ok {
 		return
 	}
-	if err := errors.Join(s.inner.CloseWrite(), s.wire.SetReadDeadline(time.Now().Add(lingerTime))); err == nil {
-		_, _ = io.CopyN(io.Discard, s.inner, refusedMax)
+	if s.inner.CloseWrite() == nil {
+		s.wire.stall = s.parting(end)
+		s.wire.Await()
+		_, _ = io.Copy(io.Discard, s.inner)
 	}
 }
 

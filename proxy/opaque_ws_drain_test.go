@@ -61,6 +61,8 @@ func TestWSDrainedAfterEnd(t *testing.T) {
 	t.Parallel()
 	plainAndCompressed(t, nil, func(t *testing.T, f *front, n *node, c *stream, _ *bufio.Reader) {
 		leg := n.leg()
+		c.send("\x82\x86\x00\x00\x00\x00before")
+		leg.recv("before")
 		c.send("\x88\x82\x00\x00\x00\x00\x03\xe8")
 		leg.end()
 		if err := f.Shutdown(context.WithoutCancel(t.Context())); err != nil {

@@ -59,7 +59,7 @@ func (s *session) register(ctx context.Context, r registration) error {
 		return &ending{reason: ReasonProtocolError, condition: xmpp.PolicyViolation, text: "too many registrations"}
 	}
 	var leg *nodeLeg
-	link, err := s.reach(ctx, r.user.String(), func(link *nodeConn) (err error) {
+	link, err := s.reachFor(ctx, r.user.String(), func(link *nodeConn) (err error) {
 		domain, err := xmpp.NewJID("", s.domain, "")
 		if err == nil {
 			leg, err = s.openNode(link, domain)

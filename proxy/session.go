@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -535,9 +536,10 @@ func (s *session) tallyMoving() {
 // track makes abort close conn too, now if it has been called.
 func (s *session) track(conn net.Conn) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.open = append(s.open, conn)
-	if s.aborted {
+	aborted := s.aborted
+	s.mu.Unlock()
+	if aborted {
 		_ = conn.Close()
 	}
 }
@@ -557,23 +559,27 @@ func (s *session) untrack(conn net.Conn) {
 // abort cuts the session off. It may be called from any goroutine.
 func (s *session) abort() {
 	s.mu.Lock()
-	carrier := s.carrier
+	carrier, open := s.carrier, slices.Clone(s.open)
 	s.aborted = true
-	for _, c := range s.open { // with mu held, because of letGo
+	s.mu.Unlock()
+	for _, c := range open { // which stay with the session; see letGo
 		_ = c.Close()
 	}
-	s.mu.Unlock()
 	if carrier != nil {
 		carrier.Abort(errCutOff)
 	}
 }
 
 // letGo is called before the connections go to a loop, on which nobody else may touch them. Until
-// goOn there is nothing for abort to close.
-func (s *session) letGo() {
+// goOn there is nothing for abort to close. It returns false if abort has been called, and may
+// be about to close them.
+func (s *session) letGo() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.open = nil
+	if !s.aborted {
+		s.open = nil
+	}
+	return !s.aborted
 }
 
 // goOn lets the session go on on c. What abort had to close is c's.
@@ -593,11 +599,9 @@ func (s *session) goOn(ctx context.Context, c carrier) {
 // comeBack takes back from the carrier what abort has to close.
 func (s *session) comeBack(conn net.Conn) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.open, s.carrier = []net.Conn{conn}, nil
-	if s.aborted {
-		_ = conn.Close()
-	}
+	s.open, s.carrier = nil, nil
+	s.mu.Unlock()
+	s.track(conn)
 }
 
 // drain ends a session that has a carrier, because the front stops. Others have heard of it.

@@ -162,6 +162,15 @@ func (c *Conn) brokenBy() error {
 	return opError("read", err)
 }
 
+// Broken returns how the connection broke, if it is known to have, without a read; else nil. A
+// handler that does not read may ask when it is called.
+func (c *Conn) Broken() error {
+	if c.closed || !c.broken {
+		return nil
+	}
+	return c.brokenBy()
+}
+
 // Write sends p, at once or when the other connections have been read that there is something
 // to read of. What the kernel does not take is kept and sent when it does. An error is
 // final; what comes later is told by Read.
@@ -403,32 +412,42 @@ func (c *Conn) look() {
 	c.left, c.deadline = left, now+int64(lookAgain)
 }
 
-// linger is Close for what the peer must not miss: it ends the sending side, and drops what
-// comes until the peer has ended its own, or has had its time.
-func (c *Conn) linger() {
+// Linger is Close for what the peer must not miss: it ends the sending side, and drops what
+// comes until the peer has ended its own, or has had its time; see Await. Who has let a deadline
+// pass that is still set has had it. over is called when the connection is closed, unless it is nil,
+// or Reset does that.
+func (c *Conn) Linger(over func()) {
 	had := c.late
-	if (!c.noWrite && c.CloseWrite() != nil) || had {
-		_ = c.Close()
+	l := lingering{over}
+	if c.closed || had || (!c.noWrite && c.CloseWrite() != nil) {
+		l.end(c)
 		return
 	}
-	c.SetHandler(lingering{})
+	c.SetHandler(l)
 	c.Await()
 }
 
 // lingering is the handler of a connection that lingers.
-type lingering struct{}
+type lingering struct{ over func() }
 
 // Ready drops what has come.
-func (lingering) Ready(c *Conn) {
+func (l lingering) Ready(c *Conn) {
 	for range turnBytes / scratchSize {
 		if _, err := c.Read(c.loop.scratch); err != nil {
 			if !errors.Is(err, ErrAgain) {
-				_ = c.Close()
+				l.end(c)
 			}
 			return
 		}
 	}
 	c.Wake()
+}
+
+func (l lingering) end(c *Conn) {
+	_ = c.Close()
+	if l.over != nil {
+		l.over()
+	}
 }
 
 // Reset closes the connection at once, with a RST; what is pending is dropped.

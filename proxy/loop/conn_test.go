@@ -568,6 +568,26 @@ func TestGroupClose(t *testing.T) {
 	}
 }
 
+// TestPostWhileGroupCloses posts from everywhere while a group closes. What was taken is done, and
+// nothing else.
+func TestPostWhileGroupCloses(t *testing.T) {
+	for range 50 {
+		g := newGroup(t, loop.Options{})
+		var taken, done atomic.Int64
+		post := func() {
+			for i := range 500 { // a loop does not end before there is nothing more
+				if g.Loops()[i%2].Post(func() { done.Add(1) }) {
+					taken.Add(1)
+				}
+			}
+		}
+		together(post, post, post, func() { g.Close() })
+		if taken.Load() != done.Load() {
+			t.Fatalf("%d of %d posts were done", done.Load(), taken.Load())
+		}
+	}
+}
+
 // TestIdentifyThenRelay reads the first bytes, and has them replayed.
 func TestIdentifyThenRelay(t *testing.T) {
 	g := newGroup(t, loop.Options{})

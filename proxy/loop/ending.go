@@ -210,7 +210,7 @@ func (r *Relay) passEnd(from Side) {
 func (r *Relay) leave(side Side) {
 	r.dirs[side].parted = true
 	_ = r.ends[side].Stream.CloseWrite()
-	r.ends[side].Conn.linger()
+	r.ends[side].Conn.Linger(nil)
 }
 
 // settle ends the session when both directions have ended and nothing is pending.
@@ -285,7 +285,7 @@ func (r *Relay) close(side Side, e Ending) {
 		}
 		_ = end.Conn.Close()
 	case e.Cause == Broken && side == e.Side:
-		_ = end.Conn.Close()
+		end.Conn.Linger(nil)
 	default:
 		_ = end.Conn.Reset()
 	}

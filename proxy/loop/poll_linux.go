@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime/metrics"
+	"sync"
 	"syscall"
 	"time"
 	"unsafe"
@@ -41,7 +42,8 @@ type poller struct {
 	hung      bool               // epoll is in the bell
 	rings     bool               // and the bell is on
 	deadline  int64              // of file, on the loop's clock; 0 for none
-	eventfd   int
+	ringing   sync.Mutex
+	eventfd   int // held by ringing from the first wait on; -1 after close
 	events    [maxEvents]syscall.EpollEvent
 	ready     int // how many of events there are
 	done      int // how many have been dispatched
@@ -94,7 +96,10 @@ func (p *poller) open(*Loop) (err error) {
 func (p *poller) close() {
 	_ = p.file.Close()
 	_ = unix.Close(p.epoll)
+	p.ringing.Lock()
+	defer p.ringing.Unlock()
 	_ = unix.Close(p.eventfd)
+	p.eventfd = -1
 }
 
 func (p *poller) ctl(op, fd int, events uint32, slot, gen int32) error {
@@ -147,10 +152,13 @@ func (p *poller) add(_ *Loop, c *Conn) error {
 // anew if it comes back with the same.
 func (p *poller) remove(c *Conn) { _ = p.ctl(unix.EPOLL_CTL_DEL, int(c.sock.fd), 0, 0, 0) }
 
-// wake ends a wait. It may be called from any goroutine. The count of the eventfd
-// is never read: with edges, each write is an event.
+// wake ends a wait. It may be called from any goroutine, and late, when what it is for has been
+// done and the loop is over: then nobody else's descriptor must be written to that has the
+// number. The count of the eventfd is never read: with edges, each write is an event.
 func (p *poller) wake() {
 	one := uint64(1)
+	p.ringing.Lock() // and not the inbox, which the loop needs as soon as it wakes
+	defer p.ringing.Unlock()
 	_, _, _ = syscall.RawSyscall(syscall.SYS_WRITE, uintptr(p.eventfd),
 		uintptr(unsafe.Pointer(&one)), 8) //nolint:gosec // G103: the kernel's interface
 }
@@ -387,18 +395,21 @@ func (l *Loop) Adopt(c *net.TCPConn) (*Conn, error) {
 }
 
 // Dial connects to addr, within the timeout if that is not 0, and tells d, later. The
-// connection comes from one of the addresses from (see [Sources]).
-func (l *Loop) Dial(from []netip.Addr, addr netip.AddrPort, timeout time.Duration, d Dialer) {
+// connection comes from one of the addresses from (see [Sources]). It returns what is under
+// way, to be reset by who has no use for it any more; then d is not told. It is nil where
+// there is no such thing.
+func (l *Loop) Dial(from []netip.Addr, addr netip.AddrPort, timeout time.Duration, d Dialer) *Conn {
 	c, err := l.dial(from, addr)
 	if err != nil {
 		l.posts = append(l.posts, func() { l.dialled(d, nil, opError("dial", err)) })
-		return
+		return nil
 	}
 	c.connecting, c.handler = true, d
 	if timeout > 0 {
 		c.deadline = l.clock() + int64(timeout)
 		c.arm()
 	}
+	return c
 }
 
 func (l *Loop) dial(from []netip.Addr, addr netip.AddrPort) (*Conn, error) {

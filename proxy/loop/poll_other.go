@@ -284,8 +284,9 @@ func (l *Loop) Adopt(c *net.TCPConn) (*Conn, error) {
 }
 
 // Dial connects to addr, within the timeout if that is not 0, and tells d, later. The
-// connection comes from one of the addresses from (see [Sources]).
-func (l *Loop) Dial(from []netip.Addr, addr netip.AddrPort, timeout time.Duration, d Dialer) {
+// connection comes from one of the addresses from (see [Sources]). It returns nil, since
+// there is nothing yet that could be reset.
+func (l *Loop) Dial(from []netip.Addr, addr netip.AddrPort, timeout time.Duration, d Dialer) *Conn {
 	l.awaited++
 	l.group.ended.Go(func() {
 		var tcp *net.TCPConn
@@ -303,6 +304,7 @@ func (l *Loop) Dial(from []netip.Addr, addr netip.AddrPort, timeout time.Duratio
 		}
 		l.Post(func() { l.arrived(tcp, err, d) })
 	})
+	return nil
 }
 
 // arrived hands the result of a dial over.

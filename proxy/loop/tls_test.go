@@ -10,6 +10,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -203,6 +204,19 @@ func TestRelayTLSBroken(t *testing.T) {
 	}
 	if _, err := s.node.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("the node read %v, want a reset", err)
+	}
+}
+
+// TestRelayTLSBrokenIsTold: who has sent a bad record, and sends more, reads what was wrong, and
+// then the end.
+func TestRelayTLSBrokenIsTold(t *testing.T) {
+	s := newTLSSession(t, tls.VersionTLS13, true, false)
+	client := s.raw[loop.Client]
+	mustWrite(t, client, slices.Concat([]byte("\x17\x03\x03\x00\x20this is no record of any key...."), make([]byte, 100<<10)))
+	receive(t, s.ended)
+	mustWrite(t, client, []byte("more"))
+	if told, err := io.ReadAll(client); err != nil || len(told) == 0 {
+		t.Errorf("the client read %d bytes, %v", len(told), err)
 	}
 }
 
