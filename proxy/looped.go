@@ -44,8 +44,7 @@ type attempt struct {
 }
 
 // early is what a session has until it is relayed, in one piece with what else goes then:
-// a short session costs little more than its allocations. With up to 768 bytes a looped has no more of
-// the heap than that.
+// a short session costs little more than its allocations.
 type early struct {
 	client, node wire
 	facts        facts
