@@ -61,7 +61,7 @@ func (t *boshTable) remove(sid string) {
 
 // beginBOSH begins a session with its first request, which has come on the connection of s.
 func (s *session) beginBOSH(ctx context.Context, r *bosh.Request) (*boshSession, <-chan []byte, error) {
-	cfg, sid := s.terms.listener.BOSH, s.srv.ids.next()
+	cfg, sid := s.terms.listener.BOSH, s.srv.ids.next().String()
 	machine, err := bosh.New(time.Now(), sid, r, bosh.Limits{Wait: cfg.Wait, Inactivity: cfg.Inactivity, MaxPause: cfg.MaxPause})
 	if err != nil {
 		return nil, nil, err
@@ -79,7 +79,7 @@ func (s *session) beginBOSH(ctx context.Context, r *bosh.Request) (*boshSession,
 	b.rec.Source, b.rec.Via, b.rec.TLS = s.rec.Source, s.rec.Via, s.rec.TLS
 	b.setTransport("bosh")
 	b.wire.used.Store(true)
-	b.client = newBOSHLeg(conn, b.session, max)
+	b.streamOn(newBOSHLeg(conn, b.session, max))
 	s.srv.bosh.put(sid, b)
 	go b.run(ctx)
 	return b, answer, nil
@@ -105,7 +105,6 @@ func (s *session) serveBOSH(ctx context.Context) error {
 		return err
 	}
 	s.rec.Handshake = time.Since(s.rec.Started)
-	s.counted = new(counted)
 	return s.stream(ctx)
 }
 

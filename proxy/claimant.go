@@ -59,9 +59,9 @@ func (s *session) userNamed(name string) (xmpp.JID, bool) {
 	if strings.Contains(name, "@") {
 		user, err = xmpp.ParseJID(name)
 	} else {
-		user, err = xmpp.NewJID(name, s.domain, "")
+		user, err = xmpp.NewJID(name, s.domain(), "")
 	}
-	if err != nil || user.Local() == "" || user.Domain() != s.domain {
+	if err != nil || user.Local() == "" || user.Domain() != s.domain() {
 		return xmpp.JID{}, false
 	}
 	return user.Bare(), true

@@ -36,10 +36,26 @@ func (s *session) connect(ctx context.Context, user xmpp.JID) error {
 	return nil
 }
 
+// poolName is the pool that the listener leads the session to.
+func (s *session) poolName() string {
+	if s.routed != nil {
+		return s.routed.Pool
+	}
+	return s.terms.listener.Pool
+}
+
+// domain is the one that the client has asked for; "" before it did, and for what is no XML stream.
+func (s *session) domain() string {
+	if s.xml == nil {
+		return ""
+	}
+	return s.xml.domain
+}
+
 // pool returns the session's pool as it is configured now, or as it was when the
 // session came if it has been removed since.
 func (s *session) pool() Pool {
-	name := s.poolName
+	name := s.poolName()
 	if p, ok := s.srv.opts.Load().Pools[name]; ok {
 		return p
 	}

@@ -6,6 +6,7 @@ import (
 	"hash/crc32"
 	"net"
 	"net/http"
+	"time"
 
 	"github.com/pires/go-proxyproto"
 	"github.com/pires/go-proxyproto/tlvparse"
@@ -37,6 +38,8 @@ type facts struct {
 	alpn        string               // negotiated here, or the first that is offered in a passthrough
 	received    []proxyproto.TLV     // of the PROXY header that a proxy sent
 	request     *http.Request        // for the WebSocket; nil without one
+	sniffing    *sniffing            // of an opaque session; nil before
+	held        time.Duration        // how long the session had to wait for its turns
 }
 
 // receivedTLS tells whether a trusted proxy says that the client came to it by TLS.
@@ -52,7 +55,7 @@ func (f *facts) receivedTLS() bool {
 // header returns what a connection to a node begins with: nothing, or a PROXY
 // header that tells who the client is and how it is connected. more are fields to
 // add to a header of version 2.
-func (f *facts) header(form Header, id string, conn net.Conn, more ...proxyproto.TLV) ([]byte, error) {
+func (f *facts) header(form Header, id ID, conn net.Conn, more ...proxyproto.TLV) ([]byte, error) {
 	if form == HeaderNone {
 		return nil, nil
 	}
@@ -92,10 +95,10 @@ func (f *facts) reached() net.Addr {
 
 // fields are those of a header of version 2. The checksum is the first and still
 // zero.
-func (f *facts) fields(id string) ([]proxyproto.TLV, error) {
+func (f *facts) fields(id ID) ([]proxyproto.TLV, error) {
 	tlvs := []proxyproto.TLV{
 		{Type: proxyproto.PP2_TYPE_CRC32C, Value: make([]byte, crc32.Size)},
-		{Type: proxyproto.PP2_TYPE_UNIQUE_ID, Value: []byte(id)},
+		{Type: proxyproto.PP2_TYPE_UNIQUE_ID, Value: []byte(id.String())},
 		{Type: tlvTransport, Value: []byte(f.transport)},
 	}
 	text := func(kind proxyproto.PP2Type, value string) {

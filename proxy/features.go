@@ -452,7 +452,7 @@ func (o *offers) fly(ctx context.Context, key featureKey, fl *flight, ask func()
 func (s *session) featureKey() featureKey {
 	f := s.facts
 	return featureKey{
-		pool: s.poolName, domain: s.domain, private: s.private(), certified: f.certified(),
+		pool: s.poolName(), domain: s.domain(), private: s.private(), certified: f.certified(),
 		exporter: !f.unbound && f.exporter() != nil, endPoint: !f.unbound && f.endPoint != nil,
 	}
 }
@@ -498,7 +498,7 @@ func (s *session) meanwhile(ctx context.Context, part func()) {
 	go func() {
 		defer close(done)
 		if e := guard(func() *ending { part(); return nil }); e != nil {
-			s.srv.log.LogAttrs(ctx, slog.LevelError, "panic beside a session", slog.String("id", s.rec.ID), slog.Any("error", e))
+			s.srv.log.LogAttrs(ctx, slog.LevelError, "panic beside a session", slog.String("id", s.rec.ID.String()), slog.Any("error", e))
 		}
 	}()
 }
@@ -506,12 +506,12 @@ func (s *session) meanwhile(ctx context.Context, part func()) {
 // askNode opens a stream for the domain to a node to see its features, which are
 // learnt. It may run beside the session. The error is an *ending.
 func (s *session) askNode(ctx context.Context) (*features, error) {
-	domain, err := xmpp.NewJID("", s.domain, "")
+	domain, err := xmpp.NewJID("", s.domain(), "")
 	if err != nil {
 		return nil, protocolError(&xmpp.StreamError{Condition: xmpp.HostUnknown})
 	}
 	var leg *nodeLeg
-	link, err := s.reach(ctx, s.domain, func(link *nodeConn) (err error) {
+	link, err := s.reach(ctx, s.domain(), func(link *nodeConn) (err error) {
 		leg, err = s.openNode(link, domain)
 		return err
 	})
@@ -521,7 +521,7 @@ func (s *session) askNode(ctx context.Context) (*features, error) {
 	s.srv.report(link.choice, OutcomeConnected)
 	if f := leg.features; len(f.mechanisms) == 0 && f.sasl2 == nil {
 		s.srv.log.LogAttrs(ctx, slog.LevelWarn, "a node offers no login", slog.String("node", link.name()),
-			slog.String("pool", s.poolName), slog.String("domain", s.domain), slog.Bool("wants_starttls", f.starttls))
+			slog.String("pool", s.poolName()), slog.String("domain", s.domain()), slog.Bool("wants_starttls", f.starttls))
 	}
 	_ = link.conn.SetDeadline(time.Now().Add(partTime))
 	if post(leg, streamEnd()) == nil && leg.CloseWrite() == nil {

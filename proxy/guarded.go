@@ -22,8 +22,8 @@ func (s *session) accept() (wait time.Duration, err error) {
 		q.admitted = nil
 		if addrOf(first.from) == addrOf(s.facts.source) {
 			s.ticket = first.ticket
-			s.held = max(0, time.Until(first.turn))
-			return s.held, nil
+			s.facts.held = max(0, time.Until(first.turn))
+			return s.facts.held, nil
 		}
 		first.ticket.Done() // the client has moved, and is somebody else's neighbour now
 	}
@@ -33,14 +33,14 @@ func (s *session) accept() (wait time.Duration, err error) {
 	} else {
 		s.ticket, wait, refusal = s.srv.guard.Accept(s.rec.Started, s.rec.Listener, addrOf(s.facts.source))
 	}
-	s.held = wait
+	s.facts.held = wait
 	return wait, s.refusal(refusal)
 }
 
 // behind asks the same of the client behind a proxy.
 func (s *session) behind() (wait time.Duration, err error) {
 	wait, refusal := s.ticket.Behind(time.Now(), addrOf(s.facts.source))
-	s.held += wait
+	s.facts.held += wait
 	return wait, s.refusal(refusal)
 }
 

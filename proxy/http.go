@@ -190,7 +190,7 @@ func (s *session) webSocket(ctx context.Context, conn halfCloser) error {
 		OnlyBinary: up.subprotocol == subprotocolMQTT,
 	})
 	if up.subprotocol == subprotocolXMPP {
-		s.client = newWSLeg(c, s.terms.Limits.beforeLogin(), s.terms.Timeouts.Write)
+		s.streamOn(newWSLeg(c, s.terms.Limits.beforeLogin(), s.terms.Timeouts.Write))
 		return nil
 	}
 	s.facts.request, s.facts.subprotocol = up.request, up.subprotocol

@@ -15,7 +15,7 @@ func TestIDs(t *testing.T) {
 	for range 4 {
 		running.Go(func() {
 			for range 100 {
-				id := s.next()
+				id := s.next().String()
 				if raw, err := hex.DecodeString(id); err != nil || len(raw) != 16 {
 					t.Errorf("%q: %d bytes, %v", id, len(raw), err)
 				}

@@ -40,7 +40,6 @@ func (s *session) join(ctx context.Context) error {
 		begun:      func(c carrier) { s.goOn(ctx, c) },
 		limits:     pumpLimits{idle: t.Idle, halfOpen: t.HalfOpen, write: t.Write, watch: s.watchTime(), pause: t.pause()},
 	}
-	s.moves(&p)
 	end := *p.run(ctx) // who has ended the pump may still look at its own
 	s.carried(p.up.Load(), p.down.Load())
 	end.reason = s.closed(end.reason)
@@ -51,9 +50,8 @@ func (s *session) join(ctx context.Context) error {
 // are closed.
 func (s *session) carried(up, down int64) {
 	s.joined = true
-	s.rec.In.bytes, s.rec.Out.bytes = up, down
 	s.tally(up, down)
-	s.far.choice.release()
+	s.place.Release()
 }
 
 // fitsLoop tells whether an opaque session can be carried by a loop: both legs are
@@ -137,14 +135,12 @@ func (s *session) relayOn(ctx context.Context, header []byte) {
 		},
 	})
 	s.slim()
-	s.moves(r)
 	s.goOn(ctx, r)
 }
 
 // slim lets go of what only a session needs that is not relayed yet.
 func (s *session) slim() {
-	s.facts, s.sniffing, s.wire, s.inner, s.deaf = nil, nil, nil, nil, nil
-	s.far.wire, s.far.conn = nil, nil
+	s.facts, s.wire, s.inner, s.far, s.deaf = nil, nil, nil, nil, nil
 }
 
 // endOf returns one end of a relay: what is carried by a wire on a loop.
@@ -164,33 +160,23 @@ func (s *session) relayEnding(e loop.Ending) *ending {
 			return end
 		}
 	}
-	client := e.Side == loop.Client
-	of := func(client1, node Reason) *ending {
-		if client {
-			return &ending{reason: s.closed(client1), cause: e.Err}
-		}
-		if e.Err == nil {
-			return &ending{reason: s.closed(node)}
-		}
-		return &ending{reason: node, cause: fmt.Errorf("node %s: %w", s.far.name(), e.Err)}
-	}
 	switch e.Cause {
 	case loop.EOF:
-		return of(ReasonClientClosed, ReasonNodeClosed)
+		return s.endedBy(e, ReasonClientClosed, ReasonNodeClosed)
 	case loop.HalfOpen:
-		end := s.halfOpen(client)
+		end := s.halfOpen(e.Side == loop.Client)
 		end.reason = s.closed(end.reason)
 		return end
 	case loop.Unanswered:
 		return s.unanswered()
 	case loop.Reset:
-		return of(ReasonClientReset, ReasonNodeLost)
+		return s.endedBy(e, ReasonClientReset, ReasonNodeLost)
 	case loop.Lost:
-		return of(ReasonClientLost, ReasonNodeLost)
+		return s.endedBy(e, ReasonClientLost, ReasonNodeLost)
 	case loop.Broken:
-		return of(ReasonClientReset, ReasonNodeError)
+		return s.endedBy(e, ReasonClientReset, ReasonNodeError)
 	case loop.Stalled:
-		return of(ReasonSlowClient, ReasonSlowNode)
+		return s.endedBy(e, ReasonSlowClient, ReasonSlowNode)
 	case loop.Idle:
 		return &ending{reason: ReasonIdle}
 	case loop.Drained, loop.Aborted:
@@ -198,6 +184,17 @@ func (s *session) relayEnding(e loop.Ending) *ending {
 	case loop.Internal:
 	}
 	return &ending{reason: ReasonInternal, cause: e.Err}
+}
+
+// endedBy is how a session ends by its client or its node.
+func (s *session) endedBy(e loop.Ending, client, node Reason) *ending {
+	switch {
+	case e.Side == loop.Client:
+		return &ending{reason: s.closed(client), cause: e.Err}
+	case e.Err == nil:
+		return &ending{reason: s.closed(node)}
+	}
+	return &ending{reason: node, cause: fmt.Errorf("node %s: %w", s.rec.Node, e.Err)}
 }
 
 // halfOpen is how an opaque session ends of which the client, or else the node, had ended
@@ -210,7 +207,7 @@ func (s *session) halfOpen(client bool) *ending {
 	return &ending{
 		reason: ReasonHalfOpen,
 		cause: fmt.Errorf("node %s: the %s had ended its side, and nothing came from the %s for %v (timeouts.half_open)",
-			s.far.name(), ended, silent, s.terms.Timeouts.HalfOpen),
+			s.rec.Node, ended, silent, s.terms.Timeouts.HalfOpen),
 	}
 }
 
@@ -231,5 +228,5 @@ func (s *session) nodeEnded(err error) *ending {
 	if ended(err) {
 		return &ending{reason: ReasonNodeClosed}
 	}
-	return &ending{reason: ReasonNodeLost, cause: fmt.Errorf("node %s: %w", s.far.name(), err)}
+	return &ending{reason: ReasonNodeLost, cause: fmt.Errorf("node %s: %w", s.rec.Node, err)}
 }

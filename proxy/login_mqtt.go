@@ -53,7 +53,7 @@ func (s *session) lateLogin() error {
 
 // unanswered is how a session ends whose login was not over in time.
 func (s *session) unanswered() *ending {
-	return &ending{reason: s.closed(ReasonIdentifyTimeout), cause: fmt.Errorf("node %s: %w", s.far.name(), s.lateLogin())}
+	return &ending{reason: s.closed(ReasonIdentifyTimeout), cause: fmt.Errorf("node %s: %w", s.rec.Node, s.lateLogin())}
 }
 
 // watchTime is for how long the node's first bytes may be watched; 0 for ever.

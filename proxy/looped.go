@@ -105,7 +105,7 @@ func (l *listener) accepted(ctx context.Context, conn *loop.Conn, from netip.Add
 	s.session = l.srv.newSession(l, t, &s.early.client, &s.early.facts, over)
 	s.setEnds(s.early.setFrom(from), nil)
 	s.facts.local = conn
-	s.session.sniffing = &s.early.sniffing
+	s.facts.sniffing = &s.early.sniffing
 	conn.SetHandler(s)
 	s.goOn(ctx, s)
 }
@@ -346,7 +346,7 @@ func (s *looped) tryAgain(pool Pool, err error) {
 
 // join begins the relay. The node gets the header first.
 func (s *looped) join(now time.Time, header []byte) {
-	s.rec.Node = s.far.name()
+	s.onNode(s.far)
 	if err := s.taken(now); err != nil {
 		s.end(asEnding(err))
 		return

@@ -68,7 +68,7 @@ func (s *session) openError(err error, domain string) error {
 // where the pool has ever offered its features for the domain, that is known as well.
 func (s *session) shouldServe(domain string, spoke bool) bool {
 	ours := len(s.terms.Domains) > 0 && (spoke || s.terms.listener.onlyXMPP())
-	return ours || s.srv.offers.serves(s.poolName, domain)
+	return ours || s.srv.offers.serves(s.poolName(), domain)
 }
 
 // declined is the error of a node that did not serve a client, where that may be

@@ -31,12 +31,15 @@ func (s *session) opaque(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.rec.Node = s.far.name()
+	s.onNode(s.far)
 	if err := s.taken(time.Now()); err != nil {
 		return err
 	}
 	return s.join(ctx)
 }
+
+// onNode notes on which node the session is.
+func (s *session) onNode(node *nodeConn) { s.rec.Node, s.place = node.name(), node.choice.Place }
 
 // identified notes who the user is, and returns how long its turn has to be waited
 // for.
@@ -55,8 +58,8 @@ func (s *session) identified(user string) (wait time.Duration, err error) {
 
 // sniffing is how far the search for the user of an opaque session has come.
 type sniffing struct {
-	by       time.Time // when it has to be over
 	progress identify.Progress
+	begun    bool // it has to be over in time
 	final    bool // nothing more will come
 	late     bool // because of the time
 }
@@ -65,21 +68,22 @@ type sniffing struct {
 // the first bytes. They stay to be read.
 func (s *session) sniff(ctx context.Context) (user string, err error) {
 	how := &s.terms.listener.Identify
-	if s.sniffing == nil {
-		s.sniffing = new(sniffing)
+	if s.facts.sniffing == nil {
+		s.facts.sniffing = new(sniffing)
 	}
-	if s.sniffing.by.IsZero() {
-		s.sniffing.by = s.rec.Started.Add(s.rec.Handshake + how.Timeout)
-		if err := s.readBy(ctx, s.sniffing.by, ReasonIdentifyTimeout); err != nil {
+	sniffing := s.facts.sniffing
+	if !sniffing.begun {
+		if err := s.readBy(ctx, s.rec.Started.Add(s.rec.Handshake+how.Timeout), ReasonIdentifyTimeout); err != nil {
 			return "", err
 		}
+		sniffing.begun = true
 	}
 	known := s.facts.known()
 	known.Agreed = s.agreed()
 	for {
 		seen := s.inner.seen[:min(len(s.inner.seen), how.MaxBytes)] // however many came at once
-		last := s.sniffing.final || len(seen) == how.MaxBytes
-		r := how.Chain.Identify(known, seen, last, &s.sniffing.progress)
+		last := sniffing.final || len(seen) == how.MaxBytes
+		r := how.Chain.Identify(known, seen, last, &sniffing.progress)
 		switch {
 		case r.Verdict == identify.Found:
 			s.rec.IdentifiedBy = r.By
@@ -89,10 +93,10 @@ func (s *session) sniff(ctx context.Context) (user string, err error) {
 		}
 		if err := s.inner.look(); err != nil {
 			// What is there has to do, unless the client is gone.
-			if s.sniffing.final = s.lastLook(ctx, err); !s.sniffing.final {
+			if sniffing.final = s.lastLook(ctx, err); !sniffing.final {
 				return "", s.clientError(ctx, err)
 			}
-			if !s.sniffing.late && s.speaksMQTT() && identify.MQTTUnfinished(s.inner.seen) {
+			if !sniffing.late && s.speaksMQTT() && identify.MQTTUnfinished(s.inner.seen) {
 				return "", s.clientEnd(ReasonClientClosed, errLeftInside)
 			}
 		}
@@ -116,7 +120,7 @@ func (s *session) agreed() string {
 
 // nobody is the reason of a session without a user.
 func (s *session) nobody() Reason {
-	if s.sniffing.late {
+	if s.facts.sniffing.late {
 		return ReasonIdentifyTimeout
 	}
 	return ReasonUnidentified
@@ -126,7 +130,7 @@ func (s *session) nobody() Reason {
 // while it waits for an answer: it has paused, or has ended its side.
 func (s *session) lastLook(ctx context.Context, err error) bool {
 	if isTimeout(err) {
-		s.sniffing.late = true
+		s.facts.sniffing.late = true
 		return ctx.Err() == nil
 	}
 	return s.wire.used.Load() && ended(err)
@@ -165,8 +169,7 @@ func (s *session) dropFar() {
 		s.untrack(s.far.wire)
 		s.far.close()
 	}
-	s.rec.In.bytes = int64(len(s.inner.seen))
-	s.tally(s.rec.In.bytes, 0)
+	s.tally(int64(len(s.inner.seen)), 0)
 }
 
 // refuseMQTT answers the client's CONNECT. A client may have sent more already (MQTT 5

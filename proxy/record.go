@@ -42,7 +42,7 @@ func (t *traffic) report(since *traffic, to *flow) {
 // Record is what is known of a session; at its end it becomes one line of the
 // session log.
 type Record struct {
-	ID        string // 32 hexadecimal digits; the node logs the same
+	ID        ID // the node logs the same
 	Listener  string
 	Transport string // tcp (also while not known), starttls, tls, tls-passthrough, http, https, ws, bosh or quic
 	Source    string // the client's address
@@ -55,11 +55,8 @@ type Record struct {
 	User string // as claimed, canonical; "" while not known
 	// IdentifiedBy is the step that found the user of an opaque session.
 	IdentifiedBy string
-	Opaque       bool // the front knows of no stanzas, and of logins only those of MQTT
-	MQTT         bool // an opaque session of which the node says whether its user may log in
 	Mechanism    string
 	Failures     int // failed logins
-	LoggedIn     bool
 	Node         string
 	LastEntry    uint64 // of the user's timeline, written to the client, or on BOSH received by it for sure; 0: none
 
@@ -70,10 +67,13 @@ type Record struct {
 
 	In, Out traffic // from and to the client
 
-	Limit   limit.Reason // which limit ended the session, or refused a login last
-	Settled string       // what became of the settle; "" if there was none to do
-	Reason  Reason
-	Cause   error
+	Opaque   bool // the front knows of no stanzas, and of logins only those of MQTT
+	MQTT     bool // an opaque session of which the node says whether its user may log in
+	LoggedIn bool
+	Limit    limit.Reason // which limit ended the session, or refused a login last
+	Settled  Settled
+	Reason   Reason
+	Cause    error
 }
 
 // RecordTLS is what is known of a client's TLS; of what is passed through, only what
@@ -83,6 +83,22 @@ type RecordTLS struct {
 	Cipher     string
 	ServerName string // SNI
 	ALPN       string
+}
+
+// Settled is what became of the note that tells a user's next node what the client has received.
+type Settled uint8
+
+// What became of it.
+const (
+	SettledNone    Settled = iota // there was none
+	SettleUnproved                // nobody knows whether the client has received it
+	SettleDone
+	SettleFailed
+)
+
+// String returns what the log and the metrics call it.
+func (s Settled) String() string {
+	return [...]string{SettledNone: "", SettleUnproved: "unproved", SettleDone: "done", SettleFailed: "failed"}[s]
 }
 
 // level is how much the session's line matters.
@@ -102,7 +118,7 @@ func (r *Record) level() slog.Level {
 func (r *Record) attrs() []slog.Attr {
 	attrs := []slog.Attr{
 		slog.String("reason", r.Reason.String()),
-		slog.String("id", r.ID),
+		slog.String("id", r.ID.String()),
 		slog.String("listener", r.Listener),
 		slog.String("transport", r.Transport),
 		slog.String("source", r.Source),
@@ -143,7 +159,7 @@ func (r *Record) attrs() []slog.Attr {
 	if r.Limit != limit.ReasonNone {
 		text("limit", r.Limit.String())
 	}
-	text("settled", r.Settled)
+	text("settled", r.Settled.String())
 	if r.Cause != nil {
 		attrs = append(attrs, slog.String("cause", r.Cause.Error()))
 	}

@@ -24,7 +24,7 @@ type registration struct {
 // stream's domain.
 func (s *session) readRegistration(raw []byte) (r registration, ok bool) {
 	header, err := xmpp.ParseHeader(raw)
-	if err != nil || header.Kind != xmpp.IQ || header.ID == "" || header.To != "" && header.To != s.domain {
+	if err != nil || header.Kind != xmpp.IQ || header.ID == "" || header.To != "" && header.To != s.domain() {
 		return r, false
 	}
 	if header.Type != "get" && header.Type != "set" {
@@ -39,7 +39,7 @@ func (s *session) readRegistration(raw []byte) (r registration, ok bool) {
 		return r, false
 	}
 	r.raw = raw
-	if r.user, err = xmpp.NewJID("", s.domain, ""); err != nil {
+	if r.user, err = xmpp.NewJID("", s.domain(), ""); err != nil {
 		return r, false
 	}
 	if name, ok := query.Child(xmpp.NSRegister, "username"); ok {
@@ -60,7 +60,7 @@ func (s *session) register(ctx context.Context, r registration) error {
 	}
 	var leg *nodeLeg
 	link, err := s.reachFor(ctx, r.user.String(), func(link *nodeConn) (err error) {
-		domain, err := xmpp.NewJID("", s.domain, "")
+		domain, err := xmpp.NewJID("", s.domain(), "")
 		if err == nil {
 			leg, err = s.openNode(link, domain)
 		}

@@ -162,7 +162,7 @@ func (r *relay) fillUp(ctx context.Context) *ending {
 	if err := r.node.Flush(); err != nil {
 		return r.nodeWriteError(err)
 	}
-	r.rec.In.report(&r.counted.in, &r.terms.in)
+	r.rec.In.report(&r.xml.in, &r.terms.in)
 	if full, err := r.loop.full(r.loop.nodeConn()); err != nil {
 		return r.nodeWriteError(err)
 	} else if full || r.hold(ctx, &r.in, r.rec.In.bytes) {
@@ -278,7 +278,7 @@ func (r *relay) fillDown(ctx context.Context) *ending {
 	if e := r.flushFirst(ctx, nil); e != nil {
 		return e
 	}
-	r.rec.Out.report(&r.counted.out, &r.terms.out)
+	r.rec.Out.report(&r.xml.out, &r.terms.out)
 	if full, err := r.loop.full(r.loop.clientConn()); err != nil {
 		return r.clientWriteError(ctx, err)
 	} else if full || r.hold(ctx, &r.out, r.rec.Out.bytes) {

@@ -31,28 +31,27 @@ type session struct {
 
 	// owned by the session's goroutine; the relay lends some of it to its
 	// second goroutine, see relay.go
-	rec      Record
-	facts    *facts // nil once an opaque session is relayed
-	wire     *wire
-	poolName string
-	inner    *wire         // of an opaque session: what carries it, on top of the transport
-	far      *nodeConn     // of an opaque session
-	joined   bool          // somebody else has closed both sides, or will
-	sniffing *sniffing     // of an opaque session, until the user is known
-	mqtt     *mqttLogin    // of an opaque session, until its node has answered; nil for others
-	ticket   limit.Ticket  // what the session counts for
-	held     time.Duration // how long it had to wait for its turns until the transport
-	client   leg           // of an XML stream; nil until the transport stands
-	greeted  bool          // the current stream has its header
-	erred    bool          // the client was sent a stream error, which only the stream's end may follow
-	domain   string
-	*login          // of an XML stream, until somebody has logged in
+	rec     Record
+	facts   *facts // nil once an opaque session is relayed
+	wire    *wire
+	routed  *Route       // that leads it to another pool than its listener's; else nil
+	inner   *wire        // of an opaque session: what carries it, on top of the transport
+	far     *nodeConn    // of an opaque session, until it is on a loop
+	place   Place        // of an opaque session on its node; nil before
+	mqtt    *mqttLogin   // of an opaque session, until its node has answered; nil for others
+	ticket  limit.Ticket // what the session counts for
+	client  leg          // of an XML stream; nil until the transport stands
+	xml     *xmlPart     // of an XML stream
+	*login               // of an XML stream, until somebody has logged in
+	node    *nodeLeg     // of an XML stream
+	resumes *resumption  // of an XML stream that can be resumed; else nil
+
+	joined   bool   // somebody else has closed both sides, or will
+	greeted  bool   // the current stream has its header
+	erred    bool   // the client was sent a stream error, which only the stream's end may follow
 	check    bool   // a trusted proxy's own connection, which carries no client
 	mute     bool   // of an opaque session: nothing had come from the client when the relay began
 	deadline Reason // what it means when the read deadline passes
-	node     *nodeLeg
-	resumes  *resumption // of an XML stream that can be resumed; else nil
-	counted  *counted    // of an XML stream
 
 	deaf func() bool // ends the wake-up by the shutdown; see run
 	over func()      // tells who waits for the session's end
@@ -60,11 +59,15 @@ type session struct {
 	placed atomic.Bool // on its node, so that rec says where
 
 	mu      sync.Mutex
+	aborted bool
 	open    []net.Conn // what abort has to close
 	carrier carrier    // nil before there is one
-	moving  mover      // of an opaque session: what carries its bytes; nil before
-	told    [2]int64   // of which so many, in and out, are in the metrics
-	aborted bool
+}
+
+// xmlPart is what only XML streams have.
+type xmlPart struct {
+	domain  string  // that the client has asked for; "" before
+	in, out traffic // what of the traffic is in the metrics
 }
 
 // login is what matters until somebody has logged in.
@@ -78,9 +81,6 @@ type login struct {
 	registrations int // that the client has asked for
 }
 
-// counted is what of the traffic is in the metrics.
-type counted struct{ in, out traffic }
-
 // carrier is what a session goes on on by itself, or what carries it in its goroutines until
 // both sides have ended. Its methods may be called from any goroutine.
 type carrier interface {
@@ -90,8 +90,8 @@ type carrier interface {
 	Drain()
 }
 
-// mover counts what came from the client and from the node. Bytes may be called from any
-// goroutine.
+// mover is a carrier of an opaque session that counts what came from the client and from the
+// node. Bytes may be called from any goroutine.
 type mover interface {
 	Bytes() (up, down int64)
 }
@@ -115,7 +115,6 @@ func (s *Server) session(ctx context.Context, l *listener, conn halfCloser, over
 // newSession returns a session that begins now. w and f are its own.
 func (s *Server) newSession(l *listener, t *terms, w *wire, f *facts, over func()) *session {
 	ss := &session{srv: s, ln: l, terms: t, wire: w, facts: f, over: over}
-	ss.poolName = ss.terms.listener.Pool
 	ss.rec = Record{
 		ID: s.ids.next(), Listener: ss.terms.listener.Name, Started: time.Now(), Opaque: ss.terms.listener.Protocol.opaque(),
 	}
@@ -204,7 +203,6 @@ func (s *session) serve(ctx context.Context) error {
 	if s.inner != nil {
 		return s.opaque(ctx)
 	}
-	s.counted = new(counted)
 	return s.stream(ctx)
 }
 
@@ -394,10 +392,10 @@ func (s *session) send(ctx context.Context, raw ...[]byte) error {
 
 // sendHeader answers the client's stream header h.
 func (s *session) sendHeader(h xmpp.StreamHeader) error {
-	if s.domain == "" && len(s.terms.Domains) > 0 {
-		s.domain = s.terms.Domains[0]
+	if s.xml.domain == "" && len(s.terms.Domains) > 0 {
+		s.xml.domain = s.terms.Domains[0]
 	}
-	answer := header(xmpp.StreamHeader{From: s.domain, To: h.From, ID: s.srv.ids.next(), Lang: "en"})
+	answer := header(xmpp.StreamHeader{From: s.xml.domain, To: h.From, ID: s.srv.ids.next().String(), Lang: "en"})
 	s.greeted = true
 	s.rec.Out.count(answer)
 	return s.client.Write(answer)
@@ -498,37 +496,34 @@ func recordTLS(state tls.ConnectionState) *RecordTLS {
 }
 
 func (s *session) flushMetrics() {
-	if s.counted != nil {
-		s.rec.In.report(&s.counted.in, &s.terms.in)
-		s.rec.Out.report(&s.counted.out, &s.terms.out)
+	if s.xml != nil {
+		s.rec.In.report(&s.xml.in, &s.terms.in)
+		s.rec.Out.report(&s.xml.out, &s.terms.out)
 	}
 }
 
-// moves says what carries the bytes of an opaque session from now on.
-func (s *session) moves(m mover) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.moving = m
-}
-
-// tally adds to the metrics what an opaque session has carried since it last did.
+// tally notes how much an opaque session has carried, and adds to the metrics what is new.
 func (s *session) tally(up, down int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, n := range [...]int64{up, down} {
-		if d := n - s.told[i]; d > 0 {
-			[...]prometheus.Counter{s.terms.in.bytes, s.terms.out.bytes}[i].Add(float64(d))
-			s.told[i] = n
-		}
+	s.rec.In.rise(up, s.terms.in.bytes)
+	s.rec.Out.rise(down, s.terms.out.bytes)
+}
+
+// rise notes that so many bytes went one way, which may be known already.
+func (t *traffic) rise(bytes int64, to prometheus.Counter) {
+	if d := bytes - t.bytes; d > 0 {
+		to.Add(float64(d))
+		t.bytes = bytes
 	}
 }
 
-// tallyMoving does so in the middle of a session.
+// tallyMoving tallies in the middle of a session.
 func (s *session) tallyMoving() {
 	s.mu.Lock()
-	m := s.moving
+	m, ok := s.carrier.(mover)
 	s.mu.Unlock()
-	if m != nil {
+	if ok {
 		s.tally(m.Bytes())
 	}
 }

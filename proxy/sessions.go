@@ -56,11 +56,11 @@ func (s *Server) all() []*session {
 // then on.
 func (s *session) info() SessionInfo {
 	return SessionInfo{
-		ID:       s.rec.ID,
+		ID:       s.rec.ID.String(),
 		User:     s.rec.User,
 		Node:     s.rec.Node,
 		Listener: s.rec.Listener,
-		Pool:     s.poolName,
+		Pool:     s.poolName(),
 		Source:   s.rec.Source,
 		Since:    s.rec.Started,
 	}

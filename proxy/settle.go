@@ -113,8 +113,8 @@ func (s *session) leaveNode(ctx context.Context, end *ending) (settle func(recei
 
 // leaveFar reports that the node's connection of an opaque session broke.
 func (s *session) leaveFar(end *ending) {
-	if s.far != nil && (end.reason == ReasonNodeLost || end.reason == ReasonNodeError) {
-		s.srv.report(s.far.choice, OutcomeLost)
+	if s.place != nil && (end.reason == ReasonNodeLost || end.reason == ReasonNodeError) {
+		s.srv.report(Choice{Node: Node{Name: s.rec.Node}, Place: s.place}, OutcomeLost)
 	}
 }
 
@@ -150,18 +150,18 @@ func within(d time.Duration, proof <-chan bool) bool {
 
 // settle tells the user's next node what was received, and notes the outcome.
 func (s *session) settle(ctx context.Context, lost string, received bool) {
-	s.rec.Settled = "unproved"
+	s.rec.Settled = SettleUnproved
 	if received || s.resumes != nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
 		defer cancel()
-		s.rec.Settled = "done"
+		s.rec.Settled = SettleDone
 		if err := s.settleNext(ctx, s.settleNote(received), []string{lost}); err != nil {
-			s.rec.Settled = "failed"
-			s.srv.log.LogAttrs(ctx, slog.LevelWarn, "settle failed", slog.String("id", s.rec.ID),
+			s.rec.Settled = SettleFailed
+			s.srv.log.LogAttrs(ctx, slog.LevelWarn, "settle failed", slog.String("id", s.rec.ID.String()),
 				slog.String("user", s.rec.User), slog.Uint64("entry", s.rec.LastEntry), slog.Any("error", err))
 		}
 	}
-	s.srv.metrics.settles.WithLabelValues(s.rec.Settled).Inc()
+	s.srv.metrics.settles.WithLabelValues(s.rec.Settled.String()).Inc()
 }
 
 // settleNext tries the user's nodes until one has taken the note.

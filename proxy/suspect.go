@@ -18,14 +18,14 @@ type nodeOf struct{ pool, node string }
 // have served before it is not suspected.
 func (s *session) suspectHeader(ctx context.Context, node *nodeConn, pool Pool, err error) {
 	hint := headerHint(pool.Header, node.wire.used.Load(), err)
-	if hint == "" || s.srv.offers.serves(s.poolName, s.domain) {
+	if hint == "" || s.srv.offers.serves(s.poolName(), s.domain()) {
 		return
 	}
-	before, ok := s.srv.suspect.arises(nodeOf{s.poolName, node.name()}, time.Now())
+	before, ok := s.srv.suspect.arises(nodeOf{s.poolName(), node.name()}, time.Now())
 	if !ok {
 		return
 	}
-	s.srv.log.LogAttrs(ctx, slog.LevelWarn, "a node does not serve", slog.String("node", node.name()), slog.String("pool", s.poolName),
+	s.srv.log.LogAttrs(ctx, slog.LevelWarn, "a node does not serve", slog.String("node", node.name()), slog.String("pool", s.poolName()),
 		slog.Any("error", err), slog.String("hint", hint), slog.Int("unsaid", before))
 }
 

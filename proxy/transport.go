@@ -49,7 +49,7 @@ func (s *session) source(ctx context.Context) (wait time.Duration, err error) {
 // handshakeBy is when the transport has to stand. The time in which the client had to wait
 // for its turns is not its own.
 func (s *session) handshakeBy() time.Time {
-	return s.rec.Started.Add(s.held + s.terms.Timeouts.Handshake)
+	return s.rec.Started.Add(s.facts.held + s.terms.Timeouts.Handshake)
 }
 
 // maxProxyHeader is how long a PROXY header may be. Those with client certificates
@@ -165,6 +165,11 @@ func (s *session) transport(ctx context.Context) error {
 	return nil
 }
 
+// streamOn says what carries the XML stream.
+func (s *session) streamOn(l leg) {
+	s.client, s.xml = l, new(xmlPart)
+}
+
 // newLeg returns a leg for what comes before a login.
 func (s *session) newLeg(conn halfCloser) *streamLeg {
 	return newStreamLeg(conn, s.terms.Limits.beforeLogin(), s.terms.Timeouts.Write)
@@ -174,7 +179,7 @@ func (s *session) newLeg(conn halfCloser) *streamLeg {
 func (s *session) quicStream() {
 	s.route(s.facts.agreed())
 	if s.facts.alpn == alpnXMPP {
-		s.client = s.newLeg(s.wire)
+		s.streamOn(s.newLeg(s.wire))
 		return
 	}
 	s.inner = s.wire
@@ -188,7 +193,7 @@ func (s *session) route(hello identify.Hello) (passthrough bool) {
 	if i < 0 {
 		return l.Passthrough
 	}
-	s.poolName = l.Routes[i].Pool
+	s.routed = &l.Routes[i]
 	return l.Routes[i].Passthrough
 }
 
@@ -285,7 +290,7 @@ func (s *session) directTLS(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.client = s.newLeg(conn)
+	s.streamOn(s.newLeg(conn))
 	return nil
 }
 
@@ -322,7 +327,7 @@ const (
 // nothing else is possible.
 func (s *session) startTLS(ctx context.Context) error {
 	leg := s.newLeg(s.wire)
-	s.client = leg
+	s.streamOn(leg)
 	h, err := s.readHeader(ctx)
 	if err != nil {
 		return err
@@ -431,7 +436,7 @@ func (s *session) readHeader(ctx context.Context) (xmpp.StreamHeader, error) {
 	if err != nil {
 		return h, s.clientError(ctx, err)
 	}
-	s.domain = domain
+	s.xml.domain = domain
 	from, err := xmpp.ParseJID(h.From)
 	if err != nil || from.Domain() != domain {
 		from = xmpp.JID{}
