@@ -251,7 +251,9 @@ func (s *looped) picked(pool Pool, choice Choice, err error) {
 		return
 	}
 	s.trying = attempt{pool: pool, choice: choice, began: time.Since(s.rec.Started)}
-	s.trying.conn = s.conn.Loop().Dial(pool.Source, addr, pool.DialTimeout, s)
+	to := loop.Target{From: pool.Source, Addr: addr, Timeout: pool.DialTimeout}
+	to.Speaks = pool.Header != HeaderNone || len(s.inner.seen) > 0 || s.conn.Spoken()
+	s.trying.conn = s.conn.Loop().Dial(to, s)
 }
 
 // Dialled begins the relay, or tries the next node.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"net/netip"
 	"os"
 	"syscall"
 	"time"
@@ -607,6 +608,14 @@ func (c *Conn) call() {
 		c.handler.Ready(c)
 		c.loop.current = nil
 	}
+}
+
+// Target is what a Dialer wants to be connected to.
+type Target struct {
+	From    []netip.Addr // the connection comes from one of them; see [Sources]
+	Addr    netip.AddrPort
+	Timeout time.Duration // 0 for none
+	Speaks  bool          // something is written as soon as it is connected
 }
 
 // Dialer is who has a connection made. It is the connection's handler meanwhile, to which

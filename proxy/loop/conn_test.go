@@ -319,7 +319,7 @@ func TestDial(t *testing.T) {
 		ch := make(chan result, 1)
 		inside := true
 		on(t, l, func() {
-			l.Dial(nil, addr, timeout, loop.DialFunc(func(c *loop.Conn, err error) {
+			l.Dial(loop.Target{Addr: addr, Timeout: timeout}, loop.DialFunc(func(c *loop.Conn, err error) {
 				if inside {
 					t.Error("done runs inside Dial")
 				}
@@ -380,7 +380,7 @@ func TestDialFrom(t *testing.T) {
 			from := make(chan net.Addr, 1)
 			failed := make(chan error, 1)
 			on(t, l, func() {
-				l.Dial(tt.from, ln.Addr().(*net.TCPAddr).AddrPort(), patience, loop.DialFunc(func(c *loop.Conn, err error) {
+				l.Dial(loop.Target{From: tt.from, Addr: ln.Addr().(*net.TCPAddr).AddrPort(), Timeout: patience}, loop.DialFunc(func(c *loop.Conn, err error) {
 					if err == nil {
 						from <- c.LocalAddr()
 						c.Close()
@@ -441,7 +441,7 @@ func TestPanicAfterDial(t *testing.T) {
 	ln := listenTCP(t)
 	defer ln.Close()
 	p := panicky{failed: make(chan bool, 1)}
-	on(t, l, func() { l.Dial(nil, ln.Addr().(*net.TCPAddr).AddrPort(), patience, p) })
+	on(t, l, func() { l.Dial(loop.Target{Addr: ln.Addr().(*net.TCPAddr).AddrPort(), Timeout: patience}, p) })
 	if !receive(t, p.failed) {
 		t.Error("told of no connection")
 	}
@@ -453,7 +453,7 @@ func TestPanicAfterDial(t *testing.T) {
 	if _, err := peer.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("the peer read %v, want a reset", err)
 	}
-	on(t, l, func() { l.Dial(nil, netip.AddrPort{}, patience, p) })
+	on(t, l, func() { l.Dial(loop.Target{Addr: netip.AddrPort{}, Timeout: patience}, p) })
 	if receive(t, p.failed) {
 		t.Error("told of a connection that was not made")
 	}
@@ -535,7 +535,7 @@ func TestGroupClose(t *testing.T) {
 	})
 	dialled := make(chan error, 10)
 	g.Loops()[1].Post(func() {
-		g.Loops()[1].Dial(nil, full(t), time.Hour, loop.DialFunc(func(_ *loop.Conn, err error) { dialled <- err }))
+		g.Loops()[1].Dial(loop.Target{Addr: full(t), Timeout: time.Hour}, loop.DialFunc(func(_ *loop.Conn, err error) { dialled <- err }))
 	})
 	on(t, g.Loops()[1], func() {})
 	together(func() { g.Close() }, func() { g.Close() })
@@ -606,7 +606,7 @@ func TestIdentifyThenRelay(t *testing.T) {
 				return
 			}
 			c.SetHandler(handler{ready: func(*loop.Conn) {}})
-			c.Loop().Dial(nil, node.Addr().(*net.TCPAddr).AddrPort(), patience, loop.DialFunc(func(nc *loop.Conn, err error) {
+			c.Loop().Dial(loop.Target{Addr: node.Addr().(*net.TCPAddr).AddrPort(), Timeout: patience}, loop.DialFunc(func(nc *loop.Conn, err error) {
 				if err != nil {
 					t.Error(err)
 					return

@@ -90,7 +90,7 @@ func newFront(t testing.TB, g *loop.Group, addr net.Addr, configure func(*loop.R
 	f := &front{group: g, relays: make(chan *loop.Relay, 20000), ended: make(chan loop.Ending, 20000)}
 	to := addr.(*net.TCPAddr).AddrPort()
 	ln, err := g.Listen(listenTCP(t), func(c *loop.Conn, _ netip.AddrPort) {
-		c.Loop().Dial(nil, to, patience, loop.DialFunc(func(node *loop.Conn, err error) {
+		c.Loop().Dial(loop.Target{Addr: to, Timeout: patience}, loop.DialFunc(func(node *loop.Conn, err error) {
 			if err != nil {
 				_ = c.Reset()
 				f.ended <- loop.Ending{Side: loop.Node, Cause: loop.Aborted, Err: err}

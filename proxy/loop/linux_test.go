@@ -42,7 +42,7 @@ func TestDialGivenUp(t *testing.T) {
 	g := newGroup(t, loop.Options{})
 	l, to := g.Loops()[0], full(t)
 	on(t, l, func() {
-		c := l.Dial(nil, to, time.Hour, loop.DialFunc(func(*loop.Conn, error) { t.Error("was told") }))
+		c := l.Dial(loop.Target{Addr: to, Timeout: time.Hour}, loop.DialFunc(func(*loop.Conn, error) { t.Error("was told") }))
 		if err := c.Reset(); err != nil {
 			t.Error(err)
 		}

@@ -5,7 +5,6 @@ package loop
 import (
 	"errors"
 	"net"
-	"net/netip"
 	"os"
 	"runtime/metrics"
 	"sync"
@@ -394,28 +393,26 @@ func (l *Loop) Adopt(c *net.TCPConn) (*Conn, error) {
 	return l.newConn(socket{int32(fd)}) //nolint:gosec // G115: a descriptor
 }
 
-// Dial connects to addr, within the timeout if that is not 0, and tells d, later. The
-// connection comes from one of the addresses from (see [Sources]). It returns what is under
-// way, to be reset by who has no use for it any more; then d is not told. It is nil where
-// there is no such thing.
-func (l *Loop) Dial(from []netip.Addr, addr netip.AddrPort, timeout time.Duration, d Dialer) *Conn {
-	c, err := l.dial(from, addr)
+// Dial begins to connect, and tells d, later. It returns what is under way, to be reset by
+// who has no use for it any more; then d is not told. It is nil where there is no such thing.
+func (l *Loop) Dial(to Target, d Dialer) *Conn {
+	c, err := l.dial(to)
 	if err != nil {
 		l.posts = append(l.posts, func() { l.dialled(d, nil, opError("dial", err)) })
 		return nil
 	}
 	c.connecting, c.handler = true, d
-	if timeout > 0 {
-		c.deadline = l.clock() + int64(timeout)
+	if to.Timeout > 0 {
+		c.deadline = l.clock() + int64(to.Timeout)
 		c.arm()
 	}
 	return c
 }
 
-func (l *Loop) dial(from []netip.Addr, addr netip.AddrPort) (*Conn, error) {
+func (l *Loop) dial(to Target) (*Conn, error) {
 	s, err := socket{-1}, ErrNoSource
-	for source := range Sources(from, addr.Addr()) {
-		if s, err = connect(source, addr); !errors.Is(err, syscall.EADDRNOTAVAIL) {
+	for source := range Sources(to.From, to.Addr.Addr()) {
+		if s, err = connect(source, to.Addr, to.Speaks); !errors.Is(err, syscall.EADDRNOTAVAIL) {
 			break
 		}
 	}
@@ -430,6 +427,9 @@ func (l *Loop) dial(from []netip.Addr, addr netip.AddrPort) (*Conn, error) {
 	l.poll.young.add(l, c)
 	return c, nil
 }
+
+// Spoken tells whether the peer of an accepted connection has said something that was not read yet.
+func (c *Conn) Spoken() bool { return !c.closed && c.sock.spoken() }
 
 // youth is how long a dialled connection has no keepalives. Many do not live as
 // long, and are spared four system calls.

@@ -283,21 +283,20 @@ func (l *Loop) Adopt(c *net.TCPConn) (*Conn, error) {
 	return l.newConn(newSocket(c))
 }
 
-// Dial connects to addr, within the timeout if that is not 0, and tells d, later. The
-// connection comes from one of the addresses from (see [Sources]). It returns nil, since
-// there is nothing yet that could be reset.
-func (l *Loop) Dial(from []netip.Addr, addr netip.AddrPort, timeout time.Duration, d Dialer) *Conn {
+// Dial begins to connect, and tells d, later. It returns nil, since there is nothing yet that
+// could be reset.
+func (l *Loop) Dial(to Target, d Dialer) *Conn {
 	l.awaited++
 	l.group.ended.Go(func() {
 		var tcp *net.TCPConn
 		err := ErrNoSource
-		for source := range Sources(from, addr.Addr()) {
-			dialer := net.Dialer{Timeout: timeout, KeepAlive: -1}
+		for source := range Sources(to.From, to.Addr.Addr()) {
+			dialer := net.Dialer{Timeout: to.Timeout, KeepAlive: -1}
 			if source.IsValid() {
 				dialer.LocalAddr, dialer.Control = net.TCPAddrFromAddrPort(netip.AddrPortFrom(source, 0)), PortLater
 			}
 			var conn net.Conn
-			conn, err = dialer.DialContext(lifetime{l.group}, "tcp", addr.String())
+			conn, err = dialer.DialContext(lifetime{l.group}, "tcp", to.Addr.String())
 			if tcp, _ = conn.(*net.TCPConn); !errors.Is(err, syscall.EADDRNOTAVAIL) {
 				break
 			}
@@ -306,6 +305,9 @@ func (l *Loop) Dial(from []netip.Addr, addr netip.AddrPort, timeout time.Duratio
 	})
 	return nil
 }
+
+// Spoken tells that nothing is known of what was not read yet.
+func (c *Conn) Spoken() bool { return false }
 
 // arrived hands the result of a dial over.
 func (l *Loop) arrived(tcp *net.TCPConn, err error, d Dialer) {
