@@ -141,7 +141,9 @@ func readPriority(raw []byte) (int, error) {
 func (h *hub) show(s *session, presence []byte, priority int, at time.Time) (before []byte) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	before = s.presence
+	if before = s.presence; before == nil {
+		s.looked = time.Now()
+	}
 	s.presence, s.priority = presence, priority
 	if priority >= 0 {
 		s.out.push(item{kind: itemAvailable, at: at})

@@ -584,7 +584,7 @@ func TestResumeWhileTheStoreFails(t *testing.T) {
 			again.expect("<composing ")
 			bob.write(say("alice", "two"))
 			again.skipTo("<body>two</body>")
-			bob.settled()
+			bob.missed()
 		})
 	}
 }
