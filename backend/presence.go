@@ -25,6 +25,11 @@ const (
 	presenceProbe        = "probe"
 )
 
+// isStatus tells whether a stanza says how available a resource is: of several only the last counts.
+func isStatus(header xmpp.Header) bool {
+	return header.Kind == xmpp.Presence && (header.Type == "" || header.Type == presenceUnavailable)
+}
+
 // presenceStanza handles presence by its type and whether it is addressed.
 func (s *session) presenceStanza(ctx context.Context, raw []byte, header xmpp.Header) error {
 	switch header.Type {
