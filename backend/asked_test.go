@@ -188,17 +188,13 @@ func TestParkedRequestsAreAnswered(t *testing.T) {
 			c.login(1, "bob", "desk")
 		},
 		"too much comes": func(c *cluster) {
-			carol := c.online(0, "carol", "pad")
-			for range 15 {
-				carol.write("<presence><status>" + strings.Repeat("x", 10<<10) + "</status></presence>")
-				carol.skipTo("^<presence .*<status>")
-			}
+			tab := c.online(0, "bob", "tab")
+			tab.write(strings.Repeat("<message type='headline' to='bob@example.com/desk'><body>"+strings.Repeat("x", 10<<10)+"</body></message>", 15))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t, 2, func(o *backend.Options) { o.Limits.QueueBytes = 100 << 10 })
-			c.befriend("carol", "bob")
 			alice, bob := c.online(1, "alice", "phone"), c.online(0, "bob", "desk")
 			bob.resumable()
 			_ = bob.conn.Close()

@@ -194,7 +194,7 @@ func (h *hub) copyTo(name string, header xmpp.Header, stanza []byte, skip func(*
 	copies := 0
 	for _, s := range to {
 		if !s.spares(header, len(stanza)) {
-			s.deliverLive(xmpp.Message, s.carbon(name, header.Type, stanza), false)
+			s.deliverLive(header, s.carbon(name, header.Type, stanza), false)
 			copies++
 		}
 	}

@@ -111,15 +111,11 @@ func (q *quiet) drop(which func(heldStanza) bool) []heldStanza {
 
 // canWait tells whether a stanza is of no use to somebody who does not look.
 func canWait(header xmpp.Header, raw []byte) bool {
-	switch header.Kind {
-	case xmpp.Presence:
-		return header.Type == "" || header.Type == presenceUnavailable
-	case xmpp.Message:
-		e, err := xmpp.ParseElement(raw)
-		return err == nil && header.Type != typeError && isChatState(e)
-	default:
-		return false
+	if header.Kind != xmpp.Message {
+		return isStatus(header)
 	}
+	e, err := xmpp.ParseElement(raw)
+	return err == nil && header.Type != typeError && isChatState(e)
 }
 
 // isChatState tells whether a message is a chat state (XEP-0085) and nothing else, or

@@ -513,7 +513,7 @@ func (h *hub) receive(resource string, raw []byte, hidden []string) {
 		h.node.sendBack(header, raw)
 	}
 	for _, s := range takers {
-		s.deliverLive(header.Kind, raw, len(takers)+copies == 1)
+		s.deliverLive(header, raw, len(takers)+copies == 1)
 	}
 }
 
@@ -578,8 +578,10 @@ func (s *session) send(kind xmpp.StanzaKind, raw []byte) {
 }
 
 // deliverLive is send for a stanza of somebody else, of which is known whether other sessions here get it.
-func (s *session) deliverLive(kind xmpp.StanzaKind, raw []byte, alone bool) {
-	s.pushStanza(kind, item{kind: itemStanza, data: raw, alone: alone, said: kind == xmpp.Message})
+func (s *session) deliverLive(header xmpp.Header, raw []byte, alone bool) {
+	s.pushStanza(header.Kind, item{
+		kind: itemStanza, data: raw, alone: alone, said: header.Kind == xmpp.Message, status: isStatus(header),
+	})
 }
 
 // pushStanza returns false if the stanza is lost, which the session does not survive.

@@ -377,15 +377,37 @@ func TestSlowClient(t *testing.T) {
 // What cannot be fetched again ends a client that does not read.
 func TestSlowClientIsEnded(t *testing.T) {
 	c := newCluster(t, 1, func(o *backend.Options) { o.Limits.QueueBytes = 4 << 10 })
-	c.befriend("alice", "bob")
-	alice, bob := c.online(0, "alice", "phone"), c.online(0, "bob", "desk")
-	presence := "<presence to='bob@example.com'><status>" + strings.Repeat("x", 8000) + "</status></presence>"
+	bob, tab := c.online(0, "bob", "desk"), c.online(0, "bob", "tab")
+	headline := "<message to='bob@example.com/desk' type='headline'><body>" + strings.Repeat("x", 8000) + "</body></message>"
 	c.eventually("bob is ended", func() bool {
-		alice.write(strings.Repeat(presence, 100))
-		return len(c.sessions("bob")) == 0 || strings.Contains(c.nodes[0].log.String(), "reason=slow-client")
+		tab.write(strings.Repeat(headline, 100))
+		return strings.Contains(c.nodes[0].log.String(), "reason=slow-client")
 	})
 	_ = bob.conn.Close()
 	c.eventually("the log line", func() bool { return strings.Contains(c.nodes[0].log.String(), "reason=slow-client") })
+}
+
+// Contacts who change their presence in a loop do not end a client that does not read. It hears the last.
+func TestPresenceDoesNotEndSlowClients(t *testing.T) {
+	c := newCluster(t, 1, func(o *backend.Options) { o.Limits.QueueBytes = 256 << 10 })
+	c.befriend("alice", "bob")
+	alice, bob := c.online(0, "alice", "phone"), c.online(0, "bob", "desk")
+	const many = 3000
+	presence := "<presence to='bob@example.com'><status>" + strings.Repeat("x", 8000) + "</status></presence>"
+	for range many / 100 {
+		alice.write(strings.Repeat(presence, 100))
+	}
+	alice.write("<presence to='bob@example.com'><status>last</status></presence>")
+	alice.skipTo("^<presence [^>]*from='bob@example.com/desk'")
+	alice.sync()
+	heard := 0
+	for !strings.Contains(bob.next(), "<status>last</status>") {
+		heard++
+	}
+	if heard >= many {
+		t.Errorf("bob has heard all that alice has said")
+	}
+	bob.sync()
 }
 
 // Nobody ends the session of somebody else by sending more than its client reads.

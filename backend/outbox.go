@@ -17,6 +17,7 @@ import (
 //     themselves, on top of it: they never take the room of a reply;
 //   - what others than contacts send is not put in at all when it is half full (see
 //     spares);
+//   - once much waits, of the presence of a resource only the last does (see latest);
 //   - anything else cannot be had again, so the session is ended (slow-client);
 //   - replies to the client itself never come to that: its next stanza is not
 //     read before there is room (see room).
@@ -41,6 +42,8 @@ type outbox struct {
 	last   []byte // to be written after all items
 	due    bool   // something has changed for the writer
 	start  func() // starts a writer; nil while one runs
+
+	latest *latest // of the presence among items; nil: nobody has looked
 
 	told store.Versions // what the client is told of with all that was taken in
 }
@@ -70,6 +73,7 @@ type item struct {
 	data     []byte    // the stanza, as it is to be written or as it was stored
 	seq      uint64    // itemEntry
 	after    uint64    // itemStanza: entries up to this one come before it
+	status   bool      // itemStanza: it is presence that says how available somebody is
 	said     bool      // itemStanza: as well as those that were there before the session, since somebody has said it after them
 	seqs     []uint64  // itemAgain
 	resource string    // itemEntry: that it is for, if for one
@@ -131,25 +135,36 @@ func (o *outbox) push(it item) bool {
 	if it.said {
 		it.after = max(it.after, o.before)
 	}
+	if it.status && o.bytes >= o.limit/statusShare && (o.keeps || !o.closed) && !o.over {
+		return o.pushStatus(it)
+	}
+	return o.add(it)
+}
+
+// add is push under outbox.mu, of an item that is complete.
+func (o *outbox) add(it item) bool {
 	if o.closed {
 		return o.put(it)
 	}
-	switch cost := len(it.data) + itemOverhead; {
+	switch {
 	case it.kind == itemEntry && o.entry >= o.limit/2:
 		o.missed = true
 		return true
 	case it.kind == itemEntry:
-		o.entry += cost
+		o.entry += len(it.data) + itemOverhead
 	case it.kind < itemEntry && o.bytes >= o.limit:
 		return false
 	default:
-		// One that is longer than all that may wait, as a roster can be, leaves room for others.
-		o.bytes += min(cost, o.limit/2)
+		o.bytes += o.cost(it)
 	}
 	o.items = append(o.items, it)
 	o.change()
 	return true
 }
+
+// cost is what an item takes of the limit. One that is longer than all that may wait, as a roster can be, leaves
+// room for others.
+func (o *outbox) cost(it item) int { return min(len(it.data)+itemOverhead, o.limit/2) }
 
 // put keeps a stanza after the outbox was closed. Entries need not be kept, and of a session that
 // has ended for good what asks need.
@@ -157,7 +172,7 @@ func (o *outbox) put(it item) bool {
 	if o.over || it.kind != itemStanza || !o.keeps && !it.asks {
 		return !it.asks
 	}
-	if o.bytes += len(it.data) + itemOverhead; o.bytes > o.limit {
+	if o.bytes += o.cost(it); o.bytes > o.limit {
 		o.full = true // what was kept is looked at once more, for who waits for an answer
 		o.spilt.poke()
 		return !it.asks
@@ -204,7 +219,7 @@ func (o *outbox) prepend(items []item) {
 	for _, it := range items {
 		o.told = later(o.told, it.told)
 	}
-	o.items = slices.Concat(items, o.items)
+	o.items, o.latest = slices.Concat(items, o.items), nil
 	o.change()
 }
 
@@ -277,7 +292,7 @@ func (o *outbox) take() taken {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	t := taken{items: o.items, missed: o.missed, closed: o.closed, last: o.last}
-	o.items, o.bytes, o.entry, o.missed = nil, 0, 0, false
+	o.items, o.latest, o.bytes, o.entry, o.missed = nil, nil, 0, 0, false
 	o.freed.poke()
 	return t
 }

@@ -111,6 +111,7 @@ func (s *session) savePoint(ctx context.Context) {
 // handOver leaves the session to whoever resumes it, with all that is known of it.
 func (s *session) handOver(ctx context.Context) {
 	n := s.node
+	parked := time.Now() // first: whoever asks for it from now on may get no answer
 	n.part(s, false)
 	s.out.finish()
 	defer n.unhostLater(s.hub.partition, s.hub)
@@ -128,7 +129,7 @@ func (s *session) handOver(ctx context.Context) {
 		query, cancel := n.storeContext(ctx)
 		defer cancel()
 		r := s.resumable(state)
-		r.Parked = time.Now()
+		r.Parked = parked
 		err = n.store.SaveResumable(query, s.id, s.epoch, r)
 	}
 	if err != nil { // whoever goes on with it, or has its resource, does not know what waits

@@ -25,6 +25,11 @@ const (
 	presenceProbe        = "probe"
 )
 
+// isStatus tells whether a stanza says how available a resource is: of several only the last counts.
+func isStatus(header xmpp.Header) bool {
+	return header.Kind == xmpp.Presence && (header.Type == "" || header.Type == presenceUnavailable)
+}
+
 // presenceStanza handles presence by its type and whether it is addressed.
 func (s *session) presenceStanza(ctx context.Context, raw []byte, header xmpp.Header) error {
 	switch header.Type {
@@ -141,7 +146,9 @@ func readPriority(raw []byte) (int, error) {
 func (h *hub) show(s *session, presence []byte, priority int, at time.Time) (before []byte) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	before = s.presence
+	if before = s.presence; before == nil {
+		s.looked = time.Now()
+	}
 	s.presence, s.priority = presence, priority
 	if priority >= 0 {
 		s.out.push(item{kind: itemAvailable, at: at})

@@ -3,6 +3,9 @@ package backend
 import (
 	"context"
 	"fmt"
+	"strconv"
+	"strings"
+	"time"
 
 	"imlb/backend/bus"
 	"imlb/backend/store"
@@ -11,9 +14,13 @@ import (
 
 // probeContacts asks for the presence of those whom the user may see, and of its
 // own other resources (RFC 6121 §4.3). Contacts of whom nothing comes are offline.
-func (s *session) probeContacts() {
-	for _, contact := range append(s.hub.contacts(store.SubscriptionTo), s.hub.user.String()) {
-		s.node.probe(s.jid, contact)
+func (s *session) probeContacts() { s.probeAll(store.SubscriptionTo, "") }
+
+// probeAll asks contacts that have a subscription, and the user's own other resources. The id is that of the
+// probes, if it is not empty.
+func (s *session) probeAll(with store.Subscription, id string) {
+	for _, contact := range append(s.hub.contacts(with), s.hub.user.String()) {
+		s.node.probeFor(s.jid, contact, id)
 	}
 }
 
@@ -22,12 +29,15 @@ func (n *Node) probe(from xmpp.JID, user string) { n.probeFor(from, user, "") }
 
 // probeFor is probe with an id, if it is not empty.
 func (n *Node) probeFor(from xmpp.JID, user, id string) {
+	n.publish(bus.Signal{Kind: bus.Stanza, User: user, Data: addressed(probeOf(from, id), user)})
+}
+
+func probeOf(from xmpp.JID, id string) []byte {
 	stanza := appendAttr([]byte("<presence type='probe'"), "from", from.String())
 	if id != "" {
 		stanza = appendAttr(stanza, "id", id)
 	}
-	stanza = append(stanza, "/>"...)
-	n.publish(bus.Signal{Kind: bus.Stanza, User: user, Data: addressed(stanza, user)})
+	return append(stanza, "/>"...)
 }
 
 // askPresence handles a probe that the client sends (RFC 6121 §4.3.2). Unlike the node's
@@ -80,6 +90,38 @@ func (s *session) askContact(ctx context.Context, raw []byte, header xmpp.Header
 // available. Probes that have none are answered with what is.
 const answerAnyway = "answer"
 
+// awayFor is the id of the probes of a session that nobody has had for a while: who has asked for its
+// presence meanwhile had no answer, and asks once more.
+func awayFor(d time.Duration) string { return awayBegins + strconv.FormatInt(d.Milliseconds(), 10) }
+
+const awayBegins = "away "
+
+// awayOf reads such an id.
+func awayOf(id string) (d time.Duration, ok bool) {
+	text, ok := strings.CutPrefix(id, awayBegins)
+	if !ok {
+		return 0, false
+	}
+	ms, err := strconv.ParseInt(text, 10, 64)
+	return time.Duration(ms) * time.Millisecond, err == nil
+}
+
+// probeTime is how long a probe may be on its way. Who has asked so long before the session was lost may have had
+// its answer, and gets it once more.
+const probeTime = time.Second
+
+// askBack asks for the presence of a session that was away, for those who have asked for it meanwhile.
+func (h *hub) askBack(from xmpp.JID, away time.Duration) {
+	if from.Bare() != h.user && !h.sees(from.Bare().String()) {
+		return
+	}
+	since := time.Now().Add(-away - probeTime)
+	asked := h.sessionsThat(func(s *session) bool { return s.presence != nil && s.jid != from && s.looked.After(since) })
+	for _, s := range asked {
+		h.node.sendTo(from, probeOf(s.jid, ""))
+	}
+}
+
 func (s *session) forwardProbe(raw []byte, header xmpp.Header, to xmpp.JID, id string) {
 	s.node.sendTo(to, xmpp.AppendWithAttrs(nil, s.stamp(raw, header), xmpp.Attr{Name: "id", Value: id}))
 }
@@ -126,6 +168,9 @@ func (h *hub) answerProbe(resource string, probe xmpp.Header) {
 	visible, allowed := h.visibleTo(from, resource)
 	for _, presence := range visible {
 		h.node.show(from, presence, h.blocklist())
+	}
+	if away, ok := awayOf(probe.ID); ok {
+		h.askBack(from, away)
 	}
 	if to, err := xmpp.ParseJID(probe.To); err == nil && len(visible) == 0 && allowed && probe.ID == answerAnyway {
 		h.node.sendTo(from, unavailablePresence(to))

@@ -104,6 +104,9 @@ func (s *session) takeOver(ctx context.Context, id string, h uint32) error {
 		}
 		return err
 	}
+	if r.Parked.IsZero() { // its node was lost, after it had renewed its lease for the last time
+		r.Parked = r.Lease.Add(-s.node.opts.Timeouts.Lease)
+	}
 	// Others may have resumed it at the same time, and have it no more.
 	s.node.publishControl(s.account.User, control{Yield: id, Epoch: rec.Epoch})
 	st, err := decodeState(r.State)
@@ -229,9 +232,6 @@ func (s *session) putBack(ctx context.Context, rec store.Session, r store.Resuma
 	defer cancel()
 	p, _ := s.unacked.point(0)
 	r.Number = p.Number
-	if r.Parked.IsZero() {
-		r.Parked = time.Now()
-	}
 	if err := s.node.store.SaveResumable(query, rec.ID, rec.Epoch, r); err != nil {
 		s.abandon(rec.ID)
 		s.node.opts.Logger.WarnContext(ctx, "put a session back", slog.String("user", s.account.User), slog.Any("error", err))
@@ -247,6 +247,7 @@ func (s *session) goOn(ctx context.Context, rec store.Session, r store.Resumable
 	}
 	s.jid, s.id, s.epoch = jid, rec.ID, rec.Epoch
 	s.since = h
+	s.looked = rec.Created
 	s.in.goOn(rec.Handled)
 	s.unacked.goOn(h, a.pos, a.early, r.Told)
 	s.holdTime.Store(int64(r.Hold))
@@ -260,7 +261,7 @@ func (s *session) goOn(ctx context.Context, rec store.Session, r store.Resumable
 		s.putBack(ctx, rec, r)
 		return &stopError{ReasonFull, &xmpp.StreamError{Condition: xmpp.ResourceConstraint, Text: "too many sessions"}, nil}
 	}
-	if err := s.settleIn(ctx, st, a, h, st.unheard(r.Parked)); err != nil {
+	if err := s.settleIn(ctx, st, a, h, r.Parked); err != nil {
 		s.giveBack(ctx, rec, r, st)
 		s.node.metrics.resumed.WithLabelValues("failed").Inc()
 		return storeFailed(fmt.Errorf("resume session %s: %w", rec.ID, err))
@@ -314,9 +315,9 @@ func (s *session) inherit(ctx context.Context, st sessionState) error {
 	return err
 }
 
-// settleIn makes the session's hub know what the one before had. unheard tells that nobody knows what the
-// contacts have said since.
-func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h uint32, unheard bool) error {
+// settleIn makes the session's hub know what the one before had. parked is since when nobody has had the
+// session.
+func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h uint32, parked time.Time) error {
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
 	head, delivered, err := s.node.store.Head(query, s.account.Owner)
@@ -363,8 +364,8 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h ui
 	if s.cur.live {
 		s.hub.raise(received)
 	}
-	if st.Presence != "" && unheard {
-		return s.lookAgain(query)
+	if st.Presence != "" && st.unheard(parked) {
+		return s.lookAgain(query, parked)
 	}
 	return nil
 }
@@ -400,8 +401,8 @@ func (s *session) leftToOthers(ctx context.Context, st sessionState, from, upTo 
 }
 
 // lookAgain tells the client which of its contacts are there: the client may have missed
-// that some have come, or gone.
-func (s *session) lookAgain(ctx context.Context) error {
+// that some have come, or gone. Those who have asked for it since nobody has had the session ask once more.
+func (s *session) lookAgain(ctx context.Context, parked time.Time) error {
 	connected, err := s.node.store.ConnectedContacts(ctx, s.account.Owner)
 	if err != nil {
 		return err
@@ -415,7 +416,7 @@ func (s *session) lookAgain(ctx context.Context) error {
 			s.first = append(s.first, item{kind: itemStanza, data: gone})
 		}
 	}
-	s.probeContacts()
+	s.probeAll(store.SubscriptionBoth, awayFor(time.Since(parked)))
 	return nil
 }
 

@@ -364,16 +364,15 @@ func TestLeftWhileTheStoreIsAway(t *testing.T) {
 func TestParkedMessagesWhenTooMuchWaits(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, 1, func(o *backend.Options) { o.Limits.QueueBytes = 100 << 10 })
-	c.befriend("alice", "carol")
-	bob, carol := c.online(0, "bob", "desk"), c.online(0, "carol", "pad")
+	bob, tab := c.online(0, "bob", "desk"), c.online(0, "alice", "tab")
 	alice := c.online(0, "alice", "phone")
-	alice.skipTo("^<presence [^>]*from='carol@example.com/pad'")
+	alice.skipTo("^<presence [^>]*from='alice@example.com/tab'")
 	alice.resumable()
 	_ = alice.conn.Close()
 	c.eventually("the session waits", func() bool { return c.counter(0, "imlb_node_sessions_parked", nil) == 1 })
 	bob.write("<message type='chat' to='alice@example.com/phone'><body>x</body><no-store xmlns='urn:xmpp:hints'/></message>")
 	bob.settled()
-	carol.write(strings.Repeat("<presence><status>"+strings.Repeat("x", 10<<10)+"</status></presence>", 15))
+	tab.write(strings.Repeat("<message type='headline' to='alice@example.com/phone'><body>"+strings.Repeat("x", 10<<10)+"</body></message>", 15))
 	bob.expect("^<message [^>]*type='error'.*<service-unavailable ")
 }
 
@@ -584,7 +583,7 @@ func TestResumeWhileTheStoreFails(t *testing.T) {
 			again.expect("<composing ")
 			bob.write(say("alice", "two"))
 			again.skipTo("<body>two</body>")
-			bob.settled()
+			bob.missed()
 		})
 	}
 }

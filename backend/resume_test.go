@@ -620,7 +620,7 @@ func TestResumeAfterDrain(t *testing.T) {
 	again.resumed(id, 1, 0)
 	again.skipToAll("<body>two</body>", "^<presence [^>]*from='bob@example.com/desk'") // who may have left meanwhile
 	again.settled()
-	bob.settled()
+	bob.missed()
 }
 
 // Sessions that wait for clients which do not come back keep nobody out.

@@ -135,9 +135,9 @@ func encodeEarly(early []savedFlight) []byte {
 	return data
 }
 
-// unheard tells whether nobody had the session for a while, which was parked then if it was left in order.
+// unheard tells whether nobody has heard for a while what was said to the session, which nobody has had since parked.
 func (st sessionState) unheard(parked time.Time) bool {
-	return st.Left == nil || st.Left.Unheard || !parked.IsZero() && time.Since(parked) > yieldTime
+	return st.Left == nil || st.Left.Unheard || time.Since(parked) > yieldTime
 }
 
 // frontNote is what a front has seen of a session whose node it has lost (see the

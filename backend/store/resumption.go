@@ -140,6 +140,13 @@ func (db *DB) NoteResumable(ctx context.Context, id string, owner OwnerID, note 
 // Resume implements Resumption.
 func (db *DB) Resume(ctx context.Context, id string, owner OwnerID, node string) (s Session, r Resumable, err error) {
 	err = db.update(ctx, "resume session "+id, func(tx *sql.Tx) error {
+		var over int64 // how long ago
+		err := tx.QueryRowContext(ctx, `
+			SELECT `+db.dialect.clock+` - CASE l.until WHEN 0 THEN l.ended ELSE l.until END
+			FROM sessions s JOIN leases l ON l.id = s.lease WHERE s.id = $1`, id).Scan(&over)
+		if err != nil {
+			return err // sql.ErrNoRows is ErrNotFound
+		}
 		lease, err := currentLease(ctx, tx, node, db.dialect.locks.refer)
 		if err != nil {
 			return fmt.Errorf("lease of %s: %w", node, err)
@@ -148,7 +155,7 @@ func (db *DB) Resume(ctx context.Context, id string, owner OwnerID, node string)
 			UPDATE sessions SET epoch = epoch + 1, lease = $1 WHERE id = $2 AND owner = $3
 				AND EXISTS (SELECT 1 FROM resumables WHERE session = $4) RETURNING `+sessionColumns, lease, id, owner, id))
 		if err != nil {
-			return err // sql.ErrNoRows is ErrNotFound
+			return err // as above
 		}
 		r, err = db.scanResumable(tx.QueryRowContext(ctx, `
 			SELECT hold, parked > 0, `+db.dialect.clock+` - parked, count, pos, voided, CASE WHEN point >= $1 THEN early END,
@@ -157,7 +164,7 @@ func (db *DB) Resume(ctx context.Context, id string, owner OwnerID, node string)
 		if err != nil {
 			return err
 		}
-		r.Handled = s.Handled
+		r.Handled, r.Lease = s.Handled, fromMillis(millis(db.now())-over)
 		// What whoever had it stores late of where it stands is of an earlier point.
 		_, err = tx.ExecContext(ctx, `
 			UPDATE resumables SET parked = 0, point = $1, early = $2 WHERE session = $3`, pointOf(s.Epoch, 0), r.Early, id)

@@ -337,6 +337,7 @@ type Resumable struct {
 	Told    Versions      // … and the changes up to which it had been told of
 	Early   []byte        // as ResumePoint.Early
 	Number  uint32        // as ResumePoint.Number; what Resume returns has none
+	Lease   time.Time     // when the lease of whoever had it is over, or was, by this process's clock; only Resume tells
 	State   []byte        // the node's own
 	Note    []byte        // what was noted by somebody else; nil for nothing
 }

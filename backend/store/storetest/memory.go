@@ -63,6 +63,14 @@ type lease struct {
 	ended time.Time // when that was
 }
 
+// over is when the lease was over, or will be.
+func (l *lease) over() time.Time {
+	if l.until.IsZero() {
+		return l.ended
+	}
+	return l.until
+}
+
 // end ends the lease, if it is not over.
 func (l *lease) end() {
 	if l.until.IsZero() {

@@ -24,11 +24,7 @@ func (s *session) overdue(at time.Time) bool {
 	if s.lease.until.After(at) {
 		return false
 	}
-	over := s.lease.until
-	if over.IsZero() {
-		over = s.lease.ended
-	}
-	return s.resumable == nil || !over.Add(s.resumable.Hold).After(at)
+	return s.resumable == nil || !s.lease.over().Add(s.resumable.Hold).After(at)
 }
 
 // remove removes a session.
@@ -139,10 +135,10 @@ func (m *Memory) Resume(ctx context.Context, id string, owner store.OwnerID, nod
 	if s == nil {
 		return store.Session{}, store.Resumable{}, fmt.Errorf("session %s: %w", id, store.ErrNotFound)
 	}
+	r := *s.resumable
+	r.Handled, r.Number, r.Lease = s.Handled, 0, s.lease.over()
 	s.Epoch++
 	s.Node, s.lease = node, m.currentLease(node)
-	r := *s.resumable
-	r.Handled, r.Number = s.Handled, 0
 	r.Count, r.Pos, r.Voided, r.Told, r.Early = s.point.Count, s.point.Pos, s.point.Voided, s.point.Told, s.point.Early
 	s.resumable.Parked = time.Time{}
 	return s.Session, r, nil

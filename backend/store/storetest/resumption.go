@@ -23,6 +23,7 @@ func resumptionTests() []test {
 		{"Replaced", on(replacedResumable)},
 		{"AccountDeleted", on(deletedResumable)},
 		{"ReapedLater", on(reapedLater)},
+		{"LeaseOver", on(leaseOver)},
 	}
 }
 
@@ -43,7 +44,7 @@ func (t suite) sameResumable(what string, got, want store.Resumable) {
 	if d := got.Parked.Sub(want.Parked); d.Abs() > 20*time.Second {
 		t.Errorf("%s: waits since %v, want %v", what, got.Parked, want.Parked)
 	}
-	got.Parked = want.Parked
+	got.Parked, got.Lease = want.Parked, want.Lease
 	t.equal(what, got, want)
 }
 
@@ -151,7 +152,7 @@ func latestPoint(t suite, s store.Store) {
 		want.Number, want.State, want.Parked = 0, fmt.Append(nil, state), time.Time{}
 		_, r, err := s.Resume(t.Context(), "s1", a.Owner, "node-1")
 		t.check(err)
-		r.Parked = time.Time{}
+		r.Parked, r.Lease = time.Time{}, time.Time{}
 		t.equal("resumable", r, want)
 	}
 	save(1, 1)
@@ -233,6 +234,26 @@ func parked(t suite, s store.Store) {
 	t.check(s.SaveResumable(t.Context(), "s1", 1, r))
 	t.check(s.EndLease(t.Context(), "node-1", "run"))
 	wantParked(true)
+}
+
+// Who resumes a session is told how long its node can have had it.
+func leaseOver(t suite, s store.Store) {
+	a := t.newAccount(s, "alice@example.com")
+	for i, after := range []time.Duration{time.Hour, -time.Minute} {
+		id, node := fmt.Sprint("s", i), fmt.Sprint("node-", i)
+		t.take(s, node, "run")
+		t.newSession(s, a.Owner, id, id, node)
+		t.check(s.SaveResumable(t.Context(), id, 1, resumable()))
+		t.lasts(s, node, "run", after)
+		if after < 0 {
+			t.take(s, node, "next run")
+		}
+		_, r, err := s.Resume(t.Context(), id, a.Owner, "node-0")
+		t.check(err)
+		if d := time.Until(r.Lease) - after; d.Abs() > 20*time.Second {
+			t.Errorf("a lease that is over in %v is said to be over in %v", after, time.Until(r.Lease))
+		}
+	}
 }
 
 // A session that nobody has waits from when that is known, and no longer than one that was left in order.
