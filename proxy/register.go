@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"time"
@@ -38,7 +39,7 @@ func (s *session) readRegistration(raw []byte) (r registration, ok bool) {
 	if !ok {
 		return r, false
 	}
-	r.raw = raw
+	r.raw = bytes.Clone(raw) // the client may be read while a node is looked for
 	if r.user, err = xmpp.NewJID("", s.domain(), ""); err != nil {
 		return r, false
 	}
