@@ -105,10 +105,7 @@ func ask(leg *nodeLeg, raw []byte) ([]byte, error) {
 			return nil, e
 		}
 		reply := append([]byte(nil), tok.Raw...)
-		_ = leg.link.conn.SetDeadline(time.Now().Add(partTime))
-		if post(leg, streamEnd()) == nil && leg.CloseWrite() == nil {
-			drained(leg)
-		}
+		leg.part()
 		return reply, nil
 	}
 }
