@@ -90,6 +90,7 @@ func newFront(source documentSource, output *logSwitch) *front {
 	f.registering = registrationGauge(f.registry)
 	registerConfigMetrics(f.registry, source)
 	f.registry.MustRegister(poolCollector(f.livePools))
+	f.registry.MustRegister(nodeCertificates{now: time.Now, pools: f.poolOptions})
 	f.registry.MustRegister(limitCollector(func(now time.Time, top int) limit.Snapshot { return f.server.Limits(now, top) }))
 	registerSecretMetrics(f.registry, f.currentSharing)
 	f.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -422,6 +423,13 @@ func (f *front) livePools() []*pool {
 		pools = append(pools, f.pools[name].pool)
 	}
 	return pools
+}
+
+// poolOptions returns what the front goes by with each pool, by name.
+func (f *front) poolOptions() map[string]proxy.Pool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.options.Pools
 }
 
 // adminHandler is what operators and health checks ask.
