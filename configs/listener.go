@@ -45,6 +45,9 @@ type Listener struct {
 	WebSocket *WebSocket `yaml:"websocket,omitempty"`
 	// BOSH lets clients of XMPP come by plain HTTP requests, too (XEP-0124 and XEP-0206), on the
 	// port of the WebSocket; without the block they may not. An empty one, {}, will do (ws, wss).
+	// Of a session one request is held at a time, also if its client asks for more. Requests that
+	// are pipelined wait for the answer to those before, so clients take two connections, as
+	// browsers do. A session has one stream, to a domain of the front, whatever route is asked for.
 	BOSH *BOSH `yaml:"bosh,omitempty"`
 	// Identify says how the users of opaque sessions are known; those of XMPP log in.
 	Identify *Identify `yaml:"identify,omitempty"`

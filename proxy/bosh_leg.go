@@ -17,8 +17,9 @@ type boshLeg struct {
 	session *session
 
 	// owned by the reader
-	max int
-	err error // what the client has done wrong, after which there is but the end
+	max  int
+	next xmpp.Token // that Ahead has taken
+	err  error      // what the client has done wrong, after which there is but the end
 
 	// owned by the writer
 	wrote int        // elements so far
@@ -44,6 +45,10 @@ func newBOSHLeg(conn *boshConn, s *session, maxBytes int) *boshLeg {
 }
 
 func (l *boshLeg) Next() (xmpp.Token, error) {
+	if tok := l.next; tok.Kind != xmpp.KindNone {
+		l.next = xmpp.Token{}
+		return tok, nil
+	}
 	if l.err != nil {
 		return xmpp.Token{}, l.err
 	}
@@ -85,6 +90,8 @@ func (l *boshLeg) Fill() error {
 	}
 	return err
 }
+
+func (l *boshLeg) Ahead() (ends bool, err error) { return ahead(l, &l.next) }
 
 func (l *boshLeg) Write(tok xmpp.Token) error {
 	switch tok.Kind {

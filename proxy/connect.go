@@ -132,6 +132,7 @@ func (s *session) authenticate(ctx context.Context, c claim) error {
 	for err == nil {
 		if step.kind == xmpp.SASLSuccess {
 			if err := s.admitted(time.Now()); err != nil { // which the client must not hear after its success
+				s.disown(c, step)
 				return err
 			}
 		}
@@ -156,6 +157,15 @@ func (s *session) authenticate(ctx context.Context, c claim) error {
 		step, err = s.exchange(ctx, raw, c.sasl2)
 	}
 	return err
+}
+
+// disown has the node end the session of a client that it has let in and that may have none: it may
+// have begun with the login (XEP-0386), and would wait to be resumed. One that was resumed goes on
+// waiting.
+func (s *session) disown(c claim, success saslStep) {
+	if c.sasl2 && !resumedInline(success.raw) {
+		s.node.part()
+	}
 }
 
 // saslStep is a node's answer in a negotiation.

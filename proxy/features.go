@@ -523,13 +523,7 @@ func (s *session) askNode(ctx context.Context) (*features, error) {
 		s.srv.log.LogAttrs(ctx, slog.LevelWarn, "a node offers no login", slog.String("node", link.name()),
 			slog.String("pool", s.poolName()), slog.String("domain", s.domain()), slog.Bool("wants_starttls", f.starttls))
 	}
-	_ = link.conn.SetDeadline(time.Now().Add(partTime))
-	if post(leg, streamEnd()) == nil && leg.CloseWrite() == nil {
-		drained(leg)
-	}
+	leg.part()
 	leg.close()
 	return leg.features, nil
 }
-
-// partTime is how long a node that was only asked may take to end its stream.
-const partTime = 200 * time.Millisecond

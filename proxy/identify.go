@@ -16,7 +16,7 @@ type claim struct {
 	shows     xmpp.JID // whose credentials are shown, mostly the same
 	mechanism string
 	sasl2     bool
-	auth      []byte // for the node; valid until the client is read again
+	auth      []byte // for the node
 }
 
 // greet opens the client's secured stream and offers what the nodes do.
@@ -121,7 +121,7 @@ func (s *session) claimed(ctx context.Context, raw []byte, frame xmpp.SASLFrame,
 	if err != nil {
 		return claim{}, err
 	}
-	return claim{user: user, shows: s.shower(frame, user), mechanism: frame.Mechanism, sasl2: frame.SASL2, auth: raw}, nil
+	return claim{user: user, shows: s.shower(frame, user), mechanism: frame.Mechanism, sasl2: frame.SASL2, auth: bytes.Clone(raw)}, nil
 }
 
 // initialResponse asks for the first response of a client that did not send it with

@@ -181,7 +181,7 @@ func (s *session) relayEnding(e loop.Ending) *ending {
 		return &ending{reason: ReasonIdle}
 	case loop.Drained, loop.Aborted:
 		return &ending{reason: ReasonShutdown, cause: e.Err}
-	case loop.Internal:
+	case loop.Refused, loop.Internal: // of which the former has an *ending
 	}
 	return &ending{reason: ReasonInternal, cause: e.Err}
 }

@@ -15,12 +15,15 @@ import (
 // among those that wait. What tells that is
 //
 //   - a connection that broke, of whatever kind;
-//   - the end of the client's side under a stream of XML, which has an end of its own;
-//   - the end of a WebSocket, which has no half-close. It is found by reading, up to the first
-//     that is the node's: what has been said before an end is not to be lost.
+//   - the end of a stream of XML, or of the client's side under it;
+//   - the end of a WebSocket, which has no half-close.
+//
+// The ends of streams and WebSockets are found by reading, up to the first that is the node's: what has
+// been said before an end is not to be lost.
 //
 // An opaque session on TCP, TLS or QUIC of which the client has ended its side goes on: it may
-// be all that the client has to say, and it may wait for the answer.
+// be all that the client has to say, and it may wait for the answer. A client that is not there any
+// more looks the same until it is sent something.
 
 // minding runs a part of the session's life that waits for a node, and ends its context when the
 // client leaves meanwhile, with how it has as the cause. The error is the *ending of that then.
@@ -72,18 +75,38 @@ func (s *session) left(ctx context.Context, err error) *ending {
 
 // awaitLeave waits until the client has left, and returns how; nil if it has waited in vain.
 func (s *session) awaitLeave(ctx context.Context) error {
+	err := error(nil)
 	if s.inner == nil {
-		return s.wire.awaitEnd(ctx, true)
+		err = streamEnds(s.client)
+	} else if _, ok := s.inner.Conn.(*wsConn); ok {
+		err = s.inner.lookOn()
 	}
-	if _, ok := s.inner.Conn.(*wsConn); ok {
-		switch err := s.inner.lookOn(); {
-		case isTimeout(err), errors.Is(err, net.ErrClosed):
-			return nil
-		case err != nil:
-			return err
-		}
+	switch {
+	case isTimeout(err), s.wire.closedHere(err):
+		return nil
+	case err != nil:
+		return err
 	}
-	return s.wire.awaitEnd(ctx, false)
+	return s.wire.awaitEnd(ctx, s.inner == nil)
+}
+
+// closedHere tells whether the error of a read says that the connection was closed on this side. Of one
+// of QUIC it does so on both.
+func (w *wire) closedHere(err error) bool {
+	if c, ok := w.Conn.(*quicConn); ok {
+		return c.closed.Load()
+	}
+	return errors.Is(err, net.ErrClosed)
+}
+
+// streamEnds waits until a client has said something, and returns io.EOF if that is the end of its
+// stream.
+func streamEnds(client leg) error {
+	ends, err := client.Ahead()
+	if err == nil && ends {
+		return io.EOF
+	}
+	return err
 }
 
 // lookOn looks until something has come that was not seen before.

@@ -78,6 +78,13 @@ func leavers(t *testing.T) map[string]leaver {
 		client.send(secret)
 		return client
 	}
+	ends := func(client *peer, says, hears string) func() {
+		return func() {
+			client.send(says)
+			client.expect(hears) // for which it waits before it closes anything
+			client.close()
+		}
+	}
 	onWS := func(f *front) *peer {
 		client := f.dialWS()
 		client.send(wsOpen)
@@ -96,13 +103,20 @@ func leavers(t *testing.T) map[string]leaver {
 	}
 	connect := mqttConnect(5, "phone", "alice")
 	return map[string]leaver{
-		"XMPP, reset":          {startXMPP, func(f *front) func() { return begin(f, secret).reset }, "client-reset"},
-		"XMPP, closed":         {startXMPP, func(f *front) func() { return begin(f, secret).close }, "client-closed"},
-		"XMPP, without a word": {startXMPP, func(f *front) func() { c := begin(f, secret); return func() { closeBeneath(c.conn) } }, "client-closed"},
-		"XMPP, ended":          {startXMPP, func(f *front) func() { c := begin(f, secret); return func() { c.send(streamEnd); c.close() } }, "client-closed"},
-		"STARTTLS":             {startXMPP, func(f *front) func() { return logsIn(f.dialStartTLS()).close }, "client-closed"},
-		"XMPP on a WebSocket":  {startXMPP, func(f *front) func() { c := onWS(f); return func() { _ = c.ws.CloseNow() } }, "client-closed"},
+		"XMPP, reset":                {startXMPP, func(f *front) func() { return begin(f, secret).reset }, "client-reset"},
+		"XMPP, closed":               {startXMPP, func(f *front) func() { return begin(f, secret).close }, "client-closed"},
+		"XMPP, without a word":       {startXMPP, func(f *front) func() { c := begin(f, secret); return func() { closeBeneath(c.conn) } }, "client-closed"},
+		"XMPP, ended":                {startXMPP, func(f *front) func() { return ends(begin(f, secret), " "+streamEnd, streamEnd) }, "client-closed"},
+		"STARTTLS":                   {startXMPP, func(f *front) func() { return logsIn(f.dialStartTLS()).close }, "client-closed"},
+		"STARTTLS, ended":            {startXMPP, func(f *front) func() { return ends(logsIn(f.dialStartTLS()), streamEnd, streamEnd) }, "client-closed"},
+		"XMPP on a WebSocket":        {startXMPP, func(f *front) func() { c := onWS(f); return func() { _ = c.ws.CloseNow() } }, "client-closed"},
+		"XMPP on a WebSocket, ended": {startXMPP, func(f *front) func() { return ends(onWS(f), wsClose, wsClose) }, "client-closed"},
+		"XMPP on a WebSocket, closed": {startXMPP, func(f *front) func() {
+			c := onWS(f)
+			return func() { _ = c.ws.Close(websocket.StatusNormalClosure, "") }
+		}, "client-closed"},
 		"XMPP on QUIC, stream": {startXMPP, func(f *front) func() { return logsIn(f.openQUIC(f.dialQUIC())).close }, "client-closed"},
+		"XMPP on QUIC, ended":  {startXMPP, func(f *front) func() { return ends(logsIn(f.openQUIC(f.dialQUIC())), streamEnd, streamEnd) }, "client-closed"},
 		"XMPP on QUIC, closed": {startXMPP, func(f *front) func() {
 			c := f.dialQUIC()
 			logsIn(f.openQUIC(c))
@@ -293,9 +307,75 @@ func TestLeavesWithQuestion(t *testing.T) {
 		client.reset()
 		f.ended("client-reset")
 	}
+	ending := asks()
+	ending.send(streamEnd)
+	ending.expect(strings.Replace(frontHeader, "example.com", "example.org", 1) + streamEnd)
+	ending.close()
+	f.ended("client-closed")
 	pick.room <- struct{}{}
 	n.accept().offer()
 	others[2].expect(strings.Replace(frontHeader, "example.com", "example.org", 1) + frontOffer)
 	others[2].close()
 	f.ended("client-closed")
+}
+
+// A session of BOSH ends in order while it waits for a node, as it would at any other time.
+func TestEndsBOSHWhileItWaits(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, "one")
+	pick := parkingOf(n)
+	f := startBOSH(t, pick, proxy.BOSH{}, waits(pick, time.Hour))
+	b := f.binder()
+	b.begin("")
+	login := b.asks("", plain("alice", "secret"))
+	next(t, pick.asked, "asked for a node")
+	end := b.asks("type='terminate'", "")
+	next(t, pick.left, "given up")
+	login.expect(boshEmpty)
+	end.expect(boshEnd)
+	f.endedBOSH("client-closed")
+	n.idle()
+}
+
+// What clients say ahead while they wait is not lost, and is read in the stream that it belongs to.
+func TestSaysMoreWhileItWaits(t *testing.T) {
+	t.Parallel()
+	const stanza = "<message xmlns='jabber:client'><body>hi</body></message>"
+	for name, test := range map[string]struct {
+		dial             func(f *front) *peer
+		open, header     string
+		bind, nodeHeader string
+	}{
+		"TLS":       {(*front).dialTLS, streamOpen, frontHeader + frontOffer, nodeBind, nodeHeader},
+		"STARTTLS":  {(*front).dialStartTLS, streamOpen, frontHeader + frontOffer, nodeBind, nodeHeader},
+		"QUIC":      {func(f *front) *peer { return f.openQUIC(f.dialQUIC()) }, streamOpen, frontHeader + frontOffer, nodeBind, nodeHeader},
+		"WebSocket": {(*front).dialWS, wsOpen, wsHeader + wsElement(frontOffer), wsElement(nodeBind), wsNodeOpen},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := startNode(t, "one")
+			pick := parkingOf(n)
+			f := startFront(t, pick, waits(pick, time.Hour))
+			client, auth := test.dial(f), plain("alice", "secret")
+			client.send(test.open)
+			client.expect(test.header)
+			client.send(auth)
+			next(t, pick.asked, "asked for a node")
+			for _, more := range []string{test.open, stanza} {
+				client.send(more)
+			}
+			pick.room <- struct{}{}
+			leg := n.accept().offer()
+			leg.letsIn(client, auth)
+			leg.scan.Reset()
+			if client.scan != nil {
+				client.scan.Reset()
+			}
+			leg.open()
+			leg.send(nodeHeader + nodeBind)
+			leg.expect(stanza)
+			client.expect(test.nodeHeader + test.bind)
+			f.leaves(client, leg)
+		})
+	}
 }

@@ -21,6 +21,9 @@ type leg interface {
 	// Fill waits for input until the read deadline of the connection. It
 	// returns io.EOF when the peer has ended its side in order.
 	Fill() error
+	// Ahead waits as Fill does until the peer has said what Next will return next, and tells whether
+	// that ends its stream. What Next has returned before is not valid any more.
+	Ahead() (ends bool, err error)
 	// Write takes a whole token; it may keep its bytes until Flush.
 	Write(tok xmpp.Token) error
 	// Flush sends what Write has kept.
@@ -110,6 +113,18 @@ func (l *streamLeg) Fill() error {
 	}
 	l.dropInput() // who waits holds nothing
 	return err
+}
+
+// Ahead does not scan: what comes next may belong to the stream that this one is restarted as.
+func (l *streamLeg) Ahead() (ends bool, err error) {
+	for {
+		if l.in = bytes.TrimLeft(l.in, " \t\r\n"); len(l.in) > 0 {
+			return bytes.HasPrefix(l.in, []byte("</")), nil
+		}
+		if err := l.Fill(); err != nil {
+			return false, err
+		}
+	}
 }
 
 func (l *streamLeg) Write(tok xmpp.Token) error {
@@ -236,6 +251,16 @@ func await(l leg) (xmpp.Token, error) {
 			return tok, err
 		}
 	}
+}
+
+// ahead has the next token of a leg come before its turn, unless it is there already, and tells
+// whether it ends the stream.
+func ahead(l leg, next *xmpp.Token) (ends bool, err error) {
+	if next.Kind == xmpp.KindNone {
+		*next, err = await(l)
+		next.Raw = bytes.Clone(next.Raw) // what it was read into may serve others before its turn
+	}
+	return next.Kind == xmpp.KindClose, err
 }
 
 // post writes tokens and sends them.

@@ -220,6 +220,46 @@ func TestLoginsCount(t *testing.T) {
 	}
 }
 
+// Of two logins of a user at a time who may have one session, the second is told so, and its node ends the
+// session that it has begun for it, but not one that it has resumed.
+func TestLoginIsTooLate(t *testing.T) {
+	t.Parallel()
+	const resumed = "<success" + sasl2NS + "><authorization-identifier>alice@example.com/T.1</authorization-identifier><resumed xmlns='urn:xmpp:sm:3' h='1' previd='id'/></success>"
+	sasl1, sasl2 := plain("alice", "secret"), authenticate("PLAIN", "\x00alice\x00secret", userAgent+bind2)
+	for name, test := range map[string]struct{ auth, success, ends string }{
+		"SASL":           {sasl1, saslSuccess, ""},
+		"SASL2":          {sasl2, boundSuccess + afterSASL2, streamEnd},
+		"SASL2, resumed": {authenticate("PLAIN", "\x00alice\x00secret", "<resume xmlns='urn:xmpp:sm:3' h='1' previd='id'/>"), resumed, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n, pick := onlyNode(t)
+			f := startFront(t, pick, func(o *proxy.Options) {
+				o.Mechanisms = nil
+				o.Rules.User.Concurrent = 1
+			})
+			if err := f.Learn("nodes", "example.com", sasl2Offer); err != nil {
+				t.Fatal(err)
+			}
+			client, leg := begin2(f, n, test.auth)
+			first, atFirst := begin2(f, n, sasl1)
+			atFirst.send(saslSuccess)
+			first.expect(saslSuccess)
+			leg.send(test.success)
+			if test.ends != "" {
+				leg.expect(test.ends)
+			}
+			leg.eof()
+			leg.close()
+			client.expect(streamError("resource-constraint") + streamEnd)
+			client.close()
+			if r := f.ended("too-many"); r["limit"] != "concurrent-user" || r["logged_in"] != "false" {
+				t.Errorf("logged %v", r)
+			}
+		})
+	}
+}
+
 // Failed logins put off the next one, which no node is asked about.
 func TestFailedLoginsCount(t *testing.T) {
 	t.Parallel()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"imlb/proxy/identify"
+	"imlb/proxy/loop"
 )
 
 // mqttLogin is what a session of MQTT has until its node has answered the CONNECT. Only
@@ -84,6 +85,7 @@ func (s *session) watch() func(p []byte) (more bool, err error) {
 		if s.mqtt.refused {
 			return true, nil
 		}
+		begun := s.mqtt.connack.Begun()
 		answer := s.mqtt.connack.Read(p)
 		if answer == identify.MQTTPending {
 			return true, nil
@@ -92,6 +94,9 @@ func (s *session) watch() func(p []byte) (more bool, err error) {
 		if answer == identify.MQTTDenied || answer == identify.MQTTRefused {
 			s.mqtt.refused = true
 			return true, nil
+		}
+		if err != nil && !begun { // else the client has got a part of the other answer
+			err = &loop.Refusal{Answer: asEnding(err).connack(s.mqtt.connack.Version()), Err: err}
 		}
 		s.mqtt = nil
 		return false, err

@@ -191,10 +191,11 @@ func TestMQTTLoginsCount(t *testing.T) {
 		first.recv(connackOK)
 		atFirst.recv("\xc0\x00")
 		atSecond.send(connackOK)
+		second.recv(connackAway)
 		if got := second.over(); got != "" {
 			t.Errorf("the second client has got %q", got)
 		}
-		atSecond.over()
+		atSecond.end()
 		atSecond.Close()
 		second.Close()
 		if r := f.ended("too-many"); r["limit"] != "concurrent-user" {
@@ -205,6 +206,74 @@ func TestMQTTLoginsCount(t *testing.T) {
 		atFirst.Close()
 		f.ended("client-closed")
 	})
+}
+
+// isLate has two clients of a user connect of whom the node lets the second one in first. It returns the
+// other one.
+func (w mqttWay) isLate(f *front, n *node, version byte, more string) (client *stream, atNode *leg) {
+	f.t.Helper()
+	client, atNode = w.tries(f, n, version, "", 99)
+	client.send(more)
+	atNode.recv(more)
+	w.tries(f, n, 4, connackOK, 99)
+	return client, atNode
+}
+
+// A client of whom others were faster is told so, whatever it has said and whatever comes with the node's
+// answer, unless it has got a part of that: then there is nothing that it could be told.
+func TestMQTTRefusedLate(t *testing.T) {
+	t.Parallel()
+	const full5 = "\x20\x03\x00\x97\x00" // quota exceeded
+	ways := mqttWays()
+	ways["quic"] = mqttWay{proxy.Listener{Protocol: proxy.QUIC, ALPN: []string{"chat"}, Identify: byMQTT()}, (*front).openOpaqueQUIC, false}
+	for name, way := range ways {
+		for what, test := range map[string]struct {
+			version byte
+			more    string
+			half    bool
+			answer  []string
+			want    string
+		}{
+			"3.1.1":          {4, "", false, []string{connackOK}, connackAway},
+			"5":              {5, "", false, []string{connack5OK}, full5},
+			"more to come":   {5, "\xc0\x00", false, []string{"\x20\x08\x00\x00\x05\x12\x00\x02ab\x30\x03\x00\x01x"}, full5},
+			"after a step":   {5, "", false, []string{mqttAuth, connack5OK}, mqttAuth + full5},
+			"half an end":    {4, "\xc0\x00", true, []string{connackOK}, connackAway},
+			"half an answer": {4, "", false, []string{connackOK[:1], connackOK[1:]}, connackOK[:1]},
+		} {
+			if test.half && strings.HasPrefix(name, "ws") {
+				continue
+			}
+			t.Run(name+", "+what, func(t *testing.T) {
+				t.Parallel()
+				n := startNode(t, "one")
+				f := startOpaque(t, witnessOf(n), way.listener, func(o *proxy.Options) { o.Rules.User.Concurrent = 1 })
+				client, atNode := way.isLate(f, n, test.version, test.more)
+				if test.half {
+					client.closeWrite()
+					atNode.end()
+				}
+				got := ""
+				for i, part := range test.answer {
+					atNode.send(part)
+					if i < len(test.answer)-1 {
+						client.recv(part)
+						got += part
+					}
+				}
+				if got += client.over(); got != test.want {
+					t.Errorf("the client has got %q, want %q", got, test.want)
+				}
+				if test.want != connackOK[:1] && !test.half {
+					atNode.end()
+				}
+				client.Close()
+				if r := f.ended("too-many"); r["limit"] != "concurrent-user" {
+					t.Errorf("logged %v", r)
+				}
+			})
+		}
+	}
 }
 
 // What is no MQTT passes, on a listener for it and on others, and counts as logged in.

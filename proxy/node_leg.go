@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"time"
 
 	"imlb/backend/xmpp"
 )
@@ -22,6 +23,17 @@ type nodeLeg struct {
 func (n *nodeLeg) close() {
 	_ = n.Close()
 	n.link.choice.release()
+}
+
+// partTime is how long a node may take to end its stream that is not needed any more.
+const partTime = 200 * time.Millisecond
+
+// part ends the stream in order.
+func (n *nodeLeg) part() {
+	_ = n.link.conn.SetDeadline(time.Now().Add(partTime))
+	if post(n, streamEnd()) == nil && n.CloseWrite() == nil {
+		drained(n)
+	}
 }
 
 // openNode makes a connection to a node a leg for user, up to the node's

@@ -235,15 +235,16 @@ func (e *ending) webSocketStatus() ws.Status {
 }
 
 // mqttRefusal is the CONNACK of a client whose session does not come about because
-// of the nodes or of a limit, or nil if there is none to send. Server unavailable is all
-// that MQTT 3.1 and 3.1.1 have for that, as 3 (§3.2.2.3).
+// of the nodes or of a limit, or nil if there is none to send.
 func (s *session) mqttRefusal(end *ending) []byte {
-	code := end.mqttCode()
-	if code == 0 {
-		return nil
-	}
-	switch version := identify.MQTTVersion(s.inner.seen); {
-	case version == 0:
+	return end.connack(identify.MQTTVersion(s.inner.seen))
+}
+
+// connack is that for a client of a version of MQTT, which is 0 for another protocol. Server unavailable
+// is all that MQTT 3.1 and 3.1.1 have, as 3 (§3.2.2.3).
+func (e *ending) connack(version byte) []byte {
+	switch code := e.mqttCode(); {
+	case code == 0, version == 0:
 		return nil
 	case version >= 5:
 		return []byte{0x20, 3, 0, code, 0}

@@ -220,8 +220,8 @@ func (p *pump) copy(ctx context.Context, from, to *pumpEnd, count *atomic.Int64)
 		}
 		if n > 0 {
 			count.Add(int64(n))
-			if e := p.see(from, buf.bytes()[:n]); e != nil {
-				return e
+			if err := p.see(from, buf.bytes()[:n]); err != nil {
+				return p.refuse(to, err)
 			}
 			p.stuck.Add(1)
 			err := p.write(to, buf.bytes()[:n])
@@ -261,7 +261,7 @@ func (e *pumpEnd) end(why *ending) error {
 }
 
 // see lets who watches an end see what was read from it.
-func (p *pump) see(from *pumpEnd, b []byte) *ending {
+func (p *pump) see(from *pumpEnd, b []byte) error {
 	if from.watch == nil { // nobody does, or any more, which is for this goroutine to say
 		return nil
 	}
@@ -274,7 +274,21 @@ func (p *pump) see(from *pumpEnd, b []byte) *ending {
 	if !more {
 		from.watch = nil
 	}
-	return asEnding(err)
+	return err
+}
+
+// refuse makes an ending of what was seen, of which the client may get an answer.
+func (p *pump) refuse(client *pumpEnd, err error) *ending {
+	e := asEnding(err)
+	if no := (*loop.Refusal)(nil); errors.As(err, &no) {
+		e.answered = p.write(client, no.Answer) == nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.stopping.Load() {
+		p.cause = e // also where the client has ended its side
+	}
+	return e
 }
 
 // watchedLong ends the pump if the node has still to be watched.
@@ -373,8 +387,10 @@ func (p *pump) stop(e *ending) {
 	switch e.reason {
 	case ReasonShutdown, ReasonIdle, ReasonHalfOpen, ReasonIdentifyTimeout, ReasonAuthFailed: // see idle
 	default:
-		breakOff(p.client.halfCloser)
-		breakOff(p.node.halfCloser)
+		if !e.answered {
+			breakOff(p.client.halfCloser)
+			breakOff(p.node.halfCloser)
+		}
 	}
 	_ = p.client.SetDeadline(past)
 	_ = p.node.SetDeadline(past)

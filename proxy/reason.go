@@ -148,6 +148,7 @@ type ending struct {
 	condition string       // what the client is told (RFC 6120 §4.9.3); "" for a plain end
 	text      string       // goes to the client with the condition; "" for none
 	cause     error        // what the log is told; may be nil
+	answered  bool         // the client of an opaque session has got an answer that says so
 	limit     limit.Reason // which limit refuses a QUIC connection; of sessions it is in the record
 }
 

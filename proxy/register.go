@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"time"
@@ -38,7 +39,7 @@ func (s *session) readRegistration(raw []byte) (r registration, ok bool) {
 	if !ok {
 		return r, false
 	}
-	r.raw = raw
+	r.raw = bytes.Clone(raw) // the client may be read while a node is looked for
 	if r.user, err = xmpp.NewJID("", s.domain(), ""); err != nil {
 		return r, false
 	}
@@ -104,10 +105,7 @@ func ask(leg *nodeLeg, raw []byte) ([]byte, error) {
 			return nil, e
 		}
 		reply := append([]byte(nil), tok.Raw...)
-		_ = leg.link.conn.SetDeadline(time.Now().Add(partTime))
-		if post(leg, streamEnd()) == nil && leg.CloseWrite() == nil {
-			drained(leg)
-		}
+		leg.part()
 		return reply, nil
 	}
 }

@@ -130,6 +130,16 @@ func resumptionInline(raw []byte, asked *resume) *resumption {
 	return r
 }
 
+// resumedInline tells whether a <success/> of SASL2 brings a session that was there before.
+func resumedInline(raw []byte) bool {
+	e, err := xmpp.ParseElement(raw)
+	if err != nil {
+		return false
+	}
+	_, ok := e.Child(xmpp.NSSM, "resumed")
+	return ok
+}
+
 // heard takes note of an element of the client's that is no stanza.
 func (r *relay) heard(tok xmpp.Token) {
 	if e, ok := r.management(tok); ok {

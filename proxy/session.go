@@ -53,7 +53,7 @@ type session struct {
 	mute     bool   // of an opaque session: nothing had come from the client when the relay began
 	deadline Reason // what it means when the read deadline passes
 
-	deaf func() bool // ends the wake-up by the shutdown; see run
+	deaf func() bool // ends the wake-up by the shutdown; see hear
 	over func()      // tells who waits for the session's end
 
 	placed atomic.Bool // on its node, so that rec says where
@@ -127,11 +127,29 @@ func (s *Server) newSession(l *listener, t *terms, w *wire, f *facts, over func(
 // itself.
 func (s *session) run(ctx context.Context) {
 	s.track(s.wire)
-	// A session that waits for its client hears of the shutdown by its deadline.
-	s.deaf = context.AfterFunc(ctx, func() { _ = s.wire.SetReadDeadline(past) })
+	s.deaf = s.hear(ctx)
 	if end := s.survive(ctx); end != nil {
 		s.deaf()
 		s.finish(ctx, end)
+	}
+}
+
+// hear has a session that waits for its client hear of the shutdown, by its deadline. What it returns
+// ends that, and tells whether there was none yet. There is no such deadline any more then: it would cut
+// off what the client is sent last.
+func (s *session) hear(ctx context.Context) (deaf func() bool) {
+	heard := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(heard)
+		_ = s.wire.SetReadDeadline(past)
+	})
+	return func() bool {
+		stopped := stop()
+		if stopped {
+			close(heard) // for who calls this again
+		}
+		<-heard
+		return stopped
 	}
 }
 

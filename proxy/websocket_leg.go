@@ -27,6 +27,7 @@ type wsLeg struct {
 	over bool         // and the client has ended its stream since
 	buf  *[chunk]byte // nil while nothing was read
 	in   []byte       // the part of buf that is not taken apart yet
+	next xmpp.Token   // that Ahead has taken
 	msg  []byte       // what has come of a message that is not whole
 
 	// owned by the writer
@@ -59,6 +60,10 @@ var (
 // Next drops what follows a message that was refused, up to the end of the stream. It
 // returns no token only when it has taken all of in apart.
 func (l *wsLeg) Next() (xmpp.Token, error) {
+	if tok := l.next; tok.Kind != xmpp.KindNone {
+		l.next = xmpp.Token{}
+		return tok, nil
+	}
 	told := l.err != nil // the caller has got it, and waits for the end
 	for {
 		if told && l.over {
@@ -173,6 +178,8 @@ func (l *wsLeg) Fill() error {
 	}
 	return nil
 }
+
+func (l *wsLeg) Ahead() (ends bool, err error) { return ahead(l, &l.next) }
 
 func (l *wsLeg) Write(tok xmpp.Token) error {
 	if tok.Kind == xmpp.KindSpace {

@@ -93,7 +93,7 @@ func startGate(t *testing.T, timeouts, logLevel string) *gate {
 	}}
 	text := fmt.Sprintf(gateDocument, nodes[0], nodes[1], fmt.Sprintf("127.0.0.1:%d", base+1), cert, key, timeouts, g.admin, logLevel)
 	g.process = start(t, "imlb proxy", program(t), []string{"proxy", "--config", document(t, dir, "gate.yaml", text)})
-	// It is not ready, as /readyz has it: one of its pools has no node.
+	// It is ready, as /readyz has it, with one node.
 	awaitStatus(t, g.admin, "two fit nodes", func(s frontStatus) bool { return s.pool("nodes").Fit == 2 })
 	_, body, err := get(within(t, patience), g.admin, "/status")
 	if err == nil {

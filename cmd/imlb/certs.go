@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"imlb/configs"
+	"imlb/proxy"
 )
 
 // certificates are what a front shows to its clients. They are read again when
@@ -200,6 +201,31 @@ func (c *certificates) Collect(ch chan<- prometheus.Metric) {
 		told[file] = true
 		ch <- prometheus.MustNewConstMetric(certificateFamilies.expiry, prometheus.GaugeValue, expiry(p.cert).Sub(now).Seconds(), file)
 		ch <- prometheus.MustNewConstMetric(certificateFamilies.failures, prometheus.CounterValue, float64(p.failures), file)
+	}
+}
+
+// nodeCertificates tell of what a front shows to the nodes of its pools that ask for a certificate.
+// It is a prometheus.Collector.
+type nodeCertificates struct {
+	now   func() time.Time
+	pools func() map[string]proxy.Pool // by name
+}
+
+//nolint:gochecknoglobals // a description, never changed
+var nodeCertificateExpiry = prometheus.NewDesc("imlb_pool_certificate_expiry_seconds",
+	"Seconds until the certificate that nodes are shown, or the first of its chain to do so, expires; negative when it has.", []string{"pool"}, nil)
+
+// Describe sends the description of the metric.
+func (nodeCertificates) Describe(ch chan<- *prometheus.Desc) { ch <- nodeCertificateExpiry }
+
+// Collect sends the metric.
+func (c nodeCertificates) Collect(ch chan<- prometheus.Metric) {
+	now := c.now()
+	for name, p := range c.pools() {
+		if p.TLS != nil && len(p.TLS.Certificates) > 0 {
+			left := expiry(&p.TLS.Certificates[0]).Sub(now)
+			ch <- prometheus.MustNewConstMetric(nodeCertificateExpiry, prometheus.GaugeValue, left.Seconds(), name)
+		}
 	}
 }
 

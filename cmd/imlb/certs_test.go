@@ -24,6 +24,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"imlb/configs"
+	"imlb/proxy"
 )
 
 // certFiles are certificate files that a test changes at will, by name.
@@ -214,6 +215,28 @@ imlb_proxy_certificate_expiry_seconds{file="b"} -1
 # TYPE imlb_proxy_certificate_reload_failures_total counter
 imlb_proxy_certificate_reload_failures_total{file="a"} 0
 imlb_proxy_certificate_reload_failures_total{file="b"} 1
+`)); err != nil {
+		t.Error(err)
+	}
+}
+
+// What nodes are shown expires, too.
+func TestNodeCertificateMetrics(t *testing.T) {
+	t.Parallel()
+	long, short := certificateFor(t, noon.Add(time.Hour), "a"), certificateFor(t, noon.Add(time.Minute), "ca")
+	chain := *long
+	chain.Certificate = append(chain.Certificate, short.Certificate...)
+	showing := func(certs ...tls.Certificate) proxy.Pool {
+		return proxy.Pool{TLS: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: certs}}
+	}
+	pools := map[string]proxy.Pool{"plain": {}, "nothing": showing(), "chain": showing(chain), "old": showing(*certificateFor(t, noon.Add(-time.Second), "b"))}
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(nodeCertificates{now: func() time.Time { return noon }, pools: func() map[string]proxy.Pool { return pools }})
+	if err := testutil.GatherAndCompare(registry, strings.NewReader(`
+# HELP imlb_pool_certificate_expiry_seconds Seconds until the certificate that nodes are shown, or the first of its chain to do so, expires; negative when it has.
+# TYPE imlb_pool_certificate_expiry_seconds gauge
+imlb_pool_certificate_expiry_seconds{pool="chain"} 60
+imlb_pool_certificate_expiry_seconds{pool="old"} -1
 `)); err != nil {
 		t.Error(err)
 	}

@@ -90,6 +90,7 @@ func newFront(source documentSource, output *logSwitch) *front {
 	f.registering = registrationGauge(f.registry)
 	registerConfigMetrics(f.registry, source)
 	f.registry.MustRegister(poolCollector(f.livePools))
+	f.registry.MustRegister(nodeCertificates{now: time.Now, pools: f.poolOptions})
 	f.registry.MustRegister(limitCollector(func(now time.Time, top int) limit.Snapshot { return f.server.Limits(now, top) }))
 	registerSecretMetrics(f.registry, f.currentSharing)
 	f.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -424,14 +425,19 @@ func (f *front) livePools() []*pool {
 	return pools
 }
 
+// poolOptions returns what the front goes by with each pool, by name.
+func (f *front) poolOptions() map[string]proxy.Pool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.options.Pools
+}
+
 // adminHandler is what operators and health checks ask.
 func (f *front) adminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", admin.Handler(admin.Options{
-		Checks: []admin.Check{
-			{Name: "front", Ready: f.server.Serving},
-			{Name: "pools", Ready: f.poolsReady},
-		},
+		Checks:  []admin.Check{{Name: "front", Ready: f.server.Serving}},
+		Pools:   f.poolChecks,
 		Metrics: f.registry,
 		Status:  func() any { return f.status(time.Now()) },
 	}))
@@ -439,15 +445,13 @@ func (f *front) adminHandler() http.Handler {
 	return mux
 }
 
-// poolsReady reports which pools can take no session.
-func (f *front) poolsReady() error {
-	var errs []error
+// poolChecks tell which pools can take sessions.
+func (f *front) poolChecks() []admin.Check {
+	var checks []admin.Check
 	for _, p := range f.livePools() {
-		if err := p.ready(); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", p.name, err))
-		}
+		checks = append(checks, admin.Check{Name: p.name, Ready: p.ready})
 	}
-	return errors.Join(errs...)
+	return checks
 }
 
 // explain tells where a user would be placed in each pool, or the one that is asked for,

@@ -92,6 +92,26 @@ func TestNodeAuthoritiesAreFollowed(t *testing.T) {
 	requireServed(t, f.addr("tcp"), "hello\n", true)
 }
 
+// The metrics tell how long what nodes are shown is good, also of files that have changed since.
+func TestNodeCertificateIsFollowed(t *testing.T) {
+	t.Parallel()
+	name := filepath.Join(t.TempDir(), "front")
+	writePair(t, name, certificateFor(t, time.Now().Add(time.Hour), "front.example"))
+	text := strings.Replace(echoing("{protocol: tcp, address: '127.0.0.1:0'}", startEcho(t).addr, ""), "proxy_protocol: none,",
+		fmt.Sprintf("proxy_protocol: none, tls: {verify: false, cert_file: %s.crt, key_file: %[1]s.key},", name), 1)
+	f := startTested(t, text)
+	left := func() (seconds float64) {
+		_, after, _ := strings.Cut(f.get("/metrics"), "\nimlb_pool_certificate_expiry_seconds{pool=\"a\"} ")
+		_, _ = fmt.Sscan(after, &seconds)
+		return seconds
+	}
+	if s := left(); s < 3000 || s > 3600 {
+		t.Errorf("it is good for %v s", s)
+	}
+	writePair(t, name, certificateFor(t, time.Now().Add(2*time.Hour), "new.front.example"))
+	until(t, "the metrics tell of the new one", func() bool { return left() > 3600 })
+}
+
 func TestStampedFiles(t *testing.T) {
 	doc := configs.Proxy{
 		Listeners: []configs.Listener{{ClientCAFile: "a"}, {}},

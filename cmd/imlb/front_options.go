@@ -92,11 +92,11 @@ func nodeTLSOf(c *configs.NodeTLS) (*tls.Config, error) {
 	if c.CertFile == "" {
 		return config, nil
 	}
-	cert, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+	cert, err := readPair(configs.Certificate{CertFile: c.CertFile, KeyFile: c.KeyFile})
 	if err != nil {
 		return nil, fmt.Errorf("certificate %s: %w", c.CertFile, err)
 	}
-	config.Certificates = []tls.Certificate{cert}
+	config.Certificates = []tls.Certificate{*cert}
 	return config, nil
 }
 

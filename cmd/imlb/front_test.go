@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -17,6 +18,7 @@ import (
 
 	"imlb/balancer"
 	"imlb/configs"
+	"imlb/proxy/admin"
 )
 
 // documents is where a test's front has its documents from. It implements documentSource.
@@ -68,7 +70,7 @@ func startTested(t *testing.T, text string) *tested {
 	f.apply(text)
 	ctx, cancelWait := context.WithTimeout(ctx, patience)
 	defer cancelWait()
-	for ctx.Err() == nil && (f.server.Serving() != nil || f.poolsReady() != nil) {
+	for ctx.Err() == nil && (f.server.Serving() != nil || slices.ContainsFunc(f.poolChecks(), func(c admin.Check) bool { return c.Ready() != nil })) {
 		f.settle(ctx)
 	}
 	return f
@@ -277,5 +279,39 @@ func TestExplainPool(t *testing.T) {
 		if err != nil || resp.StatusCode != http.StatusNotFound || string(body) != want {
 			t.Errorf("%s: got %s, %q, %v; want %q", query, resp.Status, body, err, want)
 		}
+	}
+}
+
+// A front that has lost the nodes of one pool is ready for the others, and not for that one.
+func TestReadyForSomePools(t *testing.T) {
+	t.Parallel()
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, two := startEcho(t), serveEcho(t, ln)
+	f := startTested(t, fmt.Sprintf(`
+admin: {address: '127.0.0.1:0'}
+timeouts: {shutdown: 1s}
+listeners: [{name: x, protocol: tcp, address: '127.0.0.1:0', pool: a}, {name: y, protocol: tcp, address: '127.0.0.1:0', pool: b}]
+pools:
+  a: {proxy_protocol: none, nodes: [{name: n, address: '%s'}], check: {rise: 1}}
+  b: {proxy_protocol: none, nodes: [{name: n, address: '%s'}], check: {rise: 1, fall: 1, interval: 100ms, fast_interval: 100ms, timeout: 100ms}}
+`, one.addr, two.addr))
+	ready := func(query string) int {
+		resp, err := http.Get("http://" + f.admin.addr() + "/readyz" + query) //nolint:noctx // a test's
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode
+	}
+	if a, b, both := ready("?pool=a"), ready("?pool=b"), ready("?pool=a&pool=b"); a != http.StatusOK || b != http.StatusOK || both != http.StatusOK {
+		t.Errorf("with all nodes: %d, %d, %d", a, b, both)
+	}
+	_ = ln.Close()
+	until(t, "the pool is not ready", func() bool { return ready("?pool=b") == http.StatusServiceUnavailable })
+	if all, a, both := ready(""), ready("?pool=a"), ready("?pool=a&pool=b"); all != http.StatusOK || a != http.StatusOK || both != http.StatusServiceUnavailable {
+		t.Errorf("without those of one pool: %d, %d, %d", all, a, both)
 	}
 }

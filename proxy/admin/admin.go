@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -23,7 +24,11 @@ type Check struct {
 
 // Options says where the answers come from.
 type Options struct {
-	Checks  []Check
+	// Checks have to hold, all of them.
+	Checks []Check
+	// Pools returns a check for each pool, by its name. One of them has to hold, or those that are
+	// asked for.
+	Pools   func() []Check
 	Metrics prometheus.Gatherer
 	// Status returns the value that /status shows.
 	Status func() any
@@ -31,31 +36,66 @@ type Options struct {
 
 // Handler returns the admin interface:
 //
-//	/livez        200 while the process runs
-//	/readyz       200 when all checks hold, else 503; the body names each
-//	/metrics      Prometheus
-//	/status       what the front knows
+//	/livez              200 while the process runs
+//	/readyz             200 when all checks hold, and those of a pool, else 503; the body names each
+//	/readyz?pool=NAME   the same for that pool, or for all of several that are named so
+//	/metrics            Prometheus
+//	/status             what the front knows
 func Handler(o Options) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { text(w, http.StatusOK, "ok\n") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { readyz(w, o.Checks) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { readyz(w, r.URL.Query()["pool"], o) })
 	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Metrics, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { statusJSON(w, o.Status()) })
 	return mux
 }
 
-// readyz answers with one line for each check.
-func readyz(w http.ResponseWriter, checks []Check) {
+// readyz answers with one line for each check. A front of which one pool has no node serves the others:
+// whoever asks it for something of one pool names that.
+func readyz(w http.ResponseWriter, asked []string, o Options) {
+	pools, least := o.Pools(), 1
+	if len(asked) > 0 {
+		var unknown bool
+		if pools, unknown = named(pools, asked); unknown {
+			text(w, http.StatusNotFound, "there is no such pool; /readyz lists those that there are\n")
+			return
+		}
+		least = len(pools)
+	}
 	var body strings.Builder
+	ready := holding(&body, "", o.Checks) == len(o.Checks)
 	code := http.StatusOK
+	if holding(&body, "pool ", pools) < least || !ready {
+		code = http.StatusServiceUnavailable
+	}
+	text(w, code, body.String())
+}
+
+// named returns the checks that have one of the names, and whether there is a name that none has.
+func named(checks []Check, names []string) (some []Check, unknown bool) {
+	for _, name := range names {
+		unknown = unknown || !slices.ContainsFunc(checks, func(c Check) bool { return c.Name == name })
+	}
+	for _, c := range checks {
+		if slices.Contains(names, c.Name) {
+			some = append(some, c)
+		}
+	}
+	return some, unknown
+}
+
+// holding writes a line for each check, and returns how many of them hold.
+func holding(to *strings.Builder, what string, checks []Check) (n int) {
 	for _, c := range checks {
 		state := "ok"
 		if err := c.Ready(); err != nil {
-			code, state = http.StatusServiceUnavailable, err.Error()
+			state = err.Error()
+		} else {
+			n++
 		}
-		fmt.Fprintf(&body, "%s: %s\n", c.Name, state)
+		fmt.Fprintf(to, "%s%s: %s\n", what, c.Name, state)
 	}
-	text(w, code, body.String())
+	return n
 }
 
 func statusJSON(w http.ResponseWriter, status any) {

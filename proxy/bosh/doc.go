@@ -25,4 +25,14 @@
 // other to read would do so for ever. As a client has [Session.Requests] requests under way at
 // most, that bounds what waits for the node. What waits for the client is bounded by who sends
 // it: see [Session.Queued].
+//
+// # What is left out
+//
+// What a server may leave out, and a client has to expect: several streams in a session (§16), which
+// would be offered by an attribute stream; see-other-uri (§17.2); requests that are compressed, or not
+// in UTF-8 (§7.2); and to tell a client that answers may be lost (§9.2). A client that asks for
+// more than one request to be held is told that there will be one (§7.2), and the attribute route is
+// ignored, since the domains that are served are known (§7.1). Requests that are pipelined on a connection are
+// answered in their order, and those behind one that is held are not known until it is answered: a
+// client that has but one connection should ask for none to be held.
 package bosh

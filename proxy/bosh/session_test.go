@@ -175,6 +175,25 @@ func TestCreation(t *testing.T) {
 	}
 }
 
+// A client that asks for what there is not gets what there is, and learns so from the first answer; what
+// it says of several streams is ignored (§16.3).
+func TestLeftOut(t *testing.T) {
+	t.Parallel()
+	c := begin(t, "hold='3' wait='60' ver='1.11' route='xmpp:other.example:9999' secure='true'")
+	c.takes("open example.com")
+	c.sends("<f/>")
+	c.answered("100: <body " + ns + " sid='S' wait='60' hold='1' requests='2' inactivity='60' maxpause='120' ver='1.11'><f/></body>")
+	c.asks("101", 101, "to='other.example' route='xmpp:other.example:9999' xml:lang='de'")
+	c.takes()
+	c.asks("102", 102, "stream='second' hold='2' wait='5'", "<a/>")
+	c.takes("<a/>")
+	c.answered("101: " + empty)
+	c.ticks(59 * time.Second)
+	c.answered()
+	c.sends("<b/>")
+	c.answered("102: " + body("<b/>"))
+}
+
 // §8: a request is held until there is something, another one comes, or it is time.
 func TestHold(t *testing.T) {
 	t.Parallel()

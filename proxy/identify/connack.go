@@ -22,6 +22,18 @@ type Connack struct {
 	skip int     // bytes of an AUTH that have not come yet
 }
 
+// Begun tells whether a packet has come in part.
+func (c *Connack) Begun() bool { return c.n > 0 || c.skip > 0 }
+
+// Version is that of MQTT which a CONNACK that has come is of: 5 if it says which properties there are,
+// and else 4, for 3.1.1, which 3.1 does not differ from.
+func (c *Connack) Version() byte {
+	if c.head[1] > 2 {
+		return 5
+	}
+	return 4
+}
+
 // Read takes the server's next bytes. After an answer it must not be called again.
 func (c *Connack) Read(p []byte) MQTTAnswer {
 	for len(p) > 0 {

@@ -2,6 +2,7 @@ package identify_test
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 
 	"imlb/proxy/identify"
@@ -48,6 +49,36 @@ func TestConnack(t *testing.T) {
 		}
 		if got := byteByByte([]byte(sent)); got != want {
 			t.Errorf("%q, byte by byte: %v, want %v", sent, got, want)
+		}
+	}
+}
+
+// What a client may be answered with instead depends on what it has got, and on its version.
+func TestConnackInstead(t *testing.T) {
+	t.Parallel()
+	for sent, want := range map[string]struct {
+		begun   bool
+		version byte
+	}{
+		"\x20\x02\x00\x00":                  {false, 4},
+		"\x20\x03\x00\x00\x00":              {false, 5},
+		"\x20\x83\x01\x00\x00\x80\x01":      {false, 5},
+		"\xf0\x01\x18|\x20\x03\x00\x00\x00": {false, 5}, // after a whole step
+		"\xf0\x01|\x18\x20\x03\x00\x00\x00": {true, 5},
+		"\x20|\x02\x00\x00":                 {true, 4},
+		"\x20\x02\x00|\x00":                 {true, 4},
+	} {
+		var c identify.Connack
+		before, last, cut := strings.Cut(sent, "|")
+		if !cut {
+			before, last = "", sent
+		}
+		c.Read([]byte(before))
+		if got := c.Begun(); got != want.begun {
+			t.Errorf("%q: begun is %v", sent, got)
+		}
+		if got := c.Read([]byte(last)); got != identify.MQTTAccepted || c.Version() != want.version {
+			t.Errorf("%q: %v of version %d, want %d", sent, got, c.Version(), want.version)
 		}
 	}
 }

@@ -30,6 +30,8 @@ const (
 	HalfOpen
 	// Unanswered: what Watch waits for did not come from Side in time.
 	Unanswered
+	// Refused: Watch has refused the client, which has got the answer to that.
+	Refused
 	// Drained: Drain was called.
 	Drained
 	// Aborted: Abort was called, or the group was closed.
@@ -40,7 +42,7 @@ const (
 
 // String returns the cause as it is logged.
 func (c Cause) String() string {
-	names := [...]string{"eof", "reset", "lost", "broken", "stalled", "idle", "half-open", "unanswered", "drained", "aborted", "internal"}
+	names := [...]string{"eof", "reset", "lost", "broken", "stalled", "idle", "half-open", "unanswered", "refused", "drained", "aborted", "internal"}
 	if int(c) < len(names) {
 		return names[c]
 	}
@@ -50,7 +52,7 @@ func (c Cause) String() string {
 // inOrder tells whether nothing was lost, so that the sides see an end and no reset, but
 // for one that waits; see Relay.waits.
 func (c Cause) inOrder() bool {
-	return c == EOF || c == Idle || c == HalfOpen || c == Unanswered || c == Drained
+	return c == EOF || c == Idle || c == HalfOpen || c == Unanswered || c == Refused || c == Drained
 }
 
 // Ending is how a session ended.
@@ -59,6 +61,28 @@ type Ending struct {
 	Cause    Cause //
 	Err      error // nil for EOF, Idle, HalfOpen, Unanswered and Drained
 	Up, Down int64 // bytes read from the client, those before the relay included, and from the node
+}
+
+// Refusal is an error of Watch: the client gets an answer instead of what was seen, and the session
+// ends in order.
+type Refusal struct {
+	Answer []byte
+	Err    error
+}
+
+// Error returns why.
+func (r *Refusal) Error() string { return r.Err.Error() }
+
+// Unwrap returns why.
+func (r *Refusal) Unwrap() error { return r.Err }
+
+// refuse ends the session because of what was seen.
+func (r *Relay) refuse(err error) {
+	e := Ending{Side: Node, Cause: Aborted, Err: err}
+	if no := (*Refusal)(nil); errors.As(err, &no) && r.write(Client, no.Answer) == nil {
+		e.Cause = Refused
+	}
+	r.finish(e)
 }
 
 // Abort ends the session at once; both sides see a reset. It may be called from
@@ -279,6 +303,11 @@ func (r *Relay) close(side Side, e Ending) {
 		return
 	}
 	switch {
+	case e.Cause == Refused && side == Client: // it may have said more, and waits for nothing else
+		if end.Stream != nil {
+			_ = end.Stream.CloseWrite()
+		}
+		end.Conn.Linger(nil)
 	case e.Cause.inOrder() && !r.waits(side, e):
 		if end.Stream != nil && !r.dirs[side.other()].passed {
 			_ = end.Stream.CloseWrite()

@@ -45,7 +45,7 @@ type RelayConfig struct {
 	Initial []byte
 	Sent    int
 	// Watch, unless it is nil, is called with what comes from the node before the client
-	// gets it, until it returns that it needs no more. An error aborts the session.
+	// gets it, until it returns that it needs no more. An error aborts the session, but for a *Refusal.
 	Watch func(p []byte) (more bool, err error)
 	// WatchTime is how long it may take until Watch needs no more; 0: for ever.
 	WatchTime time.Duration
@@ -275,7 +275,7 @@ func (r *Relay) seen(p []byte) bool {
 		r.watch = nil
 	}
 	if err != nil {
-		r.finish(Ending{Side: Node, Cause: Aborted, Err: err})
+		r.refuse(err)
 	}
 	return err == nil
 }

@@ -471,6 +471,25 @@ func TestRelayWatchRefuses(t *testing.T) {
 	}
 }
 
+// TestRelayWatchAnswers ends a session in order because of what the node says, of which the client hears
+// something else, whatever it has said itself.
+func TestRelayWatchAnswers(t *testing.T) {
+	why := errors.New("why")
+	s := newSession(t, func(cfg *loop.RelayConfig) {
+		cfg.Watch = func(p []byte) (bool, error) { return false, &loop.Refusal{Answer: []byte("no"), Err: why} }
+	})
+	mustWrite(t, s.client, []byte("up"))
+	wantRead(t, s.node, []byte("up"))
+	mustWrite(t, s.node, []byte("secret"))
+	wantRead(t, s.client, []byte("no"))
+	wantEOF(t, s.client)
+	wantEOF(t, s.node)
+	mustWrite(t, s.client, []byte("more")) // which is taken until it ends, and dropped
+	if e := s.end(t); e.Cause != loop.Refused || !errors.Is(e.Err, why) || e.Down != int64(len("secret")) {
+		t.Errorf("ending %+v", e)
+	}
+}
+
 // TestRelayWatchTime ends a session of which what is watched for has not come in time, and no
 // other.
 func TestRelayWatchTime(t *testing.T) {
