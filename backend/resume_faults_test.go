@@ -111,6 +111,14 @@ func (s *hookedStore) LiveNodes(ctx context.Context) ([]string, error) {
 	return names, err
 }
 
+func (s *hookedStore) ReapSessions(ctx context.Context, limit int) ([]store.Session, error) {
+	dead, err := s.Store.ReapSessions(ctx, limit)
+	if failed := s.ask("reaped"); err == nil && failed != nil { // its answer was lost
+		return dead, failed
+	}
+	return dead, err
+}
+
 func (s *hookedStore) EndSession(ctx context.Context, id string, epoch uint64) error {
 	if err := s.ask("end"); err != nil {
 		return err
@@ -788,6 +796,68 @@ func TestResumedByNobody(t *testing.T) {
 			away.Store(false)
 			c.gone("alice")
 			bob.skipTo("^<presence type='unavailable' from='alice@example.com/phone'")
+		})
+	}
+}
+
+// The contacts of a session that was removed hear of its end once, although the store did not say that it was removed, or
+// did not say who they are. If its user is back by then, they are not told.
+func TestEndIsAnnouncedLater(t *testing.T) {
+	t.Parallel()
+	for name, where := range map[string]struct {
+		failing string
+		back    bool
+	}{
+		"outcome unknown":          {failing: "reaped"},
+		"outcome unknown, is back": {failing: "reaped", back: true},
+		"contacts unknown":         {failing: "roster"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var away, looked atomic.Bool
+			failed, goOn, over := make(chan struct{}), make(chan struct{}), make(chan struct{})
+			fail, end := sync.OnceFunc(func() { close(failed) }), sync.OnceFunc(func() { close(over) })
+			c := newHookedCluster(t, 2, &hookedStore{fails: func(what string) error {
+				switch {
+				case what == where.failing && away.Load():
+					fail()
+					return fmt.Errorf("the connection was lost: %w", store.ErrOutcomeUnknown)
+				case what == "sessions": // of somebody whose end is to be announced
+					<-goOn
+					looked.Store(true)
+				case what == "reaped" && looked.Load():
+					end()
+				}
+				return nil
+			}}, func(o *backend.Options) {
+				o.Timeouts.Lease = 10 * time.Minute
+				if o.Name == "node-1" { // which reaps
+					o.Timeouts.Lease = 500 * time.Millisecond
+				}
+			})
+			c.befriend("alice", "bob")
+			bob := c.online(0, "bob", "desk")
+			alice := c.online(1, "alice", "phone")
+			bob.skipTo("^<presence [^>]*from='alice@example.com/phone'")
+			alice.settledBut("^<presence ")
+			bob.settledBut("^<presence ")
+			away.Store(true)
+			if err := c.store.TakeLease(t.Context(), "node-2", "later", time.Millisecond); err != nil {
+				t.Fatal(err)
+			}
+			<-failed
+			if where.back {
+				c.login(0, "alice", "phone").write("<presence/>")
+				bob.skipTo("^<presence [^>]*from='alice@example.com/phone'")
+			}
+			away.Store(false)
+			close(goOn)
+			if !where.back {
+				bob.skipTo("^<presence type='unavailable' from='alice@example.com/phone'")
+			}
+			<-over
+			c.quiet()
+			bob.settled()
 		})
 	}
 }
