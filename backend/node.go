@@ -166,6 +166,7 @@ func (n *Node) Serve(ctx context.Context, ln net.Listener) error {
 	background.Go(func() { n.keepLease(work) })
 	background.Go(func() { n.keepPoints(work) })
 	background.Go(func() { n.keepPartings(work) })
+	background.Go(func() { n.keepAnswering(work) })
 	background.Go(func() { n.hearOfBlocks(work) })
 	background.Go(func() { n.keepRetention(work) })
 	background.Go(func() { n.follow(work) })
