@@ -62,14 +62,10 @@ func (n *Node) silent(node string) bool {
 	return ok && bus.Silent(node)
 }
 
-// ask sends the signal of a request to a client. It returns false if there is none to take it.
-func (n *Node) ask(ctx context.Context, to xmpp.JID, account store.Account, sig bus.Signal) (bool, error) {
-	node, err := n.nodeOf(ctx, to, account)
-	if err != nil || node == "" {
-		return false, err
-	}
+// ask sends the signal of a request to a client that a node has. It returns false if the signal does not get there.
+func (n *Node) ask(node string, sig bus.Signal) bool {
 	sig.Seq = answerer(node)
-	return n.publish(sig) || node == n.opts.Name, nil // what is for this node itself does not leave it
+	return n.publish(sig) || node == n.opts.Name // what is for this node itself does not leave it
 }
 
 // request takes the signal of a request, of which a node has to say if nobody took it.

@@ -103,7 +103,12 @@ func (s *session) bounceError(raw []byte, header xmpp.Header, e *xmpp.StanzaErro
 	}
 	s.node.metrics.bounced.WithLabelValues(e.Condition).Inc()
 	addressed := xmpp.AppendWithAttrs(nil, raw, xmpp.Attr{Name: "from", Value: s.jid.String()})
-	s.send(header.Kind, e.AppendReply(nil, addressed))
+	reply := e.AppendReply(nil, addressed)
+	if header.Kind != xmpp.IQ {
+		s.unacked.owe(reply, true)
+		s.touched = true
+	}
+	s.send(header.Kind, reply)
 	return nil
 }
 

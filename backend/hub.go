@@ -574,11 +574,17 @@ func (h *hub) reaches(stanza []byte) bool {
 
 // send puts a stanza into the outbox. A client that is too slow for it is ended.
 func (s *session) send(kind xmpp.StanzaKind, raw []byte) {
+	if kind == xmpp.IQ {
+		s.unacked.owe(raw, true)
+	}
 	s.pushStanza(kind, item{kind: itemStanza, data: raw})
 }
 
 // deliverLive is send for a stanza of somebody else, of which is known whether other sessions here get it.
 func (s *session) deliverLive(header xmpp.Header, raw []byte, alone bool) {
+	if header.Kind == xmpp.IQ {
+		s.unacked.owe(raw, false)
+	}
 	s.pushStanza(header.Kind, item{
 		kind: itemStanza, data: raw, alone: alone, said: header.Kind == xmpp.Message, status: isStatus(header),
 	})

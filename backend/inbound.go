@@ -18,6 +18,7 @@ type inbound struct {
 	unsure      bool   // … as far as is known
 	last        bool   // the client has been told a count for the last time
 	owed        bool   // the client is to be told a count once it is durable
+	refused     bool   // the store has refused a message, and the error may not have arrived
 	cut         bool   // the session ended while messages were on their way …
 	cutAt       uint32 // … so that this stanza, and what came after it, does not count
 	on          bool   // XEP-0198 is enabled
@@ -104,6 +105,22 @@ func (in *inbound) refuse() (owed bool) {
 	_, owed = in.count()
 	in.owed = in.owed || owed
 	return owed
+}
+
+// refusing notes that the client is about to be told that the store has refused a message.
+func (in *inbound) refusing() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.refused = true
+}
+
+// takeRefused tells whether the store has refused a message since this was last asked.
+func (in *inbound) takeRefused() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	was := in.refused
+	in.refused = false
+	return was
 }
 
 // owes tells whether the client is to be told a count once it is durable.

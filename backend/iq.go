@@ -76,15 +76,19 @@ func (s *session) routeIQ(ctx context.Context, raw []byte, header xmpp.Header, t
 		s.node.publish(signal)
 		return nil
 	}
-	asked, err := s.node.ask(ctx, to, account, signal)
+	node, err := s.node.nodeOf(ctx, to, account)
 	switch {
 	case err != nil:
 		return s.bounceFailed(ctx, raw, header, err)
-	case !asked:
+	case node == "":
 		return s.bounce(raw, header, xmpp.ServiceUnavailable)
-	default:
-		return nil
 	}
+	refusal := xmpp.NewStanzaError(xmpp.ServiceUnavailable, "")
+	s.unacked.expect(header.ID, to, node, lostAnswer(header.ID, to.String(), s.jid.String(), refusal))
+	if !s.node.ask(node, signal) {
+		return s.bounceError(raw, header, refusal)
+	}
+	return nil
 }
 
 // isNamed tells whether a request has the name that its namespace gives it, where that gives

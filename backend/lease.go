@@ -72,6 +72,7 @@ func (n *Node) keepLease(ctx context.Context) {
 		if reap {
 			n.reap(ctx)
 		}
+		n.announceLate(ctx)
 		n.forgetEnded(ctx)
 		n.lookForUnheard(ctx)
 	}
@@ -223,6 +224,7 @@ func (n *Node) reap(ctx context.Context) {
 		dead, err := n.store.ReapSessions(query, reapAtATime)
 		cancel()
 		if err != nil {
+			n.announceLater(dead...) // if they have ended
 			n.opts.Logger.WarnContext(ctx, "reap sessions", slog.Any("error", err))
 			return
 		}
@@ -236,34 +238,76 @@ func (n *Node) reap(ctx context.Context) {
 	}
 }
 
-// announceEnd tells a session's contacts that it is unavailable, and those who were shown
-// directed presence, on behalf of a session that cannot do so itself. Whether one was
-// available that was not left in order nobody knows.
-func (n *Node) announceEnd(ctx context.Context, dead store.Session) {
-	ctx, cancel := n.storeContext(ctx)
-	defer cancel()
+// announceLater notes sessions whose end is to be announced when the store answers.
+func (n *Node) announceLater(dead ...store.Session) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.unsaid = append(n.unsaid, dead...)
+}
+
+// announceLate announces the ends of those that have ended. Where another session has the place by now, the contacts
+// know that one.
+func (n *Node) announceLate(ctx context.Context) {
+	n.mu.Lock()
+	due := n.unsaid
+	n.unsaid = nil
+	n.mu.Unlock()
+	for i, dead := range due {
+		query, cancel := n.storeContext(ctx)
+		others, err := n.store.SessionsOf(query, dead.Owner)
+		cancel()
+		if err != nil {
+			n.announceLater(due[i:]...)
+			return
+		}
+		switch {
+		case slices.ContainsFunc(others, func(o store.Session) bool { return o.ID == dead.ID }):
+		case slices.ContainsFunc(others, func(o store.Session) bool { return o.Resource == dead.Resource }):
+			if from, st, err := endOf(dead); err == nil {
+				n.refuseLeft(from, st)
+			}
+		default:
+			n.announceEnd(ctx, dead)
+		}
+	}
+}
+
+// endOf returns the address of a session that is over, and what it has left.
+func endOf(dead store.Session) (from xmpp.JID, st sessionState, err error) {
 	user, err := xmpp.ParseJID(dead.User)
 	if err != nil {
-		return
+		return from, st, err
 	}
-	from, err := user.WithResource(dead.Resource)
+	st, _ = decodeState([]byte(dead.State)) // that of a session that could not be resumed is empty
+	from, err = user.WithResource(dead.Resource)
+	return from, st, err
+}
+
+// announceEnd tells a session's contacts that it is unavailable, and those who were shown
+// directed presence, on behalf of a session that cannot do so itself. Whether one was
+// available that was not left in order nobody knows. If the store does not say who they are, this is
+// done later.
+func (n *Node) announceEnd(ctx context.Context, dead store.Session) {
+	query, cancel := n.storeContext(ctx)
+	defer cancel()
+	from, st, err := endOf(dead)
 	if err != nil {
 		return
 	}
-	st, _ := decodeState([]byte(dead.State)) // that of a session that could not be resumed is empty
-	n.refuseLeft(from, st)
-	items, _, err := n.store.Roster(ctx, dead.Owner)
+	items, _, err := n.store.Roster(query, dead.Owner)
 	var blocks *blocklist
 	if err == nil {
-		blocks, err = n.blocksOf(ctx, dead.Owner)
+		blocks, err = n.blocksOf(query, dead.Owner)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, store.ErrNotFound) { // the account may be deleted
+		n.announceLater(dead)
 		n.opts.Logger.WarnContext(ctx, "announce the end of a session", slog.String("user", dead.User), slog.Any("error", err))
 		return
 	}
+	n.refuseLeft(from, st)
 	told := n.subscribers(items, blocks)
 	if st.Left == nil || st.Presence != "" {
-		n.broadcast(user, told, unavailablePresence(from), blocks)
+		n.broadcast(from.Bare(), told, unavailablePresence(from), blocks)
 	} else {
 		told = nil
 	}

@@ -261,6 +261,7 @@ func (s *session) appended(ctx context.Context, recipient string, a store.Append
 		if missing {
 			s.node.accounts.forget(recipient)
 		}
+		s.in.refusing()
 		s.bounceStored(a.Drafts[0].Stanza)
 		if s.holdTime.Load() == 0 {
 			s.acknowledge(s.in.complete(true))
@@ -304,6 +305,7 @@ func (s *session) acknowledge(h uint32, ack bool) {
 func (s *session) bounceStored(stanza []byte) {
 	s.node.metrics.bounced.WithLabelValues(xmpp.ServiceUnavailable).Inc()
 	bounce := xmpp.NewStanzaError(xmpp.ServiceUnavailable, "").AppendReply(nil, stanza)
+	s.unacked.owe(bounce, true)
 	s.send(xmpp.Message, bounce)
 	s.node.shareBounce(s.jid, stanza, bounce, false)
 }

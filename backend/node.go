@@ -84,6 +84,7 @@ type Node struct {
 	arriving map[*session]string            // their IDs
 	ending   map[string]chan struct{}       // sessions that other nodes are to end, by ID
 	yields   map[chan struct{}]yieldRequest // sessions that other nodes are asked to leave
+	unsaid   []store.Session                // whose end, if they have ended, is yet to be announced
 	open     map[net.Conn]struct{}
 }
 
@@ -165,6 +166,7 @@ func (n *Node) Serve(ctx context.Context, ln net.Listener) error {
 	background.Go(func() { n.keepLease(work) })
 	background.Go(func() { n.keepPoints(work) })
 	background.Go(func() { n.keepPartings(work) })
+	background.Go(func() { n.keepAnswering(work) })
 	background.Go(func() { n.hearOfBlocks(work) })
 	background.Go(func() { n.keepRetention(work) })
 	background.Go(func() { n.follow(work) })

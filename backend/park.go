@@ -121,6 +121,7 @@ func (s *session) handOver(ctx context.Context) {
 	left.Cursor, left.Unheard = s.cur.pos, s.reason == ReasonShutdown || n.draining.Load()
 	left.Told = s.out.tells()
 	st.Left = &left
+	st.Answers = slices.DeleteFunc(st.Answers, func(a savedAnswer) bool { return !a.Open })
 	for _, it := range s.queued() {
 		st.Queue, st.QueueAfter = append(st.Queue, string(it.data)), append(st.QueueAfter, it.after)
 	}
@@ -262,7 +263,7 @@ func (s *session) promise(ctx context.Context) bool {
 // remember stores what the session is now, before something that comes later counts as
 // handled.
 func (s *session) remember(ctx context.Context) bool {
-	if !s.touched || s.holdTime.Load() == 0 {
+	if refused := s.in.takeRefused(); !s.touched && !refused || s.holdTime.Load() == 0 {
 		return true
 	}
 	s.in.wait(0, s.done)

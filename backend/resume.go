@@ -298,6 +298,7 @@ func (s *session) giveBack(ctx context.Context, rec store.Session, r store.Resum
 func (s *session) inherit(ctx context.Context, st sessionState) error {
 	st.Left, st.Queue, st.QueueAfter = nil, nil, nil
 	st.Conn, st.Since, st.Again, st.Early = s.client.id, s.since, s.again, nil
+	st.Answers = s.unacked.owing()
 	state, err := st.encode()
 	if err != nil {
 		return err
@@ -335,6 +336,7 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h ui
 		}
 	}
 	slices.Sort(a.again)
+	a.stanzas = append(a.stanzas, s.answerLost(st.Answers, h, st.unheard(parked))...)
 	s.resend(st, a, h)
 	if err := s.inherit(ctx, st); err != nil {
 		return err
@@ -442,5 +444,10 @@ func (s *session) resend(st sessionState, a arrival, h uint32) {
 			after = st.QueueAfter[i]
 		}
 		s.first = append(s.first, leftItem(raw, after))
+	}
+	for _, it := range s.first {
+		if header, err := xmpp.ParseHeader(it.data); err == nil && (header.Kind == xmpp.IQ || header.Type == typeError) {
+			s.unacked.owe(it.data, true)
+		}
 	}
 }

@@ -10,14 +10,14 @@ import (
 	"imlb/backend/store"
 )
 
-// missed reads all that comes to a client until now but presence that says who is there, and requires that
-// it matches, in order.
+// missed reads all that comes to a client until now but presence that says who is there, and the error in place of the
+// roster that a killed node has sent, and requires that it matches, in order.
 func (cl *client) missed(patterns ...string) {
 	cl.t.Helper()
 	cl.write("<iq type='get' id='now' to='" + domain + "'><ping xmlns='urn:xmpp:ping'/></iq>")
 	var all []string
 	for got := cl.next(); !strings.HasPrefix(got, "<iq type='result' id='now'"); got = cl.next() {
-		if !strings.HasPrefix(got, "<r ") && !regexp.MustCompile("^<presence( type='unavailable')? from=").MatchString(got) {
+		if !strings.HasPrefix(got, "<r ") && !regexp.MustCompile("^<presence( type='unavailable')? from=|^<iq type='error' id='roster' .*<resource-constraint ").MatchString(got) {
 			all = append(all, got)
 		}
 	}

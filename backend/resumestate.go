@@ -42,6 +42,10 @@ type sessionState struct {
 	// point; an earlier version has them here.
 	Early []savedFlight `json:"early,omitempty"`
 
+	// Requests of the client whose answers may not have arrived. Of a session that was given up in order they are those that
+	// were not answered yet: the others are among what it has left.
+	Answers []savedAnswer `json:"answers,omitempty"`
+
 	// Of a session that was given up in order. Without it what has arrived is
 	// reckoned from the stored point, and from what the front has noted.
 	Left  *leftover `json:"left,omitempty"`
@@ -322,6 +326,7 @@ func (s *session) state() sessionState {
 	st.Bound, st.BoundFrom, st.BoundAlone = s.cur.bound.seq, s.cur.bound.from, s.cur.bound.alone // not changed any more
 	_, acked := s.unacked.counts()
 	st.Again = unarrived(s.again, acked)
+	st.Answers = s.unacked.owing()
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
 	st.Presence, st.Priority = string(s.presence), s.priority

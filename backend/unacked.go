@@ -56,6 +56,8 @@ type unacked struct {
 
 	told    store.Versions // up to which changes the client had been told of when acked was …
 	telling []telling      // … and up to which when it has these stanzas
+
+	owed []owed // requests of the client whose answers may not have arrived; see answers.go
 }
 
 // keptBytes bounds what is kept for one client to be written again. Who does not
@@ -137,6 +139,7 @@ func (u *unacked) stanza(raw []byte, seq uint64) {
 	if !u.keeping {
 		return
 	}
+	u.putOwed(raw)
 	u.kept = append(u.kept, kept{count: u.sent, seq: seq, raw: raw})
 	if u.bytes += len(raw); u.bytes > keptBytes {
 		u.lost, u.hasLost = u.sent, true
@@ -256,7 +259,7 @@ const skippedMost = 64
 
 // waiting tells whether an entry, or much that was skipped, is on its way.
 func (u *unacked) waiting() bool {
-	if len(u.flights) > skippedMost || u.bytes > askBytes {
+	if len(u.flights) > skippedMost || u.bytes > askBytes || u.owesMuch() {
 		return true
 	}
 	for _, f := range u.flights {
@@ -318,6 +321,7 @@ func (u *unacked) forget() {
 		u.kept = nil
 	}
 	u.hasLost = u.hasLost && after(u.lost, u.acked)
+	u.forgetOwed()
 }
 
 // after tells whether a count comes after another, modulo 2^32.

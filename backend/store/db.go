@@ -190,6 +190,23 @@ func (db *DB) transact(ctx context.Context, what string, f func(*sql.Tx) error) 
 	return db.committing(what, nil, tx.Commit())
 }
 
+// updateSurely is update for what may run again when nobody knows whether it was committed, which f is told: the
+// database is waited for, until ctx ends.
+func (db *DB) updateSurely(ctx context.Context, what string, f func(tx *sql.Tx, doubtful bool) error) error {
+	err := db.update(ctx, what, func(tx *sql.Tx) error { return f(tx, false) })
+	if !errors.Is(err, ErrOutcomeUnknown) {
+		return err
+	}
+	for wait(ctx, outcomePause) == nil {
+		again := db.update(ctx, what, func(tx *sql.Tx) error { return f(tx, true) })
+		away := ctx.Err() != nil || errors.Is(again, ErrOutcomeUnknown) || errors.Is(again, ErrUnavailable)
+		if again == nil || !away {
+			return again
+		}
+	}
+	return err
+}
+
 // committing makes one error of what came of a transaction and of its commit.
 func (db *DB) committing(what string, err, commitErr error) error {
 	switch {

@@ -86,6 +86,92 @@ func TestLostCommitOfCounts(t *testing.T) {
 	}
 }
 
+// Where the commit of a change about sessions breaks: before the server hears of it, or before its answer is heard.
+func commits(t *testing.T, run func(t *testing.T, db *store.DB, owner store.OwnerID, cut *atomic.Bool)) {
+	t.Helper()
+	for name, where := range map[string]func(*wire) *atomic.Bool{
+		"before": func(w *wire) *atomic.Bool { return &w.beforeCommit },
+		"after":  func(w *wire) *atomic.Bool { return &w.atCommit },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db, wire, owner := openOverWire(t, 1)
+			run(t, db, owner, where(wire))
+			if n := wire.cuts.Load(); n != 1 {
+				t.Errorf("the wire broke %d times", n)
+			}
+		})
+	}
+}
+
+// A session is created once, and whoever creates it learns which one it has replaced.
+func TestLostCommitOfCreation(t *testing.T) {
+	t.Parallel()
+	commits(t, func(t *testing.T, db *store.DB, owner store.OwnerID, cut *atomic.Bool) {
+		before, err := db.Session(t.Context(), "0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		cut.Store(true)
+		replaced, err := db.CreateSession(t.Context(), store.Session{ID: "new", Owner: owner, Resource: before.Resource, Node: "node"})
+		if err != nil || replaced == nil || replaced.ID != before.ID {
+			t.Errorf("replaced %+v, %v", replaced, err)
+		}
+		all, err := db.SessionsOf(t.Context(), owner)
+		if err != nil || len(all) != 1 || all[0].ID != "new" || all[0].Epoch != 1 {
+			t.Errorf("%+v, %v", all, err)
+		}
+	})
+}
+
+// A session becomes resumable, and is saved, although the answer is lost.
+func TestLostCommitOfSession(t *testing.T) {
+	t.Parallel()
+	commits(t, func(t *testing.T, db *store.DB, owner store.OwnerID, cut *atomic.Bool) {
+		cut.Store(true)
+		if err := db.SaveResumable(t.Context(), "0", 1, store.Resumable{Hold: time.Minute, Handled: 7, State: []byte("x")}); err != nil {
+			t.Error(err)
+		}
+		s, r, err := db.Resume(t.Context(), "0", owner, "node")
+		if err != nil || s.Handled != 7 || string(r.State) != "x" {
+			t.Errorf("%+v, %+v, %v", s, r, err)
+		}
+	})
+}
+
+// Whoever removes sessions of dead nodes learns of it.
+func TestLostCommitOfReaping(t *testing.T) {
+	t.Parallel()
+	commits(t, func(t *testing.T, db *store.DB, owner store.OwnerID, cut *atomic.Bool) {
+		before, err := db.SessionsOf(t.Context(), owner)
+		if err != nil || len(before) != 1 {
+			t.Fatalf("%+v, %v", before, err)
+		}
+		cut.Store(true)
+		reaped, err := db.ReapSessions(t.Context(), 10) // the node has no lease
+		if err != nil || len(reaped) != 1 || reaped[0].ID != before[0].ID {
+			t.Errorf("%+v, %v", reaped, err)
+		}
+		if left, err := db.SessionsOf(t.Context(), owner); err != nil || len(left) != 0 {
+			t.Errorf("%+v, %v", left, err)
+		}
+	})
+}
+
+// When it cannot be learnt whether they were removed, they are named all the same.
+func TestReapingOfUnknownOutcome(t *testing.T) {
+	t.Parallel()
+	db, wire, _ := openOverWire(t, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	wire.cut = cancel
+	wire.atCommit.Store(true)
+	reaped, err := db.ReapSessions(ctx, 10)
+	if !errors.Is(err, store.ErrOutcomeUnknown) || len(reaped) != 1 {
+		t.Errorf("%+v, %v", reaped, err)
+	}
+}
+
 // When nothing can be learnt, that is what is said, and nothing is tried again.
 func TestOutcomeUnknown(t *testing.T) {
 	t.Parallel()
@@ -110,12 +196,13 @@ func hostOf(url string) string {
 type wire struct {
 	*testing.T
 
-	server   string
-	listener net.Listener
-	armed    atomic.Bool  // cut at the next message that says so
-	atCommit atomic.Bool  // cut before the next commit is confirmed
-	cuts     atomic.Int64 // how often it broke
-	cut      func()       // called when it breaks
+	server       string
+	listener     net.Listener
+	armed        atomic.Bool  // cut at the next message that says so
+	atCommit     atomic.Bool  // cut before the next commit is confirmed
+	beforeCommit atomic.Bool  // cut before the server hears of the next commit
+	cuts         atomic.Int64 // how often it broke
+	cut          func()       // called when it breaks
 }
 
 func newWire(t *testing.T, server string) *wire {
@@ -172,7 +259,8 @@ func (w *wire) requests(server io.Writer, client io.Reader, silent *atomic.Bool)
 			return
 		}
 		switch {
-		case bytes.Contains(buffer[:n], []byte(cutBefore)) && w.armed.CompareAndSwap(true, false):
+		case bytes.Contains(buffer[:n], []byte(cutBefore)) && w.armed.CompareAndSwap(true, false),
+			bytes.Contains(buffer[:n], []byte("commit\x00")) && w.beforeCommit.CompareAndSwap(true, false):
 			w.breaks()
 			return
 		case bytes.Contains(buffer[:n], []byte(cutAfter)) && w.armed.CompareAndSwap(true, false):

@@ -13,7 +13,7 @@ import (
 
 // SaveResumable implements Resumption.
 func (db *DB) SaveResumable(ctx context.Context, id string, epoch uint64, r Resumable) error {
-	return db.update(ctx, fmt.Sprintf("save session %s at epoch %d", id, epoch), func(tx *sql.Tx) error {
+	return db.updateSurely(ctx, fmt.Sprintf("save session %s at epoch %d", id, epoch), func(tx *sql.Tx, _ bool) error {
 		// The row is locked by that, so that nobody takes the session over meanwhile.
 		var owner OwnerID
 		err := tx.QueryRowContext(ctx, `

@@ -26,10 +26,15 @@ func scanSession(r row) (Session, error) {
 
 // CreateSession implements Sessions.
 func (db *DB) CreateSession(ctx context.Context, s Session) (replaced *Session, err error) {
-	err = db.update(ctx, "create session "+s.ID, func(tx *sql.Tx) (err error) {
+	err = db.updateSurely(ctx, "create session "+s.ID, func(tx *sql.Tx, doubtful bool) (err error) {
 		// One at a time for each owner, so that a resource has one session.
 		if _, err := rosterVersion(ctx, tx, s.Owner, db.dialect.locks.change); err != nil {
 			return fmt.Errorf("owner %d: %w", s.Owner, err)
+		}
+		if doubtful {
+			if made, err := hasSession(ctx, tx, s.ID, ""); made || err != nil {
+				return err // what it has replaced is known
+			}
 		}
 		if replaced, err = db.endResource(ctx, tx, s.Owner, s.Resource); err != nil {
 			return fmt.Errorf("end the session before: %w", err)
@@ -51,6 +56,16 @@ func (db *DB) CreateSession(ctx context.Context, s Session) (replaced *Session, 
 		return nil, err
 	}
 	return replaced, nil
+}
+
+// hasSession tells whether there is a session with an ID.
+func hasSession(ctx context.Context, tx *sql.Tx, id, lock string) (bool, error) {
+	var found string
+	err := tx.QueryRowContext(ctx, `SELECT id FROM sessions WHERE id = $1`+lock, id).Scan(&found)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // endResource ends the owner's session with a resource, if there is one.
@@ -283,26 +298,35 @@ func (db *DB) ReapSessions(ctx context.Context, limit int) ([]Session, error) {
 		return nil, db.wrap("look for sessions without a lease", err)
 	}
 	var reaped []Session
-	err = db.update(ctx, "reap sessions", func(tx *sql.Tx) error {
+	err = db.updateSurely(ctx, "reap sessions", func(tx *sql.Tx, doubtful bool) error {
+		if doubtful && len(reaped) > 0 { // a transaction that still runs is waited for
+			left, err := hasSession(ctx, tx, reaped[0].ID, db.dialect.locks.change)
+			if !left || err != nil {
+				return err
+			}
+		}
 		//nolint:gosec // made of constants
 		rows, err := tx.QueryContext(ctx, `
 			DELETE FROM sessions WHERE id IN (
 				SELECT id FROM sessions WHERE id IN (`+db.overdue()+`) LIMIT $1`+db.dialect.locks.take+`)
 			RETURNING `+sessionColumns, limit)
-		if reaped, err = collect(rows, err, scanSession); err != nil {
+		some, err := collect(rows, err, scanSession)
+		if err != nil {
 			return err
 		}
 		// In the order in which appends lock heads.
-		slices.SortFunc(reaped, func(a, b Session) int { return cmp.Compare(a.Owner, b.Owner) })
-		for i := range reaped {
-			if err := db.bury(ctx, tx, &reaped[i]); err != nil {
+		slices.SortFunc(some, func(a, b Session) int { return cmp.Compare(a.Owner, b.Owner) })
+		for i := range some {
+			if err := db.bury(ctx, tx, &some[i]); err != nil {
 				return err
 			}
 		}
-		return db.dropLeases(ctx, tx)
+		err = db.dropLeases(ctx, tx)
+		reaped = some
+		return err
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrOutcomeUnknown) {
 		return nil, err
 	}
-	return reaped, nil
+	return reaped, err
 }

@@ -26,7 +26,8 @@
 //
 // A database that is away makes calls fail with ErrUnavailable, and is used again
 // when it is back. When the connection is lost while messages are being
-// committed, AppendBatch waits for the database, and looks what became of them.
+// committed, AppendBatch waits for the database, and looks what became of them; so do those who create
+// sessions, save and reap them, as long as their context lets them.
 //
 // # Ownership
 //
@@ -321,7 +322,8 @@ type Sessions interface {
 	LiveNodes(ctx context.Context) ([]string, error)
 	// ReapSessions ends, and returns, up to limit sessions whose lease is over, and
 	// has been for as long as they may be resumed, or that have been parked for as
-	// long. Each is returned to one caller only.
+	// long. Each is returned to one caller only, unless with ErrOutcomeUnknown: then they are
+	// returned that have ended if it was committed.
 	ReapSessions(ctx context.Context, limit int) ([]Session, error)
 }
 
