@@ -18,9 +18,12 @@ type quiet struct {
 
 type heldStanza struct {
 	kind xmpp.StanzaKind
-	from string
+	said saying
 	raw  []byte
 }
+
+// saying is who says something and, of what the user's other clients say, to whom.
+type saying struct{ from, to string }
 
 // quietBytes bounds what is held for one client.
 const quietBytes = 128 << 10
@@ -61,11 +64,12 @@ func (s *session) hold(raw []byte) bool {
 		s.releaseFrom(raw)
 		return false
 	}
-	dropped := q.drop(func(h heldStanza) bool { return h.kind == header.Kind && h.from == header.From })
+	said := s.saying(header, raw)
+	dropped := q.drop(func(h heldStanza) bool { return h.kind == header.Kind && h.said == said })
 	if header.Kind == xmpp.Presence && header.Type == "" && len(dropped) > 0 {
 		raw = withCapsOf(dropped[0].raw, raw) // an update leaves out what the client has not heard
 	}
-	q.held = append(q.held, heldStanza{header.Kind, header.From, raw})
+	q.held = append(q.held, heldStanza{header.Kind, said, raw})
 	if q.bytes += len(raw) + itemOverhead; q.bytes > quietBytes {
 		s.release(func(heldStanza) bool { return true })
 	}
@@ -75,7 +79,7 @@ func (s *session) hold(raw []byte) bool {
 // release writes held stanzas, but not those of somebody who was blocked in the meantime.
 func (s *session) release(which func(heldStanza) bool) {
 	for _, h := range s.cur.quiet.drop(which) {
-		if !s.hub.ignores(xmpp.Header{From: h.from}) {
+		if !s.hub.ignores(xmpp.Header{From: h.said.from}) {
 			s.writeStanza(h.raw, 0)
 		}
 	}
@@ -87,8 +91,34 @@ func (s *session) releaseFrom(raw []byte) {
 		return
 	}
 	if header, err := xmpp.ParseHeader(raw); err == nil {
-		s.release(func(h heldStanza) bool { return h.from == header.From })
+		from := s.saying(header, raw).from
+		s.release(func(h heldStanza) bool { return h.said.from == from })
 	}
+}
+
+// saying tells who says what is in a stanza. That is not who a copy is from, which is the user.
+func (s *session) saying(header xmpp.Header, raw []byte) saying {
+	if header.Kind != xmpp.Message || header.From != s.account.User {
+		return saying{from: header.From}
+	}
+	e, err := xmpp.ParseElement(raw)
+	if err != nil {
+		return saying{from: header.From}
+	}
+	for child := range e.Children() {
+		if child.Space() != xmpp.NSCarbons {
+			continue
+		}
+		inside, err := xmpp.ParseHeader(forwarded(child).Raw())
+		switch {
+		case err != nil:
+		case child.Local() == carbonSent:
+			return saying{inside.From, inside.To}
+		default:
+			return saying{from: inside.From}
+		}
+	}
+	return saying{from: header.From}
 }
 
 // drop removes and returns held stanzas, in their order.

@@ -123,6 +123,59 @@ func TestChatStateWithAsides(t *testing.T) {
 	bob.expect("^<message [^>]*from='alice@example.com/desk'[^>]*>" + composing + asides)
 }
 
+// A copy is what the one says whose message it has inside: it takes the place of what that one has said
+// before, and of nothing else, and comes before what it says next.
+func TestCopiesOfChatStatesWait(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1, nil)
+	alice, carol := c.online(0, "alice", "desk"), c.online(0, "carol", "pad")
+	bob, other := c.online(0, "bob", "phone"), c.online(0, "bob", "tab")
+	bob.skipTo("from='bob@example.com/tab'")
+	other.skipTo("from='bob@example.com/phone'")
+	bob.carbons("enable")
+	quiet := func() {
+		t.Helper()
+		bob.write(csiInactive)
+		bob.sync()
+	}
+	says := func(cl *client, to, state string) {
+		t.Helper()
+		cl.write("<message to='" + to + "' type='chat'><" + state + " xmlns='http://jabber.org/protocol/chatstates'/></message>")
+		cl.sync()
+	}
+
+	quiet()
+	for _, state := range []string{"composing", "paused"} {
+		says(alice, other.jid, state)
+		other.expect("<" + state + " ")
+	}
+	says(carol, other.jid, "composing")
+	other.expect("<composing ")
+	says(other, "alice@example.com", "composing")
+	says(other, "carol@example.com", "composing")
+	alice.expect("<composing ")
+	carol.expect("<composing ")
+	bob.sync() // nothing but the answer
+	bob.write(csiActive)
+	bob.expect("<received .*from='alice@example.com/desk'.*<paused ")
+	bob.expect("<received .*from='carol@example.com/pad'.*<composing ")
+	bob.expect("<sent .*to='alice@example.com'.*<composing ")
+	bob.expect("<sent .*to='carol@example.com'.*<composing ")
+	bob.sync()
+
+	quiet()
+	says(alice, other.jid, "composing")
+	other.expect("<composing ")
+	alice.write("<message to='bob@example.com' type='chat'><body>to all</body></message>")
+	bob.expect("<received .*<composing ")
+	bob.expect("^<message [^>]*from='alice@example.com/desk'.*<body>to all</body>")
+	says(alice, bob.jid, "composing")
+	alice.write("<message to='" + other.jid + "' type='chat'><body>to one</body></message>")
+	bob.expect("^<message [^>]*from='alice@example.com/desk'[^>]*>" + composing)
+	bob.expect("<received .*<body>to one</body>")
+	bob.sync()
+}
+
 // What is held is bounded.
 func TestInactiveClientHoldsLittle(t *testing.T) {
 	c := newCluster(t, 1, nil)

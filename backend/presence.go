@@ -35,7 +35,11 @@ func (s *session) presenceStanza(ctx context.Context, raw []byte, header xmpp.He
 	switch header.Type {
 	case presenceSubscribe, presenceSubscribed, presenceUnsubscribe, presenceUnsubscribed:
 		return s.subscription(ctx, raw, header)
-	case "", presenceUnavailable, presenceProbe, typeError:
+	case "":
+		if namesType(raw) {
+			return s.bounce(raw, header, xmpp.BadRequest)
+		}
+	case presenceUnavailable, presenceProbe, typeError:
 	default:
 		return s.bounce(raw, header, xmpp.BadRequest)
 	}
@@ -51,6 +55,13 @@ func (s *session) presenceStanza(ctx context.Context, raw []byte, header xmpp.He
 		}
 	}
 	return nil // a probe or an error for nobody
+}
+
+// namesType tells whether a stanza has a type, even an empty one, which is none of those that there are.
+func namesType(raw []byte) bool {
+	e, err := xmpp.ParseElement(raw)
+	_, given := e.Attr("type")
+	return err == nil && given
 }
 
 // goAvailable handles initial presence (RFC 6121 §4.2) and its updates (§4.4).

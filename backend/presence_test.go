@@ -103,6 +103,8 @@ func TestBadPresence(t *testing.T) {
 	for stanza, condition := range map[string]string{
 		"<presence><priority>300</priority></presence>": "bad-request",
 		"<presence type='here'/>":                       "bad-request",
+		"<presence type=''/>":                           "bad-request",
+		"<presence type='' to='bob@example.com'/>":      "bad-request",
 		"<presence to='a@b@c'/>":                        "jid-malformed",
 		"<presence to='bob@example.net'/>":              "remote-server-not-found",
 		"<presence type='subscribe'/>":                  "jid-malformed",
