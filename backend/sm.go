@@ -162,8 +162,7 @@ func (s *session) takeAck(e xmpp.Element) error {
 	}
 	arrived, ok := s.unacked.ack(uint32(h))
 	if !ok {
-		sent, _ := s.unacked.counts()
-		return tooHigh(uint32(h), sent)
+		return s.unacked.outside(uint32(h))
 	}
 	s.arrived(arrived)
 	s.node.points.mark(s)
@@ -171,13 +170,15 @@ func (s *session) takeAck(e xmpp.Element) error {
 	return nil
 }
 
-// tooHigh is the stream error for a client that has counted more than was sent to it.
-func tooHigh(h, sent uint32) *xmpp.StreamError {
-	counted, count := strconv.FormatUint(uint64(h), 10), strconv.FormatUint(uint64(sent), 10)
+// outside is the stream error for a client that has counted what it cannot have: more than was sent to it, or less than it has
+// said before.
+func (u *unacked) outside(h uint32) *xmpp.StreamError {
+	decimal := func(n uint32) string { return strconv.FormatUint(uint64(n), 10) }
+	sent, acked := u.counts()
 	return &xmpp.StreamError{
 		Condition: xmpp.UndefinedCondition,
-		Text:      "h is " + counted + ", but only " + count + " stanzas were sent",
-		App:       "<handled-count-too-high xmlns='" + xmpp.NSSM + "' h='" + counted + "' send-count='" + count + "'/>",
+		Text:      "h is " + decimal(h) + ", but " + decimal(sent) + " stanzas were sent, of which you had counted " + decimal(acked),
+		App:       "<handled-count-too-high xmlns='" + xmpp.NSSM + "' h='" + decimal(h) + "' send-count='" + decimal(sent) + "'/>",
 	}
 }
 
