@@ -125,7 +125,8 @@ type PoolNode struct {
 	// Zone is where the node stands; see placement.zone.
 	Zone string `yaml:"zone,omitempty" is:"name"`
 	// MaxSessions is the most sessions that the node is given, those of other fronts
-	// included as far as the node tells of them; 0: no limit.
+	// included as far as the node tells of them; 0: no limit. Who has a session there is
+	// given more all the same, as all sessions of a user are on one node.
 	MaxSessions int `yaml:"max_sessions" default:"0" min:"0"`
 	// Backup makes the node one that is used only when no other can take a session.
 	Backup bool `yaml:"backup,omitempty"`

@@ -129,6 +129,9 @@ func (f *front) run(ctx context.Context) error {
 	if cause := context.Cause(following); cause != nil && !errors.Is(cause, context.Canceled) && !errors.Is(err, cause) {
 		err = errors.Join(err, cause)
 	}
+	if f.stopServing != nil {
+		f.log.InfoContext(ctx, "stopping", slog.Int("sessions", f.server.Status().Sessions), slog.Duration("patience", f.doc.Timeouts.Shutdown))
+	}
 	return errors.Join(err, f.stop())
 }
 

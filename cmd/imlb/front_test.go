@@ -152,6 +152,19 @@ func echoing(listener, node, more string) string {
 		"pools: {a: {proxy_protocol: none, nodes: [{name: n, address: '%s'}], check: {rise: 1}}}\n%s\n", listener, node, more)
 }
 
+// The log tells of a stop, and how many sessions it concerns.
+func TestStopIsLogged(t *testing.T) {
+	t.Parallel()
+	var f *tested
+	t.Run("front", func(its *testing.T) { // which stops at the end of that
+		f = startTested(its, echoing("{protocol: tcp, address: '127.0.0.1:0'}", startEcho(t).addr, ""))
+		requireEcho(its, dialTCP(t, f.addr("tcp")), "before\n")
+	})
+	if text := f.log.String(); !strings.Contains(text, "msg=stopping sessions=1 patience=1s") {
+		t.Errorf("the log does not tell of the stop:\n%s", text)
+	}
+}
+
 // A changed limit counts for the next client, and for those that are there; nobody is
 // disconnected by it.
 func TestLimitsChangeLive(t *testing.T) {
