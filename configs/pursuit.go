@@ -386,6 +386,7 @@ func (p *pursuit) verdict(ctx context.Context, d draft, err error) Report {
 	switch {
 	case err == nil && d.cached:
 		log.WarnContext(ctx, "configuration taken from the cache")
+	case err == nil && p.good.data == nil: // who applies it says so, in the form that it asks of the log
 	case err == nil:
 		log.InfoContext(ctx, "configuration accepted")
 	case errors.Is(err, ErrNoDocument) && errors.Is(before.Err, ErrNoDocument):
