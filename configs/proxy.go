@@ -130,6 +130,8 @@ type PoolNode struct {
 	MaxSessions int `yaml:"max_sessions" default:"0" min:"0"`
 	// Backup makes the node one that is used only when no other can take a session.
 	Backup bool `yaml:"backup,omitempty"`
+	// Drain gives the node no new users; those who are there stay.
+	Drain bool `yaml:"drain,omitempty"`
 }
 
 // PoolConsul finds the nodes of a pool in Consul.

@@ -69,7 +69,7 @@ const backupMeta = "backup"
 func staticNodes(list []configs.PoolNode) health.Static {
 	nodes := make(health.Static, len(list))
 	for i, n := range list {
-		nodes[i] = health.Endpoint{Name: n.Name, Addr: n.Address, Admin: n.Admin, Weight: n.Weight, Zone: n.Zone, Capacity: n.MaxSessions}
+		nodes[i] = health.Endpoint{Name: n.Name, Addr: n.Address, Admin: n.Admin, Weight: n.Weight, Zone: n.Zone, Capacity: n.MaxSessions, Draining: n.Drain}
 		if n.Backup {
 			nodes[i].Meta = map[string]string{backupMeta: "true"}
 		}

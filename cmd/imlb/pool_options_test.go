@@ -27,7 +27,7 @@ placement: {policy: power-of-two, epsilon: 0.5, zone: west, park: 7s, park_queue
 pools:
   listed:
     nodes:
-      - {name: n, address: "10.0.0.1:1", admin: "10.0.0.1:2", weight: 3, zone: east, max_sessions: 4, backup: true}
+      - {name: n, address: "10.0.0.1:1", admin: "10.0.0.1:2", weight: 3, zone: east, max_sessions: 4, backup: true, drain: true}
       - {name: m, address: "10.0.0.2:1", admin: "10.0.0.2:2"}
     checks:
       - {type: tcp, proxy_header: false}
@@ -167,7 +167,7 @@ func TestPoolSettings(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := health.Static{
-		{Name: "n", Addr: "10.0.0.1:1", Admin: "10.0.0.1:2", Weight: 3, Zone: "east", Capacity: 4, Meta: map[string]string{"backup": "true"}},
+		{Name: "n", Addr: "10.0.0.1:1", Admin: "10.0.0.1:2", Weight: 3, Zone: "east", Capacity: 4, Draining: true, Meta: map[string]string{"backup": "true"}},
 		{Name: "m", Addr: "10.0.0.2:1", Admin: "10.0.0.2:2", Weight: 1},
 	}
 	if !reflect.DeepEqual(source, want) {
