@@ -46,6 +46,11 @@ func (c counts) check(d *decoder, at string) {
 	checkBurst(d, at+".rate", c.rate.PerSecond, c.rate.FullBurst())
 	checkBurst(d, at+".bytes_in", float64(c.in.PerSecond), c.in.FullBurst())
 	checkBurst(d, at+".bytes_out", float64(c.out.PerSecond), c.out.FullBurst())
+	for key, burst := range map[string]int{"rate": c.rate.Burst, "bytes_in": int(c.in.Burst), "bytes_out": int(c.out.Burst)} {
+		if burst > 0 {
+			d.needs(join(at, key), "per_second", "burst alone limits nothing")
+		}
+	}
 }
 
 // check holds the limits of the listener at a path against each other.

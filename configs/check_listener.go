@@ -132,7 +132,11 @@ func (p *Proxy) checkListeners(d *decoder) {
 		l.check(d, at)
 		l.checkLimits(d, at)
 		for i, r := range l.Routes {
-			p.checkRoute(d, fmt.Sprintf("%s.routes[%d]", at, i), l, r)
+			at := fmt.Sprintf("%s.routes[%d]", at, i)
+			p.checkRoute(d, at, l, r)
+			if first := slices.IndexFunc(l.Routes[:i], r.within); first >= 0 {
+				d.refuse(at, "never counts, as routes[%d] matches the same clients; leave one of them out", first)
+			}
 		}
 	}
 	port := "tcp " + p.Admin.Address
@@ -176,6 +180,14 @@ func (p *Proxy) checkRoute(d *decoder, at string, l Listener, r Route) {
 	}
 }
 
+// within reports whether all that match a route match another, and as well.
+func (r Route) within(other Route) bool {
+	among := func(list, all []string) bool {
+		return (len(list) == 0) == (len(all) == 0) && !slices.ContainsFunc(list, func(s string) bool { return !slices.Contains(all, s) })
+	}
+	return among(r.ServerNames, other.ServerNames) && among(r.ALPN, other.ALPN)
+}
+
 // check holds the keys of the listener at a path against each other.
 func (l *Listener) check(d *decoder, at string) {
 	if l.Protocol == "" {
@@ -190,6 +202,7 @@ func (l *Listener) check(d *decoder, at string) {
 		d.refuse(at+".proxy_protocol", "there is no PROXY protocol for QUIC; leave it out")
 	}
 	noneTwice(d, at+".alpn", l.ALPN)
+	l.checkPassthrough(d, at)
 	l.checkClientAuth(d, at)
 	if l.WebSocket != nil {
 		l.WebSocket.check(d, at+".websocket")
@@ -203,8 +216,15 @@ func (l *Listener) check(d *decoder, at string) {
 		}
 		return
 	}
+	everybody := false // is found by one before
 	for i, by := range l.Identify.By {
-		by.check(d, fmt.Sprintf("%s.identify.by[%d]", at, i), l)
+		at := fmt.Sprintf("%s.identify.by[%d]", at, i)
+		by.check(d, at, l)
+		if everybody {
+			d.refuse(at, "is never asked, as %s before it finds everybody; leave one of them out, or put that last", l.Identify.By[i-1].Type)
+			break
+		}
+		everybody = by.Type == BySource || by.Type == ByRandom
 	}
 }
 
@@ -217,6 +237,18 @@ func (l *Listener) opaqueKey() string {
 		return "alpn"
 	}
 	return "websocket.subprotocols"
+}
+
+// checkPassthrough refuses what has to do with TLS that ends here, where none does.
+func (l *Listener) checkPassthrough(d *decoder, at string) {
+	if !l.Passthrough || l.Protocol != OpaqueTLS || l.endsTLS() {
+		return
+	}
+	for _, key := range []string{"alpn", "client_auth", "client_ca_file"} {
+		if d.has(at, key) {
+			d.refuse(join(at, key), "has no effect, as all TLS is left to the nodes; leave it out, or passthrough")
+		}
+	}
 }
 
 func (l *Listener) checkClientAuth(d *decoder, at string) {

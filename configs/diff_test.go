@@ -135,7 +135,8 @@ func TestDiffOfIdentifiers(t *testing.T) {
 	checkDiff(t, configs.Diff(from, listener("{type: websocket, from: query, name: a}, {type: random}")), []string{
 		"listeners.ws.identify.by: [{type: websocket, from: query, name: a}, {type: source, ipv4_prefix: 32, ipv6_prefix: 64}] → [{type: websocket, from: query, name: a}, {type: random}]",
 	})
-	checkDiff(t, configs.Diff(from, listener("{type: source}, {type: websocket, from: query, name: a}")), []string{
-		"listeners.ws.identify.by: [{type: websocket, from: query, name: a}, {type: source, ipv4_prefix: 32, ipv6_prefix: 64}] → [{type: source, ipv4_prefix: 32, ipv6_prefix: 64}, {type: websocket, from: query, name: a}]",
+	from = listener("{type: websocket, from: query, name: a}, {type: websocket, from: bearer}")
+	checkDiff(t, configs.Diff(from, listener("{type: websocket, from: bearer}, {type: websocket, from: query, name: a}")), []string{
+		"listeners.ws.identify.by: [{type: websocket, from: query, name: a}, {type: websocket, from: bearer}] → [{type: websocket, from: bearer}, {type: websocket, from: query, name: a}]",
 	})
 }

@@ -22,6 +22,10 @@ var wrongLimits = []struct {
 		"f:10:136: limits.user.bytes_out.burst: 40MiB takes more than a year to come back at 1 per second; lower it, or raise per_second",
 		"f:10:161: limits.global.rate.burst: 1 takes more than a year to come back at 1e-08 per second; lower it, or raise per_second",
 	}},
+	{"bursts of nothing", "limits: {source: {rate: {burst: 5}, bytes_in: {per_second: 0, burst: 5}}, user: {bytes_out: {burst: 1MiB}}}", []string{
+		"f:10:19: limits.source.rate.per_second: is missing; burst alone limits nothing",
+		"f:10:82: limits.user.bytes_out.per_second: is missing; burst alone limits nothing",
+	}},
 	{"bounds", "limits: {source: {connections: -1, ipv4_prefix: 33, ipv6_prefix: 0}, max_entries: -1, global: {rate: {per_second: 2000000000, max_wait: 2h}}}", []string{
 		"f:10:32: limits.source.connections: -1 is too small; the least is 0",
 		"f:10:49: limits.source.ipv4_prefix: 33 is too large; the most is 32",

@@ -18,7 +18,7 @@ func listening(t *testing.T, listener string) string {
 	return edit(t, front, `{protocol: xmpp, address: ":5222"}`, "{address: ':1', "+listener+"}")
 }
 
-// Each listener, after its address, has to give exactly these errors.
+// Each listener, after its address, has to give exactly these errors, or none.
 var wrongListeners = []struct {
 	name, listener string
 	want           []string
@@ -56,6 +56,19 @@ var wrongListeners = []struct {
 		`f:3:66: listeners[0].routes[0].server_names[1]: "a.b" is in the list already`,
 		`f:3:82: listeners[0].routes[0].alpn[1]: "c" is in the list already`,
 		`f:3:98: listeners[0].alpn[1]: "d" is in the list already`,
+	}},
+	{"routes that never count", "protocol: tls, routes: [{server_names: [a.b, c.d], alpn: [x]}, {server_names: [c.d]}, {server_names: [c.d], alpn: [x]}, {alpn: [x, y]}, {alpn: [y], pool: chat}]", []string{
+		"f:3:107: listeners[0].routes[2]: never counts, as routes[0] matches the same clients; leave one of them out",
+		"f:3:157: listeners[0].routes[4]: never counts, as routes[3] matches the same clients; leave one of them out",
+	}},
+	{"TLS that does not end here", "protocol: tls, passthrough: true, alpn: [a], client_auth: required, client_ca_file: a, routes: [{server_names: [a.b], passthrough: true}]", []string{
+		"f:3:55: listeners[0].alpn: has no effect, as all TLS is left to the nodes; leave it out, or passthrough",
+		"f:3:66: listeners[0].client_auth: has no effect, as all TLS is left to the nodes; leave it out, or passthrough",
+		"f:3:89: listeners[0].client_ca_file: has no effect, as all TLS is left to the nodes; leave it out, or passthrough",
+	}},
+	{"TLS of which some ends here", "protocol: tls, passthrough: true, alpn: [a], client_auth: required, client_ca_file: a, routes: [{server_names: [a.b]}]", nil},
+	{"identifiers that are never asked", "protocol: tcp, identify: {by: [{type: sni}, {type: source}, {type: mqtt}, {type: random}]}", []string{
+		"f:3:81: listeners[0].identify.by[2]: is never asked, as source before it finds everybody; leave one of them out, or put that last",
 	}},
 	{"certificates by nobody", "protocol: tls, client_auth: required", []string{
 		"f:3:5: listeners[0].client_ca_file: is missing; name the PEM file of who signed the clients' certificates",
@@ -160,6 +173,12 @@ func TestWrongListeners(t *testing.T) {
 	for _, tt := range wrongListeners {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := configs.ParseProxy("f", []byte(listening(t, tt.listener)))
+			if len(tt.want) == 0 {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
 			compareErrors(t, err, tt.want)
 		})
 	}

@@ -125,10 +125,13 @@ type PoolNode struct {
 	// Zone is where the node stands; see placement.zone.
 	Zone string `yaml:"zone,omitempty" is:"name"`
 	// MaxSessions is the most sessions that the node is given, those of other fronts
-	// included as far as the node tells of them; 0: no limit.
+	// included as far as the node tells of them; 0: no limit. Who has a session there is
+	// given more all the same, as all sessions of a user are on one node.
 	MaxSessions int `yaml:"max_sessions" default:"0" min:"0"`
 	// Backup makes the node one that is used only when no other can take a session.
 	Backup bool `yaml:"backup,omitempty"`
+	// Drain gives the node no new users; those who are there stay.
+	Drain bool `yaml:"drain,omitempty"`
 }
 
 // PoolConsul finds the nodes of a pool in Consul.
@@ -149,12 +152,13 @@ type Check struct {
 	// https get a page at its admin address; agent gets /status there, and what the node
 	// says of itself (weight, capacity, draining, sessions) counts too; xmpp opens
 	// a stream and waits for its features; mqtt connects as a client; script sends and
-	// expects what its steps say.
+	// expects what its steps say. These three, like sessions, use TLS in a pool with tls.
 	Type CheckType `yaml:"type" required:"say how the node is asked, like tcp or agent"`
-	// ProxyHeader is whether the node is told in a PROXY v2 header that this is
-	// a check; by default in types tcp and xmpp, unless the pool's proxy_protocol is none.
-	// Also for tls, mqtt and script. Set it to false for nodes that do not know such
-	// headers.
+	// ProxyHeader is whether the check begins with a PROXY header, of version 1 where the
+	// pool's sessions have that, else 2. For tcp it says that this is a check, for others that
+	// the front is the client. By default it is there in types tcp and xmpp, unless the pool's
+	// proxy_protocol is none. Also for tls, mqtt and script. Set it to false for nodes that
+	// do not know such headers.
 	ProxyHeader *bool `yaml:"proxy_header,omitempty"`
 	// Path is what http, https and agent ask for; by default /readyz, for agent /status.
 	Path string `yaml:"path,omitempty" is:"path"`

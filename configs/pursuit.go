@@ -23,6 +23,7 @@ type pursuit struct {
 	documents <-chan answer // nil when the document is a file
 	file      fileState     // as it was last read
 	seen      fileState     // as it was at the last look
+	again     time.Time     // when one that was refused is looked at again
 	latest    draft         // the newest document, good or bad
 	good      draft         // the one in force; without data when there is none
 
@@ -98,18 +99,45 @@ func (p *pursuit) lookAtFile(ctx context.Context) {
 // lookAgain considers the document as it is now.
 func (p *pursuit) lookAgain(ctx context.Context) {
 	p.retry = time.Time{}
-	d := draft{data: p.latest.data, version: p.latest.version}
 	if p.options.File != "" {
 		p.file = stateOf(p.options.File)
-		data, err := os.ReadFile(p.options.File)
-		if err != nil {
-			p.verdict(ctx, draft{}, err)
-			return
-		}
-		d.data = data
 	}
-	if d.data != nil {
+	d, err := p.newest()
+	switch {
+	case err != nil:
+		p.verdict(ctx, draft{}, err)
+	case d.data != nil:
 		_ = p.consider(ctx, d) // the verdict is reported
+	}
+}
+
+// newest returns the document as it is now; without data when there is none.
+func (p *pursuit) newest() (draft, error) {
+	d := draft{data: p.latest.data, version: p.latest.version}
+	var err error
+	if p.options.File != "" {
+		d.data, err = os.ReadFile(p.options.File)
+	}
+	return d, err
+}
+
+// lookAtRefused considers a document again that was refused, now and then, because the files that
+// it names may be good by now. It says nothing while what is wrong is the same.
+func (p *pursuit) lookAtRefused(ctx context.Context) {
+	before := p.Status().Latest.Err
+	if before == nil || p.seen != p.file || time.Now().Before(p.again) {
+		return
+	}
+	p.again = time.Now().Add(lookAgainAfter)
+	d, err := p.newest()
+	if err == nil && d.data == nil {
+		return
+	}
+	if err == nil {
+		_, err = p.parse(d.data)
+	}
+	if err == nil || err.Error() != before.Error() {
+		p.lookAgain(ctx)
 	}
 }
 
@@ -328,6 +356,9 @@ func (p *pursuit) keep(ctx context.Context, u Update) {
 	}
 }
 
+// lookAgainAfter lies between looks at a document that was refused.
+const lookAgainAfter = 5 * time.Second
+
 // applyAgain lies between attempts to apply a good configuration that could not be
 // applied, as when a port is taken.
 const applyAgain = 5 * time.Second
@@ -355,6 +386,7 @@ func (p *pursuit) verdict(ctx context.Context, d draft, err error) Report {
 	switch {
 	case err == nil && d.cached:
 		log.WarnContext(ctx, "configuration taken from the cache")
+	case err == nil && p.good.data == nil: // who applies it says so, in the form that it asks of the log
 	case err == nil:
 		log.InfoContext(ctx, "configuration accepted")
 	case errors.Is(err, ErrNoDocument) && errors.Is(before.Err, ErrNoDocument):

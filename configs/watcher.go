@@ -48,7 +48,8 @@ type Update struct {
 // The document is a file or lies in Consul; overrides come from Consul in both
 // cases, unless a file's document has no block consul. A new document is validated
 // as a whole. One that fails is refused and reported with everything that is wrong
-// with it, and the last good one stays. Overrides are validated one by one: one
+// with it, and the last good one stays. It is looked at again every few seconds, because files
+// that it names may be there later. Overrides are validated one by one: one
 // that fails is refused, and the node keeps the one before; the others apply.
 //
 // What is in force is kept in the document's cache_dir. A front that starts while
@@ -125,6 +126,7 @@ func (w *Watcher) Run(ctx context.Context, apply func(Update) error) error {
 		select {
 		case <-look.C:
 			r.lookAtFile(ctx)
+			r.lookAtRefused(ctx)
 		case <-w.reload:
 			r.lookAgain(ctx)
 		case a := <-r.documents:

@@ -624,6 +624,56 @@ func TestAnotherDocumentUnderTheSameIndex(t *testing.T) {
 	w.wantAttempts(6)
 }
 
+// A document that was refused for want of a file that it names is taken when that is there, and the
+// log tells once what was wrong.
+func TestARefusedDocumentIsLookedAtAgain(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "front.yaml")
+	writeCertificate(t, dir)
+	write(t, file, attempts("5"))
+	synctest.Test(t, func(t *testing.T) {
+		w, err := configs.NewWatcher(configs.WatcherOptions{File: file, Poll: time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var got []int
+		ended := make(chan error)
+		go func() {
+			ended <- w.Run(ctx, func(u configs.Update) error {
+				got = append(got, u.Proxy.Limits.LoginAttempts)
+				return nil
+			})
+		}()
+		<-time.After(1500 * time.Millisecond)
+		key := filepath.Join(dir, "a.key")
+		if err := os.Rename(key, key+".old"); err != nil {
+			t.Fatal(err)
+		}
+		write(t, file, attempts("17"))
+		<-time.After(time.Minute)
+		if s := w.Status(); s.Refused != 1 || s.Latest.Accepted {
+			t.Errorf("got %+v, want one refusal", s)
+		}
+		write(t, key, "no key")
+		<-time.After(10 * time.Second)
+		if s := w.Status(); s.Refused != 2 || !strings.Contains(s.Latest.Err.Error(), "PEM") {
+			t.Errorf("got %+v, want a refusal for what is wrong now", s)
+		}
+		if err := os.Rename(key+".old", key); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(10 * time.Second)
+		if s := w.Status(); s.Refused != 2 || s.Accepted != 2 || !s.Latest.Accepted {
+			t.Errorf("got %+v, want it taken", s)
+		}
+		cancel()
+		if err := <-ended; err != nil || !slices.Equal(got, []int{5, 17}) {
+			t.Errorf("got documents with %v login attempts, %v; want 5 and 17", got, err)
+		}
+	})
+}
+
 // A document that is being written is left alone until it is whole, however good its beginning is.
 func TestHalfOfADocumentIsNotTaken(t *testing.T) {
 	dir := t.TempDir()

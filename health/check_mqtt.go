@@ -14,8 +14,7 @@ type MQTTCheck struct {
 	// Accepted is set when the CONNACK has to accept us; otherwise a refusal, for want
 	// of a password perhaps, shows as well that the broker works.
 	Accepted bool
-	// ProxyHeader sends a PROXY v2 header first, as of a client that came in TLS.
-	ProxyHeader bool
+	Opening  Opening
 }
 
 // connect is a CONNECT with a clean session, 10 s keep-alive, and the client
@@ -45,7 +44,7 @@ func refusal(code byte) string {
 
 // Probe implements [Check].
 func (c MQTTCheck) Probe(ctx context.Context, e Endpoint) (*Answer, error) {
-	conn, err := dial(ctx, e, c.ProxyHeader)
+	conn, err := c.Opening.dial(ctx, e)
 	if err != nil {
 		return nil, err
 	}

@@ -13,9 +13,8 @@ import (
 
 // ScriptCheck sends and expects bytes at the node's session address, step by step.
 type ScriptCheck struct {
-	Steps []Step
-	// ProxyHeader sends a PROXY v2 header first, as of a client that came in TLS.
-	ProxyHeader bool
+	Steps   []Step
+	Opening Opening
 }
 
 // Step is one step of a [ScriptCheck]: it sends, and then reads until what has come
@@ -32,7 +31,7 @@ type Step struct {
 
 // Probe implements [Check].
 func (c ScriptCheck) Probe(ctx context.Context, e Endpoint) (*Answer, error) {
-	conn, err := dial(ctx, e, c.ProxyHeader)
+	conn, err := c.Opening.dial(ctx, e)
 	if err != nil {
 		return nil, err
 	}

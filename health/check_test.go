@@ -47,7 +47,8 @@ func TestTCPCheck(t *testing.T) {
 	}{
 		{health.TCPCheck{}, ""},
 		// Signature, version 2 and command LOCAL, unspecified family, length 0.
-		{health.TCPCheck{ProxyHeader: true}, "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"},
+		{health.TCPCheck{Header: 2}, "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"},
+		{health.TCPCheck{Header: 1}, "PROXY UNKNOWN\r\n"},
 	} {
 		addr, received := listen(t)
 		if _, err := c.check.Probe(t.Context(), health.Endpoint{Addr: addr}); err != nil {

@@ -130,7 +130,7 @@ func TestProxyHeader(t *testing.T) {
 		io.WriteString(conn, streamOpen+"<stream:features/>")
 		io.Copy(io.Discard, conn)
 	})
-	if _, err := probe(t, health.XMPPCheck{Domain: "example.com", ProxyHeader: true}, e); err != nil {
+	if _, err := probe(t, health.XMPPCheck{Domain: "example.com", Opening: health.Opening{Header: 2}}, e); err != nil {
 		t.Fatal(err)
 	}
 	header := <-seen
@@ -143,6 +143,44 @@ func TestProxyHeader(t *testing.T) {
 	}
 	if ssl, ok := tlvparse.FindSSL(tlvs); !ok || !ssl.ClientSSL() {
 		t.Errorf("TLVs: %+v", tlvs)
+	}
+}
+
+// TestProxyHeaderOfVersion1: nodes that know no other get that.
+func TestProxyHeaderOfVersion1(t *testing.T) {
+	addr, received := listen(t)
+	e := health.Endpoint{Addr: addr}
+	if _, err := probe(t, health.ScriptCheck{Opening: health.Opening{Header: 1}, Steps: []health.Step{{Send: "bye"}}}, e); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-received; !regexp.MustCompile(`^PROXY TCP4 127\.0\.0\.1 127\.0\.0\.1 \d+ \d+\r\nbye$`).MatchString(got) {
+		t.Errorf("got %q", got)
+	}
+}
+
+// TestChecksInTLS: nodes that are spoken to in TLS are asked in it, after the header.
+func TestChecksInTLS(t *testing.T) {
+	s, roots := certified(t)
+	for _, c := range []struct {
+		check  func(health.Opening) health.Check
+		server func(net.Conn)
+	}{
+		{func(o health.Opening) health.Check { return health.XMPPCheck{Domain: "a", Opening: o} }, says("to='a'>", streamOpen+"<stream:features/>")},
+		{func(o health.Opening) health.Check { return health.MQTTCheck{Accepted: true, Opening: o} }, says("imlb-check", "\x20\x02\x00\x00")},
+		{func(o health.Opening) health.Check {
+			return health.ScriptCheck{Opening: o, Steps: []health.Step{{Send: "PING\n", Expect: "PONG"}}}
+		}, says("PING\n", "PONG")},
+	} {
+		e := server(t, func(conn net.Conn) {
+			if readUntil(conn, "\r\n") { // the header
+				conn = tls.Server(conn, s.TLS)
+			}
+			c.server(conn)
+		})
+		check := c.check(health.Opening{Header: 1, TLS: &tls.Config{RootCAs: roots}})
+		if _, err := probe(t, check, e); err != nil {
+			t.Errorf("%T: %v", check, err)
+		}
 	}
 }
 

@@ -13,9 +13,8 @@ import (
 // features (RFC 6120 §4.3). It answers which SASL mechanisms the node offers.
 type XMPPCheck struct {
 	// Domain is the one that the stream is opened to.
-	Domain string
-	// ProxyHeader sends a PROXY v2 header first, as of a client that came in TLS.
-	ProxyHeader bool
+	Domain  string
+	Opening Opening
 }
 
 // The namespaces of streams (RFC 6120 §4.8) and SASL (§6.2).
@@ -26,7 +25,7 @@ const (
 
 // Probe implements [Check].
 func (c XMPPCheck) Probe(ctx context.Context, e Endpoint) (*Answer, error) {
-	conn, err := dial(ctx, e, c.ProxyHeader)
+	conn, err := c.Opening.dial(ctx, e)
 	if err != nil {
 		return nil, err
 	}

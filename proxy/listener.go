@@ -52,6 +52,7 @@ func (s *Server) newTerms(opts *Options, cfg Listener) *terms {
 		in: s.metrics.flow(cfg.Name, "in"), out: s.metrics.flow(cfg.Name, "out"),
 		open: s.metrics.open.WithLabelValues(cfg.Name), ended: &endCounts{vec: s.metrics.ended, listener: cfg.Name},
 	}
+	s.metrics.expect(cfg.Name, t.ended)
 	if cfg.endsTLS() {
 		t.tls = s.listenerTLS(opts.TLS, cfg)
 	}

@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"imlb/proxy/limit"
 )
 
 // metrics are the counters of a front. The label values are bounded by the
@@ -85,7 +87,20 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	return m, nil
 }
 
-// endCounts count how the sessions of a listener end. A reason is looked up once, and is not
+// expect shows the counters of a listener that are watched, before there is something to count:
+// for Prometheus a counter that appears has not increased.
+func (m *metrics) expect(listener string, ended *endCounts) {
+	for r := ReasonNone + 1; r <= ReasonInternal; r++ {
+		if r.alarming() {
+			ended.of(r)
+		}
+	}
+	for r := limit.ReasonNone + 1; r <= limit.ReasonAuthBackoffSource; r++ {
+		m.refused.WithLabelValues(listener, r.String())
+	}
+}
+
+// endCounts count how the sessions of a listener end. A reason is looked up once, and mostly not
 // shown before it was met.
 type endCounts struct {
 	vec      *prometheus.CounterVec

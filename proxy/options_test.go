@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"crypto/tls"
+	"fmt"
 	"log/slog"
 	"net"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"imlb/proxy"
+	"imlb/proxy/limit"
 )
 
 func TestOptions(t *testing.T) {
@@ -100,6 +102,17 @@ func TestReasons(t *testing.T) {
 	}
 }
 
+// unmet are the counters of reasons for which no session has ended.
+func unmet(reasons ...string) string {
+	var text strings.Builder
+	for _, listener := range []string{"quic", "wss", "xmpp", "xmpps"} {
+		for _, reason := range reasons {
+			fmt.Fprintf(&text, "imlb_proxy_sessions_ended_total{listener=%q,reason=%q} 0\n", listener, reason)
+		}
+	}
+	return text.String()
+}
+
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	registry := prometheus.NewRegistry()
@@ -124,6 +137,16 @@ imlb_proxy_sessions_open{listener="xmpps"} 1
 `), "imlb_proxy_sessions_active", "imlb_proxy_sessions_open"); err != nil {
 		t.Error(err)
 	}
+	nothing := unmet("dial-failed", "internal", "no-node", "node-error", "node-lost", "node-stanza", "slow-node")
+	if err := testutil.GatherAndCompare(registry, strings.NewReader(`
+# HELP imlb_proxy_sessions_ended_total Sessions that ended, by reason.
+# TYPE imlb_proxy_sessions_ended_total counter
+`+nothing), "imlb_proxy_sessions_ended_total"); err != nil {
+		t.Error(err)
+	}
+	if n, err := testutil.GatherAndCount(registry, "imlb_proxy_refusals_total"); err != nil || n != 4*int(limit.ReasonAuthBackoffSource) {
+		t.Errorf("refusals are counted by %d counters (%v)", n, err)
+	}
 	client.send(streamEnd)
 	leg.expect(streamEnd)
 	leg.send(streamEnd)
@@ -143,7 +166,7 @@ imlb_proxy_sessions_active 0
 # HELP imlb_proxy_sessions_ended_total Sessions that ended, by reason.
 # TYPE imlb_proxy_sessions_ended_total counter
 imlb_proxy_sessions_ended_total{listener="xmpps",reason="client-closed"} 1
-# HELP imlb_proxy_stanzas_total Stanzas from (in) and to (out) clients.
+`+nothing+`# HELP imlb_proxy_stanzas_total Stanzas from (in) and to (out) clients.
 # TYPE imlb_proxy_stanzas_total counter
 imlb_proxy_stanzas_total{direction="in",kind="iq"} 0
 imlb_proxy_stanzas_total{direction="in",kind="message"} 1

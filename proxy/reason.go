@@ -137,6 +137,16 @@ func (r Reason) quiet() bool {
 	}
 }
 
+// alarming tells whether something is wrong behind the front, or in it.
+func (r Reason) alarming() bool {
+	switch r {
+	case ReasonNoNode, ReasonDialFailed, ReasonNodeLost, ReasonNodeError, ReasonNodeStanza, ReasonSlowNode, ReasonInternal:
+		return true
+	default:
+		return false
+	}
+}
+
 // refuses tells whether a limit or a list did not admit the client.
 func (r Reason) refuses() bool {
 	return r == ReasonDenied || r == ReasonRateLimited || r == ReasonTooMany

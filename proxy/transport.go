@@ -15,6 +15,7 @@ import (
 
 	"imlb/backend/xmpp"
 	"imlb/proxy/identify"
+	"imlb/proxy/loop"
 )
 
 // source finds out where the client really comes from: a trusted proxy says so in
@@ -300,6 +301,11 @@ func (s *session) secure(ctx context.Context) (*tls.Conn, error) {
 	conn := tls.Server(s.wire, s.terms.tls)
 	if err := conn.HandshakeContext(context.WithValue(ctx, shownKey{}, shown)); err != nil {
 		return nil, s.tlsError(ctx, err)
+	}
+	// The client has the last word of the handshake, mostly, and one that has left Nagle's
+	// algorithm on says no more before it is acknowledged.
+	if c, ok := s.wire.Conn.(*net.TCPConn); ok {
+		loop.Acknowledge(c)
 	}
 	s.facts.endPoint = shown.endPoint()
 	s.setTLS(conn.ConnectionState())

@@ -129,6 +129,9 @@ func (f *front) run(ctx context.Context) error {
 	if cause := context.Cause(following); cause != nil && !errors.Is(cause, context.Canceled) && !errors.Is(err, cause) {
 		err = errors.Join(err, cause)
 	}
+	if f.stopServing != nil {
+		f.log.InfoContext(ctx, "stopping", slog.Int("sessions", f.server.Status().Sessions), slog.Duration("patience", f.doc.Timeouts.Shutdown))
+	}
 	return errors.Join(err, f.stop())
 }
 
@@ -170,7 +173,7 @@ func (f *front) start(ctx context.Context, u configs.Update) error {
 	}
 	f.serve(ctx, u)
 	f.leave = register(ctx, health.Registration{Name: frontName(u.Proxy)}, u.Proxy.Consul, f.registering, f.log)
-	f.log.InfoContext(ctx, "serving", slog.Any("listeners", server.Addrs()), slog.Uint64("version", u.Version))
+	f.log.InfoContext(ctx, "serving", slog.Any("listeners", server.Addrs()), slog.String("source", f.source.Status().Source), slog.Uint64("version", u.Version))
 	if f.started != nil {
 		f.started(ctx)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"slices"
 	"time"
 
 	"imlb/configs"
@@ -16,8 +17,8 @@ type fileStamp struct {
 }
 
 // stampFiles looks at the files that are read when a document is applied: who signs the
-// clients' certificates, and what nodes and front know each other by. What clients are
-// shown is followed by the certificates themselves.
+// clients' certificates, and what nodes and front, checks included, know each other by. What
+// clients are shown is followed by the certificates themselves.
 func stampFiles(doc configs.Proxy) map[string]fileStamp {
 	stamps := make(map[string]fileStamp)
 	note := func(names ...string) {
@@ -35,6 +36,9 @@ func stampFiles(doc configs.Proxy) map[string]fileStamp {
 	for _, p := range doc.Pools {
 		if p.TLS != nil {
 			note(p.TLS.CAFile, p.TLS.CertFile, p.TLS.KeyFile)
+		}
+		for _, c := range p.Checks {
+			note(c.CAFile)
 		}
 	}
 	return stamps
@@ -67,19 +71,33 @@ func (f *front) lookAtFiles(ctx context.Context) {
 		return
 	}
 	f.used = now
-	options, err := f.proxyOptions(f.doc, f.pools)
-	if err == nil {
-		err = f.server.Apply(ctx, options)
-	}
+	err := f.readFiles(ctx)
 	f.mu.Lock()
 	f.unread = err
-	if err == nil {
-		f.options = options
-	}
 	f.mu.Unlock()
 	if err != nil {
 		f.log.ErrorContext(ctx, "changed files cannot be used; what was in them before stays", slog.Any("error", err))
 		return
 	}
 	f.log.InfoContext(ctx, "changed files of listeners and pools read again")
+}
+
+// readFiles gives listeners and pools what is in their files now.
+func (f *front) readFiles(ctx context.Context) error {
+	options, err := f.proxyOptions(f.doc, f.pools)
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.pools)) {
+		if err := f.pools[name].configure(f.doc); err != nil { // for its checks
+			return err
+		}
+	}
+	if err := f.server.Apply(ctx, options); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.options = options
+	return nil
 }

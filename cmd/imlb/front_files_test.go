@@ -112,12 +112,37 @@ func TestNodeCertificateIsFollowed(t *testing.T) {
 	until(t, "the metrics tell of the new one", func() bool { return left() > 3600 })
 }
 
+// So is what checks know nodes by, their own and that of the sessions whose TLS they make.
+func TestAuthoritiesOfChecksAreFollowed(t *testing.T) {
+	t.Parallel()
+	cert := certificateFor(t, time.Now().Add(time.Hour), "node.example")
+	for _, checked := range []string{
+		"checks: [{type: tls, server_name: node.example, ca_file: %s}]",
+		"checks: [{type: script, steps: [{send: hello, expect: hello}]}], tls: {server_name: node.example, ca_file: %s}",
+	} {
+		ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{*cert}, MinVersion: tls.VersionTLS12})
+		if err != nil {
+			t.Fatal(err)
+		}
+		authorities := filepath.Join(t.TempDir(), "ca.crt")
+		writeAuthority(t, authorities, cert)
+		f := startTested(t, strings.Replace(echoing("{protocol: tcp, address: '127.0.0.1:0'}", serveEcho(t, ln).addr, ""), "proxy_protocol: none,",
+			"proxy_protocol: none, panic_threshold: 0, damping: {enabled: false}, "+fmt.Sprintf(checked, authorities)+",", 1))
+		writeAuthority(t, authorities, certificateFor(t, time.Now().Add(time.Hour), "stranger.example"))
+		until(t, "nobody vouches for the node", func() bool { return f.poolChecks()[0].Ready() != nil })
+		writeAuthority(t, authorities, cert)
+		until(t, "the node is fit again", func() bool { return f.poolChecks()[0].Ready() == nil })
+	}
+}
+
 func TestStampedFiles(t *testing.T) {
 	doc := configs.Proxy{
 		Listeners: []configs.Listener{{ClientCAFile: "a"}, {}},
-		Pools:     map[string]configs.Pool{"x": {TLS: &configs.NodeTLS{CAFile: "b", CertFile: "c", KeyFile: "d"}}, "y": {}},
+		Pools: map[string]configs.Pool{
+			"x": {TLS: &configs.NodeTLS{CAFile: "b", CertFile: "c", KeyFile: "d"}, Checks: []configs.Check{{CAFile: "e"}, {}}}, "y": {},
+		},
 	}
-	if got := stampFiles(doc); len(got) != 4 || got["a"] != (fileStamp{}) {
+	if got := stampFiles(doc); len(got) != 5 || got["a"] != (fileStamp{}) {
 		t.Errorf("got %v", got)
 	}
 }

@@ -6,10 +6,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -150,6 +153,47 @@ func (b *lockedBuffer) String() string {
 func echoing(listener, node, more string) string {
 	return fmt.Sprintf("admin: {address: '127.0.0.1:0'}\ntimeouts: {shutdown: 1s}\nlisteners: [%s]\n"+
 		"pools: {a: {proxy_protocol: none, nodes: [{name: n, address: '%s'}], check: {rise: 1}}}\n%s\n", listener, node, more)
+}
+
+// The log tells of a stop, and how many sessions it concerns.
+func TestStopIsLogged(t *testing.T) {
+	t.Parallel()
+	var f *tested
+	t.Run("front", func(its *testing.T) { // which stops at the end of that
+		f = startTested(its, echoing("{protocol: tcp, address: '127.0.0.1:0'}", startEcho(t).addr, ""))
+		requireEcho(its, dialTCP(t, f.addr("tcp")), "before\n")
+	})
+	if text := f.log.String(); !strings.Contains(text, "msg=stopping sessions=1 patience=1s") {
+		t.Errorf("the log does not tell of the stop:\n%s", text)
+	}
+}
+
+// All lines have the form that the document asks for, the first ones too.
+func TestLogHasItsForm(t *testing.T) {
+	t.Parallel()
+	file, log := filepath.Join(t.TempDir(), "front.yaml"), new(lockedBuffer)
+	text := echoing("{protocol: tcp, address: '127.0.0.1:0'}", startEcho(t).addr, "log: {format: json}")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	output := newLogSwitch(log, configs.Defaults[configs.Proxy]().Log)
+	watcher, err := (&sourceFlags{Config: file}).watcher(slog.New(output))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- newFront(watcher, output).run(ctx) }()
+	until(t, "it serves", func() bool { return strings.Contains(log.String(), "\"serving\"") })
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	for line := range strings.Lines(log.String()) {
+		if !json.Valid([]byte(line)) {
+			t.Errorf("got the line %s", line)
+		}
+	}
 }
 
 // A changed limit counts for the next client, and for those that are there; nobody is

@@ -69,7 +69,7 @@ const backupMeta = "backup"
 func staticNodes(list []configs.PoolNode) health.Static {
 	nodes := make(health.Static, len(list))
 	for i, n := range list {
-		nodes[i] = health.Endpoint{Name: n.Name, Addr: n.Address, Admin: n.Admin, Weight: n.Weight, Zone: n.Zone, Capacity: n.MaxSessions}
+		nodes[i] = health.Endpoint{Name: n.Name, Addr: n.Address, Admin: n.Admin, Weight: n.Weight, Zone: n.Zone, Capacity: n.MaxSessions, Draining: n.Drain}
 		if n.Backup {
 			nodes[i].Meta = map[string]string{backupMeta: "true"}
 		}
@@ -99,7 +99,7 @@ func placementOptions(c configs.Placement) (balancer.Options, error) {
 }
 
 func healthOptions(c configs.Pool) (health.Options, error) {
-	check, err := poolCheck(c.Checks)
+	check, err := poolCheck(c)
 	if err != nil {
 		return health.Options{}, err
 	}
@@ -135,11 +135,14 @@ func orNone(share float64) float64 {
 }
 
 // poolCheck is all that is asked of a node, as one check.
-func poolCheck(list []configs.Check) (health.Check, error) {
-	all := make(health.All, len(list))
-	for i, c := range list {
-		var err error
-		all[i], err = nodeCheck(c)
+func poolCheck(pool configs.Pool) (health.Check, error) {
+	opening, err := openingOf(pool)
+	if err != nil {
+		return nil, err
+	}
+	all := make(health.All, len(pool.Checks))
+	for i, c := range pool.Checks {
+		all[i], err = nodeCheck(c, opening)
 		if err != nil {
 			return nil, fmt.Errorf("check %d (%s): %w", i+1, c.Type, err)
 		}
@@ -150,14 +153,31 @@ func poolCheck(list []configs.Check) (health.Check, error) {
 	return all, nil
 }
 
-func nodeCheck(c configs.Check) (health.Check, error) {
-	header := c.ProxyHeader != nil && *c.ProxyHeader
+// openingOf is how sessions of a pool begin, with version 2 where a check wants a header
+// and they have none.
+func openingOf(pool configs.Pool) (health.Opening, error) {
+	opening := health.Opening{Header: 2}
+	if pool.ProxyProtocol == configs.HeaderV1 {
+		opening.Header = 1
+	}
+	var err error
+	opening.TLS, err = nodeTLSOf(pool.TLS)
+	return opening, err
+}
+
+func nodeCheck(c configs.Check, opening health.Opening) (health.Check, error) {
+	if c.ProxyHeader == nil || !*c.ProxyHeader {
+		opening.Header = 0
+	}
 	switch c.Type {
 	case configs.CheckTCP:
-		return health.TCPCheck{ProxyHeader: header}, nil
+		return health.TCPCheck{Header: opening.Header}, nil
 	case configs.CheckTLS:
 		config, err := checkTLS(c)
-		return health.TLSCheck{Config: config, ProxyHeader: header}, err
+		if opening.TLS != nil {
+			config.Certificates = opening.TLS.Certificates
+		}
+		return health.TLSCheck{Config: config, Header: opening.Header}, err
 	case configs.CheckHTTP:
 		return health.HTTPCheck{Path: c.Path}, nil
 	case configs.CheckHTTPS:
@@ -166,12 +186,12 @@ func nodeCheck(c configs.Check) (health.Check, error) {
 	case configs.CheckAgent:
 		return health.AgentCheck{Path: c.Path}, nil
 	case configs.CheckXMPP:
-		return health.XMPPCheck{Domain: c.Domain, ProxyHeader: header}, nil
+		return health.XMPPCheck{Domain: c.Domain, Opening: opening}, nil
 	case configs.CheckMQTT:
-		return health.MQTTCheck{Accepted: c.Accepted, ProxyHeader: header}, nil
+		return health.MQTTCheck{Accepted: c.Accepted, Opening: opening}, nil
 	case configs.CheckScript:
 		steps, err := checkSteps(c.Steps)
-		return health.ScriptCheck{Steps: steps, ProxyHeader: header}, err
+		return health.ScriptCheck{Steps: steps, Opening: opening}, err
 	}
 	return nil, fmt.Errorf("no check is of type %q", c.Type)
 }

@@ -27,7 +27,7 @@ placement: {policy: power-of-two, epsilon: 0.5, zone: west, park: 7s, park_queue
 pools:
   listed:
     nodes:
-      - {name: n, address: "10.0.0.1:1", admin: "10.0.0.1:2", weight: 3, zone: east, max_sessions: 4, backup: true}
+      - {name: n, address: "10.0.0.1:1", admin: "10.0.0.1:2", weight: 3, zone: east, max_sessions: 4, backup: true, drain: true}
       - {name: m, address: "10.0.0.2:1", admin: "10.0.0.2:2"}
     checks:
       - {type: tcp, proxy_header: false}
@@ -65,15 +65,15 @@ func TestPoolOptions(t *testing.T) {
 	want := health.Options{
 		Check: health.All{
 			health.TCPCheck{},
-			health.TLSCheck{ProxyHeader: true, Config: &tls.Config{
+			health.TLSCheck{Header: 2, Config: &tls.Config{
 				MinVersion: tls.VersionTLS12, ServerName: "b.example", NextProtos: []string{"xmpp-client"}, InsecureSkipVerify: true, //nolint:gosec // what the document says
 			}},
 			health.HTTPCheck{Path: "/up"},
 			health.HTTPCheck{Path: "/readyz", TLS: &tls.Config{MinVersion: tls.VersionTLS12, ServerName: "c.example"}},
 			health.AgentCheck{Path: "/about"},
-			health.XMPPCheck{Domain: "a.example", ProxyHeader: true},
-			health.MQTTCheck{Accepted: true, ProxyHeader: true},
-			health.ScriptCheck{ProxyHeader: true, Steps: []health.Step{
+			health.XMPPCheck{Domain: "a.example", Opening: health.Opening{Header: 2}},
+			health.MQTTCheck{Accepted: true, Opening: health.Opening{Header: 2}},
+			health.ScriptCheck{Opening: health.Opening{Header: 2}, Steps: []health.Step{
 				{Send: "PING\r\n", Expect: "PONG", Timeout: 3 * time.Second}, {Pattern: regexp.MustCompile("^OK")},
 			}},
 		},
@@ -88,6 +88,30 @@ func TestPoolOptions(t *testing.T) {
 	}
 	for _, rules := range []any{got.Rules, got.Outliers, got.Damping} {
 		requireNoneZero(t, rules)
+	}
+}
+
+// Checks begin as the sessions of their pool do.
+func TestChecksBeginAsSessionsDo(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "front")
+	writePair(t, name, certificateFor(t, time.Now(), "front.example"))
+	secured := &configs.NodeTLS{CertFile: name + ".crt", KeyFile: name + ".key", ServerName: "a.example"}
+	for header, version := range map[configs.HeaderVersion]byte{configs.HeaderV1: 1, configs.HeaderV2: 2, configs.HeaderNone: 2} {
+		opening, err := openingOf(configs.Pool{ProxyProtocol: header})
+		if err != nil || opening.Header != version || opening.TLS != nil {
+			t.Errorf("%s: got %+v, %v", header, opening, err)
+		}
+	}
+	opening, err := openingOf(configs.Pool{TLS: secured})
+	if err != nil || opening.TLS == nil || opening.TLS.ServerName != "a.example" || len(opening.TLS.Certificates) != 1 {
+		t.Fatalf("got %+v, %v", opening, err)
+	}
+	check, err := nodeCheck(configs.Check{Type: configs.CheckTLS}, opening)
+	if c, ok := check.(health.TLSCheck); err != nil || !ok || len(c.Config.Certificates) != 1 || c.Config.ServerName != "" {
+		t.Errorf("got %+v, %v", check, err)
+	}
+	if _, err := poolCheck(configs.Pool{TLS: &configs.NodeTLS{CAFile: "none"}}); err == nil {
+		t.Error("a file that is not there is no mistake")
 	}
 }
 
@@ -143,7 +167,7 @@ func TestPoolSettings(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := health.Static{
-		{Name: "n", Addr: "10.0.0.1:1", Admin: "10.0.0.1:2", Weight: 3, Zone: "east", Capacity: 4, Meta: map[string]string{"backup": "true"}},
+		{Name: "n", Addr: "10.0.0.1:1", Admin: "10.0.0.1:2", Weight: 3, Zone: "east", Capacity: 4, Draining: true, Meta: map[string]string{"backup": "true"}},
 		{Name: "m", Addr: "10.0.0.2:1", Admin: "10.0.0.2:2", Weight: 1},
 	}
 	if !reflect.DeepEqual(source, want) {
@@ -168,7 +192,7 @@ func TestCheckWithAuthorities(t *testing.T) {
 		t.Fatal(err)
 	}
 	for file, want := range map[string]string{empty: "holds no PEM certificate", filepath.Join(t.TempDir(), "none"): "no such file"} {
-		_, err := poolCheck([]configs.Check{{Type: configs.CheckTLS, CAFile: file}})
+		_, err := poolCheck(configs.Pool{Checks: []configs.Check{{Type: configs.CheckTLS, CAFile: file}}})
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "check 1 (tls): ") {
 			t.Errorf("got %v, want an error with %q", err, want)
 		}

@@ -187,6 +187,34 @@ func TestPoolInConsul(t *testing.T) {
 	})
 }
 
+// A node of a list is drained in the document: who is there stays and is joined, and nobody comes.
+func TestPoolDrainsByItsDocument(t *testing.T) {
+	a, b := startNode(t, "a"), startNode(t, "b")
+	p := startPool(t, poolOf(t, "", "", a))
+	held := pick(t, p, "romeo@a.example")
+	defer held.Release()
+	doc := poolOf(t, "", "", a, b)
+	doc.Pools["chat"].Nodes[0].Drain = true
+	if err := p.configure(doc); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a drains and b is there", func() bool {
+		return p.nodeNow("a").Verdict == balancer.Draining.String() && p.nodeNow("b").Verdict == balancer.Takes.String()
+	})
+	for i := range 20 {
+		choice := pick(t, p, fmt.Sprintf("user%d@a.example", i))
+		if choice.Node.Name != "b" {
+			t.Errorf("a new user comes to %s", choice.Node.Name)
+		}
+		choice.Release()
+	}
+	joined := pick(t, p, "romeo@a.example")
+	defer joined.Release()
+	if joined.Node.Name != "a" {
+		t.Errorf("who is there is not joined: on %s", joined.Node.Name)
+	}
+}
+
 // A running pool gets another node, other rules and another policy. It serves all the
 // while, and sessions stay where they are.
 func TestPoolIsConfiguredAnew(t *testing.T) {

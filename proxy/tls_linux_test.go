@@ -1,0 +1,37 @@
+package proxy_test
+
+import (
+	"crypto/tls"
+	"testing"
+	"time"
+
+	"imlb/proxy"
+)
+
+// A client that has left Nagle's algorithm on speaks right after its handshake, and does not
+// wait for the acknowledgement that Linux puts off for 40 ms at least.
+func TestTLSIsAcknowledged(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, "one")
+	f := startOpaque(t, witnessOf(n), proxy.Listener{Protocol: proxy.TLS}, nil)
+	best := time.Hour
+	for range 20 {
+		tcp := f.dial()
+		if err := tcp.tcp().SetNoDelay(false); err != nil {
+			t.Fatal(err)
+		}
+		conn := tls.Client(tcp.Conn, f.clientTLS())
+		if err := conn.HandshakeContext(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		leg := n.leg()
+		client, began := newStream(t, conn), time.Now()
+		client.send("hello")
+		leg.recv("hello")
+		best = min(best, time.Since(began))
+		f.hangsUp(client, leg)
+	}
+	if best > 30*time.Millisecond {
+		t.Errorf("it took %v at least", best)
+	}
+}
