@@ -6,7 +6,7 @@ import "time"
 type Log struct {
 	// Level is the least severity that is logged.
 	Level Level `yaml:"level" default:"info"`
-	// Format is the shape of the lines: text (key=value) or json.
+	// Format is the shape of the lines: text (key=value) or json, which has durations as seconds.
 	Format Format `yaml:"format" default:"text"`
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"net/http"
 	"os"
 	"reflect"
@@ -135,6 +136,15 @@ func (f *front) run(ctx context.Context) error {
 	return errors.Join(err, f.stop())
 }
 
+// listening tells where the listeners are.
+func listening(addrs map[string]net.Addr) slog.Attr {
+	var listeners []any
+	for _, name := range slices.Sorted(maps.Keys(addrs)) {
+		listeners = append(listeners, slog.String(name, addrs[name].String()))
+	}
+	return slog.Group("listeners", listeners...)
+}
+
 // start begins to serve with the first configuration.
 func (f *front) start(ctx context.Context, u configs.Update) error {
 	f.output.set(u.Proxy.Log)
@@ -173,7 +183,7 @@ func (f *front) start(ctx context.Context, u configs.Update) error {
 	}
 	f.serve(ctx, u)
 	f.leave = register(ctx, health.Registration{Name: frontName(u.Proxy)}, u.Proxy.Consul, f.registering, f.log)
-	f.log.InfoContext(ctx, "serving", slog.Any("listeners", server.Addrs()), slog.String("source", f.source.Status().Source), slog.Uint64("version", u.Version))
+	f.log.InfoContext(ctx, "serving", listening(server.Addrs()), slog.String("source", f.source.Status().Source), slog.Uint64("version", u.Version))
 	if f.started != nil {
 		f.started(ctx)
 	}

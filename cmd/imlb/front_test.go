@@ -194,6 +194,9 @@ func TestLogHasItsForm(t *testing.T) {
 			t.Errorf("got the line %s", line)
 		}
 	}
+	if text := log.String(); !strings.Contains(text, `"listeners":{"tcp":"127.0.0.1:`) {
+		t.Errorf("the log does not tell where the front listens:\n%s", text)
+	}
 }
 
 // A changed limit counts for the next client, and for those that are there; nobody is

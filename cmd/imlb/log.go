@@ -16,11 +16,18 @@ func newLogger(w io.Writer, c configs.Log, attrs ...slog.Attr) *slog.Logger {
 }
 
 func newHandler(w io.Writer, c configs.Log) slog.Handler {
-	options := &slog.HandlerOptions{Level: c.Level}
 	if c.Format == configs.JSONFormat {
-		return slog.NewJSONHandler(w, options)
+		return slog.NewJSONHandler(w, &slog.HandlerOptions{Level: c.Level, ReplaceAttr: inSeconds})
 	}
-	return slog.NewTextHandler(w, options)
+	return slog.NewTextHandler(w, &slog.HandlerOptions{Level: c.Level})
+}
+
+// inSeconds makes durations what metrics have, too.
+func inSeconds(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		return slog.Float64(a.Key, a.Value.Duration().Seconds())
+	}
+	return a
 }
 
 // logSwitch is a handler whose level and form can be changed while loggers that were
