@@ -157,6 +157,13 @@ func (l *listener) retire() error {
 	return nil // the loops have it
 }
 
+// beginLog is called when there is a journal. QUIC has connections before anybody accepts them.
+func (l *listener) beginLog() {
+	if l.quic != nil {
+		l.quic.arrivals.serving.Store(true)
+	}
+}
+
 // serve accepts sessions until ctx ends or the listener is retired, and returns
 // when all have ended. The end of ctx ends the sessions, too.
 func (l *listener) serve(ctx context.Context) {

@@ -168,7 +168,6 @@ func (q *quicListener) close() error {
 // when their sessions have ended. Connections of a retired listener go on with new
 // streams, too.
 func (q *quicListener) serve(ctx context.Context) {
-	q.arrivals.serving.Store(true)
 	var conns sync.WaitGroup
 	for {
 		conn, err := q.accept(ctx)

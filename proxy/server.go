@@ -138,7 +138,11 @@ func (s *Server) Serve(ctx context.Context) error {
 	defer cancel()
 	defer context.AfterFunc(ctx, s.drain)()
 	var running sync.WaitGroup
-	if !s.begin(func(l *listener) { running.Go(func() { l.serve(ctx) }) }) {
+	start := func(l *listener) {
+		l.beginLog()
+		running.Go(func() { l.serve(ctx) })
+	}
+	if !s.begin(start) {
 		return errors.New("proxy: Serve needs a Listen before it, and runs once")
 	}
 	defer close(s.done)
