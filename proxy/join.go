@@ -71,6 +71,9 @@ func (w *wire) isTCP() bool {
 // node gets first.
 func (s *session) handOver(ctx context.Context) error {
 	l := s.srv.loops.Next()
+	if c, ok := s.wire.Conn.(*net.TCPConn); ok && s.facts.tls != nil { // or it would be too late; see nagleTime
+		loop.Acknowledge(c)
+	}
 	if !s.letGo() || !l.Post(func() { s.land(ctx, l) }) {
 		return s.shutdown()
 	}

@@ -295,6 +295,11 @@ func (s *session) directTLS(ctx context.Context) error {
 	return nil
 }
 
+// nagleTime is how long a client waits that says nothing before its handshake is acknowledged. Others
+// have said something by then, which needs no packet of its own. Some clients rely on it that an answer
+// takes longer than to hear that the question is written: xmpp.js (0.14) on the same machine.
+const nagleTime = 2 * time.Millisecond
+
 // secure does the TLS handshake on the wire.
 func (s *session) secure(ctx context.Context) (*tls.Conn, error) {
 	shown := new(shownCertificate)
@@ -305,7 +310,7 @@ func (s *session) secure(ctx context.Context) (*tls.Conn, error) {
 	// The client has the last word of the handshake, mostly, and one that has left Nagle's
 	// algorithm on says no more before it is acknowledged.
 	if c, ok := s.wire.Conn.(*net.TCPConn); ok {
-		loop.Acknowledge(c)
+		time.AfterFunc(nagleTime, func() { loop.Acknowledge(c) }) // or it is closed, or has gone to a loop
 	}
 	s.facts.endPoint = shown.endPoint()
 	s.setTLS(conn.ConnectionState())

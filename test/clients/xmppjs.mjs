@@ -17,12 +17,6 @@ const [service, domain, username, password, to, body] = process.argv.slice(2);
 const emit = (event, fields = {}) => console.log(JSON.stringify({ client: username, event, ...fields }));
 
 const xmpp = client({ service, domain, username, password });
-
-// xmpp.js listens for an answer once it hears that its question is written, and an answer from
-// the same machine may be there before that. So it hears at once.
-const write = xmpp.write.bind(xmpp);
-xmpp.write = (text) => Promise.race([write(text), Promise.resolve()]);
-
 xmpp.reconnect.stop();
 
 xmpp.on("error", (err) => emit("error", { reason: String(err), condition: err.condition ?? "" }));

@@ -18,12 +18,6 @@ const emit = (event, fields = {}) => console.log(JSON.stringify({ client: userna
 
 const userAgent = xml("user-agent", { id: globalThis.crypto.randomUUID() });
 const xmpp = client({ service, domain, username, password, userAgent, resource: "again" });
-
-// xmpp.js listens for an answer once it hears that its question is written, and an answer from
-// the same machine may be there before that. So it hears at once.
-const write = xmpp.write.bind(xmpp);
-xmpp.write = (text) => Promise.race([write(text), Promise.resolve()]);
-
 xmpp.reconnect.stop();
 
 let token;
