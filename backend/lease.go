@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -242,14 +243,19 @@ func (n *Node) reap(ctx context.Context) {
 func (n *Node) announceLater(dead ...store.Session) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.unsaid = append(n.unsaid, dead...)
+	if n.unsaid == nil {
+		n.unsaid = make(map[string]store.Session)
+	}
+	for _, s := range dead { // of which some may be there from the last time
+		n.unsaid[s.ID] = s
+	}
 }
 
 // announceLate announces the ends of those that have ended. Where another session has the place by now, the contacts
 // know that one.
 func (n *Node) announceLate(ctx context.Context) {
 	n.mu.Lock()
-	due := n.unsaid
+	due := slices.Collect(maps.Values(n.unsaid))
 	n.unsaid = nil
 	n.mu.Unlock()
 	for i, dead := range due {
