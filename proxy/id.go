@@ -17,24 +17,35 @@ func (id ID) String() string {
 }
 
 // ids makes IDs out of random bytes that it gets for many at a time, which is most of what
-// one costs. The zero value is ready.
+// one costs. Each processor has some of its own. The zero value is ready.
 type ids struct {
-	mu   sync.Mutex
-	pool [64 * len(ID{})]byte
-	left int // bytes of pool that were not used, at its end
+	blocks sync.Pool // of *idBlock
+}
+
+// idBlock is random bytes.
+type idBlock struct {
+	bytes [64 * len(ID{})]byte
+	left  int // how many were not used, at the end
 }
 
 // next returns an ID.
-func (s *ids) next() (id ID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.left == 0 {
-		_, _ = rand.Read(s.pool[:]) // never fails
-		s.left = len(s.pool)
+func (s *ids) next() ID {
+	b, _ := s.blocks.Get().(*idBlock)
+	if b == nil {
+		b = new(idBlock)
 	}
-	unused := s.pool[len(s.pool)-s.left:]
+	defer s.blocks.Put(b)
+	return b.next()
+}
+
+func (b *idBlock) next() (id ID) {
+	if b.left == 0 {
+		_, _ = rand.Read(b.bytes[:]) // never fails
+		b.left = len(b.bytes)
+	}
+	unused := b.bytes[len(b.bytes)-b.left:]
 	n := copy(id[:], unused)
-	s.left -= n
+	b.left -= n
 	clear(unused[:n]) // nobody is to find it in memory later
 	return id
 }

@@ -29,9 +29,30 @@ func TestIDs(t *testing.T) {
 		})
 	}
 	running.Wait()
-	for i, b := range s.pool[:len(s.pool)-s.left] {
-		if b != 0 {
+}
+
+// Nobody is to find IDs in memory that were given out.
+func TestIDsAreForgotten(t *testing.T) {
+	t.Parallel()
+	var b idBlock
+	for range 3 {
+		b.next()
+	}
+	if used := len(b.bytes) - b.left; used != 3*len(ID{}) {
+		t.Fatalf("%d bytes are used of three IDs", used)
+	}
+	for i, octet := range b.bytes[:len(b.bytes)-b.left] {
+		if octet != 0 {
 			t.Fatalf("byte %d of an ID that was given out is kept", i)
 		}
 	}
+}
+
+func BenchmarkIDs(b *testing.B) {
+	var s ids
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			s.next()
+		}
+	})
 }
