@@ -233,25 +233,6 @@ func (s *session) servedResource(ctx context.Context, to xmpp.JID, account store
 	return to.Resource(), nil
 }
 
-// isThere tells whether a resource is connected, to any node.
-func (n *Node) isThere(ctx context.Context, to xmpp.JID, account store.Account) (bool, error) {
-	if h := n.hub(account.User); h != nil && h.session(to.Resource()) != nil {
-		return true, nil
-	}
-	query, cancel := n.storeContext(ctx)
-	defer cancel()
-	sessions, err := n.store.SessionsOf(query, account.Owner)
-	if err != nil {
-		return false, fmt.Errorf("look up the sessions of %s: %w", account.User, err)
-	}
-	for _, other := range sessions {
-		if other.Resource == to.Resource() {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
 // appended tells the world of a message that is durable. The store's writer calls
 // it.
 func (s *session) appended(ctx context.Context, recipient string, a store.Append, done store.Appended, begun time.Time) {

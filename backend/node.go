@@ -60,6 +60,7 @@ type Node struct {
 	writer    *store.Writer
 	writable  writable
 	accounts  *accountCache
+	there     thereCache
 	blocks    *blockCache
 	delivered *deliveredNumbers
 	points    resumePoints
