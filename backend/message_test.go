@@ -510,3 +510,27 @@ func TestSessionsAreAskedForOnce(t *testing.T) {
 		t.Errorf("with the end of a session it was asked %d times", n)
 	}
 }
+
+// An empty string is no address (RFC 7622 §3.2), and something else than none.
+func TestEmptyAddress(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1, nil)
+	alice := c.online(0, "alice", "phone")
+	for _, stanza := range []string{
+		"<message to='' type='chat'><body>x</body></message>",
+		"<presence to=''/>",
+		"<presence to='' type='subscribe'/>",
+		"<iq to='' type='get' id='i'><ping xmlns='urn:xmpp:ping'/></iq>",
+		"<iq to='' type='get' id='i'><query xmlns='jabber:iq:roster'/></iq>",
+	} {
+		alice.write(stanza)
+		if got := alice.expect(" type='error'.*<error type='modify'><jid-malformed "); strings.Contains(got, " from=''") {
+			t.Errorf("%s is answered with %s", stanza, got)
+		}
+	}
+	alice.write("<iq to='' type='result' id='i'/>")
+	alice.sync()
+	if head, _ := c.head("alice"); head != 0 {
+		t.Errorf("%d messages are stored", head)
+	}
+}
