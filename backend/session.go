@@ -101,7 +101,7 @@ func newSession(n *Node, conn net.Conn) *session {
 	s := &session{
 		node: n, conn: conn, started: time.Now(),
 		done: make(chan struct{}), written: make(chan struct{}), gone: make(chan struct{}), yield: make(chan struct{}),
-		out:    newOutbox(n.opts.Limits.QueueBytes),
+		out:    newOutbox(n.opts.Limits.QueueBytes, n.metrics.unseen),
 		passed: math.MaxUint64,
 	}
 	s.stream.init(conn, n.opts.Limits.preAuth())
