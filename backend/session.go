@@ -75,7 +75,7 @@ type session struct {
 	// Guarded by hub.mu.
 	presence    []byte // last broadcast presence, addressed from us; nil: unavailable
 	priority    int
-	looked      time.Time             // when it has asked for the presence of its contacts; of a resumed session: when it began
+	looked      time.Time             // when it has asked for presence; of a resumed session: when it began
 	interested  bool                  // has asked for the roster
 	carbons     bool                  // wants copies of messages
 	heard       bool                  // has been told of the roster as it was, and is told of changes
