@@ -103,6 +103,16 @@ func (s *hookedStore) SessionsOf(ctx context.Context, owner store.OwnerID) ([]st
 	return s.Store.SessionsOf(ctx, owner)
 }
 
+func (s *hookedStore) UpdateRoster(
+	ctx context.Context, owner store.OwnerID, contact string, change func(*store.RosterItem) bool,
+) (store.RosterItem, uint64, error) {
+	item, version, err := s.Store.UpdateRoster(ctx, owner, contact, change)
+	if failed := s.ask("roster changed"); err == nil && failed != nil { // its answer was lost
+		return store.RosterItem{}, 0, failed
+	}
+	return item, version, err
+}
+
 func (s *hookedStore) LiveNodes(ctx context.Context) ([]string, error) {
 	names, err := s.Store.LiveNodes(ctx)
 	if s.ask("ghost") != nil {
@@ -860,4 +870,27 @@ func TestEndIsAnnouncedLater(t *testing.T) {
 			bob.settled()
 		})
 	}
+}
+
+// What has become of a roster is told to the user's clients, on all nodes, although the store could not say that it was
+// stored.
+func TestRosterChangeOfUnknownOutcome(t *testing.T) {
+	t.Parallel()
+	var failing atomic.Bool
+	c := newHookedCluster(t, 2, &hookedStore{fails: func(what string) error {
+		if what == "roster changed" && failing.CompareAndSwap(true, false) {
+			return fmt.Errorf("the connection was lost: %w", store.ErrOutcomeUnknown)
+		}
+		return nil
+	}}, nil)
+	phone, tab := c.login(0, "alice", "phone"), c.login(1, "alice", "tab")
+	for _, cl := range []*client{phone, tab} {
+		cl.write(getRoster)
+		cl.expect("^<iq [^>]*type='result'")
+	}
+	failing.Store(true)
+	phone.write("<iq type='set' id='s'><query xmlns='jabber:iq:roster'><item jid='bob@example.com' name='Bob'/></query></iq>")
+	const push = "^<iq [^>]*type='set'.*<query [^>]*ver='1.1'><item jid='bob@example.com' name='Bob'"
+	phone.expectAll("^<iq [^>]*type='error'", push)
+	tab.expect(push)
 }
