@@ -232,8 +232,8 @@ func (n *Node) replace(ctx context.Context, old store.Session) {
 	} else {
 		ended = n.endElsewhere(ctx, old)
 	}
-	if !ended {
-		n.announceEnd(ctx, old)
+	if !ended && !n.announceEnd(ctx, old) {
+		n.refuseLeftBy(old) // the contacts know the newer one
 	}
 }
 

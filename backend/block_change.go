@@ -117,6 +117,9 @@ func (h *hub) showTo(unblocked, still *blocklist) {
 	for _, see := range h.seenByContacts(unblocked, still) {
 		h.node.show(see.to, see.presence, still)
 	}
+	h.mu.Lock()
+	h.lookedNow()
+	h.mu.Unlock()
 	for _, contact := range h.contacts(store.SubscriptionTo) {
 		if !unblocked.matchesUser(contact) {
 			continue

@@ -62,6 +62,14 @@ func (b *blocklist) resourcesOf(user string) []string {
 	return b.resources[user]
 }
 
+// number is the list's version; 0: there was none yet.
+func (b *blocklist) number() uint64 {
+	if b == nil {
+		return 0
+	}
+	return b.version
+}
+
 func (b *blocklist) blocksAny() bool { return b != nil && len(b.addresses) > 0 }
 
 // all returns the addresses on the list, sorted by their bytes.

@@ -25,7 +25,7 @@ type control struct {
 	Blocks   *blockChange  `json:"blocks,omitempty"`   // the user's blocklist has changed
 	Lost     *lostMessage  `json:"lost,omitempty"`     // a message to the user may have reached nobody
 	Shown    *shown        `json:"shown,omitempty"`    // presence that not all of the user's resources see
-	Look     bool          `json:"look,omitempty"`     // the user's timeline may have more than was signalled
+	Look     bool          `json:"look,omitempty"`     // the store may have more of the user than was signalled
 	Account  bool          `json:"account,omitempty"`  // an administrator has changed the account
 	Kick     *kick         `json:"kick,omitempty"`     // an administrator ends sessions
 }
@@ -95,8 +95,9 @@ func (h *hub) control(sig bus.Signal) {
 	}
 }
 
-// look makes the sessions look into the store.
+// look makes the sessions look into the store, and the hub for changes of the roster and the blocklist.
 func (h *hub) look() {
+	h.node.missed.compare([]*hub{h})
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, s := range h.sessions {

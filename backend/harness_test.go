@@ -262,6 +262,7 @@ type client struct {
 	scanner *xmpp.Scanner
 	buf     []byte
 	rest    []byte
+	early   []xmpp.Token // read, and not looked at yet
 	jid     string
 }
 
@@ -377,6 +378,16 @@ func (c *cluster) online(node int, name, resource string) *client {
 	cl := c.login(node, name, resource)
 	cl.write("<presence/>")
 	cl.expect("^<presence[^>]* from='" + regexp.QuoteMeta(cl.jid) + "'")
+	cl.write("<iq type='get' id='online' to='" + domain + "'><ping xmlns='urn:xmpp:ping'/></iq>") // others are asked after that
+	var others []xmpp.Token
+	for {
+		tok := cl.token()
+		if strings.HasPrefix(string(tok.Raw), "<iq type='result' id='online'") {
+			break
+		}
+		others = append(others, tok)
+	}
+	cl.early = others
 	c.quiet()
 	return cl
 }
@@ -422,6 +433,11 @@ func (cl *client) write(s string) {
 
 // read returns the next token; the error is the connection's.
 func (cl *client) read() (xmpp.Token, error) {
+	if len(cl.early) > 0 {
+		tok := cl.early[0]
+		cl.early = cl.early[1:]
+		return tok, nil
+	}
 	for {
 		for len(cl.rest) > 0 {
 			tok, rest, err := cl.scanner.Next(cl.rest)

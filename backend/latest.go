@@ -39,6 +39,7 @@ func (o *outbox) pushStatus(it item) bool {
 		more -= o.cost(o.items[place])
 	}
 	if more > 0 && l.taken[user]+more > o.limit/statusShare {
+		o.unseen.Inc()
 		return true
 	}
 	it.data = o.supersede(header, it.data)

@@ -10,6 +10,11 @@ import (
 
 const latestLimit = 64 << 10
 
+// tally is a counter.
+type tally int
+
+func (t *tally) Inc() { *t++ }
+
 // says is presence of a resource.
 func says(from, what string) item {
 	return item{kind: itemStanza, status: true, data: fmt.Appendf(nil, "<presence from='%s' to='bob@example.com'>%s</presence>", from, what)}
@@ -40,7 +45,7 @@ func TestPresenceInALoop(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			o := newOutbox(latestLimit)
+			o := newOutbox(latestLimit, new(tally))
 			leave(o)
 			for i := range 10_000 {
 				if !o.push(says("alice@example.com/phone", fmt.Sprint("<status>", i, "</status>"))) {
@@ -61,7 +66,7 @@ func TestPresenceInALoop(t *testing.T) {
 // others have said.
 func TestPresenceOvertakesNothing(t *testing.T) {
 	t.Parallel()
-	o := newOutbox(latestLimit)
+	o := newOutbox(latestLimit, new(tally))
 	fill(o)
 	o.push(says("alice@example.com/phone", "1"))
 	o.push(says("alice@example.com/tab", "2"))
@@ -97,7 +102,7 @@ func TestPresenceKeepsCapabilities(t *testing.T) {
 	t.Parallel()
 	const caps = "<c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='urn:x' ver='AAAA'/>"
 	for name, before := range map[string]func(*outbox){"before": func(*outbox) {}, "after": fill} {
-		o := newOutbox(latestLimit)
+		o := newOutbox(latestLimit, new(tally))
 		before(o)
 		o.push(says("alice@example.com/phone", caps))
 		fill(o)
@@ -109,10 +114,11 @@ func TestPresenceKeepsCapabilities(t *testing.T) {
 	}
 }
 
-// What the resources of one user say does not take the room of what others say.
+// What the resources of one user say does not take the room of what others say, and is counted.
 func TestPresenceOfManyResources(t *testing.T) {
 	t.Parallel()
-	o := newOutbox(latestLimit)
+	unseen := new(tally)
+	o := newOutbox(latestLimit, unseen)
 	fill(o)
 	for i := range 10_000 {
 		if !o.push(says(fmt.Sprint("alice@example.com/", i), "")) {
@@ -122,6 +128,8 @@ func TestPresenceOfManyResources(t *testing.T) {
 	o.push(says("carol@example.com/pad", ""))
 	if got := whatWaits(o); len(got) > latestLimit/statusShare/itemOverhead || !strings.Contains(got[len(got)-1], "carol") {
 		t.Errorf("%d wait, the last is %s", len(got), got[len(got)-1])
+	} else if int(*unseen)+len(got) != 10_001 {
+		t.Errorf("%d wait, %d are counted as unseen", len(got), *unseen)
 	}
 }
 
@@ -130,7 +138,7 @@ func TestLatestAgainstModel(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(200) {
 		r := rand.New(rand.NewPCG(seed, 1))
-		o := newOutbox(latestLimit)
+		o := newOutbox(latestLimit, new(tally))
 		fill(o)
 		var model []item
 		for i := range 300 {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"time"
 
@@ -73,7 +72,6 @@ func (n *Node) keepLease(ctx context.Context) {
 		if reap {
 			n.reap(ctx)
 		}
-		n.announceLate(ctx)
 		n.forgetEnded(ctx)
 		n.lookForUnheard(ctx)
 	}
@@ -218,64 +216,52 @@ func (s *session) endLost(ctx context.Context, gone bool) {
 }
 
 // reap ends the sessions of nodes whose lease has run out, and tells the users'
-// contacts on their behalf.
+// contacts on their behalf. What it has not told when it dies, or when the store does not say whom, the
+// store names again: to this node, or to another one once the lease of this one is over.
 func (n *Node) reap(ctx context.Context) {
 	for ctx.Err() == nil {
 		query, cancel := n.storeContext(ctx)
-		dead, err := n.store.ReapSessions(query, reapAtATime)
+		dead, err := n.store.ReapSessions(query, n.opts.Name, reapAtATime)
 		cancel()
 		if err != nil {
-			n.announceLater(dead...) // if they have ended
 			n.opts.Logger.WarnContext(ctx, "reap sessions", slog.Any("error", err))
 			return
 		}
+		var told []string
 		for _, s := range dead {
-			n.announceEnd(ctx, s)
+			if n.announceReaped(ctx, s) {
+				told = append(told, s.ID)
+			}
 		}
-		n.metrics.reaped.Add(float64(len(dead)))
-		if len(dead) < reapAtATime {
-			return
-		}
-	}
-}
-
-// announceLater notes sessions whose end is to be announced when the store answers.
-func (n *Node) announceLater(dead ...store.Session) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.unsaid == nil {
-		n.unsaid = make(map[string]store.Session)
-	}
-	for _, s := range dead { // of which some may be there from the last time
-		n.unsaid[s.ID] = s
-	}
-}
-
-// announceLate announces the ends of those that have ended. Where another session has the place by now, the contacts
-// know that one.
-func (n *Node) announceLate(ctx context.Context) {
-	n.mu.Lock()
-	due := slices.Collect(maps.Values(n.unsaid))
-	n.unsaid = nil
-	n.mu.Unlock()
-	for i, dead := range due {
-		query, cancel := n.storeContext(ctx)
-		others, err := n.store.SessionsOf(query, dead.Owner)
+		query, cancel = n.storeContext(ctx)
+		err = n.store.ForgetReaped(query, told)
 		cancel()
 		if err != nil {
-			n.announceLater(due[i:]...)
+			n.opts.Logger.WarnContext(ctx, "forget reaped sessions", slog.Any("error", err))
 			return
 		}
-		switch {
-		case slices.ContainsFunc(others, func(o store.Session) bool { return o.ID == dead.ID }):
-		case slices.ContainsFunc(others, func(o store.Session) bool { return o.Resource == dead.Resource }):
-			if from, st, err := endOf(dead); err == nil {
-				n.refuseLeft(from, st)
-			}
-		default:
-			n.announceEnd(ctx, dead)
+		n.metrics.reaped.Add(float64(len(told)))
+		if len(told) < reapAtATime {
+			return
 		}
 	}
+}
+
+// announceReaped is announceEnd for a session that was reaped, maybe a while ago. Where another one has the place by
+// now, the contacts know that one.
+func (n *Node) announceReaped(ctx context.Context, dead store.Session) bool {
+	query, cancel := n.storeContext(ctx)
+	defer cancel()
+	others, err := n.store.SessionsOf(query, dead.Owner)
+	if err != nil {
+		n.opts.Logger.WarnContext(ctx, "announce the end of a session", slog.String("user", dead.User), slog.Any("error", err))
+		return false
+	}
+	if slices.ContainsFunc(others, func(o store.Session) bool { return o.Resource == dead.Resource }) {
+		n.refuseLeftBy(dead)
+		return true
+	}
+	return n.announceEnd(ctx, dead)
 }
 
 // endOf returns the address of a session that is over, and what it has left.
@@ -291,14 +277,13 @@ func endOf(dead store.Session) (from xmpp.JID, st sessionState, err error) {
 
 // announceEnd tells a session's contacts that it is unavailable, and those who were shown
 // directed presence, on behalf of a session that cannot do so itself. Whether one was
-// available that was not left in order nobody knows. If the store does not say who they are, this is
-// done later.
-func (n *Node) announceEnd(ctx context.Context, dead store.Session) {
+// available that was not left in order nobody knows. It returns false if the store does not say who they are.
+func (n *Node) announceEnd(ctx context.Context, dead store.Session) bool {
 	query, cancel := n.storeContext(ctx)
 	defer cancel()
 	from, st, err := endOf(dead)
 	if err != nil {
-		return
+		return true
 	}
 	items, _, err := n.store.Roster(query, dead.Owner)
 	var blocks *blocklist
@@ -306,9 +291,8 @@ func (n *Node) announceEnd(ctx context.Context, dead store.Session) {
 		blocks, err = n.blocksOf(query, dead.Owner)
 	}
 	if err != nil && !errors.Is(err, store.ErrNotFound) { // the account may be deleted
-		n.announceLater(dead)
 		n.opts.Logger.WarnContext(ctx, "announce the end of a session", slog.String("user", dead.User), slog.Any("error", err))
-		return
+		return false
 	}
 	n.refuseLeft(from, st)
 	told := n.subscribers(items, blocks)
@@ -319,6 +303,14 @@ func (n *Node) announceEnd(ctx context.Context, dead store.Session) {
 	}
 	slices.Sort(told)
 	n.withdraw(st.directed(), unavailablePresence(from), told, blocks)
+	return true
+}
+
+// refuseLeftBy answers what a session that is over has left.
+func (n *Node) refuseLeftBy(dead store.Session) {
+	if from, st, err := endOf(dead); err == nil {
+		n.refuseLeft(from, st)
+	}
 }
 
 // storeContext bounds one query.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -92,7 +93,7 @@ func TestLapsedLease(t *testing.T) {
 	var reaped []store.Session
 	c.eventually("the lease runs out", func() bool {
 		var err error
-		reaped, err = c.store.ReapSessions(t.Context(), 1)
+		reaped, err = c.store.ReapSessions(t.Context(), "node-2", 1)
 		return err == nil && len(reaped) == 1
 	})
 	broken.noLease.Store(false)
@@ -103,6 +104,58 @@ func TestLapsedLease(t *testing.T) {
 	gone.end("internal-server-error")
 	kept.sync()
 	c.eventually("the node is ready", ready)
+}
+
+// rivalStore is one on which another node reaps first, as long as it is not too late for that.
+type rivalStore struct {
+	store.Store
+
+	once   sync.Once
+	reaped chan struct{} // closed when it has
+}
+
+func (r *rivalStore) ReapSessions(ctx context.Context, node string, limit int) ([]store.Session, error) {
+	select {
+	case <-r.reaped:
+		return r.Store.ReapSessions(ctx, node, limit)
+	default:
+	}
+	reaped, err := r.Store.ReapSessions(ctx, "rival", limit)
+	if len(reaped) > 0 {
+		r.once.Do(func() { close(r.reaped) })
+	}
+	return nil, err
+}
+
+// A node that dies after it has ended the session of another dead one, and before it has told the contacts, leaves
+// that to those that live.
+func TestReaperDies(t *testing.T) {
+	t.Parallel()
+	rival := &rivalStore{reaped: make(chan struct{})}
+	c := newCluster(t, 0, func(o *backend.Options) {
+		o.Timeouts.Lease = 10 * time.Minute
+		if o.Name == "node-1" { // which reaps
+			o.Timeouts.Lease = 500 * time.Millisecond
+		}
+	})
+	rival.Store, c.store = c.store, rival
+	c.startNode("node-1")
+	c.startNode("node-2")
+	c.befriend("alice", "bob")
+	bob := c.online(0, "bob", "desk")
+	c.online(1, "alice", "phone")
+	bob.skipTo("^<presence [^>]*from='alice@example.com/phone'")
+	if err := c.store.TakeLease(t.Context(), "rival", "run", time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.store.TakeLease(t.Context(), "node-2", "later", time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	<-rival.reaped
+	if err := c.store.EndLease(t.Context(), "rival", "run"); err != nil {
+		t.Fatal(err)
+	}
+	bob.skipTo("^<presence type='unavailable' from='alice@example.com/phone'")
 }
 
 // Of two processes with one name the one that was started later has it. The other, which

@@ -84,7 +84,7 @@ func (s *session) message(ctx context.Context, raw []byte, header xmpp.Header, n
 // recipient is whom a message is for: without an address the user itself (RFC 6120
 // §10.3.1).
 func (s *session) recipient(header xmpp.Header) (to xmpp.JID, ok bool) {
-	if header.To == "" {
+	if !header.Addressed {
 		return s.jid.Bare(), true
 	}
 	to, err := xmpp.ParseJID(header.To)

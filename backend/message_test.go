@@ -410,6 +410,29 @@ func TestPresenceDoesNotEndSlowClients(t *testing.T) {
 	bob.sync()
 }
 
+// Presence of so many resources of a contact that a client which does not read is not told of all is counted.
+func TestUnseenPresence(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1, func(o *backend.Options) { o.Limits.QueueBytes = 256 << 10 })
+	c.befriend("alice", "bob")
+	alice := c.online(0, "alice", "phone")
+	resources := 0
+	c.eventually("presence is not seen", func() bool {
+		for range 100 {
+			resources++
+			presence := fmt.Appendf(nil, "<presence from='bob@example.com/%d' to='alice@example.com'><status>%s</status></presence>",
+				resources, strings.Repeat("x", 8000))
+			err := c.bus.nodes[0].Publish(bus.Signal{Kind: bus.Stanza, Partition: partition(alicesJID), User: alicesJID, Data: presence})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		return c.counter(0, "imlb_node_stanzas_dropped_total", map[string]string{"why": "resources"}) > 0
+	})
+	alice.write("<iq type='get' id='there'><ping xmlns='urn:xmpp:ping'/></iq>")
+	alice.skipTo("^<iq type='result' id='there'")
+}
+
 // Nobody ends the session of somebody else by sending more than its client reads.
 func TestStrangersDoNotEndSlowClients(t *testing.T) {
 	c := newCluster(t, 1, func(o *backend.Options) { o.Limits.QueueBytes = 64 << 10 })
@@ -429,6 +452,9 @@ func TestStrangersDoNotEndSlowClients(t *testing.T) {
 	})
 	bob.write("<iq type='get' id='there'><ping xmlns='urn:xmpp:ping'/></iq>")
 	bob.skipTo("^<iq type='result' id='there'")
+	if c.counter(0, "imlb_node_stanzas_dropped_total", map[string]string{"why": "anybody"}) == 0 {
+		t.Error("nothing is counted as dropped")
+	}
 }
 
 // A recipient that is deleted while its address is remembered.
@@ -508,5 +534,29 @@ func TestSessionsAreAskedForOnce(t *testing.T) {
 	c.gone("carol")
 	if n := counts.asked.Load() - before; n != 1 {
 		t.Errorf("with the end of a session it was asked %d times", n)
+	}
+}
+
+// An empty string is no address (RFC 7622 §3.2), and something else than none.
+func TestEmptyAddress(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1, nil)
+	alice := c.online(0, "alice", "phone")
+	for _, stanza := range []string{
+		"<message to='' type='chat'><body>x</body></message>",
+		"<presence to=''/>",
+		"<presence to='' type='subscribe'/>",
+		"<iq to='' type='get' id='i'><ping xmlns='urn:xmpp:ping'/></iq>",
+		"<iq to='' type='get' id='i'><query xmlns='jabber:iq:roster'/></iq>",
+	} {
+		alice.write(stanza)
+		if got := alice.expect(" type='error'.*<error type='modify'><jid-malformed "); strings.Contains(got, " from=''") {
+			t.Errorf("%s is answered with %s", stanza, got)
+		}
+	}
+	alice.write("<iq to='' type='result' id='i'/>")
+	alice.sync()
+	if head, _ := c.head("alice"); head != 0 {
+		t.Errorf("%d messages are stored", head)
 	}
 }

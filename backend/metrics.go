@@ -24,6 +24,8 @@ type metrics struct {
 	delivery  prometheus.Histogram   // seconds from signal to socket
 	caughtUp  *prometheus.CounterVec // entries read from the store: why
 	dropped   *prometheus.CounterVec // signals not sent or not understood: why
+	spared    prometheus.Counter     // stanzas that a session does without
+	unseen    prometheus.Counter     // presence that has no room
 	bounced   *prometheus.CounterVec // stanza errors sent: condition
 	parked    prometheus.Gauge       // sessions that wait for their client
 	asleep    prometheus.Gauge       // sessions whose client is quiet
@@ -45,6 +47,8 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	histogram := func(name, help string) prometheus.Histogram {
 		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: latencyBuckets})
 	}
+	lost := counter("imlb_node_stanzas_dropped_total",
+		"Stanzas that a client was not given because much waits for it: what anybody may send (anybody), or presence of too many resources of one user (resources).", "why")
 	m := &metrics{
 		sessions:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "imlb_node_sessions", Help: "Sessions on this node."}),
 		ended:     counter("imlb_node_connections_ended_total", "Connections that ended, by reason.", "reason"),
@@ -61,6 +65,8 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		delivery: histogram("imlb_node_delivery_seconds", "Time from the signal of a message until it is written to a recipient."),
 		caughtUp: counter("imlb_node_catchup_entries_total", "Timeline entries read from the store: after login (login) or because a signal was missed (gap).", "why"),
 		dropped:  counter("imlb_node_signals_dropped_total", "Signals that could not be sent (publish) or understood (decode).", "why"),
+		spared:   lost.WithLabelValues("anybody"),
+		unseen:   lost.WithLabelValues("resources"),
 		bounced:  counter("imlb_node_stanza_errors_total", "Stanza errors sent to clients, by condition.", "condition"),
 		parked:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "imlb_node_sessions_parked", Help: "Sessions that wait for their client to resume them."}),
 		asleep:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "imlb_node_sessions_asleep", Help: "Sessions that hold no goroutine and no buffer, because their client is quiet."}),
@@ -71,7 +77,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	}
 	var errs []error
 	for _, c := range []prometheus.Collector{
-		m.sessions, m.ended, m.stanzas, m.auth, m.registers, m.throttled, m.appends, m.appending, m.batch, m.commit, m.delivery, m.caughtUp, m.dropped, m.bounced,
+		m.sessions, m.ended, m.stanzas, m.auth, m.registers, m.throttled, m.appends, m.appending, m.batch, m.commit, m.delivery, m.caughtUp, m.dropped, lost, m.bounced,
 		m.parked, m.asleep, m.resumed, m.polls, m.trimmed, m.reaped,
 	} {
 		if err := r.Register(c); err != nil {

@@ -85,7 +85,6 @@ type Node struct {
 	arriving map[*session]string            // their IDs
 	ending   map[string]chan struct{}       // sessions that other nodes are to end, by ID
 	yields   map[chan struct{}]yieldRequest // sessions that other nodes are asked to leave
-	unsaid   map[string]store.Session       // whose end, if they have ended, is yet to be announced, by ID
 	open     map[net.Conn]struct{}
 }
 

@@ -22,8 +22,9 @@ import (
 //   - replies to the client itself never come to that: its next stanza is not
 //     read before there is room (see room).
 type outbox struct {
-	limit int           // bytes
-	count atomic.Uint64 // stanzas written
+	limit  int           // bytes
+	unseen counter       // of presence that has no room (see pushStatus)
+	count  atomic.Uint64 // stanzas written
 
 	mu     sync.Mutex
 	freed  signal // something has changed for the reader
@@ -86,8 +87,11 @@ type item struct {
 // itemOverhead is what an item costs beside its data.
 const itemOverhead = 128
 
-func newOutbox(limit int) *outbox {
-	return &outbox{limit: limit}
+// counter is what counts.
+type counter interface{ Inc() }
+
+func newOutbox(limit int, unseen counter) *outbox {
+	return &outbox{limit: limit, unseen: unseen}
 }
 
 // rouse has the writer look, and starts one if none runs. Who has nothing to write needs

@@ -8,7 +8,7 @@ import (
 // Entries, which can be had again, never take the room of what cannot.
 func TestEntriesLeaveRoom(t *testing.T) {
 	t.Parallel()
-	o := newOutbox(1000)
+	o := newOutbox(1000, new(tally))
 	for range 100 {
 		if !o.push(item{kind: itemEntry, data: make([]byte, 300)}) {
 			t.Fatal("an entry is said to be lost")
@@ -35,7 +35,7 @@ func TestEntriesLeaveRoom(t *testing.T) {
 // there is an end to that.
 func TestLongAnswersLeaveRoom(t *testing.T) {
 	t.Parallel()
-	o := newOutbox(1000)
+	o := newOutbox(1000, new(tally))
 	for i, size := range []int{100_000, 100, 100} {
 		if !o.push(item{kind: itemStanza, data: make([]byte, size)}) {
 			t.Errorf("no room for stanza %d", i)
@@ -50,7 +50,7 @@ func TestLongAnswersLeaveRoom(t *testing.T) {
 // What a session begins with, as one does that was resumed, takes no room of what comes.
 func TestFirstItemsLeaveRoom(t *testing.T) {
 	t.Parallel()
-	o := newOutbox(1000)
+	o := newOutbox(1000, new(tally))
 	o.prepend([]item{{kind: itemStanza, data: make([]byte, 1000)}})
 	if !o.push(item{kind: itemStanza, data: make([]byte, 100)}) {
 		t.Error("no room beside what the session begins with")
@@ -63,7 +63,7 @@ func TestRequestsAreNotLost(t *testing.T) {
 	for name, keeps := range map[string]bool{"for good": false, "kept": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			o := newOutbox(1000)
+			o := newOutbox(1000, new(tally))
 			ask := func() bool { return o.push(item{kind: itemStanza, asks: true, data: make([]byte, 200)}) }
 			left := 0
 			for range 2 {
@@ -99,7 +99,7 @@ func count(taken bool) int {
 // entries that have come since.
 func TestWhatWasSaidMeanwhile(t *testing.T) {
 	t.Parallel()
-	o := newOutbox(10_000)
+	o := newOutbox(10_000, new(tally))
 	o.push(item{kind: itemStanza, said: true})
 	o.push(item{kind: itemEntry, seq: 6})
 	o.push(item{kind: itemStanza})

@@ -170,11 +170,16 @@ func raws(stanzas []item) []string {
 // spares tells whether the session does without a stanza because much waits for its client, which is
 // slow, or away: else anybody could end it. What the client could not do without is the
 // user's own doing, or the presence of those whom the user sees.
-func (s *session) spares(header xmpp.Header, size int) bool {
-	if !s.out.parked() {
-		return s.out.halfFull() && !s.hub.needs(header)
+func (s *session) spares(header xmpp.Header, size int) (spared bool) {
+	if s.out.parked() {
+		spared = !s.hub.needs(header) && !s.out.spareRoom(size)
+	} else {
+		spared = s.out.halfFull() && !s.hub.needs(header)
 	}
-	return !s.hub.needs(header) && !s.out.spareRoom(size)
+	if spared {
+		s.node.metrics.spared.Inc()
+	}
+	return spared
 }
 
 func (h *hub) needs(header xmpp.Header) bool {

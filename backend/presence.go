@@ -44,7 +44,7 @@ func (s *session) presenceStanza(ctx context.Context, raw []byte, header xmpp.He
 		return s.bounce(raw, header, xmpp.BadRequest)
 	}
 	switch {
-	case header.To != "":
+	case header.Addressed:
 		return s.directedPresence(ctx, raw, header)
 	case header.Type == "":
 		return s.goAvailable(ctx, raw, header)

@@ -106,6 +106,9 @@ func awayOf(id string) (d time.Duration, ok bool) {
 	return time.Duration(ms) * time.Millisecond, err == nil
 }
 
+// everAway is longer than anybody is there.
+const everAway = 100 * 365 * 24 * time.Hour
+
 // probeTime is how long a probe may be on its way. Who has asked so long before the session was lost may have had
 // its answer, and gets it once more.
 const probeTime = time.Second
@@ -119,6 +122,14 @@ func (h *hub) askBack(from xmpp.JID, away time.Duration) {
 	asked := h.sessionsThat(func(s *session) bool { return s.presence != nil && s.jid != from && s.looked.After(since) })
 	for _, s := range asked {
 		h.node.sendTo(from, probeOf(s.jid, ""))
+	}
+}
+
+// lookedNow notes that the presence of somebody whom the user has not seen before is asked for. Sessions of theirs that are
+// away do not answer, and are asked when they are back; under hub.mu.
+func (h *hub) lookedNow() {
+	for _, s := range h.sessions {
+		s.looked = time.Now()
 	}
 }
 

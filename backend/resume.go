@@ -367,7 +367,7 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h ui
 		s.hub.raise(received)
 	}
 	if st.Presence != "" && st.unheard(parked) {
-		return s.lookAgain(query, parked)
+		return s.lookAgain(query, st, parked)
 	}
 	return nil
 }
@@ -403,8 +403,9 @@ func (s *session) leftToOthers(ctx context.Context, st sessionState, from, upTo 
 }
 
 // lookAgain tells the client which of its contacts are there: the client may have missed
-// that some have come, or gone. Those who have asked for it since nobody has had the session ask once more.
-func (s *session) lookAgain(ctx context.Context, parked time.Time) error {
+// that some have come, or gone. Those who have asked for it since nobody has had the session ask once more, and all if
+// some may have been unblocked since then.
+func (s *session) lookAgain(ctx context.Context, st sessionState, parked time.Time) error {
 	connected, err := s.node.store.ConnectedContacts(ctx, s.account.Owner)
 	if err != nil {
 		return err
@@ -418,7 +419,11 @@ func (s *session) lookAgain(ctx context.Context, parked time.Time) error {
 			s.first = append(s.first, item{kind: itemStanza, data: gone})
 		}
 	}
-	s.probeAll(store.SubscriptionBoth, awayFor(time.Since(parked)))
+	away := time.Since(parked)
+	if s.hub.blocklist().number() != st.ShownBy {
+		away = everAway
+	}
+	s.probeAll(store.SubscriptionBoth, awayFor(away))
 	return nil
 }
 

@@ -104,3 +104,73 @@ func TestNotAskedBack(t *testing.T) {
 		}
 	}
 }
+
+// Who may see a session from when nobody has it, since it has been allowed to or was unblocked, or has unblocked it, sees
+// it once it is resumed, and is seen by it.
+func TestResumedSessionIsSeenByOthers(t *testing.T) {
+	t.Parallel()
+	bobs, alices := []string{"bob@example.com"}, []string{alicesJID}
+	for name, tt := range map[string]struct {
+		alice, bob        store.Subscription
+		before, meanwhile func(tab, bob *client)
+	}{
+		"has allowed": {
+			alice: store.SubscriptionFrom, bob: store.SubscriptionTo,
+			before: func(tab, bob *client) {
+				tab.write("<presence type='subscribe' to='bob@example.com'/>")
+				bob.skipTo("^<presence [^>]*type='subscribe'")
+			},
+			meanwhile: func(tab, bob *client) {
+				bob.write("<presence type='subscribed' to='alice@example.com'/>")
+				tab.skipTo("^<presence [^>]*from='bob@example.com/desk'")
+			},
+		},
+		"allowed": {
+			alice: store.SubscriptionTo, bob: store.SubscriptionFrom,
+			before: func(tab, bob *client) {
+				bob.write("<presence type='subscribe' to='alice@example.com'/>")
+				tab.skipTo("^<presence [^>]*type='subscribe'")
+			},
+			meanwhile: func(tab, bob *client) {
+				tab.write("<presence type='subscribed' to='bob@example.com'/>")
+				bob.skipTo("^<presence [^>]*from='alice@example.com/tab'")
+			},
+		},
+		"unblocked": {
+			alice: store.SubscriptionBoth, bob: store.SubscriptionBoth,
+			before:    func(tab, _ *client) { tab.block(bobs...) },
+			meanwhile: func(tab, _ *client) { tab.unblock(bobs) },
+		},
+		"has unblocked": {
+			alice: store.SubscriptionBoth, bob: store.SubscriptionBoth,
+			before:    func(_, bob *client) { bob.block(alices...) },
+			meanwhile: func(_, bob *client) { bob.unblock(alices) },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, 3, nil)
+			c.subscribed("alice", "bob", tt.alice)
+			c.subscribed("bob", "alice", tt.bob)
+			tab, bob := c.online(1, "alice", "tab"), c.online(2, "bob", "desk")
+			tt.before(tab, bob)
+			c.quiet()
+			alice := c.login(0, "alice", "phone")
+			alice.write("<presence><status>here</status></presence>")
+			alice.skipTo("<status>here</status>")
+			alice.write(smResumable)
+			id := between(alice.skipTo("^<enabled "), "id='", "'")
+			h := alice.counted()
+			c.quiet()
+			c.stopNode(c.nodes[0])
+			c.parked(id)
+			tt.meanwhile(tab, bob)
+			c.quiet()
+			again := c.returns(1, "alice")
+			again.resume(id, h)
+			again.expect("^<resumed ")
+			bob.skipTo("^<presence [^>]*from='alice@example.com/phone'[^>]*><status>here</status>")
+			again.skipTo("^<presence [^>]*from='bob@example.com/desk'")
+		})
+	}
+}

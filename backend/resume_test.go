@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -51,6 +52,20 @@ func (cl *client) hears(texts ...string) {
 				cl.t.Fatalf("%s: got\n\t%s\nwant %s", cl.jid, got, text)
 			}
 			break
+		}
+	}
+}
+
+// upTo reads until a stanza matches, and returns how many there were with it.
+func (cl *client) upTo(pattern string) (stanzas int) {
+	cl.t.Helper()
+	for {
+		got := cl.next()
+		if !strings.HasPrefix(got, "<r ") {
+			stanzas++
+		}
+		if regexp.MustCompile(pattern).MatchString(got) {
+			return stanzas
 		}
 	}
 }

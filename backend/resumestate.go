@@ -19,8 +19,9 @@ type sessionState struct {
 	Priority   int      `json:"priority,omitempty"`
 	Interested bool     `json:"interested,omitempty"` // in the roster
 	Carbons    bool     `json:"carbons,omitempty"`
-	Blocks     bool     `json:"blocks,omitempty"` // has asked for the blocklist
-	Bound      uint64   `json:"bound,omitempty"`  // of boundPlace
+	Blocks     bool     `json:"blocks,omitempty"`   // has asked for the blocklist
+	ShownBy    uint64   `json:"shown_by,omitempty"` // the blocklist's version, as far as it was known
+	Bound      uint64   `json:"bound,omitempty"`    // of boundPlace
 	BoundFrom  uint64   `json:"bound_from,omitempty"`
 	BoundAlone bool     `json:"bound_alone,omitempty"`
 	Directed   []string `json:"directed,omitempty"`
@@ -329,7 +330,7 @@ func (s *session) state() sessionState {
 	st.Answers = s.unacked.owing()
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
-	st.Presence, st.Priority = string(s.presence), s.priority
+	st.Presence, st.Priority, st.ShownBy = string(s.presence), s.priority, s.hub.blocks.number()
 	st.Interested, st.Carbons, st.Blocks = s.interested, s.carbons, s.blockPushes
 	for to := range s.directed {
 		st.Directed = append(st.Directed, to.String())

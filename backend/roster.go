@@ -136,6 +136,9 @@ func (h *hub) noteTold(c rosterChange) {
 	if jid, err := xmpp.ParseJID(c.Contact); err == nil && known.told&^c.Subscription&store.SubscriptionFrom != 0 {
 		h.noteHidden(jid)
 	}
+	if c.Subscription&^known.told&store.SubscriptionTo != 0 {
+		h.lookedNow()
+	}
 	known.told = c.Subscription
 	h.rosterSeen = max(h.rosterSeen, c.Version)
 	if c.Push != "" {

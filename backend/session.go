@@ -75,7 +75,7 @@ type session struct {
 	// Guarded by hub.mu.
 	presence    []byte // last broadcast presence, addressed from us; nil: unavailable
 	priority    int
-	looked      time.Time             // when it has asked for the presence of its contacts; of a resumed session: when it began
+	looked      time.Time             // when it has asked for presence; of a resumed session: when it began
 	interested  bool                  // has asked for the roster
 	carbons     bool                  // wants copies of messages
 	heard       bool                  // has been told of the roster as it was, and is told of changes
@@ -101,7 +101,7 @@ func newSession(n *Node, conn net.Conn) *session {
 	s := &session{
 		node: n, conn: conn, started: time.Now(),
 		done: make(chan struct{}), written: make(chan struct{}), gone: make(chan struct{}), yield: make(chan struct{}),
-		out:    newOutbox(n.opts.Limits.QueueBytes),
+		out:    newOutbox(n.opts.Limits.QueueBytes, n.metrics.unseen),
 		passed: math.MaxUint64,
 	}
 	s.stream.init(conn, n.opts.Limits.preAuth())

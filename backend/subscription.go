@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"imlb/backend/bus"
@@ -282,6 +283,9 @@ func (n *Node) updateRoster(ctx context.Context, p party, contact string, change
 		changed = change(it)
 		return changed
 	})
+	if errors.Is(err, store.ErrOutcomeUnknown) {
+		n.publishControl(p.user.String(), control{Look: true})
+	}
 	if err != nil {
 		return nil, fmt.Errorf("change the roster of %s: %w", p.user, err)
 	}

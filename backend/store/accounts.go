@@ -163,6 +163,7 @@ var eraseStatements = append(slices.Clone(personalDeletes), //nolint:gochecknogl
 	`DELETE FROM resumables WHERE owner = $1`,
 	`DELETE FROM ended_sessions WHERE owner = $1`,
 	`DELETE FROM sessions WHERE owner = $1`,
+	`DELETE FROM reaped WHERE owner = $1`,
 	`DELETE FROM roster_items WHERE owner = $1`,
 	`DELETE FROM roster_removals WHERE owner = $1`,
 	`DELETE FROM credentials WHERE owner = $1`,

@@ -140,7 +140,7 @@ func leasesAndClocks(t *testing.T, url string) {
 		check(p.SaveResumable(t.Context(), p.name, 1, r))
 	}
 	for _, p := range processes {
-		if reaped, err := p.ReapSessions(t.Context(), 10); err != nil || len(reaped) > 0 {
+		if reaped, err := p.ReapSessions(t.Context(), p.name, 10); err != nil || len(reaped) > 0 {
 			t.Errorf("reaped %v, %v", reaped, err)
 		}
 	}

@@ -329,9 +329,14 @@ func (m *model) endLease(r *rapid.T) {
 }
 
 func (m *model) reap(r *rapid.T) {
+	node := m.node(r)
 	m.both(r, func(s store.Store, _ int) (any, error) {
-		reaped, err := s.ReapSessions(m.ctx, 1000)
-		return sorted(reaped), err
+		reaped, err := s.ReapSessions(m.ctx, node, 1000)
+		var ids []string
+		for _, session := range reaped {
+			ids = append(ids, session.ID)
+		}
+		return sorted(reaped), errors.Join(err, s.ForgetReaped(m.ctx, ids))
 	})
 }
 

@@ -139,6 +139,48 @@ func TestLostCommitOfSession(t *testing.T) {
 	})
 }
 
+// A change of a roster is made once, and whoever makes it learns what it was: of an item that is made, one that is
+// changed, also if it stays what it was, and one that is removed.
+func TestLostCommitOfRoster(t *testing.T) {
+	t.Parallel()
+	request := func(it *store.RosterItem) bool { it.PendingIn = []byte("<presence/>"); return true }
+	accept := func(it *store.RosterItem) bool {
+		was := len(it.PendingIn) > 0
+		*it = store.RosterItem{InRoster: true, Subscription: store.SubscriptionFrom, Groups: []string{"b", "a"}}
+		return was
+	}
+	same := func(*store.RosterItem) bool { return true }
+	remove := func(it *store.RosterItem) bool { *it = store.RosterItem{}; return true }
+	for name, changes := range map[string][]func(*store.RosterItem) bool{
+		"made":    {request},
+		"changed": {request, accept},
+		"same":    {request, accept, same},
+		"refused": {request, remove},
+		"removed": {request, accept, remove},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			commits(t, func(t *testing.T, db *store.DB, owner store.OwnerID, cut *atomic.Bool) {
+				for i, change := range changes {
+					cut.Store(i == len(changes)-1)
+					var changed bool
+					item, version, err := db.UpdateRoster(t.Context(), owner, "bob@example.com", func(it *store.RosterItem) bool {
+						changed = change(it)
+						return changed
+					})
+					if want := uint64(i) + 1; err != nil || !changed || version != want || item.Version != want {
+						t.Errorf("changed %t to %+v at version %d, %v", changed, item, version, err)
+					}
+				}
+				_, version, err := db.Roster(t.Context(), owner)
+				if want := uint64(len(changes)); err != nil || version != want {
+					t.Errorf("version %d, want %d, %v", version, want, err)
+				}
+			})
+		})
+	}
+}
+
 // Whoever removes sessions of dead nodes learns of it.
 func TestLostCommitOfReaping(t *testing.T) {
 	t.Parallel()
@@ -148,7 +190,7 @@ func TestLostCommitOfReaping(t *testing.T) {
 			t.Fatalf("%+v, %v", before, err)
 		}
 		cut.Store(true)
-		reaped, err := db.ReapSessions(t.Context(), 10) // the node has no lease
+		reaped, err := db.ReapSessions(t.Context(), "node", 10) // it has no lease
 		if err != nil || len(reaped) != 1 || reaped[0].ID != before[0].ID {
 			t.Errorf("%+v, %v", reaped, err)
 		}
@@ -158,7 +200,7 @@ func TestLostCommitOfReaping(t *testing.T) {
 	})
 }
 
-// When it cannot be learnt whether they were removed, they are named all the same.
+// When it cannot be learnt whether they were removed, they are named the next time.
 func TestReapingOfUnknownOutcome(t *testing.T) {
 	t.Parallel()
 	db, wire, _ := openOverWire(t, 1)
@@ -166,8 +208,12 @@ func TestReapingOfUnknownOutcome(t *testing.T) {
 	defer cancel()
 	wire.cut = cancel
 	wire.atCommit.Store(true)
-	reaped, err := db.ReapSessions(ctx, 10)
-	if !errors.Is(err, store.ErrOutcomeUnknown) || len(reaped) != 1 {
+	reaped, err := db.ReapSessions(ctx, "node", 10)
+	if !errors.Is(err, store.ErrOutcomeUnknown) || len(reaped) > 0 {
+		t.Errorf("%+v, %v", reaped, err)
+	}
+	reaped, err = db.ReapSessions(t.Context(), "node", 10)
+	if err != nil || len(reaped) != 1 {
 		t.Errorf("%+v, %v", reaped, err)
 	}
 }

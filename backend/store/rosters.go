@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -109,19 +110,21 @@ func scanRosterItem(r row) (RosterItem, error) {
 // UpdateRoster implements Rosters.
 func (db *DB) UpdateRoster(ctx context.Context, owner OwnerID, contact string, change func(*RosterItem) bool) (item RosterItem, version uint64, err error) {
 	what := fmt.Sprintf("update %s in roster of owner %d", contact, owner)
-	err = db.update(ctx, what, func(tx *sql.Tx) (err error) {
-		if version, err = rosterVersion(ctx, tx, owner, db.dialect.locks.change); err != nil {
+	err = db.updateSurely(ctx, what, func(tx *sql.Tx, doubtful bool) error {
+		before, err := rosterVersion(ctx, tx, owner, db.dialect.locks.change)
+		if err != nil {
 			return err
 		}
 		old, err := rosterItem(ctx, tx, owner, contact)
-		if err != nil {
+		if err != nil || doubtful && isStored(item, old, before) {
 			return err
 		}
 		var changed bool
 		if item, changed = edited(old, change); !changed {
+			version = before
 			return nil
 		}
-		version++
+		version = before + 1
 		item.Version = version
 		if old.InRoster && !item.InRoster {
 			if err := noteRemoval(ctx, tx, owner, item); err != nil {
@@ -134,6 +137,17 @@ func (db *DB) UpdateRoster(ctx context.Context, owner OwnerID, contact string, c
 		return RosterItem{}, 0, err
 	}
 	return item, version, nil
+}
+
+// isStored tells whether an item that may have been stored was: found is there now, in a roster of that version. What
+// somebody else has made the same comes to the same.
+func isStored(item, found RosterItem, version uint64) bool {
+	if !keep(item) {
+		return found.Version == 0 && item.Version <= version
+	}
+	later := item.Version <= found.Version
+	found.Version = item.Version
+	return later && reflect.DeepEqual(item, found)
 }
 
 // rosterItem reads an item, or makes an empty one.

@@ -289,44 +289,104 @@ func (db *DB) overdue() string {
 	UNION ALL SELECT session FROM resumables WHERE parked > 0 AND parked + hold <= ` + now
 }
 
+// unclaimed is the condition for a session in reaped that no other node which lives is about to announce.
+func (db *DB) unclaimed(node string) string {
+	return `NOT EXISTS (
+		SELECT 1 FROM leases l WHERE l.id = reaped.lease AND l.until > ` + db.dialect.clock + ` AND l.node <> ` + node + `)`
+}
+
 // ReapSessions implements Sessions. As long as all is well there is nothing to
 // find, and nobody has to wait for a transaction.
-func (db *DB) ReapSessions(ctx context.Context, limit int) ([]Session, error) {
+func (db *DB) ReapSessions(ctx context.Context, node string, limit int) ([]Session, error) {
 	var left bool
-	err := db.read.QueryRowContext(long(ctx), `SELECT EXISTS (`+db.overdue()+`)`).Scan(&left)
+	//nolint:gosec // made of constants
+	err := db.read.QueryRowContext(long(ctx), `
+		SELECT EXISTS (`+db.overdue()+`) OR EXISTS (SELECT 1 FROM reaped WHERE `+db.unclaimed("$1")+`)`, node).Scan(&left)
 	if err != nil || !left || limit <= 0 {
 		return nil, db.wrap("look for sessions without a lease", err)
 	}
 	var reaped []Session
-	err = db.updateSurely(ctx, "reap sessions", func(tx *sql.Tx, doubtful bool) error {
-		if doubtful && len(reaped) > 0 { // a transaction that still runs is waited for
-			left, err := hasSession(ctx, tx, reaped[0].ID, db.dialect.locks.change)
-			if !left || err != nil {
-				return err
-			}
-		}
-		//nolint:gosec // made of constants
-		rows, err := tx.QueryContext(ctx, `
-			DELETE FROM sessions WHERE id IN (
-				SELECT id FROM sessions WHERE id IN (`+db.overdue()+`) LIMIT $1`+db.dialect.locks.take+`)
-			RETURNING `+sessionColumns, limit)
-		some, err := collect(rows, err, scanSession)
+	err = db.updateSurely(ctx, "reap sessions", func(tx *sql.Tx, _ bool) error {
+		ended, err := db.endOverdue(ctx, tx, limit)
 		if err != nil {
 			return err
 		}
-		// In the order in which appends lock heads.
-		slices.SortFunc(some, func(a, b Session) int { return cmp.Compare(a.Owner, b.Owner) })
-		for i := range some {
-			if err := db.bury(ctx, tx, &some[i]); err != nil {
-				return err
-			}
+		lease, err := currentLease(ctx, tx, node, db.dialect.locks.refer)
+		if err != nil {
+			return fmt.Errorf("lease of %s: %w", node, err)
 		}
-		err = db.dropLeases(ctx, tx)
-		reaped = some
-		return err
+		if err := noteReaped(ctx, tx, lease, ended); err != nil {
+			return err
+		}
+		if reaped, err = db.claimReaped(ctx, tx, lease, node, limit); err != nil {
+			return err
+		}
+		return db.dropLeases(ctx, tx)
 	})
-	if err != nil && !errors.Is(err, ErrOutcomeUnknown) {
+	if err != nil {
 		return nil, err
 	}
-	return reaped, err
+	return reaped, nil
+}
+
+// endOverdue ends sessions for which nobody need wait any more.
+func (db *DB) endOverdue(ctx context.Context, tx *sql.Tx, limit int) ([]Session, error) {
+	//nolint:gosec // made of constants
+	rows, err := tx.QueryContext(ctx, `
+		DELETE FROM sessions WHERE id IN (
+			SELECT id FROM sessions WHERE id IN (`+db.overdue()+`) LIMIT $1`+db.dialect.locks.take+`)
+		RETURNING `+sessionColumns, limit)
+	ended, err := collect(rows, err, scanSession)
+	if err != nil {
+		return nil, err
+	}
+	// In the order in which appends lock heads.
+	slices.SortFunc(ended, func(a, b Session) int { return cmp.Compare(a.Owner, b.Owner) })
+	for i := range ended {
+		if err := db.bury(ctx, tx, &ended[i]); err != nil {
+			return nil, err
+		}
+	}
+	return ended, nil
+}
+
+// noteReaped notes that whoever has the lease is to announce the ends of sessions.
+func noteReaped(ctx context.Context, tx *sql.Tx, lease int64, ended []Session) error {
+	for _, s := range ended {
+		_, err := tx.ExecContext(ctx, `
+			INSERT INTO reaped (session, owner, resource, lease, state) VALUES ($1, $2, $3, $4, $5)
+			ON CONFLICT (session) DO NOTHING`, s.ID, s.Owner, s.Resource, lease, []byte(s.State))
+		if err != nil {
+			return fmt.Errorf("note the end of session %s: %w", s.ID, err)
+		}
+	}
+	return nil
+}
+
+// claimReaped gives a node ends that it is to announce.
+func (db *DB) claimReaped(ctx context.Context, tx *sql.Tx, lease int64, node string, limit int) ([]Session, error) {
+	//nolint:gosec // made of constants
+	rows, err := tx.QueryContext(ctx, `
+		UPDATE reaped SET lease = $1 WHERE session IN (
+			SELECT session FROM reaped WHERE `+db.unclaimed("$2")+` LIMIT $3`+db.dialect.locks.take+`)
+		RETURNING session, owner, COALESCE((SELECT name FROM accounts WHERE accounts.owner = reaped.owner), ''), resource, state`,
+		lease, node, limit)
+	return collect(rows, err, func(r row) (s Session, err error) {
+		return s, r.Scan(&s.ID, &s.Owner, &s.User, &s.Resource, &s.State)
+	})
+}
+
+// ForgetReaped implements Sessions.
+func (db *DB) ForgetReaped(ctx context.Context, ids []string) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	return db.update(ctx, "forget sessions that were reaped", func(tx *sql.Tx) error {
+		for _, id := range ids {
+			if _, err := tx.ExecContext(ctx, `DELETE FROM reaped WHERE session = $1`, id); err != nil {
+				return fmt.Errorf("session %s: %w", id, err)
+			}
+		}
+		return nil
+	})
 }

@@ -27,7 +27,7 @@
 // A database that is away makes calls fail with ErrUnavailable, and is used again
 // when it is back. When the connection is lost while messages are being
 // committed, AppendBatch waits for the database, and looks what became of them; so do those who create
-// sessions, save and reap them, as long as their context lets them.
+// sessions, save and reap them, and change rosters, as long as their context lets them.
 //
 // # Ownership
 //
@@ -320,11 +320,14 @@ type Sessions interface {
 	EndLease(ctx context.Context, node, incarnation string) error
 	// LiveNodes returns the names of the nodes whose lease is not over, sorted.
 	LiveNodes(ctx context.Context) ([]string, error)
-	// ReapSessions ends, and returns, up to limit sessions whose lease is over, and
+	// ReapSessions ends up to limit sessions whose lease is over, and
 	// has been for as long as they may be resumed, or that have been parked for as
-	// long. Each is returned to one caller only, unless with ErrOutcomeUnknown: then they are
-	// returned that have ended if it was committed.
-	ReapSessions(ctx context.Context, limit int) ([]Session, error)
+	// long. It returns up to limit of those that have ended so, and whose end the node is to
+	// announce: with no more than ID, Owner, User, Resource and State, and until they are forgotten. As
+	// long as the node holds a lease no other gets them.
+	ReapSessions(ctx context.Context, node string, limit int) ([]Session, error)
+	// ForgetReaped forgets sessions that have been reaped, now that their ends have been announced.
+	ForgetReaped(ctx context.Context, ids []string) error
 }
 
 // Resumable is what it takes to go on with a session (XEP-0198 §5), on any node.

@@ -105,7 +105,8 @@ func TestParseHeader(t *testing.T) {
 	t.Parallel()
 	for raw, want := range map[string]xmpp.Header{
 		"<message to='a@b/c' from=\"d\" type='chat' id='1' xml:lang='de' x='y'><body to='z'/></message>": {
-			Kind: xmpp.Message, Local: "message", To: "a@b/c", From: "d", Type: "chat", ID: "1", Lang: "de"},
+			Kind: xmpp.Message, Local: "message", To: "a@b/c", From: "d", Type: "chat", ID: "1", Lang: "de", Addressed: true},
+		"<message to=''/>":                          {Kind: xmpp.Message, Local: "message", Addressed: true},
 		"<presence/>":                               {Kind: xmpp.Presence, Local: "presence"},
 		"<iq id='&quot;&#9;\n&amp;'/>":              {Kind: xmpp.IQ, Local: "iq", ID: "\"\t &"},
 		"<iq xmlns='jabber:client'/>":               {Kind: xmpp.IQ, Local: "iq", NS: xmpp.NSClient},

@@ -157,7 +157,7 @@ func appendReplyTag(dst []byte, e Element, kind string) []byte {
 			dst = appendAsWritten(dst, e.raw, n, a)
 		case n == "from":
 			dst = appendAsWritten(dst, e.raw, "to", a)
-		case n == "to":
+		case n == "to" && a.value.from < a.value.to: // what is empty is no address
 			dst = appendAsWritten(dst, e.raw, "from", a)
 		}
 	}

@@ -36,6 +36,8 @@ type Header struct {
 	ID    string
 	Lang  string // xml:lang
 	NS    string // namespace declared on the element for its prefix, or ""
+
+	Addressed bool // it has a to; an empty one is no address (RFC 7622 §3.2)
 }
 
 // ParseHeader reads the envelope of an element. An element that declares a
@@ -55,6 +57,7 @@ func ParseHeader(raw []byte) (Header, error) {
 		if field := h.field(raw, e.name, a); field != nil {
 			*field = unescapeString(tag[a.value.from:a.value.to])
 			declares = declares || field == &h.NS
+			h.Addressed = h.Addressed || field == &h.To
 		}
 	}
 	if !e.name.prefixed() && (h.NS != "" || !declares) {

@@ -195,6 +195,8 @@ func erasedWords(table string) string {
 		return "archive preferences"
 	case "resumables":
 		return "sessions that could be resumed"
+	case "reaped":
+		return "sessions whose end was to be announced"
 	case "private_xml":
 		return "private data"
 	default:

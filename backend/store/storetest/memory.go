@@ -25,6 +25,7 @@ type Memory struct {
 	sessions  map[string]*session // by ID
 	leases    map[holder]*lease
 	ended     map[string]endedSession // by ID
+	reaped    map[string]reaped       // by ID
 	jobs      map[string]time.Time    // when each is due
 	changes   []store.AccountChange   // all of them
 	owner     store.Owner             // whose it is
@@ -53,6 +54,13 @@ type session struct {
 	lease     *lease
 	resumable *store.Resumable // nil: it cannot be resumed
 	point     store.ResumePoint
+}
+
+// reaped is a session that was reaped, and who is about to announce its end.
+type reaped struct {
+	store.Session
+	node  string
+	lease *lease
 }
 
 // holder is one run of a node.
@@ -90,6 +98,7 @@ func NewMemory() *Memory {
 		sessions: make(map[string]*session),
 		leases:   make(map[holder]*lease),
 		ended:    make(map[string]endedSession),
+		reaped:   make(map[string]reaped),
 		jobs:     make(map[string]time.Time),
 	}
 }
@@ -207,6 +216,7 @@ func (m *Memory) erase(a *account) {
 	delete(m.owners, a.Owner)
 	m.noteChange(a.User)
 	maps.DeleteFunc(m.sessions, func(_ string, s *session) bool { return s.Owner == a.Owner })
+	maps.DeleteFunc(m.reaped, func(_ string, s reaped) bool { return s.Owner == a.Owner })
 }
 
 // Roster implements store.Rosters.
@@ -641,19 +651,41 @@ func (m *Memory) liveNodes() []string {
 }
 
 // ReapSessions implements store.Sessions.
-func (m *Memory) ReapSessions(ctx context.Context, limit int) ([]store.Session, error) {
+func (m *Memory) ReapSessions(ctx context.Context, node string, limit int) ([]store.Session, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	var reaped []store.Session
+	ended := 0
 	for id, s := range m.sessions {
-		if len(reaped) < limit && s.overdue(now()) {
-			reaped = append(reaped, m.remove(id))
+		if ended < limit && s.overdue(now()) {
+			was := m.remove(id)
+			m.reaped[id] = reaped{
+				Session: store.Session{ID: id, Owner: was.Owner, User: was.User, Resource: was.Resource, State: was.State},
+				node:    node, lease: m.currentLease(node),
+			}
+			ended++
 		}
 	}
-	return reaped, nil
+	var owed []store.Session
+	for id, s := range m.reaped {
+		if len(owed) < limit && (s.node == node || !s.lease.until.After(now())) {
+			m.reaped[id] = reaped{s.Session, node, m.currentLease(node)}
+			owed = append(owed, s.Session)
+		}
+	}
+	return owed, nil
+}
+
+// ForgetReaped implements store.Sessions.
+func (m *Memory) ForgetReaped(ctx context.Context, ids []string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, id := range ids {
+		delete(m.reaped, id)
+	}
+	return ctx.Err()
 }
 
 // fence returns the session if it has that epoch.

@@ -33,6 +33,7 @@ func leaseTests() []test {
 		{"Lost", on(leaseLost)},
 		{"RenewedLate", on(leaseRenewedLate)},
 		{"Limit", on(reapLimit)},
+		{"ReapedUntilForgotten", on(reapedUntilForgotten)},
 		{"LiveNodes", on(liveNodes)},
 		{"NodeOf", on(nodeOf)},
 	}
@@ -195,7 +196,7 @@ func lastEnd(t suite, s store.Store) {
 		"ended@example.com":    func() { t.check(s.EndSession(t.Context(), "s", 1)) },
 		"replaced@example.com": func() { t.newSession(s, t.account(s, "replaced@example.com").Owner, "t", "phone", "node-1") },
 		"reaped@example.com": func() {
-			_, err := s.ReapSessions(t.Context(), 10) // the node has no lease
+			_, err := s.ReapSessions(t.Context(), "node-1", 10) // which has no lease
 			t.check(err)
 		},
 	} {
@@ -232,17 +233,28 @@ func (t suite) lasts(s store.Store, node, incarnation string, d time.Duration) {
 	t.check(s.RenewLease(t.Context(), node, incarnation, d))
 }
 
-// reap reaps all that can be, and checks what it was, by ID.
+// reap reaps all that can be, checks what it was, by ID, and forgets it.
 func (t suite) reap(s store.Store, want ...store.Session) {
 	t.Helper()
-	got, err := s.ReapSessions(t.Context(), 100)
-	t.check(err)
-	slices.SortFunc(got, func(a, b store.Session) int { return cmp.Compare(a.ID, b.ID) })
-	t.equal("reaped sessions", got, want)
-	for _, session := range got {
+	t.owes(s, "reaper", want...)
+	for _, session := range want {
 		_, err := s.Session(t.Context(), session.ID)
 		t.wantErr(err, store.ErrNotFound)
+		t.check(s.ForgetReaped(t.Context(), []string{session.ID}))
 	}
+}
+
+// owes reaps all that a node can, and checks whose ends it is to announce, by ID.
+func (t suite) owes(s store.Store, node string, want ...store.Session) {
+	t.Helper()
+	got, err := s.ReapSessions(t.Context(), node, 100)
+	t.check(err)
+	slices.SortFunc(got, func(a, b store.Session) int { return cmp.Compare(a.ID, b.ID) })
+	var known []store.Session
+	for _, w := range want {
+		known = append(known, store.Session{ID: w.ID, Owner: w.Owner, User: w.User, Resource: w.Resource, State: w.State})
+	}
+	t.equal("reaped sessions", got, known)
 }
 
 func leaseValid(t suite, s store.Store) {
@@ -389,7 +401,7 @@ func reapLimit(t suite, s store.Store) {
 	}
 	seen := make(map[string]bool)
 	for _, want := range []int{2, 2, 1, 0} {
-		got, err := s.ReapSessions(t.Context(), 2)
+		got, err := s.ReapSessions(t.Context(), "reaper", 2)
 		t.check(err)
 		t.equal("reaped sessions", len(got), want)
 		for _, session := range got {
@@ -397,14 +409,44 @@ func reapLimit(t suite, s store.Store) {
 				t.Errorf("session %s was reaped twice", session.ID)
 			}
 			seen[session.ID] = true
+			t.check(s.ForgetReaped(t.Context(), []string{session.ID}))
 		}
 	}
 	t.newSession(s, a.Owner, "s6", "r6", "node-1")
 	for _, limit := range []int{0, -1} {
-		got, err := s.ReapSessions(t.Context(), limit)
+		got, err := s.ReapSessions(t.Context(), "reaper", limit)
 		t.check(err)
 		t.equal("reaped sessions", len(got), 0)
 	}
+}
+
+// reapedUntilForgotten checks that what a node has ended is left to it until it forgets it, and to the next
+// one when its lease is over.
+func reapedUntilForgotten(t suite, s store.Store) {
+	a := t.newAccount(s, "alice@example.com")
+	first, second := t.newSession(s, a.Owner, "s1", "phone", "node-1"), t.newSession(s, a.Owner, "s2", "pad", "node-1")
+	t.check(s.SaveResumable(t.Context(), "s2", 1, store.Resumable{State: []byte("state")}))
+	second.State = "state"
+	for _, node := range []string{"node-2", "node-3", "node-4"} {
+		t.take(s, node, "run")
+	}
+	t.owes(s, "node-2", first, second)
+	t.newSession(s, a.Owner, "s3", "phone", "node-4") // what was reaped is not in its way
+	t.owes(s, "node-2", first, second)
+	t.owes(s, "node-3")
+	t.take(s, "node-2", "later") // it goes on with what it has left
+	t.owes(s, "node-2", first, second)
+	t.owes(s, "node-3")
+	t.check(s.ForgetReaped(t.Context(), []string{"s1", "s4"}))
+	t.owes(s, "node-2", second)
+	t.check(s.EndLease(t.Context(), "node-2", "later"))
+	t.owes(s, "node-3", second)
+	t.owes(s, "node-4")
+	t.lasts(s, "node-3", "run", 0)
+	t.owes(s, "node-4", second)
+	t.owes(s, "node-3")
+	t.check(s.DeleteAccount(t.Context(), a.User))
+	t.owes(s, "node-4")
 }
 
 func liveNodes(t suite, s store.Store) {

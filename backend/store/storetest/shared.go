@@ -294,19 +294,28 @@ func sharedReap(t suite) {
 	for i := range sessions {
 		t.newSession(stores[0], a.Owner, sessionID(i), sessionID(i), "node-1")
 	}
+	const reapers = 4
+	for i := range reapers {
+		t.take(stores[0], fmt.Sprintf("reaper-%d", i), "run")
+	}
 	var mu sync.Mutex
 	times := make(map[string]int)
-	t.together(4, func(i int) error {
+	t.together(reapers, func(i int) error {
 		for {
-			got, err := stores[i%2].ReapSessions(t.Context(), 3)
+			got, err := stores[i%2].ReapSessions(t.Context(), fmt.Sprintf("reaper-%d", i), 3)
 			if err != nil || len(got) == 0 {
 				return err
 			}
+			var ids []string
 			mu.Lock()
 			for _, session := range got {
 				times[session.ID]++
+				ids = append(ids, session.ID)
 			}
 			mu.Unlock()
+			if err := stores[i%2].ForgetReaped(t.Context(), ids); err != nil {
+				return err
+			}
 		}
 	})
 	t.equal("sessions reaped", len(times), sessions)
