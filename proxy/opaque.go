@@ -71,19 +71,19 @@ func (s *session) sniff(ctx context.Context) (user string, err error) {
 	if s.facts.sniffing == nil {
 		s.facts.sniffing = new(sniffing)
 	}
-	sniffing := s.facts.sniffing
-	if !sniffing.begun {
+	search := s.facts.sniffing
+	if !search.begun {
 		if err := s.readBy(ctx, s.rec.Started.Add(s.rec.Handshake+how.Timeout), ReasonIdentifyTimeout); err != nil {
 			return "", err
 		}
-		sniffing.begun = true
+		search.begun = true
 	}
 	known := s.facts.known()
 	known.Agreed = s.agreed()
 	for {
 		seen := s.inner.seen[:min(len(s.inner.seen), how.MaxBytes)] // however many came at once
-		last := sniffing.final || len(seen) == how.MaxBytes
-		r := how.Chain.Identify(known, seen, last, &sniffing.progress)
+		last := search.final || len(seen) == how.MaxBytes
+		r := how.Chain.Identify(known, seen, last, &search.progress)
 		switch {
 		case r.Verdict == identify.Found:
 			s.rec.IdentifiedBy = r.By
@@ -93,10 +93,10 @@ func (s *session) sniff(ctx context.Context) (user string, err error) {
 		}
 		if err := s.inner.look(); err != nil {
 			// What is there has to do, unless the client is gone.
-			if sniffing.final = s.lastLook(ctx, err); !sniffing.final {
+			if search.final = s.lastLook(ctx, err); !search.final {
 				return "", s.clientError(ctx, err)
 			}
-			if !sniffing.late && s.speaksMQTT() && identify.MQTTUnfinished(s.inner.seen) {
+			if !search.late && s.speaksMQTT() && identify.MQTTUnfinished(s.inner.seen) {
 				return "", s.clientEnd(ReasonClientClosed, errLeftInside)
 			}
 		}
