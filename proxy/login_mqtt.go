@@ -23,13 +23,7 @@ type mqttLogin struct {
 
 // speaksMQTT tells whether the session's node will answer in MQTT.
 func (s *session) speaksMQTT() bool {
-	if p := s.terms.listener.Protocol; p == MQTT || p == MQTTS {
-		return true
-	}
-	if strings.HasPrefix(s.agreed(), "mqtt") {
-		return true
-	}
-	return identify.MQTTVersion(s.inner.seen) != 0
+	return strings.HasPrefix(s.agreed(), "mqtt") || identify.MQTTVersion(s.inner.seen) != 0
 }
 
 // expectLogin notes that the node will say whether the user may log in. The client has for that

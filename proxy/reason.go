@@ -40,7 +40,7 @@ const (
 	ReasonInactive                       // a BOSH client made no request for too long
 	ReasonIdle                           // not a byte in either direction for too long
 	ReasonHalfOpen                       // one side of an opaque session had ended, and not a byte came from the other for too long
-	ReasonProtocolError                  // the client sent what RFC 6120 forbids
+	ReasonProtocolError                  // the client sent what its protocol forbids
 	ReasonInternal                       // a bug in the front
 )
 
