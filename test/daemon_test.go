@@ -23,6 +23,7 @@ func TestDaemons(t *testing.T) {
 	dir := t.TempDir()
 	d := startDev(t, devOptions{dir: dir, names: []string{"alice", "bob"}})
 	alice, bob := d.account(t), d.account(t)
+	d.sparesUserSignals()
 	d.stop()
 
 	own := newDaemons(t, dir, particulars{
@@ -49,6 +50,8 @@ func TestDaemons(t *testing.T) {
 	n.signal(syscall.SIGHUP)
 	n.awaitLine("SIGHUP changes nothing")
 	p.signal(syscall.SIGHUP)
+	n.sparesUserSignals()
+	p.sparesUserSignals()
 	a.write("<message to='%s' type='chat'><body>hello</body></message>", bob.jid)
 	if got := b.message().body(); got != "hello" {
 		t.Errorf("received %q", got)
@@ -80,6 +83,15 @@ func TestDaemons(t *testing.T) {
 	p.signal(syscall.SIGTERM)
 	if code := p.awaitExit(); code != 0 {
 		t.Errorf("imlb proxy: exit code %d after SIGTERM", code)
+	}
+}
+
+// sparesUserSignals: what rotates logs may send SIGUSR1 or SIGUSR2, which end nothing.
+func (p *process) sparesUserSignals() {
+	p.t.Helper()
+	for name, s := range map[string]syscall.Signal{"SIGUSR1": syscall.SIGUSR1, "SIGUSR2": syscall.SIGUSR2} {
+		p.signal(s)
+		p.awaitLine(name)
 	}
 }
 
