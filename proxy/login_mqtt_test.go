@@ -164,6 +164,23 @@ func TestMQTTLoginsUndecided(t *testing.T) {
 	})
 }
 
+// A node that has refused a client, and resets the connection since the client has said more than was read, is not
+// lost: clients can have that at will.
+func TestMQTTRefusedByReset(t *testing.T) {
+	t.Parallel()
+	inAllWays(t, nil, func(t *testing.T, way mqttWay, f *front, n *node) {
+		for answer, reason := range map[string]string{
+			connackBad: "auth-failed", connack5Denied: "auth-failed", connackAway: "node-closed", "": "node-lost", connackOK: "node-lost",
+		} {
+			client, atNode := way.tries(f, n, 4, answer, 99)
+			atNode.reset()
+			client.over()
+			client.Close()
+			f.ended(reason)
+		}
+	})
+}
+
 // A session of MQTT counts as one that is not logged in until the node has let it in; then
 // it counts for its user, who may have no more than allowed: the client does not hear of a
 // success that is none.

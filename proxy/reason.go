@@ -28,8 +28,8 @@ const (
 	ReasonAuthFailed                     // too many failed logins, or the session ended after one
 	ReasonNoNode                         // no node may take the user
 	ReasonDialFailed                     // no node could be reached
-	ReasonNodeLost                       // the node leg broke without an end of the stream
-	ReasonNodeClosed                     // the node ended the stream
+	ReasonNodeLost                       // the node leg broke, or ended without an end of the XML stream
+	ReasonNodeClosed                     // the node ended the stream or connection in order
 	ReasonNodeError                      // the node sent what is no XMPP, or not what it should have
 	ReasonNodeStanza                     // the node sent an element that is too long, or nested too deep, to be carried
 	ReasonSlowNode                       // the node did not read for too long

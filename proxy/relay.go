@@ -242,8 +242,7 @@ func (r *relay) pumpDown(ctx context.Context) *ending {
 			}
 			continue
 		case tok.Kind == xmpp.KindClose:
-			r.node.ended = true
-			return r.flushFirst(ctx, &ending{reason: ReasonNodeClosed})
+			return r.flushFirst(ctx, r.nodeEnds())
 		case tok.Kind == xmpp.KindOpen:
 			r.greeted = true
 		case isStreamError(tok.Raw):
@@ -254,6 +253,17 @@ func (r *relay) pumpDown(ctx context.Context) *ending {
 			return r.clientWriteError(ctx, err)
 		}
 	}
+}
+
+// nodeEnds notes that the node has ended its stream. That up has met a connection that is closed
+// before was no loss then.
+func (r *relay) nodeEnds() *ending {
+	r.node.ended = true
+	e := &ending{reason: ReasonNodeClosed}
+	if before := r.cause.Load(); before != nil && before.reason == ReasonNodeLost {
+		r.cause.Store(e)
+	}
+	return e
 }
 
 // note counts a token for the client, and keeps what has to be known of it if the node
