@@ -231,7 +231,7 @@ func (e *ending) webSocketStatus() ws.Status {
 		return ws.ServiceRestart
 	case ReasonNoNode, ReasonDialFailed, ReasonRateLimited, ReasonTooMany:
 		return ws.TryAgainLater
-	case ReasonUnidentified, ReasonProtocolError, ReasonIdentifyTimeout, ReasonAuthFailed:
+	case ReasonUnidentified, ReasonProtocolError, ReasonIdentifyTimeout, ReasonAuthFailed, ReasonEndedByAdmin:
 		return ws.PolicyViolation
 	case ReasonIdle:
 		return ws.GoingAway

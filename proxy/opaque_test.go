@@ -90,7 +90,7 @@ func TestOpaqueSource(t *testing.T) {
 	client.send("x")
 	leg.recv("x")
 	var on []string
-	for info := range f.SessionsOf("one") {
+	for _, info := range f.sessionsOf("one") {
 		on = append(on, info.User+" "+info.ID)
 	}
 	r := f.hangsUp(client, leg)

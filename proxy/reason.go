@@ -40,6 +40,7 @@ const (
 	ReasonInactive                       // a BOSH client made no request for too long
 	ReasonIdle                           // not a byte in either direction for too long
 	ReasonHalfOpen                       // one side of an opaque session had ended, and not a byte came from the other for too long
+	ReasonEndedByAdmin                   // an administrator has ended the session
 	ReasonProtocolError                  // the client sent what its protocol forbids
 	ReasonInternal                       // a bug in the front
 )
@@ -107,6 +108,8 @@ func (r Reason) String() string {
 		return "idle-timeout"
 	case ReasonHalfOpen:
 		return "half-open-timeout"
+	case ReasonEndedByAdmin:
+		return "ended-by-admin"
 	case ReasonProtocolError:
 		return "protocol-error"
 	case ReasonInternal:
