@@ -142,7 +142,9 @@ type Identify struct {
 	// By lists the ways, the first that finds a user counts. By default mqtt and then
 	// source for listeners of protocol mqtt and mqtts, and for others on which clients may
 	// agree on mqtt by subprotocol or ALPN, for those that have; else source. A list that
-	// does not end with source or random refuses whom it does not find.
+	// does not end with source or random refuses whom it does not find. Where mqtt is what the
+	// listener's protocol, the subprotocol or ALPN says, it refuses what is no CONNECT, or a wrong
+	// one, whatever comes after it in the list.
 	By []Identifier `yaml:"by,omitempty"`
 	// MaxBytes is how many of the first bytes are looked at; of patterns, at most 1KiB. By default
 	// 256KiB where a CONNECT of MQTT is looked for, of which the will comes before the user name,

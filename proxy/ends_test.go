@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/pires/go-proxyproto"
 
 	"imlb/proxy"
+	"imlb/proxy/limit"
 	"imlb/proxy/loop"
 )
 
@@ -159,6 +161,52 @@ func TestNodeCloses(t *testing.T) {
 	leg.eof()
 	if r := f.ended("node-closed"); r["settled"] != "done" {
 		t.Errorf("logged %v", r)
+	}
+}
+
+// So it is when the front first meets that the connection is closed, because the client goes on to speak while what
+// the node has said last waits for its turn.
+func TestNodeClosesFirst(t *testing.T) {
+	t.Parallel()
+	for name, dial := range map[string]func(*front) *peer{
+		"on a loop":     (*front).dialTLS,
+		"on goroutines": func(f *front) *peer { return f.openQUIC(f.dialQUIC()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			one, two := startNode(t, "one"), startNode(t, "two")
+			pick := &picker{nodes: map[string][]proxy.Node{"": {one.at(), two.at()}}}
+			f := startFront(t, pick, func(o *proxy.Options) {
+				o.Rules.User.Out = limit.Bandwidth{PerSecond: 10_000, Burst: 1000}
+			})
+			client := dial(f)
+			leg := login(client, one, "alice")
+			long := "<message><body>" + strings.Repeat("x", 10_000) + "</body></message>"
+			leg.send(long)
+			client.expect(long) // for which the next has to wait for a second
+			leg.send(entry("7") + streamError("system-shutdown") + streamEnd)
+			client.send("<presence/>")
+			leg.expect("<presence/>")
+			leg.reset()
+			client.send("<presence/>")
+			client.expect(entry("7") + streamError("system-shutdown") + streamEnd)
+			client.send(streamEnd)
+			settle := two.accept()
+			if got := settleNote(t, settle.proxy); got != "alice@example.com\x007" {
+				t.Errorf("settled %q, want entry 7 of alice", got)
+			}
+			settle.eof()
+			settle.close()
+			client.close()
+			if r := f.ended("node-closed"); r["settled"] != "done" {
+				t.Errorf("logged %v", r)
+			}
+			pick.mu.Lock()
+			defer pick.mu.Unlock()
+			if slices.Contains(pick.outcomes, "one: lost") {
+				t.Errorf("reported %q", pick.outcomes)
+			}
+		})
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 // It has scanned all that it read then, and sent all that it scanned, so the sessions of a
 // loop share its buffer.
 //
-// Everything here is called on the loop, except for Abort and Drain.
+// Everything here is called on the loop, except for Abort, End and Drain.
 type framed struct {
 	*relay
 	ctx    context.Context //nolint:containedctx // of a session, as others have it as an argument
@@ -216,6 +216,21 @@ func (f *framed) Abort(err error) {
 		f.end(&ending{reason: ReasonShutdown, cause: err})
 		_ = f.loop.client.Reset()
 		f.leave(&ending{reason: ReasonShutdown, cause: err})
+	})
+}
+
+// End ends the session in order: the node is left, and then the client is told. A node that does not leave
+// is not waited for.
+func (f *framed) End(e *ending) {
+	l := f.loop.client.Loop()
+	l.Post(func() {
+		if f.done || f.upDone { // it ends already
+			return
+		}
+		f.upDone = true
+		f.passOn(e)
+		f.leg.keepInput()
+		l.After(lingerTime, func() { f.leave(e) })
 	})
 }
 

@@ -3,6 +3,7 @@ package proxy
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"fmt"
 	"sync"
 )
 
@@ -14,6 +15,17 @@ func (id ID) String() string {
 	var text [2 * len(id)]byte
 	hex.Encode(text[:], id[:])
 	return string(text[:])
+}
+
+// ParseID reads what String has returned.
+func ParseID(text string) (id ID, err error) {
+	if len(text) != 2*len(id) {
+		return id, fmt.Errorf("%q is no session's id: want %d hexadecimal digits", text, 2*len(id))
+	}
+	if _, err := hex.Decode(id[:], []byte(text)); err != nil {
+		return ID{}, fmt.Errorf("%q is no session's id: %w", text, err)
+	}
+	return id, nil
 }
 
 // ids makes IDs out of random bytes that it gets for many at a time, which is most of what

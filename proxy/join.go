@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"time"
 
@@ -172,12 +173,10 @@ func (s *session) relayEnding(e loop.Ending) *ending {
 		return end
 	case loop.Unanswered:
 		return s.unanswered()
-	case loop.Reset:
-		return s.endedBy(e, ReasonClientReset, ReasonNodeLost)
+	case loop.Reset, loop.Broken:
+		return s.endedBy(e, ReasonClientReset, nodeBroke(e))
 	case loop.Lost:
 		return s.endedBy(e, ReasonClientLost, ReasonNodeLost)
-	case loop.Broken:
-		return s.endedBy(e, ReasonClientReset, ReasonNodeError)
 	case loop.Stalled:
 		return s.endedBy(e, ReasonSlowClient, ReasonSlowNode)
 	case loop.Idle:
@@ -197,7 +196,18 @@ func (s *session) endedBy(e loop.Ending, client, node Reason) *ending {
 	case e.Err == nil:
 		return &ending{reason: s.closed(node)}
 	}
-	return &ending{reason: node, cause: fmt.Errorf("node %s: %w", s.rec.Node, e.Err)}
+	return &ending{reason: s.closed(node), cause: fmt.Errorf("node %s: %w", s.rec.Node, e.Err)}
+}
+
+// nodeBroke is what it is called that the node's connection broke.
+func nodeBroke(e loop.Ending) Reason {
+	switch {
+	case e.Ended: // it only does not take what the client still says
+		return ReasonNodeClosed
+	case e.Cause == loop.Broken && !errors.Is(e.Err, io.ErrUnexpectedEOF): // which is an end in the middle of a record
+		return ReasonNodeError
+	}
+	return ReasonNodeLost
 }
 
 // halfOpen is how an opaque session ends of which the client, or else the node, had ended
@@ -228,7 +238,7 @@ func (s *session) clientEnded(err error) *ending {
 
 // nodeEnded is how an opaque session ends by its node.
 func (s *session) nodeEnded(err error) *ending {
-	if ended(err) {
+	if errors.Is(err, io.EOF) { // and not in the middle of a record of TLS
 		return &ending{reason: ReasonNodeClosed}
 	}
 	return &ending{reason: ReasonNodeLost, cause: fmt.Errorf("node %s: %w", s.rec.Node, err)}

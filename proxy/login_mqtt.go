@@ -23,13 +23,7 @@ type mqttLogin struct {
 
 // speaksMQTT tells whether the session's node will answer in MQTT.
 func (s *session) speaksMQTT() bool {
-	if p := s.terms.listener.Protocol; p == MQTT || p == MQTTS {
-		return true
-	}
-	if strings.HasPrefix(s.agreed(), "mqtt") {
-		return true
-	}
-	return identify.MQTTVersion(s.inner.seen) != 0
+	return strings.HasPrefix(s.agreed(), "mqtt") || identify.MQTTVersion(s.inner.seen) != 0
 }
 
 // expectLogin notes that the node will say whether the user may log in. The client has for that
@@ -146,8 +140,12 @@ func (l *mqttLogin) guarded(took func(n int) time.Duration) func(n int) time.Dur
 }
 
 // closed is the reason of an opaque session of which one side has ended in order, or which has
-// had its time: that of a login which has failed, if it has.
+// had its time: that of a login which has failed, if it has. A node that has refused the client has but to
+// close, and has not broken when it does so before it has read all.
 func (s *session) closed(by Reason) Reason {
+	if by == ReasonNodeLost && s.mqtt != nil && s.mqtt.refused {
+		by = ReasonNodeClosed
+	}
 	if s.rec.Failures == 0 {
 		return by
 	}

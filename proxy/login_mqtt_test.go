@@ -164,6 +164,23 @@ func TestMQTTLoginsUndecided(t *testing.T) {
 	})
 }
 
+// A node that has refused a client, and resets the connection since the client has said more than was read, is not
+// lost: clients can have that at will.
+func TestMQTTRefusedByReset(t *testing.T) {
+	t.Parallel()
+	inAllWays(t, nil, func(t *testing.T, way mqttWay, f *front, n *node) {
+		for answer, reason := range map[string]string{
+			connackBad: "auth-failed", connack5Denied: "auth-failed", connackAway: "node-closed", "": "node-lost", connackOK: "node-lost",
+		} {
+			client, atNode := way.tries(f, n, 4, answer, 99)
+			atNode.reset()
+			client.over()
+			client.Close()
+			f.ended(reason)
+		}
+	})
+}
+
 // A session of MQTT counts as one that is not logged in until the node has let it in; then
 // it counts for its user, who may have no more than allowed: the client does not hear of a
 // success that is none.
@@ -289,6 +306,49 @@ func TestMQTTNone(t *testing.T) {
 			f.record()
 		}
 	})
+}
+
+// What is no CONNECT reaches no node where MQTT was agreed on, although the client's address would do to
+// find one, and nothing is answered but to another version. Elsewhere, and where the user is not looked for in
+// first bytes, it is the node's.
+func TestMQTTBreach(t *testing.T) {
+	t.Parallel()
+	ways := mqttWays()
+	agreed := ways["ws, not looked at"]
+	agreed.listener.Identify = byMQTT()
+	ways["ws, agreed"] = agreed
+	reserved := []byte(mqttConnect(4, "phone", "alice"))
+	reserved[9] |= 1
+	for what, test := range map[string]struct{ sent, answer, cause string }{
+		"HTTP":          {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "", "mqtt: foreign"},
+		"no CONNECT":    {"\xc0\x00", "", "mqtt: foreign"},
+		"reserved flag": {string(reserved), "", "mqtt: malformed"},
+		"version 6":     {mqttConnect(6, "phone", "alice"), "\x20\x02\x00\x01", "mqtt: malformed"},
+	} {
+		for name, way := range ways {
+			t.Run(what+", "+name, func(t *testing.T) {
+				t.Parallel()
+				n := startNode(t, "one")
+				f := startOpaque(t, witnessOf(n), way.listener, nil)
+				client := way.dial(f)
+				client.send(test.sent)
+				if !way.agreed || way.listener.Identify.Chain == nil {
+					leg := n.leg()
+					leg.recv(test.sent)
+					f.hangsUp(client, leg)
+					return
+				}
+				if got := client.over(); got != test.answer {
+					t.Errorf("the client has got %q, want %q", got, test.answer)
+				}
+				client.Close()
+				if r := f.ended("protocol-error"); r["cause"] != test.cause || r["node"] != "" || r["user"] != "" {
+					t.Errorf("logged %v", r)
+				}
+				n.idle()
+			})
+		}
+	}
 }
 
 // A login of MQTT that is not over in time ends its session, whoever is to blame: a client that

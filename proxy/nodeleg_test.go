@@ -13,6 +13,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/binary"
+	"errors"
 	"hash/crc32"
 	"io"
 	"math/big"
@@ -318,6 +319,47 @@ func TestNodeLegForms(t *testing.T) {
 	t.Run("none", func(t *testing.T) {
 		passes(header(t, proxy.HeaderNone))
 	})
+}
+
+// A node that is gone in the middle of a record of TLS was lost, and its client must not take what it has got
+// for all; one that ends TCP between two records has closed, as many do.
+func TestNodeLegTLSCutOff(t *testing.T) {
+	t.Parallel()
+	ours := newAuthority(t, "ours")
+	for name, way := range map[string]struct {
+		listener proxy.Listener
+		dial     func(*front) *stream
+	}{
+		"tcp":  {proxy.Listener{Protocol: proxy.TCP}, (*front).dial},
+		"quic": {proxy.Listener{Protocol: proxy.QUIC, ALPN: []string{"chat"}}, (*front).openOpaqueQUIC},
+	} {
+		for last, reason := range map[string]string{"\x17\x03\x03\x00\x20th": "node-lost", "": "node-closed"} {
+			t.Run(name+", "+reason, func(t *testing.T) {
+				t.Parallel()
+				n := startNode(t, "one")
+				pick := witnessOf(n)
+				f := startOpaque(t, pick, way.listener, func(o *proxy.Options) {
+					o.Pools["nodes"] = proxy.Pool{Picker: pick, TLS: &tls.Config{RootCAs: ours.pool, ServerName: "node.internal", MinVersion: tls.VersionTLS12}}
+				})
+				client := way.dial(f)
+				client.send("up")
+				leg := n.leg().server(&tls.Config{Certificates: []tls.Certificate{ours.issue(t, "node.internal")}, MinVersion: tls.VersionTLS12})
+				leg.recv("up")
+				leg.send("down")
+				client.recv("down")
+				if _, err := leg.tcp().Write([]byte(last)); err != nil {
+					t.Fatal(err)
+				}
+				leg.tcp().Close()
+				client.soon()
+				if _, err := client.Read(make([]byte, 1)); errors.Is(err, io.EOF) != (reason == "node-closed") {
+					t.Errorf("the client has read %v", err)
+				}
+				client.Close()
+				f.ended(reason)
+			})
+		}
+	}
 }
 
 // Nodes may want to know that it is the front that talks to them, and the front, that

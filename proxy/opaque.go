@@ -71,32 +71,32 @@ func (s *session) sniff(ctx context.Context) (user string, err error) {
 	if s.facts.sniffing == nil {
 		s.facts.sniffing = new(sniffing)
 	}
-	sniffing := s.facts.sniffing
-	if !sniffing.begun {
+	search := s.facts.sniffing
+	if !search.begun {
 		if err := s.readBy(ctx, s.rec.Started.Add(s.rec.Handshake+how.Timeout), ReasonIdentifyTimeout); err != nil {
 			return "", err
 		}
-		sniffing.begun = true
+		search.begun = true
 	}
 	known := s.facts.known()
 	known.Agreed = s.agreed()
 	for {
 		seen := s.inner.seen[:min(len(s.inner.seen), how.MaxBytes)] // however many came at once
-		last := sniffing.final || len(seen) == how.MaxBytes
-		r := how.Chain.Identify(known, seen, last, &sniffing.progress)
+		last := search.final || len(seen) == how.MaxBytes
+		r := how.Chain.Identify(known, seen, last, &search.progress)
 		switch {
 		case r.Verdict == identify.Found:
 			s.rec.IdentifiedBy = r.By
 			return r.Key, nil
 		case r.Verdict.None():
-			return "", &ending{reason: s.nobody(), cause: fmt.Errorf("%s: %s", r.By, r.Verdict)}
+			return "", &ending{reason: s.nobody(r), cause: fmt.Errorf("%s: %s", r.By, r.Verdict)}
 		}
 		if err := s.inner.look(); err != nil {
 			// What is there has to do, unless the client is gone.
-			if sniffing.final = s.lastLook(ctx, err); !sniffing.final {
+			if search.final = s.lastLook(ctx, err); !search.final {
 				return "", s.clientError(ctx, err)
 			}
-			if !sniffing.late && s.speaksMQTT() && identify.MQTTUnfinished(s.inner.seen) {
+			if !search.late && s.speaksMQTT() && identify.MQTTUnfinished(s.inner.seen) {
 				return "", s.clientEnd(ReasonClientClosed, errLeftInside)
 			}
 		}
@@ -106,9 +106,12 @@ func (s *session) sniff(ctx context.Context) (user string, err error) {
 // errLeftInside is why no node hears of a client, however else its user might be known.
 var errLeftInside = errors.New("the client has left inside its CONNECT")
 
-// agreed is what client and front have agreed to carry, by the subprotocol of a WebSocket
-// or by ALPN.
+// agreed is what client and front have agreed to carry, by the protocol of the listener, by the
+// subprotocol of a WebSocket or by ALPN.
 func (s *session) agreed() string {
+	if p := s.terms.listener.Protocol; p == MQTT || p == MQTTS {
+		return "mqtt"
+	}
 	if _, ok := s.inner.Conn.(*wsConn); ok {
 		return s.facts.subprotocol
 	}
@@ -118,9 +121,12 @@ func (s *session) agreed() string {
 	return s.facts.tls.NegotiatedProtocol
 }
 
-// nobody is the reason of a session without a user.
-func (s *session) nobody() Reason {
-	if s.facts.sniffing.late {
+// nobody is the reason of a session without a user, as the search has come to.
+func (s *session) nobody(r identify.Result) Reason {
+	switch {
+	case r.Breach:
+		return ReasonProtocolError
+	case s.facts.sniffing.late:
 		return ReasonIdentifyTimeout
 	}
 	return ReasonUnidentified
@@ -225,7 +231,7 @@ func (e *ending) webSocketStatus() ws.Status {
 		return ws.ServiceRestart
 	case ReasonNoNode, ReasonDialFailed, ReasonRateLimited, ReasonTooMany:
 		return ws.TryAgainLater
-	case ReasonUnidentified, ReasonIdentifyTimeout, ReasonAuthFailed:
+	case ReasonUnidentified, ReasonProtocolError, ReasonIdentifyTimeout, ReasonAuthFailed, ReasonEndedByAdmin:
 		return ws.PolicyViolation
 	case ReasonIdle:
 		return ws.GoingAway
@@ -235,8 +241,12 @@ func (e *ending) webSocketStatus() ws.Status {
 }
 
 // mqttRefusal is the CONNACK of a client whose session does not come about because
-// of the nodes or of a limit, or nil if there is none to send.
+// of the nodes, of a limit or of its version of MQTT, or nil if there is none to send: who breaks the
+// protocol gets none (MQTT 3.1.1 §3.1.4, MQTT-3.1.4-1).
 func (s *session) mqttRefusal(end *ending) []byte {
+	if end.reason == ReasonProtocolError && identify.MQTTUnknown(s.inner.seen) {
+		return []byte{0x20, 2, 0, 1} // unacceptable protocol version (§3.1.2.2), in the form that all clients know
+	}
 	return end.connack(identify.MQTTVersion(s.inner.seen))
 }
 

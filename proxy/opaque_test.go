@@ -90,7 +90,7 @@ func TestOpaqueSource(t *testing.T) {
 	client.send("x")
 	leg.recv("x")
 	var on []string
-	for info := range f.SessionsOf("one") {
+	for _, info := range f.sessionsOf("one") {
 		on = append(on, info.User+" "+info.ID)
 	}
 	r := f.hangsUp(client, leg)
@@ -190,6 +190,40 @@ func TestOpaqueOutcomes(t *testing.T) {
 	want := []string{"one: connected", "one: connected", "one: lost"}
 	if !slices.Equal(pick.outcomes, want) {
 		t.Errorf("reported %q, want %q", pick.outcomes, want)
+	}
+}
+
+// A node that has closed the connection in order was not lost because its system answers what the client
+// goes on to say with a reset.
+func TestOpaqueNodeClosesFirst(t *testing.T) {
+	t.Parallel()
+	for _, protocol := range []proxy.Protocol{proxy.TCP, proxy.TLS} {
+		t.Run(protocol.String(), func(t *testing.T) {
+			t.Parallel()
+			n := startNode(t, "one")
+			pick := witnessOf(n)
+			f := startOpaque(t, pick, proxy.Listener{Protocol: protocol}, nil)
+			client := f.client(protocol)
+			leg := n.leg()
+			leg.send("bye")
+			leg.Close()
+			client.recv("bye")
+			client.end()
+			if err := client.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+				t.Fatal(err)
+			}
+			for err := error(nil); err == nil; {
+				_, err = client.Write([]byte("more"))
+			}
+			if r := f.ended("node-closed"); !strings.Contains(r["cause"], "node one: ") {
+				t.Errorf("logged the cause %q", r["cause"])
+			}
+			pick.mu.Lock()
+			defer pick.mu.Unlock()
+			if want := []string{"one: connected"}; !slices.Equal(pick.outcomes, want) {
+				t.Errorf("reported %q, want %q", pick.outcomes, want)
+			}
+		})
 	}
 }
 

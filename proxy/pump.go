@@ -157,8 +157,10 @@ func (p *pump) cutOff() {
 }
 
 // Abort ends the pump at once. Both sides see it break.
-func (p *pump) Abort(err error) {
-	e := &ending{reason: ReasonShutdown, cause: err}
+func (p *pump) Abort(err error) { p.End(&ending{reason: ReasonShutdown, cause: err}) }
+
+// End is Abort for another reason.
+func (p *pump) End(e *ending) {
 	p.mu.Lock()
 	over := p.done
 	if !over {
@@ -385,7 +387,7 @@ func (p *pump) stop(e *ending) {
 	p.stopping.Store(true)
 	p.halt()
 	switch e.reason {
-	case ReasonShutdown, ReasonIdle, ReasonHalfOpen, ReasonIdentifyTimeout, ReasonAuthFailed: // see idle
+	case ReasonShutdown, ReasonIdle, ReasonHalfOpen, ReasonIdentifyTimeout, ReasonAuthFailed, ReasonEndedByAdmin: // see idle, and End
 	default:
 		if !e.answered {
 			breakOff(p.client.halfCloser)

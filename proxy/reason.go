@@ -28,8 +28,8 @@ const (
 	ReasonAuthFailed                     // too many failed logins, or the session ended after one
 	ReasonNoNode                         // no node may take the user
 	ReasonDialFailed                     // no node could be reached
-	ReasonNodeLost                       // the node leg broke without an end of the stream
-	ReasonNodeClosed                     // the node ended the stream
+	ReasonNodeLost                       // the node leg broke, or ended without an end of the XML stream
+	ReasonNodeClosed                     // the node ended the stream or connection in order
 	ReasonNodeError                      // the node sent what is no XMPP, or not what it should have
 	ReasonNodeStanza                     // the node sent an element that is too long, or nested too deep, to be carried
 	ReasonSlowNode                       // the node did not read for too long
@@ -40,7 +40,8 @@ const (
 	ReasonInactive                       // a BOSH client made no request for too long
 	ReasonIdle                           // not a byte in either direction for too long
 	ReasonHalfOpen                       // one side of an opaque session had ended, and not a byte came from the other for too long
-	ReasonProtocolError                  // the client sent what RFC 6120 forbids
+	ReasonEndedByAdmin                   // an administrator has ended the session
+	ReasonProtocolError                  // the client sent what its protocol forbids
 	ReasonInternal                       // a bug in the front
 )
 
@@ -107,6 +108,8 @@ func (r Reason) String() string {
 		return "idle-timeout"
 	case ReasonHalfOpen:
 		return "half-open-timeout"
+	case ReasonEndedByAdmin:
+		return "ended-by-admin"
 	case ReasonProtocolError:
 		return "protocol-error"
 	case ReasonInternal:

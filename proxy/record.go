@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"imlb/backend/xmpp"
@@ -25,18 +26,26 @@ func (t *traffic) count(tok xmpp.Token) stanzaKind {
 	return kind
 }
 
+// reported is what of the traffic of one way is in the metrics.
+type reported struct {
+	bytes   atomic.Int64 // which may be looked at from any goroutine
+	stanzas [stanzaKinds]int64
+}
+
 // report adds to the metrics what was counted since the last report.
-func (t *traffic) report(since *traffic, to *flow) {
-	if t.bytes == since.bytes {
+func (t *traffic) report(since *reported, to *flow) {
+	more := t.bytes - since.bytes.Load()
+	if more == 0 {
 		return
 	}
-	to.bytes.Add(float64(t.bytes - since.bytes))
+	to.bytes.Add(float64(more))
 	for k, n := range t.stanzas {
 		if d := n - since.stanzas[k]; d > 0 {
 			to.stanzas[k].Add(float64(d))
 		}
 	}
-	*since = *t
+	since.bytes.Store(t.bytes)
+	since.stanzas = t.stanzas
 }
 
 // Record is what is known of a session; at its end it becomes one line of the

@@ -40,6 +40,7 @@ type relay struct {
 	last  atomic.Int64           // when the node sent something last, by clock
 	entry uint64                 // owned by down: the last entry that was written but not flushed
 	asked atomic.Pointer[resume] // by the client, of its node
+	halt  context.CancelFunc     // wakes both goroutines; nil on a loop
 }
 
 // relay carries the session on, and returns its ending or nil when it goes on by
@@ -61,6 +62,9 @@ func (s *session) relay(ctx context.Context) error {
 	defer s.srv.metrics.login()()
 	held, release := context.WithCancel(ctx) // the pause of a direction ends with the other
 	defer release()
+	r.halt = release
+	s.stayOn(r)
+	defer s.stayOn(nil)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -80,6 +84,21 @@ func (s *session) relay(ctx context.Context) error {
 	s.prove() // as the client may have shown meanwhile
 	return r.cause.Load()
 }
+
+// End ends the session as the end of the front does, for another reason.
+func (r *relay) End(e *ending) {
+	if r.end(e); r.over.Load() {
+		return
+	}
+	r.halt()
+	_ = r.wire.SetReadDeadline(past)
+}
+
+// Abort does nothing: what carries the session is closed by who calls it.
+func (*relay) Abort(error) {}
+
+// Drain does nothing: both goroutines hear that the front stops.
+func (*relay) Drain() {}
 
 // end notes why the session ends, unless that is known already.
 func (r *relay) end(e *ending) { r.cause.CompareAndSwap(nil, e) }
@@ -102,7 +121,7 @@ func (r *relay) passOn(e *ending) {
 		linger = past // the node sees the leg break, as it would see the client's
 	case e.reason == ReasonClientClosed && e.cause == nil:
 		// The end of the client's stream was passed on.
-	case e.reason == ReasonClientClosed, e.reason == ReasonShutdown, e.reason == ReasonIdle:
+	case e.reason == ReasonClientClosed, e.reason == ReasonShutdown, e.reason == ReasonIdle, e.reason == ReasonEndedByAdmin:
 		// The end of the stream would end the session, with which the client may go on elsewhere (XEP-0198 §5).
 		r.told.Store(true)
 		_ = r.node.CloseWrite()
@@ -242,8 +261,7 @@ func (r *relay) pumpDown(ctx context.Context) *ending {
 			}
 			continue
 		case tok.Kind == xmpp.KindClose:
-			r.node.ended = true
-			return r.flushFirst(ctx, &ending{reason: ReasonNodeClosed})
+			return r.flushFirst(ctx, r.nodeEnds())
 		case tok.Kind == xmpp.KindOpen:
 			r.greeted = true
 		case isStreamError(tok.Raw):
@@ -254,6 +272,17 @@ func (r *relay) pumpDown(ctx context.Context) *ending {
 			return r.clientWriteError(ctx, err)
 		}
 	}
+}
+
+// nodeEnds notes that the node has ended its stream. That up has met a connection that is closed
+// before was no loss then.
+func (r *relay) nodeEnds() *ending {
+	r.node.ended = true
+	e := &ending{reason: ReasonNodeClosed}
+	if before := r.cause.Load(); before != nil && before.reason == ReasonNodeLost {
+		r.cause.Store(e)
+	}
+	return e
 }
 
 // note counts a token for the client, and keeps what has to be known of it if the node

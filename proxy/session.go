@@ -58,16 +58,17 @@ type session struct {
 
 	placed atomic.Bool // on its node, so that rec says where
 
-	mu      sync.Mutex
-	aborted bool
-	open    []net.Conn // what abort has to close
-	carrier carrier    // nil before there is one
+	mu        sync.Mutex
+	aborted   bool
+	dismissed bool
+	open      []net.Conn // what abort has to close
+	carrier   carrier    // nil before there is one
 }
 
 // xmlPart is what only XML streams have.
 type xmlPart struct {
-	domain  string  // that the client has asked for; "" before
-	in, out traffic // what of the traffic is in the metrics
+	domain  string // that the client has asked for; "" before
+	in, out reported
 }
 
 // login is what matters until somebody has logged in.
@@ -88,6 +89,12 @@ type carrier interface {
 	Abort(err error)
 	// Drain ends it in order, because the front stops.
 	Drain()
+}
+
+// ender is a carrier of a session on its node that can end it because of something else. It may be
+// called from any goroutine.
+type ender interface {
+	End(e *ending)
 }
 
 // mover is a carrier of an opaque session that counts what came from the client and from the
@@ -599,13 +606,50 @@ func (s *session) letGo() bool {
 func (s *session) goOn(ctx context.Context, c carrier) {
 	s.mu.Lock()
 	s.open, s.carrier = nil, c
-	aborted := s.aborted
+	aborted, dismissed := s.aborted, s.dismissed
 	s.mu.Unlock()
 	switch {
 	case aborted:
 		c.Abort(errCutOff)
+	case dismissed:
+		endOn(c)
 	case ctx.Err() != nil: // Server.drain may have come before
 		c.Drain()
+	}
+}
+
+// stayOn notes that the session is carried as c, by goroutines of its own, or by nobody any more. What abort has to
+// close stays with it.
+func (s *session) stayOn(c carrier) {
+	s.mu.Lock()
+	s.carrier = c
+	dismissed := s.dismissed
+	s.mu.Unlock()
+	if dismissed {
+		endOn(c)
+	}
+}
+
+// dismiss ends a session that is on a node, because an administrator says so. It may be called from any
+// goroutine.
+func (s *session) dismiss() {
+	s.mu.Lock()
+	carrier := s.carrier
+	s.dismissed = true // for the next one, if it is about to change
+	s.mu.Unlock()
+	endOn(carrier)
+}
+
+// endOn has a carrier end its session, for an administrator.
+func endOn(c carrier) {
+	e := &ending{
+		reason: ReasonEndedByAdmin, condition: xmpp.PolicyViolation, text: "an administrator has ended the session",
+	}
+	switch c := c.(type) {
+	case *loop.Relay:
+		c.Abort(e)
+	case ender:
+		c.End(e)
 	}
 }
 

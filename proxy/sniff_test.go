@@ -60,7 +60,7 @@ func TestSniff(t *testing.T) {
 		"MQTT 5 user":      {proxy.MQTT, byMQTT(), mqttConnect(5, "phone", "alice"), "alice", "mqtt"},
 		"MQTT client id":   {proxy.MQTT, byMQTT(), mqttConnect(4, "phone", ""), "phone", "mqtt"},
 		"MQTT nobody":      {proxy.MQTT, byMQTT(), mqttConnect(4, "", ""), "127.0.0.1/32", "source"},
-		"not MQTT":         {proxy.MQTT, byMQTT(), "GET / HTTP/1.1\r\n", "127.0.0.1/32", "source"},
+		"not MQTT":         {proxy.TCP, byMQTT(), "GET / HTTP/1.1\r\n", "127.0.0.1/32", "source"},
 		"pattern":          {proxy.TCP, byLine(t), "LOGIN alice\r\nmore", "alice", "pattern"},
 		"pattern, or else": {proxy.TCP, byLine(t, source), "LOGOUT\r\n", "127.0.0.0/24", "source"},
 		"order": {proxy.TCP, proxy.Identify{Chain: append(identify.Chain{source}, byLine(t).Chain...)},
@@ -562,7 +562,6 @@ func TestMQTTRefused(t *testing.T) {
 	for name, test := range map[string]struct{ sent, want string }{
 		"3.1.1":     {mqttConnect(4, "phone", "alice"), "\x20\x02\x00\x03"},
 		"5":         {mqttConnect(5, "phone", "alice"), "\x20\x03\x00\x88\x00"},
-		"no MQTT":   {"GET / HTTP/1.1\r\n\r\n", ""},
 		"impatient": {mqttConnect(5, "phone", "alice") + strings.Repeat("\xc0\x00", 4000), "\x20\x03\x00\x88\x00"},
 	} {
 		for _, protocol := range []proxy.Protocol{proxy.MQTT, proxy.MQTTS} {

@@ -3,6 +3,7 @@ package test
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -23,6 +24,7 @@ func TestDaemons(t *testing.T) {
 	dir := t.TempDir()
 	d := startDev(t, devOptions{dir: dir, names: []string{"alice", "bob"}})
 	alice, bob := d.account(t), d.account(t)
+	d.sparesUserSignals()
 	d.stop()
 
 	own := newDaemons(t, dir, particulars{
@@ -49,11 +51,14 @@ func TestDaemons(t *testing.T) {
 	n.signal(syscall.SIGHUP)
 	n.awaitLine("SIGHUP changes nothing")
 	p.signal(syscall.SIGHUP)
+	n.sparesUserSignals()
+	p.sparesUserSignals()
 	a.write("<message to='%s' type='chat'><body>hello</body></message>", bob.jid)
 	if got := b.message().body(); got != "hello" {
 		t.Errorf("received %q", got)
 	}
-	a.close()
+	endSession(t, own.at(4), alice.jid)
+	a.wantStreamError("policy-violation")
 
 	wantTimeouts(t, d, p)
 
@@ -80,6 +85,30 @@ func TestDaemons(t *testing.T) {
 	p.signal(syscall.SIGTERM)
 	if code := p.awaitExit(); code != 0 {
 		t.Errorf("imlb proxy: exit code %d after SIGTERM", code)
+	}
+}
+
+// endSession ends the only session of a user at a front.
+func endSession(t *testing.T, admin, user string) {
+	t.Helper()
+	out, code := runs(t, "", program(t), []string{"sessions", "--admin", admin, "--user", user, "--json"})
+	var page struct {
+		Sessions []struct{ ID, Node string }
+	}
+	if err := json.Unmarshal([]byte(out), &page); err != nil || code != 0 || len(page.Sessions) != 1 || page.Sessions[0].Node != "only" {
+		t.Fatalf("imlb sessions: exit code %d, %v\n%s", code, err, out)
+	}
+	if out, code := runs(t, "", program(t), []string{"sessions", "end", "--admin", admin, page.Sessions[0].ID}); code != 0 {
+		t.Errorf("imlb sessions end: exit code %d\n%s", code, out)
+	}
+}
+
+// sparesUserSignals: what rotates logs may send SIGUSR1 or SIGUSR2, which end nothing.
+func (p *process) sparesUserSignals() {
+	p.t.Helper()
+	for name, s := range map[string]syscall.Signal{"SIGUSR1": syscall.SIGUSR1, "SIGUSR2": syscall.SIGUSR2} {
+		p.signal(s)
+		p.awaitLine(name)
 	}
 }
 

@@ -87,7 +87,7 @@ func soakKinds() []soakKind {
 			func(ctx context.Context, g *gate) error { return soakScan(ctx, g, name) }})
 	}
 	for name, reasons := range map[string][]string{
-		"mqtt": {"unidentified"}, "behind": {"proxy-header"}, "tls": {"tls-failed"},
+		"mqtt": {"protocol-error"}, "behind": {"proxy-header"}, "tls": {"tls-failed"},
 		"xmpp": {"protocol-error", "client-reset"}, "xmpps": {"tls-failed"}, "ws": {"http"},
 	} {
 		kinds = append(kinds, soakKind{"garbage at " + name, 1, name, 1, reasons, overTCP(name, soakGarbage)})

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"imlb/configs"
 )
 
 // The user part of each account that `imlb dev` makes when none is named.
@@ -52,6 +54,7 @@ func (c *devCmd) Run(ctx context.Context) error {
 	}
 	ctx, cancel := untilHangup(ctx)
 	defer cancel()
+	defer spareUserSignals(ctx, newLogger(os.Stderr, configs.Defaults[configs.Proxy]().Log))()
 	users, err := parseDevUsers(c.User)
 	if err != nil {
 		return err

@@ -455,6 +455,8 @@ func (f *front) adminHandler() http.Handler {
 		Status:  func() any { return f.status(time.Now()) },
 	}))
 	mux.HandleFunc("GET /explain", f.explain)
+	mux.HandleFunc("GET /sessions", onThisMachine(f.sessions))
+	mux.HandleFunc("DELETE /sessions/{id}", onThisMachine(f.endSession))
 	return mux
 }
 

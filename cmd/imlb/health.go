@@ -78,9 +78,12 @@ func adminAddress(path string) (string, error) {
 	return p.Admin.Address, err
 }
 
-// readyURL is where a process that listens on the address is asked from its own
+// readyURL is where a process that listens on the address is asked whether it is ready.
+func readyURL(address string) string { return adminURL(address) + "/readyz" }
+
+// adminURL is where a process that listens on the address is asked from its own
 // machine: on the loopback interface when it listens on all.
-func readyURL(address string) string {
+func adminURL(address string) string {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		host, port = address, ""
@@ -91,19 +94,13 @@ func readyURL(address string) string {
 	case err == nil && ip.IsUnspecified():
 		host = "::1"
 	}
-	return "http://" + net.JoinHostPort(host, port) + "/readyz"
+	return "http://" + net.JoinHostPort(host, port)
 }
 
 // askReady reports nothing when the process at the URL is ready, and otherwise
 // what it answered.
 func askReady(ctx context.Context, url string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
-	if err != nil {
-		return fmt.Errorf("health: %w", err)
-	}
-	// A proxy from the environment is not meant for a process on this machine.
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := client.Do(req)
+	resp, err := askAdmin(ctx, http.MethodGet, url)
 	if err != nil {
 		return fmt.Errorf("health: %w", err)
 	}
@@ -117,4 +114,14 @@ func askReady(ctx context.Context, url string) error {
 		return fmt.Errorf("not ready: %s answers %s: %s", url, resp.Status, strings.TrimSpace(string(body)))
 	}
 	return nil
+}
+
+// askAdmin asks a process on this machine, for which a proxy from the environment is not meant.
+func askAdmin(ctx context.Context, method, url string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, url, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	return client.Do(req)
 }

@@ -26,21 +26,22 @@ import (
 // commands is the command line: one field for each command, each with a file of
 // its own.
 type commands struct {
-	Dev     devCmd     `cmd:"" help:"Run a whole cluster on this machine: a front, chat nodes, accounts and a certificate to try it with."`
-	Proxy   proxyCmd   `cmd:"" help:"Run a front: it accepts clients, finds each user's node and carries the session."`
-	Node    nodeCmd    `cmd:"" help:"Run a chat node: it logs users in, delivers and keeps their messages."`
-	User    userCmd    `cmd:"" help:"Manage the accounts in a cluster's database."`
-	Check   checkCmd   `cmd:"" help:"Check a configuration document and list everything that is wrong with it."`
-	Config  configCmd  `cmd:"" help:"Check, compare and publish the document that the fronts of a cluster share in Consul."`
-	Drain   drainCmd   `cmd:"" help:"Give a node no new users."`
-	Undrain undrainCmd `cmd:"" help:"Give a node new users again."`
-	Weight  weightCmd  `cmd:"" help:"Give a node another share of the users."`
-	Disable disableCmd `cmd:"" help:"Take a node out of service."`
-	Enable  enableCmd  `cmd:"" help:"Take a node back into service."`
-	Place   placeCmd   `cmd:"" help:"Print which node each user lives on, given a list of nodes."`
-	Bench   benchCmd   `cmd:"" help:"Put load on a chat server and tell what it does and costs."`
-	Health  healthCmd  `cmd:"" help:"Ask a running front or node whether it is ready; for container health checks."`
-	Version versionCmd `cmd:"" help:"Print the version of this program."`
+	Dev      devCmd      `cmd:"" help:"Run a whole cluster on this machine: a front, chat nodes, accounts and a certificate to try it with."`
+	Proxy    proxyCmd    `cmd:"" help:"Run a front: it accepts clients, finds each user's node and carries the session."`
+	Node     nodeCmd     `cmd:"" help:"Run a chat node: it logs users in, delivers and keeps their messages."`
+	User     userCmd     `cmd:"" help:"Manage the accounts in a cluster's database."`
+	Check    checkCmd    `cmd:"" help:"Check a configuration document and list everything that is wrong with it."`
+	Config   configCmd   `cmd:"" help:"Check, compare and publish the document that the fronts of a cluster share in Consul."`
+	Drain    drainCmd    `cmd:"" help:"Give a node no new users."`
+	Undrain  undrainCmd  `cmd:"" help:"Give a node new users again."`
+	Weight   weightCmd   `cmd:"" help:"Give a node another share of the users."`
+	Disable  disableCmd  `cmd:"" help:"Take a node out of service."`
+	Enable   enableCmd   `cmd:"" help:"Take a node back into service."`
+	Sessions sessionsCmd `cmd:"" help:"List the sessions of a front, and end them."`
+	Place    placeCmd    `cmd:"" help:"Print which node each user lives on, given a list of nodes."`
+	Bench    benchCmd    `cmd:"" help:"Put load on a chat server and tell what it does and costs."`
+	Health   healthCmd   `cmd:"" help:"Ask a running front or node whether it is ready; for container health checks."`
+	Version  versionCmd  `cmd:"" help:"Print the version of this program."`
 }
 
 const description = `Load balancer and session proxy for chat clusters, with the chat server behind it.

@@ -51,6 +51,7 @@ func (c *nodeCmd) Run(ctx context.Context) error {
 // opposite order.
 func runNode(ctx context.Context, doc configs.Node) (err error) {
 	log := newLogger(os.Stderr, doc.Log, slog.String("node", doc.Name))
+	defer spareUserSignals(ctx, log)()
 	// Service managers send it for a reload, and it would end the process.
 	defer onHangup(func() {
 		log.WarnContext(ctx, "SIGHUP changes nothing: a node reads its document when it starts, so restart it for another one")

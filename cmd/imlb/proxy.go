@@ -5,8 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"imlb/configs"
 )
@@ -53,6 +51,7 @@ func (c *proxyCmd) Run(ctx context.Context) error {
 	}
 	// Until there is a document, what it would say by default.
 	log := newLogSwitch(os.Stderr, configs.Defaults[configs.Proxy]().Log)
+	defer spareUserSignals(ctx, slog.New(log))()
 	watcher, err := c.watcher(slog.New(log))
 	if err != nil {
 		return err
@@ -60,31 +59,4 @@ func (c *proxyCmd) Run(ctx context.Context) error {
 	stop := onHangup(watcher.Reload)
 	defer stop()
 	return newFront(watcher, log).run(ctx)
-}
-
-// untilHangup returns a context that ends at SIGHUP, too, as when a terminal is closed, unless
-// the program was started to outlive that (nohup).
-func untilHangup(ctx context.Context) (context.Context, context.CancelFunc) {
-	if signal.Ignored(syscall.SIGHUP) {
-		return context.WithCancel(ctx)
-	}
-	return signal.NotifyContext(ctx, syscall.SIGHUP)
-}
-
-// onHangup calls f at each SIGHUP until stop is called.
-func onHangup(f func()) (stop func()) {
-	hangups := make(chan os.Signal, 1)
-	done := make(chan struct{})
-	signal.Notify(hangups, syscall.SIGHUP)
-	go func() {
-		defer close(done)
-		for range hangups {
-			f()
-		}
-	}()
-	return func() {
-		signal.Stop(hangups)
-		close(hangups)
-		<-done
-	}
 }

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"slices"
@@ -31,7 +32,9 @@ func (q *quickFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f := newFront(&fixedDocument{doc: doc, since: time.Now()}, newLogSwitch(os.Stderr, doc.Log))
+	log := newLogSwitch(os.Stderr, doc.Log)
+	defer spareUserSignals(ctx, slog.New(log))()
+	f := newFront(&fixedDocument{doc: doc, since: time.Now()}, log)
 	if slices.ContainsFunc(doc.TLS.Certificates, func(c configs.Certificate) bool { return c.CertFile == selfSigned }) {
 		cert, err := selfSignedFor(doc.Listeners, time.Now())
 		if err != nil {

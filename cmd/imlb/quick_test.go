@@ -454,6 +454,22 @@ func TestQuickModeEndsWithItsTerminal(t *testing.T) {
 	}
 }
 
+// What rotates logs may send signals that would end a process that does not listen to them.
+func TestQuickModeSparesUserSignals(t *testing.T) {
+	f := start(t, "--listen", "tcp://127.0.0.1:0", "--to", startEcho(t).addr)
+	for s := range userSignals() {
+		if err := f.Process.Signal(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.stop()
+	for _, name := range userSignals() {
+		if said := f.stderr.String(); !strings.Contains(said, "signal="+name) {
+			t.Errorf("it said %q", said)
+		}
+	}
+}
+
 // Without checks the first that a node hears of the front is a client.
 func TestQuickModeWithoutChecks(t *testing.T) {
 	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")

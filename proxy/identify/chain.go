@@ -6,9 +6,9 @@ type Step struct {
 	Identifier
 }
 
-// A Chain asks identifiers in order; the first that finds a user decides. One that is
-// undecided holds back those after it, so the answer never depends on how fast a
-// client sends.
+// A Chain asks identifiers in order; the first that finds a user decides, or that finds a breach
+// of the protocol. One that is undecided holds back those after it, so the answer never depends
+// on how fast a client sends.
 type Chain []Step
 
 // Progress is how far a Chain has come on one connection. It is the caller's, and
@@ -23,14 +23,14 @@ type Progress struct {
 // the deadline has come, the client sends no more or the caller has no more room,
 // undecided steps count as finding nobody, and the answer is not More.
 //
-// When nobody was found, By and Verdict are those of the first step: it is the one that
-// was meant to decide.
+// When nobody was found, By and Verdict are those of the first step, unless there was a breach:
+// it is the one that was meant to decide.
 func (c Chain) Identify(facts Facts, sent []byte, final bool, p *Progress) Result {
 	for p.step < len(c) {
 		r := c[p.step].Identify(Input{Facts: facts, Sent: sent, Tried: p.tried})
 		r.By = c[p.step].Name
 		switch {
-		case r.Verdict == Found:
+		case r.Verdict == Found, r.Breach:
 			return r
 		case r.Verdict == More && !final:
 			p.tried = len(sent)

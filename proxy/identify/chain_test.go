@@ -55,6 +55,24 @@ func TestChain(t *testing.T) {
 	}
 }
 
+// A breach of what was agreed on ends the search, whatever else would find somebody.
+func TestChainBreach(t *testing.T) {
+	t.Parallel()
+	chain, agreed := mqttThenLoginThenSource(t), here
+	agreed.Agreed = "mqtt"
+	for sent, want := range map[string]identify.Result{
+		"LOGIN bob\r\n":                   {Verdict: identify.Foreign, By: "mqtt", Breach: true},
+		string(connect{level: 4}.bytes()): {Verdict: identify.Found, Key: "203.0.113.7/32", By: "source"},
+	} {
+		var p identify.Progress
+		for range 2 {
+			if got := chain.Identify(agreed, []byte(sent), true, &p); got != want {
+				t.Errorf("%q: got %+v, want %+v", sent, got, want)
+			}
+		}
+	}
+}
+
 func TestChainFindsNobody(t *testing.T) {
 	t.Parallel()
 	chain := mqttThenLoginThenSource(t)[:2]

@@ -66,6 +66,7 @@ type Result struct {
 	Key     string // the user's, when Found
 	By      string // the step of the Chain that decided, or that is undecided
 	Need    int    // when More: the least length of what was sent at which it can decide
+	Breach  bool   // what was sent breaks the protocol that was agreed on, so that no other step may find a user
 }
 
 // Facts are what is known of a connection besides what the client sends. All that
@@ -76,7 +77,7 @@ type Facts struct {
 	ServerName  string            // of the TLS that the front has ended
 	Certificate *x509.Certificate // the client's, in TLS that the front has ended
 	Request     *http.Request     // the WebSocket upgrade
-	Agreed      string            // the WebSocket's subprotocol, or what ALPN has agreed on here; "" for none
+	Agreed      string            // the listener's protocol, the WebSocket's subprotocol, or what ALPN has agreed on here; "" for none
 }
 
 // Input is what an identifier is asked about.

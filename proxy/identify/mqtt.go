@@ -17,6 +17,9 @@ import (
 // most four bytes and stay inside the packet, reserved bits are as the version
 // demands, the name is UTF-8 without U+0000 (MQTT 5 §1.5.4). Whether properties and
 // will make sense is for the node to say.
+//
+// Where MQTT was agreed on, the CONNECT has to come first (MQTT 5 §3.1, MQTT-3.1.0-1): what is none,
+// or a wrong one, is a breach.
 type MQTT struct {
 	ClientIDFirst bool // prefer the client identifier to the user name
 	Max           int  // bytes of the packet to wait for; 0 means DefaultMax
@@ -45,14 +48,15 @@ const mqttBridge = 0x80
 
 // Identify reads in.Sent.
 func (m MQTT) Identify(in Input) Result {
-	if m.Agreed && !strings.HasPrefix(in.Agreed, "mqtt") { // the one of 3.1 has its number in it
+	agreed := strings.HasPrefix(in.Agreed, "mqtt") // the one of 3.1 has its number in it
+	if m.Agreed && !agreed {
 		return none(Foreign)
 	}
 	p := packet{sent: in.Sent, limit: orDefault(m.Max, DefaultMax)}
 	name, ok := p.connect(m.ClientIDFirst)
 	switch {
 	case p.why != More:
-		return none(p.why)
+		return Result{Verdict: p.why, Breach: agreed && p.why != TooLong}
 	case !ok:
 		return more(p.need)
 	default:
@@ -69,6 +73,8 @@ type packet struct {
 	limit int
 	need  int
 	why   Verdict
+
+	unknown bool // the packet is of a version that nobody here knows
 }
 
 // fail ends the reading.
@@ -157,6 +163,7 @@ func (p *packet) level(name string, levels ...byte) (byte, bool) {
 		return 0, false
 	}
 	if !slices.Contains(levels, raw[0]) {
+		p.unknown = true
 		return 0, p.fail(Malformed)
 	}
 	return raw[0] &^ mqttBridge, true
@@ -254,6 +261,13 @@ func MQTTVersion(sent []byte) byte {
 		return 0
 	}
 	return level
+}
+
+// MQTTUnknown tells whether sent begins with a CONNECT of another version than these.
+func MQTTUnknown(sent []byte) bool {
+	p := packet{sent: sent, limit: len(sent)}
+	p.header()
+	return p.unknown
 }
 
 // MQTTUnfinished tells whether sent begins a CONNECT and does not hold all of it.

@@ -140,6 +140,55 @@ func TestMQTT(t *testing.T) {
 	}
 }
 
+// Where MQTT was agreed on, what is none or breaks its rules is a breach; what only names nobody
+// is not, nor what lies too far in to be looked at.
+func TestMQTTBreach(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		sent    string
+		verdict identify.Verdict
+		breach  bool
+	}{
+		{"GET / HTTP/1.1", identify.Foreign, true},
+		{"\x30\x03\x00\x01x", identify.Foreign, true}, // a PUBLISH
+		{"\x10\xff\xff\xff\xff", identify.Malformed, true},
+		{string(connect{level: 6, clientID: "dev"}.bytes()), identify.Malformed, true},
+		{string(connect{level: 4, clientID: "dev", flags: 1}.bytes()), identify.Malformed, true},
+		{string(connect{level: 4}.bytes()), identify.Nobody, false},
+		{string(connect{level: 4, clientID: "a\x01b"}.bytes()), identify.BadKey, false},
+		{string(connect{level: 5, properties: make([]byte, 20<<10)}.bytes()), identify.TooLong, false},
+		{example5, identify.Found, false},
+		{example5[:20], identify.More, false},
+	} {
+		for _, agreed := range []string{"", "http/1.1", "mqtt", "mqttv3.1"} {
+			for _, only := range []bool{false, true} {
+				in := identify.Input{Facts: identify.Facts{Agreed: agreed}, Sent: []byte(c.sent)}
+				isMQTT, want := strings.HasPrefix(agreed, "mqtt"), c.verdict
+				if only && !isMQTT {
+					want = identify.Foreign
+				}
+				r := identify.MQTT{Agreed: only}.Identify(in)
+				if r.Verdict != want || r.Breach != (c.breach && isMQTT) {
+					t.Errorf("%.20q, agreed on %q: %+v, want %v", c.sent, agreed, r, want)
+				}
+			}
+		}
+	}
+}
+
+// A version that nobody knows is told from a packet that makes no sense.
+func TestMQTTUnknown(t *testing.T) {
+	t.Parallel()
+	for sent, want := range map[string]bool{
+		string(connect{level: 6}.bytes()): true, string(connect{level: 2}.bytes()): true, "\x10\x20\x00\x06MQIsdp\x04": true,
+		example31: false, example311: false, example5: false, "\x10\x00": false, "\x10\x20\x00\x04MQTT": false, "GET /": false, "": false,
+	} {
+		if got := identify.MQTTUnknown([]byte(sent)); got != want {
+			t.Errorf("%q: %v", sent, got)
+		}
+	}
+}
+
 func TestMQTTClientIDFirst(t *testing.T) {
 	t.Parallel()
 	id := identify.MQTT{ClientIDFirst: true}

@@ -60,6 +60,7 @@ type Ending struct {
 	Side     Side  // whose doing it was; see Cause
 	Cause    Cause //
 	Err      error // nil for EOF, Idle, HalfOpen, Unanswered and Drained
+	Ended    bool  // Side had ended in order before, as the first
 	Up, Down int64 // bytes read from the client, those before the relay included, and from the node
 }
 
@@ -257,7 +258,8 @@ func (r *Relay) settle() {
 
 // fail ends the session because of what happened to a side.
 func (r *Relay) fail(side Side, err error) {
-	r.finish(Ending{Side: side, Cause: r.blame(side, err), Err: err})
+	ended := r.first && r.ending.Side == side && r.ending.Cause == EOF
+	r.finish(Ending{Side: side, Cause: r.blame(side, err), Err: err, Ended: ended})
 }
 
 // blame says how a side failed.
