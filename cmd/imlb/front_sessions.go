@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"imlb/proxy"
 )
@@ -89,8 +90,8 @@ func (f *front) endSession(w http.ResponseWriter, r *http.Request) {
 // who gather metrics, and who has a session, and its end, is not for all of them.
 func onThisMachine(h http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if !isOfThisMachine(r) {
-			http.Error(w, "sessions are shown and ended only on the machine that the front runs on; run imlb sessions there", http.StatusForbidden)
+		if !isOfThisMachine(r) || !isNamedLocally(r) {
+			http.Error(w, "sessions are shown and ended only on the machine that the front runs on, as localhost or by its address; run imlb sessions there", http.StatusForbidden)
 			return
 		}
 		h(w, r)
@@ -106,4 +107,15 @@ func isOfThisMachine(r *http.Request) bool {
 	to, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
 	addr := from.Addr().Unmap()
 	return addr.IsLoopback() || ok && to.AddrPort().Addr().Unmap() == addr
+}
+
+// isNamedLocally tells whether a request calls the front by an address, or localhost: a page in a browser on this machine may have
+// a name of its own lead here, and would then be taken for ours (DNS rebinding).
+func isNamedLocally(r *http.Request) bool {
+	host := r.Host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	_, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	return err == nil || strings.EqualFold(host, "localhost")
 }

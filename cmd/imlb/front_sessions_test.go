@@ -113,7 +113,7 @@ func TestSessionsAreOfThisMachine(t *testing.T) {
 		{"@", "127.0.0.1:5225", http.StatusForbidden},
 	} {
 		r := httptest.NewRequest(http.MethodGet, "/sessions", nil)
-		r.RemoteAddr = c.from
+		r.RemoteAddr, r.Host = c.from, "localhost"
 		if to, err := net.ResolveTCPAddr("tcp", c.to); err == nil && c.to != "" {
 			r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, to))
 		}
@@ -121,6 +121,23 @@ func TestSessionsAreOfThisMachine(t *testing.T) {
 		onThisMachine(func(http.ResponseWriter, *http.Request) {})(w, r)
 		if w.Code != c.want {
 			t.Errorf("from %s to %s: %d, want %d", c.from, c.to, w.Code, c.want)
+		}
+	}
+}
+
+// A page in a browser on the machine of a front does not get at it by a name that leads there.
+func TestSessionsAreNotOfOtherNames(t *testing.T) {
+	t.Parallel()
+	for host, want := range map[string]int{
+		"localhost:5225": http.StatusOK, "LOCALHOST": http.StatusOK, "127.0.0.1:5225": http.StatusOK, "[::1]:5225": http.StatusOK, "[::1]": http.StatusOK,
+		"evil.example:5225": http.StatusForbidden, "evil.example": http.StatusForbidden, "": http.StatusForbidden,
+	} {
+		r := httptest.NewRequest(http.MethodDelete, "/sessions/0", nil)
+		r.RemoteAddr, r.Host = "127.0.0.1:1000", host
+		w := httptest.NewRecorder()
+		onThisMachine(func(http.ResponseWriter, *http.Request) {})(w, r)
+		if w.Code != want {
+			t.Errorf("%q: %d, want %d", host, w.Code, want)
 		}
 	}
 }
