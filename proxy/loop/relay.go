@@ -243,8 +243,10 @@ func (r *Relay) carry(from Side) (int, error) {
 		}
 		if d.pipe != nil {
 			n, err := r.ends[from].Conn.spliceIn(d.pipe)
-			r.count(from, n, 0)
-			return n, err
+			if n > 0 || err != nil {
+				r.count(from, n, 0)
+				return n, err
+			}
 		}
 		d.full = 0
 	}
