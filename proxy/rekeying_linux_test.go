@@ -171,19 +171,25 @@ func TestRekeyingClientIsHeld(t *testing.T) {
 	})
 }
 
-// Before the login such a client has the time of all others, although it is TLS that waits for it.
+// Before the login, or the WebSocket, such a client has the time of all others, although it is TLS that waits
+// for it.
 func TestRekeyingClientIsLate(t *testing.T) {
 	t.Parallel()
-	_, pick := onlyNode(t)
-	f := startFront(t, pick, func(o *proxy.Options) {
-		o.Timeouts.Identify, o.Timeouts.Write = 2*rekeyingHeld, time.Second
-	})
-	conn, secrets := f.dialRekeying("xmpps", "xmpp-client")
-	if sent := rekey(t, conn, secrets.String()).flood(" ", rekeyingMost, rekeyingHeld); sent >= rekeyingMost {
-		t.Skipf("the front has taken %d bytes", sent)
-	}
-	if r := f.record(); r["reason"] != "identify-timeout" && r["reason"] != "client-reset" { // which TLS takes it for
-		t.Errorf("the session has ended with %v", r)
+	for listener, what := range map[string]string{"xmpps": " ", "wss": "x"} {
+		t.Run(listener, func(t *testing.T) {
+			t.Parallel()
+			_, pick := onlyNode(t)
+			f := startFront(t, pick, func(o *proxy.Options) {
+				o.Timeouts.Handshake, o.Timeouts.Identify, o.Timeouts.Write = 2*rekeyingHeld, 2*rekeyingHeld, time.Second
+			})
+			conn, secrets := f.dialRekeying(listener)
+			if sent := rekey(t, conn, secrets.String()).flood(what, rekeyingMost, rekeyingHeld); sent >= rekeyingMost {
+				t.Fatalf("the front has taken %d bytes", sent)
+			}
+			if r := f.record(); r["reason"] == "shutdown" {
+				t.Errorf("the session has ended with %v", r)
+			}
+		})
 	}
 }
 
