@@ -126,7 +126,7 @@ func (n *Node) trusts(peer net.Addr) bool {
 	if err != nil {
 		return false
 	}
-	ip := addr.Addr().Unmap()
+	ip := addr.Addr().Unmap().WithZone("") // or no network has it
 	for _, prefix := range n.opts.TrustedFronts {
 		if prefix.Contains(ip) {
 			return true

@@ -36,6 +36,7 @@ type loopTurn struct {
 	fills        int  // that are left to this turn
 	upHeld       bool // up waits for something else than input from the client
 	downHeld     bool // and down than input from the node
+	owes         bool // the client has not taken all that TLS has answered it
 }
 
 // turnFills is how often one turn of a connection may read. After it, the others on
@@ -72,6 +73,27 @@ func (t *loopTurn) full(to *loop.Conn) (bool, error) {
 		return true, nil
 	}
 	return false, nil
+}
+
+// fill fills the client's leg. What TLS answers to that (RFC 8446 §4.6.3) the client has to take
+// before it is read again, so that it cannot have more and more of it kept.
+func (t *loopTurn) fill(client leg) error {
+	if t == nil {
+		return client.Fill()
+	}
+	waits := t.client.Pending()
+	err := client.Fill()
+	t.owes = t.client.Pending() > waits
+	return err
+}
+
+// owed tells whether the client has to take such answers first. The error is that of the client.
+func (t *loopTurn) owed() (bool, error) {
+	if t == nil || !t.owes || t.client.Pending() == 0 {
+		return false, nil
+	}
+	_, err := t.client.Write(nil)
+	return true, err
 }
 
 // loopedLeg is a leg that can go on on a loop.

@@ -45,8 +45,9 @@ func (s *session) minding(ctx context.Context, part func(ctx context.Context) er
 	}()
 	err := part(minded)
 	cancel(nil)
-	_ = s.wire.SetReadDeadline(past) // or it is closed, and nobody waits
+	_ = s.wire.SetDeadline(past) // or it is closed, and nobody waits
 	<-watched
+	_ = s.wire.SetWriteDeadline(time.Time{})
 	switch {
 	case left != nil && (err != nil || !ended(left)):
 		return s.left(ctx, left)

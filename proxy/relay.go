@@ -184,7 +184,9 @@ func (r *relay) fillUp(ctx context.Context) *ending {
 	r.rec.In.report(&r.xml.in, &r.terms.in)
 	if full, err := r.loop.full(r.loop.nodeConn()); err != nil {
 		return r.nodeWriteError(err)
-	} else if full || r.hold(ctx, &r.in, r.rec.In.bytes) {
+	} else if owed, err := r.loop.owed(); err != nil {
+		return r.clientError(ctx, err)
+	} else if full || owed || r.hold(ctx, &r.in, r.rec.In.bytes) {
 		r.loop.upHeld = true
 		return parked
 	}
@@ -194,7 +196,7 @@ func (r *relay) fillUp(ctx context.Context) *ending {
 				return e
 			}
 		}
-		err := r.client.Fill()
+		err := r.loop.fill(r.client)
 		switch {
 		case err == nil:
 			return nil

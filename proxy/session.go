@@ -294,6 +294,7 @@ func (s *session) part(end *ending) (received bool) {
 	}
 	defer s.client.Close()
 	s.wire.stall = s.parting(end)
+	_ = s.wire.SetWriteDeadline(time.Time{}) // it was for what came before
 	hurry := time.AfterFunc(s.wire.stall, func() { _ = s.wire.SetWriteDeadline(past) })
 	err := s.farewell(end)
 	hurry.Stop()
@@ -426,10 +427,11 @@ func (s *session) sendHeader(h xmpp.StreamHeader) error {
 	return s.client.Write(answer)
 }
 
-// readBy sets what waiting for the client ends with, and when.
+// readBy sets what waiting for the client ends with, and when. What TLS writes while it is read
+// (RFC 8446 §4.6.3) has to be taken by then, too; all other writes have deadlines of their own.
 func (s *session) readBy(ctx context.Context, t time.Time, meaning Reason) error {
 	s.deadline = meaning
-	if err := s.wire.SetReadDeadline(t); err != nil {
+	if err := s.wire.SetDeadline(t); err != nil {
 		return s.clientError(ctx, err)
 	}
 	if ctx.Err() != nil { // the wake-up may have come before, and is undone now

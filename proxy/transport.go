@@ -124,7 +124,7 @@ func trusted(networks []netip.Prefix, addr net.Addr) bool {
 	if !ok {
 		return false
 	}
-	ip := tcp.AddrPort().Addr().Unmap()
+	ip := tcp.AddrPort().Addr().Unmap().WithZone("") // or no network has it
 	for _, n := range networks {
 		if n.Contains(ip) {
 			return true

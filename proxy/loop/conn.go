@@ -37,9 +37,10 @@ type Conn struct {
 	loop    *Loop
 	handler Handler
 	sock    socket
-	slot    int32 // in Loop.conns
-	gen     int32 // tells events from those of an earlier connection in the slot
-	full    int32 // bytes that were not acknowledged when the kernel took no more, or later; see takes
+	slot    int32  // in Loop.conns
+	gen     int32  // tells events from those of an earlier connection in the slot
+	full    int32  // bytes that were not acknowledged when the kernel took no more, or later; see takes
+	came    uint32 // bytes that were read, over and over from 0; see Relay.read
 
 	out      queue // what the kernel did not take
 	timer    timer // at the earlier of deadline and stall, or before
@@ -131,6 +132,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if n < len(p) && !c.eager {
 		c.readable = false // another arrival is another event
 	}
+	c.came += uint32(n) //nolint:gosec // G115: what fits in a buffer
 	return n, nil
 }
 

@@ -93,11 +93,19 @@ func TestConnUrgentData(t *testing.T) {
 		t.Skip("the other implementation reads ahead")
 	}
 	s := newSession(t, nil)
-	raw, err := s.client.SyscallConn()
+	mustWrite(t, s.client, []byte("a"))
+	urge(t, s.client)
+	mustWrite(t, s.client, []byte("b"))
+	wantRead(t, s.node, []byte("ab"))
+}
+
+// urge sends a byte of urgent data, which nobody reads.
+func urge(t *testing.T, conn *net.TCPConn) {
+	t.Helper()
+	raw, err := conn.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}
-	mustWrite(t, s.client, []byte("a"))
 	raw.Write(func(fd uintptr) bool {
 		err = syscall.Sendto(int(fd), []byte("!"), syscall.MSG_OOB, nil)
 		return true
@@ -105,8 +113,6 @@ func TestConnUrgentData(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mustWrite(t, s.client, []byte("b"))
-	wantRead(t, s.node, []byte("ab"))
 }
 
 func TestConnReadDeadline(t *testing.T) {

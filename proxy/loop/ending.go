@@ -318,6 +318,7 @@ func (r *Relay) close(side Side, e Ending) {
 	case e.Cause == Broken && side == e.Side:
 		end.Conn.Linger(nil)
 	default:
+		end.Conn.sendOff() // what came before a reset gets there before it
 		_ = end.Conn.Reset()
 	}
 }

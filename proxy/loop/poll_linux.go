@@ -429,7 +429,16 @@ func (l *Loop) dial(to Target) (*Conn, error) {
 }
 
 // Spoken tells whether the peer of an accepted connection has said something that was not read yet.
-func (c *Conn) Spoken() bool { return !c.closed && c.sock.spoken() }
+func (c *Conn) Spoken() bool {
+	if c.closed {
+		return false
+	}
+	yes, err := c.sock.spoken()
+	if err != nil {
+		_ = c.broke(opError("read", err)) // which a read would not learn any more
+	}
+	return yes
+}
 
 // youth is how long a dialled connection has no keepalives. Many do not live as
 // long, and are spared four system calls.

@@ -63,8 +63,8 @@ type RelayConfig struct {
 const (
 	// turnBytes is how much one direction carries before others have their turn.
 	turnBytes = 256 << 10
-	// extraCost is what a byte that a Meter has read for itself takes of the turn: there may be
-	// a frame for each six of them.
+	// extraCost is what a byte that a Stream has read for itself takes of the turn: there may be
+	// a frame for each six of them, or another key for each 27.
 	extraCost = 4
 	// bulkReads is how many reads in a row have to fill the buffer before a
 	// direction is spliced.
@@ -101,6 +101,7 @@ type direction struct {
 	waiting bool  // for the other side to take what is pending
 	parted  bool  // the side that is read has gone, or been told to; see Parter
 	cut     bool  // bytes of it were lost at the end
+	owes    bool  // the side that is read has not taken all answers to what it says; see Relay.owes
 	extra   int64 // what the Meter that is read said last
 }
 
@@ -184,10 +185,10 @@ func (r *Relay) Ready(c *Conn) {
 }
 
 // readable tells whether a side may be read: it has not ended, what came from it
-// is on its way, and it is not throttled.
+// is on its way, it has taken the answers, and it is not throttled.
 func (r *Relay) readable(from Side) bool {
 	d := &r.dirs[from]
-	return !d.ended && !r.held(from) && !r.paused(from)
+	return !d.ended && !r.held(from) && !r.paused(from) && !r.owes(from)
 }
 
 // held tells whether bytes from a side wait for the other to take them.
@@ -242,12 +243,15 @@ func (r *Relay) carry(from Side) (int, error) {
 		}
 		if d.pipe != nil {
 			n, err := r.ends[from].Conn.spliceIn(d.pipe)
-			r.count(from, n, 0)
-			return n, err
+			if n > 0 || err != nil {
+				r.count(from, n, 0)
+				return n, err
+			}
 		}
 		d.full = 0
 	}
-	buf := r.loop().scratch
+	buf, conn := r.loop().scratch, r.ends[from].Conn
+	came := conn.came
 	n, extra, err := r.read(from, buf)
 	r.count(from, n, extra)
 	if n > 0 {
@@ -264,7 +268,7 @@ func (r *Relay) carry(from Side) (int, error) {
 	case d.full < bulkReads && r.plain() && (r.watch == nil || from == Client):
 		d.full++
 	}
-	return n + extraCost*extra, err
+	return n + extraCost*max(extra, int(conn.came-came)-n), err
 }
 
 // seen shows what came from the node to who watches it, and tells whether the session
@@ -382,9 +386,9 @@ func (r *Relay) watchedUntil() int64 {
 	return r.watch.by
 }
 
-// unread tells whether a side may have sent more than was read of it, because the other
-// takes nothing, for which there is another limit, or because it is throttled.
-func (r *Relay) unread(from Side) bool { return r.held(from) || r.paused(from) }
+// unread tells whether a side may have sent more than was read of it, because the other, or
+// itself, takes nothing, for which there is another limit, or because it is throttled.
+func (r *Relay) unread(from Side) bool { return r.held(from) || r.paused(from) || r.owes(from) }
 
 // idleLimit returns how long no byte need come, and what it means if none does. A
 // drained session of which the client was told has a time to end at instead.

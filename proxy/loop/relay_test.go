@@ -101,6 +101,31 @@ func TestRelayPassesResetOn(t *testing.T) {
 	})
 }
 
+// TestRelayResetAfterLastWords has both come to the loop in one turn: a DISCONNECT of MQTT, say, of a client that
+// has not read all and closes its connection.
+func TestRelayResetAfterLastWords(t *testing.T) {
+	if portable {
+		t.Skip("without epoll, what is sent is in the hands of others")
+	}
+	bothSides(t, func(t *testing.T, side loop.Side) {
+		g := newGroup(t, loop.Options{Loops: 1})
+		s := newSessionIn(t, g, nil)
+		own, other := s.sides(side)
+		inOneTurn(t, g.Loops()[0], func() {
+			mustWrite(t, own, []byte("last words"))
+			own.SetLinger(0)
+			own.Close()
+		})
+		wantRead(t, other, []byte("last words"))
+		if e := s.end(t); e.Cause != loop.Reset || e.Side != side {
+			t.Errorf("ending %+v, want a reset by the %s", e, side)
+		}
+		if _, err := other.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("the other side read %v, want a reset", err)
+		}
+	})
+}
+
 // TestRelayResetWhilePending resets a side that does not take what waits for it.
 func TestRelayResetWhilePending(t *testing.T) {
 	bothSides(t, func(t *testing.T, side loop.Side) {

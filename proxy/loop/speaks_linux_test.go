@@ -3,8 +3,10 @@
 package loop_test
 
 import (
+	"errors"
 	"io"
 	"net"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -77,4 +79,24 @@ func TestSpoken(t *testing.T) {
 	if spoken() {
 		t.Error("there is something to read of what is closed")
 	}
+}
+
+// A reset that is met when it is asked whether the client has said something is not lost.
+func TestSpokenReset(t *testing.T) {
+	t.Parallel()
+	l := newGroup(t, loop.Options{Loops: 1}).Loops()[0]
+	c, peer := adopt(t, l, nil)
+	inOneTurn(t, l, func() { // which has not heard of it then
+		peer.SetLinger(0)
+		peer.Close()
+		l.Post(func() {
+			if c.Spoken() {
+				t.Error("who has said nothing has spoken")
+			}
+			if _, err := c.Read(l.Scratch()); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("read %v, want a reset", err)
+			}
+		})
+	})
+	on(t, l, func() {})
 }

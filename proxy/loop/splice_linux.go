@@ -60,7 +60,8 @@ func (ps *pipes) close() {
 	ps.free = nil
 }
 
-// spliceIn moves what has arrived into a pipe. It returns 0 and nil at the end.
+// spliceIn moves what has arrived into a pipe. It returns 0 and nil at the end, and before
+// urgent data, which only a read gets past.
 func (c *Conn) spliceIn(p *pipe) (int, error) {
 	if c.err != nil {
 		return 0, c.err
@@ -69,14 +70,13 @@ func (c *Conn) spliceIn(p *pipe) (int, error) {
 		return 0, c.nothing()
 	}
 	n, errno := splice(int(c.sock.fd), p.w, pipeSize)
-	switch errno {
-	case 0:
+	switch {
+	case errno == 0:
 		p.held += n
-		if n == 0 {
-			return 0, c.end()
-		}
 		return n, nil
-	case syscall.EAGAIN:
+	case errno == syscall.EAGAIN && c.eager: // as before urgent data, too
+		return 0, nil
+	case errno == syscall.EAGAIN:
 		c.readable = false
 		return 0, c.nothing()
 	default:

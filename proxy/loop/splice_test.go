@@ -59,3 +59,26 @@ func TestRelayBulkIsExact(t *testing.T) {
 		}
 	}
 }
+
+// TestRelayBulkUrgent has urgent data in the middle of much else: where it stands is no end.
+func TestRelayBulkUrgent(t *testing.T) {
+	if portable {
+		t.Skip("nothing is spliced, and what is urgent is read ahead")
+	}
+	s := newSession(t, nil)
+	p := pattern(16 << 20)
+	together(func() {
+		mustWrite(t, s.client, p[:8<<20])
+		urge(t, s.client)
+		mustWrite(t, s.client, p[8<<20:])
+		s.client.CloseWrite()
+	}, func() {
+		wantRead(t, s.node, p)
+		wantEOF(t, s.node)
+	})
+	s.node.CloseWrite()
+	wantEOF(t, s.client)
+	if e := s.end(t); e.Cause != loop.EOF || e.Side != loop.Client {
+		t.Errorf("ending %+v, want EOF by the client", e)
+	}
+}

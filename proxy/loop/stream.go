@@ -39,7 +39,9 @@ type End struct {
 
 // read reads from a side. Of a stream it takes as many records as there are room
 // for, so that they are written at once. extra is how much of what it read is not the
-// session's, and takes room, too.
+// session's, and takes room, too. Records may hold next to nothing, or ask for answers: of what
+// carries them no more is read at a time than there is room for, and nothing as long as the peer does
+// not take what it was answered.
 func (r *Relay) read(from Side, p []byte) (sum, extra int, err error) {
 	end := &r.ends[from]
 	if end.Stream == nil {
@@ -47,18 +49,25 @@ func (r *Relay) read(from Side, p []byte) (sum, extra int, err error) {
 		return sum, 0, err
 	}
 	meter, _ := end.Stream.(Meter)
-	for sum+extra < len(p) {
-		n, err := end.Stream.Read(p[sum:])
+	came, waits := end.Conn.came, end.Conn.out.len
+	for err == nil && sum+extra < len(p) && int(end.Conn.came-came) < len(p) {
+		var n int
+		n, err = end.Stream.Read(p[sum:])
 		sum += n
 		if meter != nil {
 			extra += r.dirs[from].more(meter)
 		}
-		if err != nil || n == 0 {
-			return sum, extra, err
+		if n == 0 {
+			break
 		}
 	}
-	return sum, extra, nil
+	r.dirs[from].owes = end.Conn.out.len > waits
+	return sum, extra, err
 }
+
+// owes tells whether a side has yet to take what its stream has answered when it was read: that
+// TLS has other keys (RFC 8446 §4.6.3), or a pong.
+func (r *Relay) owes(side Side) bool { return r.dirs[side].owes && r.ends[side].Conn.out.len > 0 }
 
 // more returns what a meter has counted since it was last asked.
 func (d *direction) more(m Meter) int {

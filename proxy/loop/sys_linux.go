@@ -159,11 +159,14 @@ func connect(source netip.Addr, addr netip.AddrPort, speaks bool) (socket, error
 	return s, nil
 }
 
-// spoken tells whether there is something to read, of a socket that is open both ways.
-func (s socket) spoken() bool {
+// spoken tells whether there is something to read, of a socket that is open both ways. An error is told once.
+func (s socket) spoken() (bool, error) {
 	var b [1]byte
 	n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, s.raw(), uintptr(unsafe.Pointer(&b)), unsafe.Sizeof(b), unix.MSG_PEEK, 0, 0) //nolint:gosec // G103: the kernel's interface
-	return errno == 0 && n > 0
+	if errno != 0 && errno != syscall.EAGAIN && errno != syscall.EINTR {
+		return false, os.NewSyscallError("recv", errno)
+	}
+	return errno == 0 && n > 0, nil
 }
 
 // bind has connections come from an address. Which port they come from is left until

@@ -41,6 +41,7 @@ func newTLSConfigs(t testing.TB) (server, client *tls.Config) {
 type tlsSession struct {
 	client, node halfCloser
 	raw          [2]*net.TCPConn // below them
+	held         *loop.Conn      // the front's, of the client
 	relay        *loop.Relay
 	ended        chan loop.Ending
 }
@@ -95,6 +96,7 @@ func newTLSSessionWith(t testing.TB, version uint16, client, node bool, limits *
 				wires[side].Conn = c
 			}
 		}
+		s.held = ends[loop.Client].Conn
 		s.relay = loop.NewRelay(loop.RelayConfig{
 			Client: ends[0], Node: ends[1], Limits: limits,
 			Done: func(_ *loop.Relay, e loop.Ending) { s.ended <- e },
@@ -176,11 +178,19 @@ func TestRelayTLSBackPressure(t *testing.T) {
 				}
 			}
 		}()
-		var last int64 = -1
+		var last, since int64 = -1, 0
 		eventually(t, "back-pressure", func() bool {
-			time, was := sum.Load(), last
-			last = time
-			return was == time && was > 0 && sum.Load() < 64<<20
+			now, was := sum.Load(), last
+			if last = now; now != was {
+				since = 0
+			}
+			since++
+			return since > 20 && now > 0 && now < 64<<20
+		})
+		on(t, s.held.Loop(), func() {
+			if n := s.held.Pending(); n > 128<<10 {
+				t.Errorf("%d bytes are held, more than one read takes", n)
+			}
 		})
 		got := make(chan int64, 1)
 		go func() {
