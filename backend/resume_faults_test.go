@@ -892,3 +892,35 @@ func TestRosterChangeOfUnknownOutcome(t *testing.T) {
 	phone.expectAll("^<iq [^>]*type='error'", push)
 	tab.expect(push)
 }
+
+// TestParkedThenKilled loses a client's connection, and then the node with its session, of whose last stanzas it
+// has acknowledged none. The client that comes back gets those that it has not counted, and none for a second time.
+func TestParkedThenKilled(t *testing.T) {
+	t.Parallel()
+	for h, want := range map[int][]string{2: {"three", "four"}, 3: {"three", "four"}, 4: {"four"}} {
+		t.Run(fmt.Sprint("h ", h), func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, 2, nil)
+			bob := c.online(1, "bob", "desk")
+			alice := c.online(0, "alice", "phone")
+			id := alice.resumable()
+			bob.write(say("alice", "one") + say("alice", "two") + composesTo + say("alice", "three"))
+			alice.hears("one", "two")
+			alice.skipTo("<composing ")
+			alice.hears("three")
+			_ = alice.conn.Close()
+			c.eventually("the session waits", func() bool { return c.counter(0, "imlb_node_sessions_parked", nil) == 1 })
+			bob.write(say("alice", "four"))
+			bob.settled()
+
+			c.die()
+			again := c.returns(1, "alice")
+			again.resumed(id, h, 0)
+			if h == 2 {
+				again.skipTo("<composing ")
+			}
+			again.hears(want...)
+			again.settled()
+		})
+	}
+}
