@@ -589,6 +589,27 @@ func TestLeftToWhoGoesOnElsewhere(t *testing.T) {
 	}
 }
 
+// What was left to a session that goes on elsewhere waits for that, whichever other one of the user ends.
+func TestNotPassedOnEarly(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, nil)
+	bob := c.online(1, "bob", "desk")
+	tab, desk, phone := c.online(0, "alice", "tab"), c.online(0, "alice", "desk"), c.online(0, "alice", "phone")
+	phone.write(smResumable)
+	id := between(phone.skipTo("^<enabled "), "id='", "'")
+	bob.write("<message type='chat' to='alice@example.com/phone'><body>on its way</body></message>")
+	phone.skipTo("<body>on its way</body>")
+	again := c.returns(1, "alice")
+	again.resume(id, 0)
+	again.skipTo("<body>on its way</body>")
+	desk.close()
+	c.eventually("the desk is gone", func() bool { return len(c.sessions("alice")) == 2 })
+	bob.write(say("alice", "one"))
+	if got := tab.bodies("one"); len(got) > 0 {
+		t.Errorf("got %q before one", got)
+	}
+}
+
 // A session that cannot be resumed since the store does not answer stays as it was.
 func TestResumeWhileTheStoreFails(t *testing.T) {
 	t.Parallel()
