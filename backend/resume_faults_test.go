@@ -945,3 +945,27 @@ func TestParkedThenKilled(t *testing.T) {
 		})
 	}
 }
+
+// A client that has gone while its old node was waited for does not get the session: it may be back on another
+// connection already.
+func TestGoneBeforeItIsResumed(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, nil)
+	bob := c.online(1, "bob", "desk")
+	alice := c.online(0, "alice", "phone")
+	id := alice.resumable()
+	c.die()
+	gone := c.returns(1, "alice")
+	gone.resume(id, 0)
+	_ = gone.conn.Close()
+	c.eventually("it is seen to be gone", func() bool {
+		return c.counter(1, "imlb_node_connections_ended_total", map[string]string{"reason": "gone-before-login"}) == 1
+	})
+	if all := c.sessions("alice"); len(all) != 1 || all[0].Epoch != 1 {
+		t.Errorf("sessions: %+v", all)
+	}
+	again := c.returns(1, "alice")
+	again.resumed(id, 0, 0)
+	bob.write(say("alice", "one"))
+	again.hears("one")
+}
