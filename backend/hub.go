@@ -285,8 +285,8 @@ func (h *hub) session(resource string) *session {
 	return h.sessions[resource]
 }
 
-// hold leaves an entry to the session of another resource. It returns false if
-// there is none on this node that comes to it.
+// hold leaves an entry to the session of another resource, unless the user has received it. It returns
+// false if there is none on this node that comes to it.
 func (h *hub) hold(resource string, seq uint64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -294,8 +294,7 @@ func (h *hub) hold(resource string, seq uint64) bool {
 	if s == nil {
 		return false
 	}
-	_, got := h.got[seq]
-	if _, left := h.pending[seq]; got || left || seq <= h.delivered {
+	if _, left := h.pending[seq]; left || h.has(seq) {
 		return true
 	}
 	return seq > s.passed && h.leave(seq, resource)
@@ -394,6 +393,11 @@ func (h *hub) received() uint64 {
 func (h *hub) isDone(seq uint64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	return h.has(seq)
+}
+
+// has is isDone under hub.mu.
+func (h *hub) has(seq uint64) bool {
 	_, got := h.got[seq]
 	_, left := h.pending[seq]
 	return got || seq <= h.delivered || seq <= h.claim && !left
