@@ -30,8 +30,9 @@ type hub struct {
 	// held back by pending. got are entries beyond delivered.
 	delivered uint64
 	claim     uint64
-	pending   map[uint64]string   // entries left to the session of a resource
-	got       map[uint64]struct{} // entries received out of turn
+	pending   map[uint64]string    // entries left to the session of a resource
+	got       map[uint64]struct{}  // entries received out of turn
+	away      map[string]time.Time // since when the session of a resource goes on elsewhere, or is about to
 
 	roster      map[string]rosterState // by contact
 	loaded      bool                   // roster is complete
@@ -144,6 +145,7 @@ func (n *Node) admits(s *session) bool {
 	s.pacer = newPacer(n.opts.Limits.Rates.Stanzas, n.opts.Limits.Rates.Bytes, n.opts.Limits.Rates.Burst)
 	h.mu.Lock()
 	h.sessions[s.jid.Resource()] = s
+	delete(h.away, s.jid.Resource())
 	h.mu.Unlock()
 	n.sessions[s.id] = s
 	n.metrics.sessions.Set(float64(len(n.sessions)))
@@ -204,6 +206,7 @@ func (n *Node) part(s *session, over bool) {
 	h.mu.Lock()
 	if h.sessions[s.jid.Resource()] == s {
 		delete(h.sessions, s.jid.Resource())
+		h.goesAway(s, over)
 	}
 	last := len(h.sessions) == 0
 	h.mu.Unlock()
@@ -214,6 +217,18 @@ func (n *Node) part(s *session, over bool) {
 	if over {
 		h.leaveOrphans()
 	}
+}
+
+// goesAway notes whether what was left to a session has to wait for it; under hub.mu.
+func (h *hub) goesAway(s *session, over bool) {
+	delete(h.away, s.jid.Resource())
+	if over {
+		return
+	}
+	if h.away == nil {
+		h.away = make(map[string]time.Time)
+	}
+	h.away[s.jid.Resource()] = time.Now()
 }
 
 // leaveOrphans has the user's sessions take what was left to those that are gone.
@@ -247,10 +262,14 @@ func (n *Node) passOnLeft(ctx context.Context, h *hub) {
 }
 
 // orphans are the entries that were left to sessions that are gone, in order, whatever has their
-// resources by now; under hub.mu.
+// resources by now; under hub.mu. Those that have gone to go on elsewhere have some time for it.
 func (h *hub) orphans() []uint64 {
+	maps.DeleteFunc(h.away, func(_ string, since time.Time) bool { return time.Since(since) >= h.node.opts.Timeouts.Store })
 	var seqs []uint64
 	for seq, resource := range h.pending {
+		if _, goesOn := h.away[resource]; goesOn {
+			continue
+		}
 		if s := h.sessions[resource]; s == nil || s.epoch == 1 && seq <= s.passed { // one that was resumed writes what was left to it
 			seqs = append(seqs, seq)
 		}
@@ -266,8 +285,8 @@ func (h *hub) session(resource string) *session {
 	return h.sessions[resource]
 }
 
-// hold leaves an entry to the session of another resource. It returns false if
-// there is none on this node that comes to it.
+// hold leaves an entry to the session of another resource, unless the user has received it. It returns
+// false if there is none on this node that comes to it.
 func (h *hub) hold(resource string, seq uint64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -275,8 +294,7 @@ func (h *hub) hold(resource string, seq uint64) bool {
 	if s == nil {
 		return false
 	}
-	_, got := h.got[seq]
-	if _, left := h.pending[seq]; got || left || seq <= h.delivered {
+	if _, left := h.pending[seq]; left || h.has(seq) {
 		return true
 	}
 	return seq > s.passed && h.leave(seq, resource)
@@ -375,6 +393,11 @@ func (h *hub) received() uint64 {
 func (h *hub) isDone(seq uint64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	return h.has(seq)
+}
+
+// has is isDone under hub.mu.
+func (h *hub) has(seq uint64) bool {
 	_, got := h.got[seq]
 	_, left := h.pending[seq]
 	return got || seq <= h.delivered || seq <= h.claim && !left

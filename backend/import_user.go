@@ -217,6 +217,9 @@ func (u *incomingUser) roster(d *document, start opening) error {
 
 func (u *incomingUser) contact(e xmpp.Element) {
 	it, err := readContact(e)
+	if err == nil && it.Contact == u.jid.String() { // whom it could not remove either
+		err = errors.New("it is the user")
+	}
 	if err != nil {
 		u.tell("%s: a contact: %v", u.jid, err)
 		return

@@ -71,7 +71,7 @@ func (a *archive) find(ctx context.Context, q archiveQuery) (archiveResult, erro
 	case q.with.IsZero():
 		err = a.locate(ctx, q, all, &r)
 	case q.max == 0 && q.with.IsBare(): // it is all that is asked for (XEP-0059 §2.7)
-		r = archiveResult{}
+		r = archiveResult{complete: r.complete}
 		if r.count, err = a.count(ctx, q, all, archiveScan); r.count < archiveScan { // of very many nothing is said
 			r.counted = true
 		}

@@ -95,6 +95,7 @@ func TestArchiveQueries(t *testing.T) {
 		{name: "count", page: rsm("<max>0</max>"), fin: "mam:2'><set [^>]*><count>9</count></set>"},
 		{name: "with", fields: field("with", "bob@example.com"), want: "1 2 3 4 5", fin: "complete='true'"},
 		{name: "count with", fields: field("with", "bob@example.com"), page: rsm("<max>0</max>"), fin: "mam:2'><set [^>]*><count>5</count></set>"},
+		{name: "count with, after the end", fields: field("with", "bob@example.com"), page: rsm("<max>0</max><after>5</after>"), fin: "complete='true'><set [^>]*><count>5</count></set>"},
 		{name: "count with a resource", fields: field("with", "bob@example.com/desk"), page: rsm("<max>0</max>"), fin: "mam:2'><set [^>]*></set>"},
 		{name: "count with nobody", fields: field("with", "x@example.com"), page: rsm("<max>0</max>"), fin: "complete='true'><set [^>]*><count>0</count></set>"},
 		{name: "with oneself", fields: field("with", "alice@example.com"), fin: "complete='true'"},

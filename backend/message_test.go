@@ -560,3 +560,27 @@ func TestEmptyAddress(t *testing.T) {
 		t.Errorf("%d messages are stored", head)
 	}
 }
+
+// What a client has received is not left to it once more when another one of the user comes to it later.
+func TestNotLeftTwice(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1, nil)
+	bob := c.online(0, "bob", "desk")
+	tab, phone := c.online(0, "alice", "tab"), c.online(0, "alice", "phone")
+	for _, cl := range []*client{tab, phone} {
+		cl.write(smEnable)
+		cl.skipTo("^<enabled ")
+	}
+	bob.write("<message type='chat' to='alice@example.com/tab'><body>one</body></message>" +
+		"<message type='chat' to='alice@example.com/phone'><body>two</body></message>")
+	tab.skipTo("<body>one</body>")
+	phone.skipTo("<body>two</body>")
+	phone.write("<a xmlns='urn:xmpp:sm:3' h='1'/>")
+	phone.settled()
+	tab.write("<presence type='unavailable'/>")
+	tab.skipTo("^<presence [^>]*type='unavailable'")
+	tab.write("<presence/>")
+	tab.skipTo("^<presence [^>]*from='alice@example.com/tab'")
+	tab.write("<a xmlns='urn:xmpp:sm:3' h='3'/>")
+	c.eventually("all counts as received", func() bool { _, delivered := c.head("alice"); return delivered == 2 })
+}

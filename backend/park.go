@@ -95,9 +95,10 @@ func (s *session) park(ctx context.Context) (resumed bool) {
 	}
 }
 
-// savePoint stores where the session stands, in case the node dies.
+// savePoint stores where the session stands, in case the node dies: with what was written and may have
+// arrived, since only its client knows whether it has, and no front knows the client any more.
 func (s *session) savePoint(ctx context.Context) {
-	state, err := s.state().encode()
+	state, err := s.remains(true).encode()
 	if err == nil {
 		err = s.saveOnce(ctx, state)
 	}
@@ -116,16 +117,7 @@ func (s *session) handOver(ctx context.Context) {
 	s.out.finish()
 	defer n.unhostLater(s.hub.partition, s.hub)
 	s.flushDelivered(ctx)
-	st := s.state()
-	left := s.unacked.leftover()
-	left.Cursor, left.Unheard = s.cur.pos, s.reason == ReasonShutdown || n.draining.Load()
-	left.Told = s.out.tells()
-	st.Left = &left
-	st.Answers = slices.DeleteFunc(st.Answers, func(a savedAnswer) bool { return !a.Open })
-	for _, it := range s.queued() {
-		st.Queue, st.QueueAfter = append(st.Queue, string(it.data)), append(st.QueueAfter, it.after)
-	}
-	state, err := st.encode()
+	state, err := s.remains(s.reason == ReasonShutdown || n.draining.Load()).encode()
 	if err == nil {
 		query, cancel := n.storeContext(ctx)
 		defer cancel()
@@ -141,6 +133,20 @@ func (s *session) handOver(ctx context.Context) {
 		s.abandon(s.id)
 		n.opts.Logger.WarnContext(ctx, "hand a session over", slog.String("user", s.account.User), slog.Any("error", err))
 	}
+}
+
+// remains is the state of the session with all that it leaves to whoever goes on with it; the writer has ended.
+func (s *session) remains(unheard bool) sessionState {
+	st := s.state()
+	left := s.unacked.leftover()
+	left.Cursor, left.Unheard = s.cur.pos, unheard
+	left.Told = s.out.tells() // first: what comes now is told of once more
+	st.Left = &left
+	st.Answers = slices.DeleteFunc(st.Answers, func(a savedAnswer) bool { return !a.Open })
+	for _, it := range s.queued() {
+		st.Queue, st.QueueAfter = append(st.Queue, string(it.data)), append(st.QueueAfter, it.after)
+	}
+	return st
 }
 
 // queued are the stanzas that were to be written and were not; the writer has ended. What was held

@@ -60,13 +60,19 @@ func onlyChild(e xmpp.Element) (only xmpp.Element, err error) {
 	return only, nil
 }
 
+// spaceMost bounds a namespace, in bytes: it is part of a key, which databases bound.
+const spaceMost = 1023
+
 // ownNamespace is what an element is kept under. It may not be that of the query.
 func ownNamespace(e xmpp.Element) (string, error) {
-	space := e.Space()
-	if space == "" || space == xmpp.NSPrivate {
+	switch space := e.Space(); {
+	case space == "" || space == xmpp.NSPrivate:
 		return "", xmpp.NewStanzaError(xmpp.NotAcceptable, "the element has no namespace of its own")
+	case len(space) > spaceMost:
+		return "", xmpp.NewStanzaError(xmpp.PolicyViolation, "the namespace is too long")
+	default:
+		return space, nil
 	}
-	return space, nil
 }
 
 // setPrivateXML stores elements by their namespace, each instead of what was there.

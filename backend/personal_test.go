@@ -40,6 +40,7 @@ func TestPrivateXML(t *testing.T) {
 		{"set", "", "<a xmlns=''/>", "<not-acceptable "},
 		{"set", "", "<a xmlns='urn:4th'/>", "<policy-violation "},
 		{"set", "", "<a xmlns='urn:p'>" + strings.Repeat("x", 300) + "</a>", "<policy-violation "},
+		{"set", "", "<a xmlns='" + strings.Repeat("x", 1024) + "'/>", "<policy-violation .*the namespace is too long"},
 		{"get", " to='bob@example.com'", "<a xmlns='urn:a'/>", "<error type='auth'><forbidden "},
 		{"set", " to='bob@example.com'", "<a xmlns='urn:a'/>", "<error type='auth'><forbidden "},
 		{"set", " to='nobody@example.com'", "<a xmlns='urn:a'/>", "<error type='auth'><forbidden "},

@@ -65,6 +65,8 @@ func (s *session) notResumed(ctx context.Context, id string, cause error) ([]byt
 	switch {
 	case errors.As(cause, &stop):
 		return nil, false, stop
+	case errors.Is(cause, errPeerLeft):
+		return nil, false, cause
 	case errors.As(cause, &count):
 		s.node.metrics.resumed.WithLabelValues("count").Inc()
 		return smFailedAt(count.handled), false, nil
@@ -93,6 +95,10 @@ func (s *session) takeOver(ctx context.Context, id string, h uint32) error {
 	if err := s.awaitYield(ctx, id, h); err != nil {
 		return err
 	}
+	if s.stream.over() { // it may be back on another connection, and must not lose the session there
+		return errPeerLeft
+	}
+	_ = s.conn.SetReadDeadline(s.started.Add(s.node.opts.Timeouts.Handshake))
 	s.node.arrive(s, id)
 	defer s.node.turnBack(s)
 	query, cancel := s.node.storeContext(ctx)

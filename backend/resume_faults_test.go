@@ -589,6 +589,27 @@ func TestLeftToWhoGoesOnElsewhere(t *testing.T) {
 	}
 }
 
+// What was left to a session that goes on elsewhere waits for that, whichever other one of the user ends.
+func TestNotPassedOnEarly(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, nil)
+	bob := c.online(1, "bob", "desk")
+	tab, desk, phone := c.online(0, "alice", "tab"), c.online(0, "alice", "desk"), c.online(0, "alice", "phone")
+	phone.write(smResumable)
+	id := between(phone.skipTo("^<enabled "), "id='", "'")
+	bob.write("<message type='chat' to='alice@example.com/phone'><body>on its way</body></message>")
+	phone.skipTo("<body>on its way</body>")
+	again := c.returns(1, "alice")
+	again.resume(id, 0)
+	again.skipTo("<body>on its way</body>")
+	desk.close()
+	c.eventually("the desk is gone", func() bool { return len(c.sessions("alice")) == 2 })
+	bob.write(say("alice", "one"))
+	if got := tab.bodies("one"); len(got) > 0 {
+		t.Errorf("got %q before one", got)
+	}
+}
+
 // A session that cannot be resumed since the store does not answer stays as it was.
 func TestResumeWhileTheStoreFails(t *testing.T) {
 	t.Parallel()
@@ -891,4 +912,60 @@ func TestRosterChangeOfUnknownOutcome(t *testing.T) {
 	const push = "^<iq [^>]*type='set'.*<query [^>]*ver='1.1'><item jid='bob@example.com' name='Bob'"
 	phone.expectAll("^<iq [^>]*type='error'", push)
 	tab.expect(push)
+}
+
+// TestParkedThenKilled loses a client's connection, and then the node with its session, of whose last stanzas it
+// has acknowledged none. The client that comes back gets those that it has not counted, and none for a second time.
+func TestParkedThenKilled(t *testing.T) {
+	t.Parallel()
+	for h, want := range map[int][]string{2: {"three", "four"}, 3: {"three", "four"}, 4: {"four"}} {
+		t.Run(fmt.Sprint("h ", h), func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, 2, nil)
+			bob := c.online(1, "bob", "desk")
+			alice := c.online(0, "alice", "phone")
+			id := alice.resumable()
+			bob.write(say("alice", "one") + say("alice", "two") + composesTo + say("alice", "three"))
+			alice.hears("one", "two")
+			alice.skipTo("<composing ")
+			alice.hears("three")
+			_ = alice.conn.Close()
+			c.eventually("the session waits", func() bool { return c.counter(0, "imlb_node_sessions_parked", nil) == 1 })
+			bob.write(say("alice", "four"))
+			bob.settled()
+
+			c.die()
+			again := c.returns(1, "alice")
+			again.resumed(id, h, 0)
+			if h == 2 {
+				again.skipTo("<composing ")
+			}
+			again.hears(want...)
+			again.settled()
+		})
+	}
+}
+
+// A client that has gone while its old node was waited for does not get the session: it may be back on another
+// connection already.
+func TestGoneBeforeItIsResumed(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, nil)
+	bob := c.online(1, "bob", "desk")
+	alice := c.online(0, "alice", "phone")
+	id := alice.resumable()
+	c.die()
+	gone := c.returns(1, "alice")
+	gone.resume(id, 0)
+	_ = gone.conn.Close()
+	c.eventually("it is seen to be gone", func() bool {
+		return c.counter(1, "imlb_node_connections_ended_total", map[string]string{"reason": "gone-before-login"}) == 1
+	})
+	if all := c.sessions("alice"); len(all) != 1 || all[0].Epoch != 1 {
+		t.Errorf("sessions: %+v", all)
+	}
+	again := c.returns(1, "alice")
+	again.resumed(id, 0, 0)
+	bob.write(say("alice", "one"))
+	again.hears("one")
 }

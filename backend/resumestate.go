@@ -47,7 +47,7 @@ type sessionState struct {
 	// were not answered yet: the others are among what it has left.
 	Answers []savedAnswer `json:"answers,omitempty"`
 
-	// Of a session that was given up in order. Without it what has arrived is
+	// Of a session that was given up in order, or whose client had gone before its node. Without it what has arrived is
 	// reckoned from the stored point, and from what the front has noted.
 	Left  *leftover `json:"left,omitempty"`
 	Queue []string  `json:"queue,omitempty"` // stanzas that were not written yet

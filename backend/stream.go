@@ -3,7 +3,9 @@ package backend
 import (
 	"errors"
 	"net"
+	"os"
 	"sync"
+	"time"
 
 	"imlb/backend/xmpp"
 )
@@ -96,6 +98,22 @@ func (s *stream) next() (xmpp.Token, error) {
 			return xmpp.Token{}, err
 		}
 	}
+}
+
+// overPatience is how long is waited for what says that a connection is over: it has come long ago, if at all.
+const overPatience = time.Millisecond
+
+// over tells whether the connection is known to be over. What was read before is not needed any more, and the
+// read deadline has to be set anew.
+func (s *stream) over() bool {
+	if len(s.rest) > 0 {
+		return false
+	}
+	_ = s.conn.SetReadDeadline(time.Now().Add(overPatience))
+	buf := s.buffer()
+	n, err := s.conn.Read(buf)
+	s.rest, s.more = buf[:n], n == len(buf)
+	return n == 0 && err != nil && !errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 // restart makes the stream expect a new header, after SASL.

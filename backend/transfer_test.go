@@ -299,7 +299,7 @@ const foreign = `<?xml version='1.0' encoding='UTF-8'?>
     <message xmlns='jabber:client' from='romeo@example.net/orchard' to='juliet@example.com'><body>3</body><stanza-id xmlns='urn:xmpp:sid:0' by='juliet@example.com' id='x-3'/></message>
     <message xmlns='jabber:client' from='romeo@example.net/orchard' to='juliet@example.com'><body>4</body></message>
    </offline-messages>
-   <query xmlns='jabber:iq:roster' ver='opaque'><item jid='Romeo@example.net' subscription='both'><group>Friends</group></item><item jid='@'/></query>
+   <query xmlns='jabber:iq:roster' ver='opaque'><item jid='Romeo@example.net' subscription='both'><group>Friends</group></item><item jid='@'/><item jid='Juliet@example.com' subscription='both'/></query>
    <presence xmlns='jabber:client' type='subscribe' from='mercutio@example.net/x'/>
    <vcard:unknown xmlns:vcard='urn:vcard'/>
    <archive xmlns='urn:xmpp:pie:0#mam'>
@@ -327,13 +327,13 @@ func TestImportFromElsewhere(t *testing.T) {
 		t.Errorf("users: %v", done.Users)
 	}
 	for _, want := range []string{
-		"contact", "unknown", "message x-4 .*malformed address", "no XMPP stream may have this element: <message/>", `user "" has a name`, "host example.org",
+		"contact: invalid JID", "contact: it is the user", "unknown", "message x-4 .*malformed address", "no XMPP stream may have this element: <message/>", `user "" has a name`, "host example.org",
 	} {
 		if !regexp.MustCompile(want).MatchString(strings.Join(done.LeftOut, "\n")) {
 			t.Errorf("nothing is said of %s: %q", want, done.LeftOut)
 		}
 	}
-	if len(done.LeftOut) != 6 {
+	if len(done.LeftOut) != 7 {
 		t.Errorf("left out: %q", done.LeftOut)
 	}
 	var bodies []string

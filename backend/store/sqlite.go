@@ -25,31 +25,41 @@ var sqliteMigrations embed.FS
 
 func sqliteDialect() dialect {
 	return dialect{
-		name:       goose.DialectSQLite3,
-		open:       openSQLite,
-		migrations: func() (fs.FS, error) { return fs.Sub(sqliteMigrations, "migrations/sqlite") },
-		class:      sqliteClass,
-		clock:      `CAST(round(unixepoch('subsec') * 1000) AS INTEGER)`,
-		byPeer:     peerEntries,
-		// Nothing stays of a commit that failed, but why is nothing to decide on.
-		commitClass: func(error) error { return nil },
+		name:        goose.DialectSQLite3,
+		open:        openSQLite,
+		migrations:  func() (fs.FS, error) { return fs.Sub(sqliteMigrations, "migrations/sqlite") },
+		class:       sqliteClass,
+		clock:       `CAST(round(unixepoch('subsec') * 1000) AS INTEGER)`,
+		byPeer:      peerEntries,
+		commitClass: sqliteClass, // nothing stays of a commit that failed
 	}
 }
 
-// sqliteClass implements dialect.class. An extended result code has its primary
-// one in the low byte.
+// sqliteClass implements dialect.class. A disk that is full, fails or can only be read is there
+// again when somebody has seen to it, like a server that says so (see pgUnavailable).
 func sqliteClass(err error) error {
 	e, ok := errors.AsType[*sqlite.Error](err)
 	if !ok {
 		return nil
 	}
-	switch {
-	case e.Code() == sqlitelib.SQLITE_CONSTRAINT_UNIQUE, e.Code() == sqlitelib.SQLITE_CONSTRAINT_PRIMARYKEY:
+	switch e.Code() {
+	case sqlitelib.SQLITE_CONSTRAINT_UNIQUE, sqlitelib.SQLITE_CONSTRAINT_PRIMARYKEY:
 		return ErrExists
-	case e.Code()&0xff == sqlitelib.SQLITE_BUSY, e.Code()&0xff == sqlitelib.SQLITE_LOCKED:
+	}
+	switch primaryCode(e) {
+	case sqlitelib.SQLITE_BUSY, sqlitelib.SQLITE_LOCKED, sqlitelib.SQLITE_FULL, sqlitelib.SQLITE_IOERR, sqlitelib.SQLITE_READONLY:
 		return ErrUnavailable
 	}
 	return nil
+}
+
+// primaryCode is the result code of which an extended one is a case.
+func primaryCode(e *sqlite.Error) int { return e.Code() & 0xff }
+
+// isBusy tells whether somebody else has the lock that is needed.
+func isBusy(err error) bool {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	return ok && (primaryCode(e) == sqlitelib.SQLITE_BUSY || primaryCode(e) == sqlitelib.SQLITE_LOCKED)
 }
 
 // openSQLite opens a file with one connection that writes, several that read,
@@ -154,7 +164,7 @@ func writeAheadLog(ctx context.Context, db *sql.DB, patience time.Duration) erro
 			return nil
 		case err == nil:
 			return fmt.Errorf("the journal mode stays %q", mode)
-		case !errors.Is(sqliteClass(err), ErrUnavailable):
+		case !isBusy(err):
 			return err
 		}
 		select {

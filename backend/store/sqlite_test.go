@@ -157,6 +157,44 @@ func TestBusyIsUnavailable(t *testing.T) {
 	}
 }
 
+// While the disk is full nothing is stored, and messages wait; when there is room again they are
+// stored by themselves.
+func TestFullDiskIsUnavailable(t *testing.T) {
+	t.Parallel()
+	db := open(t, filepath.Join(t.TempDir(), "imlb.db"), store.Options{})
+	defer db.Close()
+	account, err := db.CreateAccount(t.Context(), "alice@example.com", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	release, err := db.BoundPages(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	large := store.Append{Drafts: []store.Draft{{Owner: account.Owner, Stanza: make([]byte, 100_000)}}}
+	if _, err := db.AppendBatch(t.Context(), []store.Append{large}); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("while the disk is full: %v", err)
+	}
+	tried := make(chan error, 100)
+	writer := store.NewWriter(t.Context(), db, store.WriterOptions{Observe: func(_ int, _ time.Duration, err error) { tried <- err }})
+	answer := make(chan store.Appended, 1)
+	if err := writer.Submit(t.Context(), large, func(a store.Appended) { answer <- a }); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-tried; !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("while the disk is full: %v", err)
+	}
+	if err := release(); err != nil {
+		t.Fatal(err)
+	}
+	if a := <-answer; a.Err != nil || a.Seqs[0] != 1 {
+		t.Errorf("when there is room: %+v", a)
+	}
+	if err := writer.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // lockDatabase keeps all others from writing until release is called.
 func lockDatabase(t *testing.T, path string) (release func()) {
 	t.Helper()

@@ -58,8 +58,8 @@ var (
 	// ErrOutcomeUnknown: the connection to the database was lost while a
 	// transaction was being committed, and it could not be learnt whether it was.
 	ErrOutcomeUnknown = errors.New("it is not known whether it was stored")
-	// ErrUnavailable: the database is busy or cannot be reached. Nothing was
-	// changed, and trying again later may help.
+	// ErrUnavailable: the database is busy, cannot be reached, or has no disk to write to. Nothing
+	// was changed, and trying again later may help.
 	ErrUnavailable = errors.New("database is not available")
 )
 

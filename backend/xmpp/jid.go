@@ -235,7 +235,9 @@ func canonicalDomain(s string) (string, error) {
 	if err != nil {
 		return "", &JIDError{s, domainpart, "is no host name: " + err.Error()}
 	}
-	out = strings.TrimSuffix(out, ".")
+	if host == s { // a final dot that IDNA has made of another one
+		out = strings.TrimSuffix(out, ".")
+	}
 	if again, err := domains.ToUnicode(out); err != nil || again != out || !labelsOK(out) {
 		return "", &JIDError{s, domainpart, "is no host name"}
 	}
