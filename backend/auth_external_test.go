@@ -91,6 +91,22 @@ func TestExternalNeedsCertificate(t *testing.T) {
 	}
 }
 
+// SASL2 is not offered without a mechanism (XEP-0388 §2).
+func TestNoEmptyOfferOfSASL2(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1, func(o *backend.Options) { o.Mechanisms = []string{"EXTERNAL"} })
+	cl := c.dial(0, leg{})
+	if features := cl.open(); strings.Contains(features, "<authentication ") {
+		t.Errorf("without a certificate: %s", features)
+	}
+	_ = cl.conn.Close()
+	cl = c.dial(0, certificate("xalice@example.com"))
+	if features := cl.open(); !strings.Contains(features, "<authentication xmlns='urn:xmpp:sasl:2'><mechanism>EXTERNAL<") {
+		t.Errorf("with one: %s", features)
+	}
+	_ = cl.conn.Close()
+}
+
 // tokens takes a token for its user's name, but for some.
 type tokens struct{}
 

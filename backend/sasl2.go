@@ -11,13 +11,15 @@ import (
 // run through challenge and writeSASL, which speak as the client does.
 
 // appendSASL2Features appends what a client may log in with by SASL2, which is for
-// connections with TLS (XEP-0388 §5).
+// connections with TLS (XEP-0388 §5), and has to offer a mechanism: there is none where
+// EXTERNAL is all that the node knows and the client has no certificate.
 func (s *session) appendSASL2Features(dst []byte) []byte {
-	if s.client.tls == "" {
+	mechanisms := s.mechanisms()
+	if s.client.tls == "" || len(mechanisms) == 0 {
 		return dst
 	}
 	dst = append(dst, "<authentication xmlns='"+xmpp.NSSASL2+"'>"...)
-	dst = appendMechanisms(dst, s.mechanisms())
+	dst = appendMechanisms(dst, mechanisms)
 	dst = append(dst, "<inline><fast xmlns='"+xmpp.NSFast+"'>"...)
 	dst = appendMechanisms(dst, s.tokenMechanisms())
 	dst = append(dst, "</fast>"...)
