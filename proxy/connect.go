@@ -258,6 +258,7 @@ func (s *session) nodeAnswer(ctx context.Context, sasl2 bool) (saslStep, error) 
 	if err := s.node.conn.SetReadDeadline(time.Now().Add(s.terms.Timeouts.Identify)); err != nil {
 		return saslStep{}, s.nodeError(err)
 	}
+	defer s.node.hear(ctx)()
 	for {
 		tok, err := await(s.node)
 		switch {
