@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"slices"
 	"strings"
 
 	"imlb/backend/xmpp"
@@ -12,7 +13,8 @@ import (
 //
 // The authorization identity goes before the one whose credentials are shown, since
 // the session will be the former's. Where the mechanism does not say, its client may
-// have said so in the header of its stream, or its certificate does. The error is a
+// have said so in the header of its stream, or its certificate does; where that is what
+// counts, the header can only choose among those whom it names. The error is a
 // *xmpp.SASLError.
 func (s *session) claimant(f xmpp.SASLFrame) (xmpp.JID, error) {
 	if !xmpp.NamesUser(f.Mechanism) && s.from.Local() != "" {
@@ -25,6 +27,9 @@ func (s *session) claimant(f xmpp.SASLFrame) (xmpp.JID, error) {
 	names := []string{authzid, authcid}
 	if authcid == "" { // the mechanism has none
 		names = append(names, tokenNames(f)...)
+		if f.Mechanism == "EXTERNAL" && !s.certifies(s.from) {
+			names = append(names, s.certificateNames()...)
+		}
 		names = append(names, s.from.String())
 		names = append(names, s.certificateNames()...)
 	}
@@ -84,6 +89,14 @@ func tokenNames(f xmpp.SASLFrame) []string {
 		}
 	}
 	return all
+}
+
+// certifies tells whether the client's certificate names a user.
+func (s *session) certifies(user xmpp.JID) bool {
+	return slices.ContainsFunc(s.certificateNames(), func(name string) bool {
+		named, ok := s.userNamed(name)
+		return ok && named == user
+	})
 }
 
 // certificateNames returns whom the client's certificate names: addresses of XMPP (RFC

@@ -73,6 +73,15 @@ func TestClaimant(t *testing.T) {
 			Subject: pkix.Name{CommonName: "cn"}, EmailAddresses: []string{"alice@example.com"},
 		}, want: "alice"},
 		{name: "EXTERNAL, common name", mechanism: "EXTERNAL", cert: &x509.Certificate{Subject: pkix.Name{CommonName: "alice"}}, want: "alice"},
+		{name: "EXTERNAL, the certificate, not from", mechanism: "EXTERNAL", from: "bob@example.com", cert: &x509.Certificate{
+			EmailAddresses: []string{"bob@example.net", "alice@example.com"},
+		}, want: "alice"},
+		{name: "EXTERNAL, from among several", mechanism: "EXTERNAL", from: "alice@example.com", cert: &x509.Certificate{
+			EmailAddresses: []string{"bob@example.com", "Alice@example.com"},
+		}, want: "alice"},
+		{name: "EXTERNAL, from of whom it does not name", mechanism: "EXTERNAL", from: "alice@example.com", cert: &x509.Certificate{
+			EmailAddresses: []string{"bob@example.net"},
+		}, want: "alice"},
 		{name: "EXTERNAL, full name", mechanism: "EXTERNAL", cert: &x509.Certificate{Subject: pkix.Name{CommonName: "Alice Liddell"}}},
 		{name: "unreadable, from", mechanism: "DIGEST-MD5", initial: "x", from: "alice@example.com", want: "alice"},
 		{name: "unreadable", mechanism: "DIGEST-MD5", initial: "x"},

@@ -147,6 +147,7 @@ func (s *session) authenticate(ctx context.Context, c claim) error {
 			}
 			return nil
 		case xmpp.SASLFailure:
+			s.denied(step.condition)
 			return s.failed(c.mechanism, step.condition)
 		default: // a challenge, or a step of a task
 		}
@@ -157,6 +158,16 @@ func (s *session) authenticate(ctx context.Context, c claim) error {
 		step, err = s.exchange(ctx, raw, c.sasl2)
 	}
 	return err
+}
+
+// denied has a failure count for what was claimed, unless the node could not tell (RFC 6120 §6.5.11): it has
+// said nothing of the credentials then.
+func (s *session) denied(condition string) {
+	if condition == xmpp.TemporaryAuthFailure {
+		s.ticket.Rest()
+		return
+	}
+	s.ticket.AuthFailed(time.Now())
 }
 
 // disown has the node end the session of a client that it has let in and that may have none: it may
@@ -247,6 +258,7 @@ func (s *session) nodeAnswer(ctx context.Context, sasl2 bool) (saslStep, error) 
 	if err := s.node.conn.SetReadDeadline(time.Now().Add(s.terms.Timeouts.Identify)); err != nil {
 		return saslStep{}, s.nodeError(err)
 	}
+	defer s.node.hear(ctx)()
 	for {
 		tok, err := await(s.node)
 		switch {

@@ -366,6 +366,25 @@ func TestShutdown(t *testing.T) {
 	}
 }
 
+// A login is not waited for: its session would end at once.
+func TestShutdownDuringLogin(t *testing.T) {
+	t.Parallel()
+	n, pick := onlyNode(t)
+	f := startFront(t, pick, func(o *proxy.Options) { o.Timeouts.Identify, o.Timeouts.Shutdown = time.Hour, time.Hour })
+	client := begin(f, plain("alice", "secret"))
+	leg := n.accept().offer()
+	leg.expect(plain("alice", "secret"))
+	done := make(chan error, 1)
+	go func() { done <- f.Shutdown(context.WithoutCancel(t.Context())) }()
+	client.expect(streamError("system-shutdown") + streamEnd)
+	leg.eof()
+	client.close()
+	f.ended("shutdown")
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 // Who does not leave in time is cut off.
 func TestShutdownImpatient(t *testing.T) {
 	t.Parallel()

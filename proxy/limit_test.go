@@ -289,6 +289,32 @@ func TestFailedLoginsCount(t *testing.T) {
 	leg.close()
 }
 
+// A node that cannot tell now has said nothing of the password: the login may be tried again at once, by others
+// of the same place, too.
+func TestFailuresOfTheNodeDoNotCount(t *testing.T) {
+	t.Parallel()
+	n, pick := onlyNode(t)
+	f := startFront(t, pick, func(o *proxy.Options) {
+		never := limit.Steps{First: time.Hour, Max: time.Hour}
+		o.Rules.Backoff = limit.Backoff{Pair: never, Source: never, Window: time.Hour}
+		o.Rules.User.Unauthenticated = 1
+	})
+	client := begin(f, plain("alice", "secret"))
+	leg := n.accept().offer()
+	leg.expect(plain("alice", "secret"))
+	leg.send(failure("temporary-auth-failure"))
+	client.expect(failure("temporary-auth-failure"))
+	other := begin(f, plain("alice", "secret"))
+	leg2 := n.accept().offer()
+	leg2.letsIn(other, plain("alice", "secret"))
+	f.leaves(other, leg2)
+	client.send(plain("alice", "secret"))
+	leg.letsIn(client, plain("alice", "secret"))
+	if r := f.leaves(client, leg); r["auth_failures"] != "1" {
+		t.Errorf("logged %v", r)
+	}
+}
+
 // Failures are counted for whose password is guessed, whoever the client then wants to be.
 func TestFailedLoginsCountForWhoIsGuessed(t *testing.T) {
 	t.Parallel()

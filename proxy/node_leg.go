@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -23,6 +24,21 @@ type nodeLeg struct {
 func (n *nodeLeg) close() {
 	_ = n.Close()
 	n.link.choice.release()
+}
+
+// hear has who waits for the node hear of the end of ctx, by the read deadline. What it returns ends
+// that.
+func (n *nodeLeg) hear(ctx context.Context) (deaf func()) {
+	heard := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(heard)
+		_ = n.link.conn.SetReadDeadline(past)
+	})
+	return func() {
+		if !stop() {
+			<-heard
+		}
+	}
 }
 
 // partTime is how long a node may take to end its stream that is not needed any more.

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -206,6 +207,30 @@ func TestResumedElsewhere(t *testing.T) {
 				want = "done"
 			}
 			if r := f.ended("node-closed"); r["settled"] != want {
+				t.Errorf("logged %v", r)
+			}
+		})
+	}
+}
+
+// A node that stands still may not go on, and is left like one that is lost, on loops and on
+// goroutines.
+func TestResumeAfterSlowNode(t *testing.T) {
+	t.Parallel()
+	for _, transport := range []string{"tls", "quic"} {
+		t.Run(transport, func(t *testing.T) {
+			t.Parallel()
+			f, nodes := nodesInTurn(t, func(o *proxy.Options) { o.Timeouts.Write = 100 * time.Millisecond })
+			client := f.framedTransports()[transport]()
+			client.arrive()
+			leg := client.served(nodes[0])
+			passes(client, leg, enable)
+			passes(leg, client, enabled, item("7"))
+			client.flood()
+			client.expect(streamError("system-shutdown") + streamEnd)
+			nodes[1].settled("alice@example.com\x000\x00a&b\x001\x007")
+			client.close()
+			if r := f.ended("slow-node"); r["settled"] != "done" {
 				t.Errorf("logged %v", r)
 			}
 		})

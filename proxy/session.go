@@ -247,12 +247,7 @@ func (s *session) stream(ctx context.Context) error {
 		if err := s.connect(ctx, claim.user); err != nil {
 			return err
 		}
-		failures := s.rec.Failures
-		err = s.authenticate(ctx, claim)
-		if s.rec.Failures > failures {
-			s.ticket.AuthFailed(time.Now())
-		}
-		if err != nil {
+		if err := s.authenticate(ctx, claim); err != nil {
 			return err
 		}
 	}

@@ -95,8 +95,8 @@ func (s *session) leaveNode(ctx context.Context, end *ending) (settle func(recei
 		s.srv.report(node.link.choice, OutcomeLost)
 	}
 	// A node that ends the stream, as in a planned stop, has noted what was
-	// acknowledged (XEP-0198), and not what is still on its way.
-	noted := !node.broken && end.reason != ReasonNodeClosed
+	// acknowledged (XEP-0198), and not what is still on its way. One that does not read may stand still.
+	noted := !node.broken && end.reason != ReasonNodeClosed && end.reason != ReasonSlowNode
 	if noted || !node.features.settles || (s.rec.LastEntry == 0 && s.resumes == nil && !s.mayProve()) || s.pool().Header != HeaderV2 {
 		return func(bool) {}
 	}

@@ -375,8 +375,8 @@ func (t *Ticket) Took(now time.Time, dir Direction, n int) (pause time.Duration)
 	return time.Duration(wait)
 }
 
-// Rest says that the session of the user is over, and that the connection stays: it counts
-// for no user any more, and otherwise as before.
+// Rest says that the session of the user is over, or that the claim has come to nothing, and that the
+// connection stays: it counts for no user any more, and otherwise as before.
 func (t *Ticket) Rest() {
 	if t.guard == nil {
 		return
