@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -256,6 +257,9 @@ func (s *session) changeBlocklist(ctx context.Context, c *blockChange, change fu
 	defer cancel()
 	hears := s.node.blocks.hears.Load()
 	stored, err := s.node.store.UpdateBlocklist(query, s.account.Owner, change)
+	if errors.Is(err, store.ErrOutcomeUnknown) {
+		s.node.publishControl(s.account.User, control{Look: true})
+	}
 	if err != nil {
 		return fmt.Errorf("change the blocklist of %s: %w", s.account.User, err)
 	}

@@ -181,6 +181,35 @@ func TestLostCommitOfRoster(t *testing.T) {
 	}
 }
 
+// A blocklist is changed once, and whoever changes it learns what has become of it.
+func TestLostCommitOfBlocklist(t *testing.T) {
+	t.Parallel()
+	block := func(address string) func([]string) []string {
+		return func(list []string) []string { return append(list, address) }
+	}
+	all := func([]string) []string { return nil }
+	for name, changes := range map[string][]func([]string) []string{
+		"made": {block("b@example.com")}, "changed": {block("b@example.com"), block("a@example.com")}, "emptied": {block("b@example.com"), all},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			commits(t, func(t *testing.T, db *store.DB, owner store.OwnerID, cut *atomic.Bool) {
+				for i, change := range changes {
+					cut.Store(i == len(changes)-1)
+					var before []string
+					list, err := db.UpdateBlocklist(t.Context(), owner, func(list []string) []string {
+						before = list
+						return change(list)
+					})
+					if err != nil || list.Version != uint64(i)+1 || len(before) != i {
+						t.Errorf("changed from %q to %+v, %v", before, list, err)
+					}
+				}
+			})
+		})
+	}
+}
+
 // Whoever removes sessions of dead nodes learns of it.
 func TestLostCommitOfReaping(t *testing.T) {
 	t.Parallel()

@@ -27,7 +27,7 @@
 // A database that is away makes calls fail with ErrUnavailable, and is used again
 // when it is back. When the connection is lost while messages are being
 // committed, AppendBatch waits for the database, and looks what became of them; so do those who create
-// sessions, save and reap them, and change rosters, as long as their context lets them.
+// sessions, save and reap them, and change rosters and blocklists, as long as their context lets them.
 //
 // # Ownership
 //
