@@ -92,22 +92,9 @@ func smFailedAt(h uint32) []byte {
 
 // takeOver makes the session the one with that id.
 func (s *session) takeOver(ctx context.Context, id string, h uint32) error {
-	if err := s.awaitYield(ctx, id, h); err != nil {
-		return err
-	}
-	if s.stream.over() { // it may be back on another connection, and must not lose the session there
-		return errPeerLeft
-	}
-	_ = s.conn.SetReadDeadline(s.started.Add(s.node.opts.Timeouts.Handshake))
-	s.node.arrive(s, id)
+	rec, r, err := s.takeRecord(ctx, id, h)
 	defer s.node.turnBack(s)
-	query, cancel := s.node.storeContext(ctx)
-	defer cancel()
-	rec, r, err := s.node.store.Resume(query, id, s.account.Owner, s.node.opts.Name)
 	if err != nil {
-		if !errors.Is(err, store.ErrNotFound) {
-			s.abandon(id) // the store may have given it to this node all the same
-		}
 		return err
 	}
 	if r.Parked.IsZero() { // its node was lost, after it had renewed its lease for the last time
@@ -133,8 +120,39 @@ func (s *session) takeOver(ctx context.Context, id string, h uint32) error {
 	return s.goOn(ctx, rec, r, st, a, h)
 }
 
-// awaitYield has the session left by whoever has it, if that can be with the client's count.
-func (s *session) awaitYield(ctx context.Context, id string, h uint32) error {
+// takeRecord has the session left by whoever has it, and takes it. If somebody else has taken it since it was first looked
+// at, that one has what was left, and may have written on from there, while this connection, which asked before that, may be dead: it
+// is ended, and a client that is there comes back and asks anew.
+func (s *session) takeRecord(ctx context.Context, id string, h uint32) (rec store.Session, r store.Resumable, err error) {
+	seen, err := s.awaitYield(ctx, id, h)
+	if err != nil {
+		return rec, r, err
+	}
+	if s.stream.over() { // it may be back on another connection, and must not lose the session there
+		return rec, r, errPeerLeft
+	}
+	_ = s.conn.SetReadDeadline(s.started.Add(s.node.opts.Timeouts.Handshake))
+	s.node.arrive(s, id)
+	query, cancel := s.node.storeContext(ctx)
+	defer cancel()
+	rec, r, err = s.node.store.Resume(query, id, s.account.Owner, s.node.opts.Name, seen)
+	switch {
+	case errors.Is(err, store.ErrFenced):
+		err = overtakenError()
+	case err != nil && !errors.Is(err, store.ErrNotFound):
+		s.abandon(id) // the store may have given it to this node all the same
+	}
+	return rec, r, err
+}
+
+// overtakenError ends the login of a session that another connection has resumed meanwhile. It is no conflict: the client is to come back.
+func overtakenError() error {
+	return &stopError{ReasonConflict, &xmpp.StreamError{Condition: xmpp.InternalServerError, Text: "the session was resumed on another connection meanwhile; try again"}, nil}
+}
+
+// awaitYield has the session left by whoever has it, if that can be with the client's count and in time, and returns the
+// epoch at which it was first looked at.
+func (s *session) awaitYield(ctx context.Context, id string, h uint32) (seen uint64, err error) {
 	limited, cancel := context.WithTimeout(ctx, yieldTime)
 	defer cancel()
 	refused, forget := s.node.awaitRefusal(id, h)
@@ -144,17 +162,21 @@ func (s *session) awaitYield(ctx context.Context, id string, h uint32) error {
 		epoch, parked, err := s.node.store.Parked(limited, id, s.account.Owner)
 		switch {
 		case limited.Err() != nil:
-			return ctx.Err() // it had its time
-		case err != nil || parked:
-			return err
+			return seen, ctx.Err() // it had its time
+		case err != nil:
+			return 0, err
+		case seen != 0 && epoch != seen:
+			return 0, overtakenError()
+		case parked:
+			return epoch, nil
 		}
-		if time.Since(asked) >= yieldAsk {
+		if seen = epoch; time.Since(asked) >= yieldAsk {
 			asked = time.Now()
 			s.node.publishControl(s.account.User, control{Yield: id, Epoch: epoch + 1, Count: &h}) // it comes here as well, maybe late
 		}
 		select {
 		case <-refused:
-			return s.miscounted(ctx, id)
+			return 0, s.miscounted(ctx, id)
 		case <-time.After(yieldPoll):
 		case <-limited.Done():
 		}

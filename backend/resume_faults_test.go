@@ -78,11 +78,11 @@ func (s *hookedStore) SaveResumable(ctx context.Context, id string, epoch uint64
 	return s.Store.SaveResumable(ctx, id, epoch, r)
 }
 
-func (s *hookedStore) Resume(ctx context.Context, id string, owner store.OwnerID, node string) (store.Session, store.Resumable, error) {
+func (s *hookedStore) Resume(ctx context.Context, id string, owner store.OwnerID, node string, seen uint64) (store.Session, store.Resumable, error) {
 	if err := s.ask("resume"); err != nil {
 		return store.Session{}, store.Resumable{}, err
 	}
-	rec, r, err := s.Store.Resume(ctx, id, owner, node)
+	rec, r, err := s.Store.Resume(ctx, id, owner, node, seen)
 	if failed := s.ask("resumed"); failed != nil { // its answer was lost
 		return store.Session{}, store.Resumable{}, failed
 	}
@@ -968,4 +968,39 @@ func TestGoneBeforeItIsResumed(t *testing.T) {
 	again.resumed(id, 0, 0)
 	bob.write(say("alice", "one"))
 	again.hears("one")
+}
+
+// Who resumes a session that somebody else has taken just before, after it was left, does not take it from that one, which has
+// what was left.
+func TestResumedInBetween(t *testing.T) {
+	t.Parallel()
+	var met atomic.Bool
+	reached, between := make(chan struct{}), make(chan struct{})
+	hooks := &hookedStore{fails: func(what string) error {
+		if what == "resume" && met.CompareAndSwap(false, true) {
+			close(reached)
+			<-between
+		}
+		return nil
+	}}
+	c := newHookedCluster(t, 3, hooks, nil)
+	bob := c.online(2, "bob", "desk")
+	alice := c.online(0, "alice", "phone")
+	id := alice.resumable()
+	bob.write(say("alice", "one") + composesTo + say("alice", "two"))
+	alice.hears("one")
+	alice.skipTo("<composing ")
+	alice.hears("two")
+	_ = alice.conn.Close()
+	c.eventually("the session waits", func() bool { return c.counter(0, "imlb_node_sessions_parked", nil) == 1 })
+
+	later, earlier := c.returns(2, "alice"), c.returns(1, "alice")
+	later.resume(id, 1)
+	<-reached
+	earlier.resumed(id, 1, 0)
+	earlier.skipTo("<composing ")
+	close(between)
+	later.skipTo("^<stream:error.*<internal-server-error ") // and no conflict: she is to come back
+	earlier.hears("two")
+	earlier.settled()
 }

@@ -144,7 +144,7 @@ func leasesAndClocks(t *testing.T, url string) {
 			t.Errorf("reaped %v, %v", reaped, err)
 		}
 	}
-	_, r, err = ahead.Resume(t.Context(), behind.name, a.Owner, ahead.name)
+	_, r, err = ahead.Resume(t.Context(), behind.name, a.Owner, ahead.name, 0)
 	check(err)
 	if waited := ahead.now().Sub(r.Parked); waited.Abs() > time.Minute {
 		t.Errorf("it has waited for %v", waited)
@@ -234,7 +234,7 @@ func resumedByAnEarlierVersion(t *testing.T, url string) {
 	}
 	resumes := func(want string) {
 		t.Helper()
-		if _, r, err := db.Resume(t.Context(), "0", owner, "n"); err != nil || string(r.Early) != want {
+		if _, r, err := db.Resume(t.Context(), "0", owner, "n", 0); err != nil || string(r.Early) != want {
 			t.Errorf("%q, %v, want %q", r.Early, err, want)
 		}
 	}

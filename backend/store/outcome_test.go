@@ -132,7 +132,7 @@ func TestLostCommitOfSession(t *testing.T) {
 		if err := db.SaveResumable(t.Context(), "0", 1, store.Resumable{Hold: time.Minute, Handled: 7, State: []byte("x")}); err != nil {
 			t.Error(err)
 		}
-		s, r, err := db.Resume(t.Context(), "0", owner, "node")
+		s, r, err := db.Resume(t.Context(), "0", owner, "node", 0)
 		if err != nil || s.Handled != 7 || string(r.State) != "x" {
 			t.Errorf("%+v, %+v, %v", s, r, err)
 		}

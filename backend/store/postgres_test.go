@@ -304,7 +304,7 @@ func TestLatePointOfAnotherOwner(t *testing.T) {
 	go func() { answer <- db.SetResumePoints(t.Context(), points) }()
 	// Waits for the first of the two.
 	awaitRow(t, raw(t, url), `SELECT count(*) > 0 FROM pg_locks WHERE NOT granted`)
-	if _, _, err := db.Resume(t.Context(), "1", owner, "m"); err != nil {
+	if _, _, err := db.Resume(t.Context(), "1", owner, "m", 0); err != nil {
 		t.Fatal(err)
 	}
 	if err := db.SaveResumable(t.Context(), "1", 2, store.Resumable{Hold: time.Minute, Count: 2, Pos: 20, Number: 1}); err != nil {
@@ -316,10 +316,10 @@ func TestLatePointOfAnotherOwner(t *testing.T) {
 	if err := <-answer; err != nil {
 		t.Fatal(err)
 	}
-	if _, r, err := db.Resume(t.Context(), "1", owner, "m"); err != nil || r.Count != 2 || r.Pos != 20 {
+	if _, r, err := db.Resume(t.Context(), "1", owner, "m", 0); err != nil || r.Count != 2 || r.Pos != 20 {
 		t.Errorf("it stands at %+v, %v", r, err)
 	}
-	if _, r, err := db.Resume(t.Context(), "0", owner, "m"); err != nil || r.Count != 3 || r.Pos != 30 {
+	if _, r, err := db.Resume(t.Context(), "0", owner, "m", 0); err != nil || r.Count != 3 || r.Pos != 30 {
 		t.Errorf("the other stands at %+v, %v", r, err)
 	}
 }

@@ -138,7 +138,7 @@ func (db *DB) NoteResumable(ctx context.Context, id string, owner OwnerID, note 
 }
 
 // Resume implements Resumption.
-func (db *DB) Resume(ctx context.Context, id string, owner OwnerID, node string) (s Session, r Resumable, err error) {
+func (db *DB) Resume(ctx context.Context, id string, owner OwnerID, node string, seen uint64) (s Session, r Resumable, err error) {
 	err = db.update(ctx, "resume session "+id, func(tx *sql.Tx) error {
 		var over int64 // how long ago
 		err := tx.QueryRowContext(ctx, `
@@ -152,8 +152,11 @@ func (db *DB) Resume(ctx context.Context, id string, owner OwnerID, node string)
 			return fmt.Errorf("lease of %s: %w", node, err)
 		}
 		s, err = scanSession(tx.QueryRowContext(ctx, `
-			UPDATE sessions SET epoch = epoch + 1, lease = $1 WHERE id = $2 AND owner = $3
-				AND EXISTS (SELECT 1 FROM resumables WHERE session = $4) RETURNING `+sessionColumns, lease, id, owner, id))
+			UPDATE sessions SET epoch = epoch + 1, lease = $1 WHERE id = $2 AND owner = $3 AND ($4 = 0 OR epoch = $4)
+				AND EXISTS (SELECT 1 FROM resumables WHERE session = $2) RETURNING `+sessionColumns, lease, id, owner, storable(seen)))
+		if errors.Is(err, sql.ErrNoRows) && seen != 0 {
+			return ErrFenced
+		}
 		if err != nil {
 			return err // as above
 		}

@@ -237,7 +237,7 @@ func TestMigrationTakesSessionsAsTold(t *testing.T) {
 		undo(t, url)
 		s.Close()
 		s = open(t, url, store.Options{})
-		_, r, err := s.Resume(t.Context(), "s1", a.Owner, "node-1")
+		_, r, err := s.Resume(t.Context(), "s1", a.Owner, "node-1", 0)
 		check(err)
 		if want := (store.Versions{Roster: 2}); r.Told != want {
 			t.Errorf("told up to %+v, want %+v", r.Told, want)

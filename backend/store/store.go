@@ -384,8 +384,9 @@ type Resumption interface {
 	Parked(ctx context.Context, id string, owner OwnerID) (epoch uint64, parked bool, err error)
 	// Resume gives an owner's resumable session to a node: its epoch is raised, so
 	// that whoever had it is fenced, it belongs to the node's lease, and does not wait
-	// any more. The rest stays until it is saved anew. ErrNotFound when there is none.
-	Resume(ctx context.Context, id string, owner OwnerID, node string) (Session, Resumable, error)
+	// any more. The rest stays until it is saved anew. ErrNotFound when there is none;
+	// ErrFenced, with nothing changed, when there is none at the epoch that was seen, if that is not 0.
+	Resume(ctx context.Context, id string, owner OwnerID, node string, seen uint64) (Session, Resumable, error)
 	// Park leaves a resumable session that nobody has to whoever resumes it, as it was saved last, from
 	// now on if it does not wait already; ErrFenced when the record has another epoch or is gone.
 	Park(ctx context.Context, id string, epoch uint64) error

@@ -125,7 +125,7 @@ func (m *Memory) Parked(ctx context.Context, id string, owner store.OwnerID) (ep
 }
 
 // Resume implements store.Resumption.
-func (m *Memory) Resume(ctx context.Context, id string, owner store.OwnerID, node string) (store.Session, store.Resumable, error) {
+func (m *Memory) Resume(ctx context.Context, id string, owner store.OwnerID, node string, seen uint64) (store.Session, store.Resumable, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := ctx.Err(); err != nil {
@@ -134,6 +134,9 @@ func (m *Memory) Resume(ctx context.Context, id string, owner store.OwnerID, nod
 	s := m.ofOwner(id, owner)
 	if s == nil {
 		return store.Session{}, store.Resumable{}, fmt.Errorf("session %s: %w", id, store.ErrNotFound)
+	}
+	if seen != 0 && s.Epoch != seen {
+		return store.Session{}, store.Resumable{}, fmt.Errorf("session %s: %w", id, store.ErrFenced)
 	}
 	r := *s.resumable
 	r.Handled, r.Number, r.Lease = s.Handled, 0, s.lease.over()

@@ -53,17 +53,19 @@ func resume(t suite, s store.Store) {
 	t.take(s, "node-2", "run")
 	before := t.newSession(s, a.Owner, "s1", "phone", "node-1")
 	t.check(s.SaveResumable(t.Context(), "s1", 1, resumable()))
-	got, r, err := s.Resume(t.Context(), "s1", a.Owner, "node-2")
+	got, r, err := s.Resume(t.Context(), "s1", a.Owner, "node-2", 0)
 	t.check(err)
 	want := before
 	want.Node, want.Epoch, want.Handled = "node-2", 2, math.MaxUint32
 	t.equal("session", got, want)
 	t.sameResumable("resumable", r, resumable())
-	t.reap(s) // it belongs to the new node's lease
-	_, r, err = s.Resume(t.Context(), "s1", a.Owner, "node-1")
+	t.reap(s)                                                     // it belongs to the new node's lease
+	_, _, err = s.Resume(t.Context(), "s1", a.Owner, "node-1", 1) // it was resumed since
+	t.wantErr(err, store.ErrFenced)
+	got, r, err = s.Resume(t.Context(), "s1", a.Owner, "node-1", 2)
 	t.check(err)
-	if !r.Parked.IsZero() {
-		t.Error("it still waits")
+	if !r.Parked.IsZero() || got.Epoch != 3 {
+		t.Errorf("it still waits, or somebody had it: %v, epoch %d", r.Parked, got.Epoch)
 	}
 }
 
@@ -71,7 +73,7 @@ func resumeFences(t suite, s store.Store) {
 	a := t.newAccount(s, "alice@example.com")
 	t.newSession(s, a.Owner, "s1", "phone", "node-1")
 	t.check(s.SaveResumable(t.Context(), "s1", 1, resumable()))
-	_, _, err := s.Resume(t.Context(), "s1", a.Owner, "node-2")
+	_, _, err := s.Resume(t.Context(), "s1", a.Owner, "node-2", 0)
 	t.check(err)
 	t.wantErr(s.SaveResumable(t.Context(), "s1", 1, resumable()), store.ErrFenced)
 	t.wantErr(s.SetHandled(t.Context(), "s1", 1, 3), store.ErrFenced)
@@ -86,10 +88,10 @@ func resumeFences(t suite, s store.Store) {
 func notResumable(t suite, s store.Store) {
 	a, b := t.newAccount(s, "alice@example.com"), t.newAccount(s, "bob@example.com")
 	t.newSession(s, a.Owner, "s1", "phone", "node-1")
-	_, _, err := s.Resume(t.Context(), "s1", a.Owner, "node-2")
+	_, _, err := s.Resume(t.Context(), "s1", a.Owner, "node-2", 0)
 	t.wantErr(err, store.ErrNotFound)
 	t.check(s.SaveResumable(t.Context(), "s1", 1, resumable()))
-	_, _, err = s.Resume(t.Context(), "s1", b.Owner, "node-2") // somebody else's
+	_, _, err = s.Resume(t.Context(), "s1", b.Owner, "node-2", 0) // somebody else's
 	t.wantErr(err, store.ErrNotFound)
 	_, _, err = s.Parked(t.Context(), "s1", b.Owner)
 	t.wantErr(err, store.ErrNotFound)
@@ -112,12 +114,12 @@ func resumePoints(t suite, s store.Store) {
 		{ID: "s2", Epoch: 2, Count: 5, Pos: 50, Voided: 5}, {ID: "s3", Epoch: 1}, {ID: "none", Epoch: 1},
 		{ID: "s1", Epoch: 1, Count: 3, Pos: 30, Voided: 4, Told: store.Versions{Roster: 8, Blocklist: 9}, Early: []byte("later"), Number: 1},
 	}))
-	_, r, err := s.Resume(t.Context(), "s1", a.Owner, "node-2")
+	_, r, err := s.Resume(t.Context(), "s1", a.Owner, "node-2", 0)
 	t.check(err)
 	want := resumable()
 	want.Count, want.Pos, want.Voided, want.Told, want.Early = 3, 30, 4, store.Versions{Roster: 8, Blocklist: 9}, []byte("later")
 	t.sameResumable("resumable", r, want)
-	_, r, err = s.Resume(t.Context(), "s2", a.Owner, "node-2")
+	_, r, err = s.Resume(t.Context(), "s2", a.Owner, "node-2", 0)
 	t.check(err)
 	t.sameResumable("resumable of another epoch", r, resumable())
 }
@@ -150,7 +152,7 @@ func latestPoint(t suite, s store.Store) {
 		t.Helper()
 		want := at(point)
 		want.Number, want.State, want.Parked = 0, fmt.Append(nil, state), time.Time{}
-		_, r, err := s.Resume(t.Context(), "s1", a.Owner, "node-1")
+		_, r, err := s.Resume(t.Context(), "s1", a.Owner, "node-1", 0)
 		t.check(err)
 		r.Parked, r.Lease = time.Time{}, time.Time{}
 		t.equal("resumable", r, want)
@@ -179,10 +181,10 @@ func resumeNote(t suite, s store.Store) {
 	t.check(s.SaveResumable(t.Context(), "s1", 1, resumable())) // leaves it as it is
 	want := resumable()
 	want.Note = []byte("word")
-	_, r, err := s.Resume(t.Context(), "s1", a.Owner, "node-2")
+	_, r, err := s.Resume(t.Context(), "s1", a.Owner, "node-2", 0)
 	t.check(err)
 	t.sameResumable("resumable", r, want)
-	_, r, err = s.Resume(t.Context(), "s1", a.Owner, "node-3") // before node-2 has saved anything
+	_, r, err = s.Resume(t.Context(), "s1", a.Owner, "node-3", 0) // before node-2 has saved anything
 	t.check(err)
 	t.equal("note", r.Note, want.Note)
 	for i, save := range []struct{ note, want []byte }{
@@ -190,7 +192,7 @@ func resumeNote(t suite, s store.Store) {
 	} {
 		r.Note = save.note
 		t.check(s.SaveResumable(t.Context(), "s1", uint64(3+i), r))
-		_, got, err := s.Resume(t.Context(), "s1", a.Owner, "node-3")
+		_, got, err := s.Resume(t.Context(), "s1", a.Owner, "node-3", 0)
 		t.check(err)
 		t.equal("note", got.Note, save.want)
 	}
@@ -206,7 +208,7 @@ func unsureResumable(t suite, s store.Store) {
 	r := resumable()
 	r.Unsure, r.Pos = true, 8
 	t.check(s.SaveResumable(t.Context(), "s1", 1, r))
-	got, r, err := s.Resume(t.Context(), "s1", a.Owner, "node-2")
+	got, r, err := s.Resume(t.Context(), "s1", a.Owner, "node-2", 0)
 	t.check(err)
 	if got.Handled != 0 || r.Handled != 0 || r.Pos != 8 {
 		t.Errorf("handled %d and %d, at %d", got.Handled, r.Handled, r.Pos)
@@ -248,7 +250,7 @@ func leaseOver(t suite, s store.Store) {
 		if after < 0 {
 			t.take(s, node, "next run")
 		}
-		_, r, err := s.Resume(t.Context(), id, a.Owner, "node-0")
+		_, r, err := s.Resume(t.Context(), id, a.Owner, "node-0", 0)
 		t.check(err)
 		if d := time.Until(r.Lease) - after; d.Abs() > 20*time.Second {
 			t.Errorf("a lease that is over in %v is said to be over in %v", after, time.Until(r.Lease))
@@ -279,7 +281,7 @@ func parkedLater(t suite, s store.Store) {
 	t.newSession(s, a.Owner, "s3", "phone", "node-1")
 	t.check(s.SaveResumable(t.Context(), "s3", 1, resumable()))
 	t.check(s.Park(t.Context(), "s3", 1)) // it has waited for a while
-	_, got, err := s.Resume(t.Context(), "s3", a.Owner, "node-1")
+	_, got, err := s.Resume(t.Context(), "s3", a.Owner, "node-1", 0)
 	t.check(err)
 	t.sameResumable("resumable", got, resumable())
 }
@@ -315,7 +317,7 @@ func replacedResumable(t suite, s store.Store) {
 	t.check(s.SaveResumable(t.Context(), "s1", 1, resumable()))
 	_, err := s.CreateSession(t.Context(), store.Session{ID: "s2", Owner: a.Owner, Resource: "phone", Node: "node-1"})
 	t.check(err)
-	_, _, err = s.Resume(t.Context(), "s1", a.Owner, "node-1")
+	_, _, err = s.Resume(t.Context(), "s1", a.Owner, "node-1", 0)
 	t.wantErr(err, store.ErrNotFound)
 	handled, err := s.EndedSession(t.Context(), "s1", a.Owner)
 	t.check(err)
@@ -329,7 +331,7 @@ func deletedResumable(t suite, s store.Store) {
 	t.newSession(s, a.Owner, "s1", "phone", "node-1")
 	t.check(s.SaveResumable(t.Context(), "s1", 1, resumable()))
 	t.check(s.DeleteAccount(t.Context(), a.User))
-	_, _, err := s.Resume(t.Context(), "s1", a.Owner, "node-1")
+	_, _, err := s.Resume(t.Context(), "s1", a.Owner, "node-1", 0)
 	t.wantErr(err, store.ErrNotFound)
 }
 

@@ -308,7 +308,7 @@ func nodeOf(t suite, s store.Store) {
 	t.check(s.EndSession(t.Context(), "s2", 1))
 	all(a.Owner, "node-0")
 	t.newSession(s, a.Owner, "s5", "pad", "node-1")
-	_, _, err := s.Resume(t.Context(), "s1", a.Owner, "node-1")
+	_, _, err := s.Resume(t.Context(), "s1", a.Owner, "node-1", 0)
 	t.check(err)
 	want(a.Owner, "phone", "node-1")
 	want(a.Owner, "pad", "node-1")
