@@ -599,6 +599,10 @@ func TestNotPassedOnEarly(t *testing.T) {
 	id := between(phone.skipTo("^<enabled "), "id='", "'")
 	bob.write("<message type='chat' to='alice@example.com/phone'><body>on its way</body></message>")
 	phone.skipTo("<body>on its way</body>")
+	for _, other := range []*client{tab, desk} {
+		other.write("<iq type='get' id='left' to='example.com'><ping xmlns='urn:xmpp:ping'/></iq>")
+		other.skipTo("^<iq [^>]*id='left'") // it has left the message to the phone
+	}
 	again := c.returns(1, "alice")
 	again.resume(id, 0)
 	again.skipTo("<body>on its way</body>")
