@@ -132,7 +132,7 @@ func (m *member) live(ctx context.Context, gate chan struct{}) {
 			m.herd.trouble.Store(err.Error())
 		} else {
 			m.herd.online.Add(1)
-			err = m.read(scan)
+			err = scan.each(func(raw string) error { return m.handle(scan, raw) })
 		}
 		var lost *lostError
 		if errors.As(err, &lost) {
@@ -185,6 +185,22 @@ func (s *tokens) next() (xmpp.Token, error) {
 		n, err := s.conn.Read(s.buf)
 		if s.rest = s.buf[:n]; n == 0 && err != nil {
 			return xmpp.Token{}, err
+		}
+	}
+}
+
+// each hands over what the server says until the stream ends.
+func (s *tokens) each(take func(raw string) error) error {
+	for {
+		tok, err := s.next()
+		if err != nil {
+			return err
+		}
+		if tok.Kind == xmpp.KindClose {
+			return io.EOF
+		}
+		if err := take(string(tok.Raw)); err != nil {
+			return err
 		}
 	}
 }
@@ -356,22 +372,7 @@ func attribute(raw, name string) string {
 	return value
 }
 
-// read takes what the server says until the stream ends.
-func (m *member) read(s *tokens) error {
-	for {
-		tok, err := s.next()
-		if err != nil {
-			return err
-		}
-		if tok.Kind == xmpp.KindClose {
-			return io.EOF
-		}
-		if err := m.handle(s, string(tok.Raw)); err != nil {
-			return err
-		}
-	}
-}
-
+// handle takes what the server says.
 func (m *member) handle(s *tokens, raw string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -104,7 +104,7 @@ func (d *walker) live(ctx context.Context) {
 		pauseFor(ctx, max(pause, walkPace))
 		s, err := d.login(ctx)
 		if err == nil {
-			err = d.read(s)
+			err = s.each(func(raw string) error { return d.takes(s, raw) })
 		}
 		d.mu.Lock()
 		d.w.note("%s is offline: %v", d.name, err)
@@ -317,22 +317,7 @@ func (d *walker) counts(text string) error {
 	return nil
 }
 
-// read takes what the server says until the stream ends.
-func (d *walker) read(s *tokens) error {
-	for {
-		tok, err := s.next()
-		if err != nil {
-			return err
-		}
-		if tok.Kind == xmpp.KindClose {
-			return io.EOF
-		}
-		if err := d.takes(s, string(tok.Raw)); err != nil {
-			return err
-		}
-	}
-}
-
+// takes takes what the server says.
 func (d *walker) takes(s *tokens, raw string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
