@@ -53,10 +53,10 @@ const pgRaiseDelivered = `
 // pgSetPoints sets where many sessions stand. A row that it had to wait for is looked at once
 // more, but not the session's, which may have another owner by then: the point says so.
 const pgSetPoints = `
-	UPDATE resumables r SET point = w.point, count = w.count, pos = w.pos, voided = w.voided, early = w.early,
+	UPDATE resumables r SET point = w.point, count = w.count, pos = w.pos, claimed = w.claimed, voided = w.voided, early = w.early,
 		roster = w.roster, blocklist = w.blocklist
-	FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bytea[], $8::bigint[], $9::bigint[])
-		AS w (id, epoch, point, count, pos, voided, early, roster, blocklist)
+	FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bytea[], $9::bigint[],
+		$10::bigint[]) AS w (id, epoch, point, count, pos, claimed, voided, early, roster, blocklist)
 	JOIN sessions s ON s.id = w.id AND s.epoch = w.epoch WHERE r.session = w.id AND r.point <= w.point`
 
 // commitTimeout is how long the second round trip may take before the

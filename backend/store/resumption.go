@@ -27,13 +27,13 @@ func (db *DB) SaveResumable(ctx context.Context, id string, epoch uint64, r Resu
 		}
 		//nolint:gosec // made of constants
 		_, err = tx.ExecContext(ctx, `
-			INSERT INTO resumables (session, owner, hold, parked, point, count, pos, voided, early, roster, blocklist, state, note)
-			VALUES ($1, $2, $3, CASE WHEN $4 THEN `+db.dialect.clock+` - $5 ELSE 0 END, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+			INSERT INTO resumables (session, owner, hold, parked, point, count, pos, claimed, voided, early, roster, blocklist, state, note)
+			VALUES ($1, $2, $3, CASE WHEN $4 THEN `+db.dialect.clock+` - $5 ELSE 0 END, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
 			ON CONFLICT (session) DO UPDATE SET hold = excluded.hold, parked = excluded.parked,
-				`+latest("point", "count", "pos", "voided", "early", "roster", "blocklist")+`,
+				`+latest("point", "count", "pos", "claimed", "voided", "early", "roster", "blocklist")+`,
 				state = excluded.state, note = COALESCE(excluded.note, resumables.note)`,
 			id, owner, r.Hold.Milliseconds(), !r.Parked.IsZero(), millis(db.now())-millis(r.Parked),
-			pointOf(epoch, r.Number), r.Count, storable(r.Pos), r.Voided, r.Early,
+			pointOf(epoch, r.Number), r.Count, storable(r.Pos), storable(r.Claimed), r.Voided, r.Early,
 			storable(r.Told.Roster), storable(r.Told.Blocklist), notNil(r.State), r.Note)
 		return err
 	})
@@ -93,14 +93,14 @@ func (db *DB) SetResumePoints(ctx context.Context, points []ResumePoint) error {
 
 func setEachPoint(ctx context.Context, tx *sql.Tx, points []ResumePoint) error {
 	set, err := tx.PrepareContext(ctx, `
-		UPDATE resumables SET point = $1, count = $2, pos = $3, voided = $4, early = $5, roster = $6, blocklist = $7
-			WHERE session = $8 AND point <= $1 AND EXISTS (SELECT 1 FROM sessions WHERE id = $8 AND epoch = $9)`)
+		UPDATE resumables SET point = $1, count = $2, pos = $3, claimed = $4, voided = $5, early = $6, roster = $7, blocklist = $8
+			WHERE session = $9 AND point <= $1 AND EXISTS (SELECT 1 FROM sessions WHERE id = $9 AND epoch = $10)`)
 	if err != nil {
 		return err
 	}
 	defer set.Close()
 	for _, p := range points {
-		_, err := set.ExecContext(ctx, pointOf(p.Epoch, p.Number), p.Count, storable(p.Pos), p.Voided, p.Early,
+		_, err := set.ExecContext(ctx, pointOf(p.Epoch, p.Number), p.Count, storable(p.Pos), storable(p.Claimed), p.Voided, p.Early,
 			storable(p.Told.Roster), storable(p.Told.Blocklist), p.ID, storable(p.Epoch))
 		if err != nil {
 			return fmt.Errorf("session %s: %w", p.ID, err)
@@ -113,15 +113,15 @@ func setEachPoint(ctx context.Context, tx *sql.Tx, points []ResumePoint) error {
 func setPointsAtOnce(ctx context.Context, tx *sql.Tx, statement string, points []ResumePoint) error {
 	n := len(points)
 	ids, epochs, numbers := make([]string, n), make([]int64, n), make([]int64, n)
-	counts, places, voided, early := make([]int64, n), make([]int64, n), make([]int64, n), make([][]byte, n)
+	counts, places, claimed, voided, early := make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n), make([][]byte, n)
 	rosters, blocklists := make([]int64, n), make([]int64, n)
 	for i, p := range points {
 		ids[i], epochs[i], places[i] = p.ID, int64(storable(p.Epoch)), int64(storable(p.Pos)) //nolint:gosec // Storable.
 		numbers[i], counts[i], voided[i] = pointOf(p.Epoch, p.Number), int64(p.Count), int64(p.Voided)
-		early[i] = p.Early
+		claimed[i], early[i] = int64(storable(p.Claimed)), p.Early                                    //nolint:gosec // Storable.
 		rosters[i], blocklists[i] = int64(storable(p.Told.Roster)), int64(storable(p.Told.Blocklist)) //nolint:gosec // Storable.
 	}
-	_, err := tx.ExecContext(ctx, statement, ids, epochs, numbers, counts, places, voided, early, rosters, blocklists)
+	_, err := tx.ExecContext(ctx, statement, ids, epochs, numbers, counts, places, claimed, voided, early, rosters, blocklists)
 	return err
 }
 
@@ -161,7 +161,7 @@ func (db *DB) Resume(ctx context.Context, id string, owner OwnerID, node string,
 			return err // as above
 		}
 		r, err = db.scanResumable(tx.QueryRowContext(ctx, `
-			SELECT hold, parked > 0, `+db.dialect.clock+` - parked, count, pos, voided, CASE WHEN point >= $1 THEN early END,
+			SELECT hold, parked > 0, `+db.dialect.clock+` - parked, count, pos, claimed, voided, CASE WHEN point >= $1 THEN early END,
 				roster, blocklist, state, note
 			FROM resumables WHERE session = $2`, pointOf(s.Epoch-1, 0), id)) // an earlier version, which has no points, does not remove early
 		if err != nil {
@@ -183,7 +183,7 @@ func (db *DB) Resume(ctx context.Context, id string, owner OwnerID, node string,
 func (db *DB) scanResumable(row row) (r Resumable, err error) {
 	var hold, waited int64
 	var parked bool
-	err = row.Scan(&hold, &parked, &waited, &r.Count, &r.Pos, &r.Voided, &r.Early, &r.Told.Roster, &r.Told.Blocklist, &r.State, &r.Note)
+	err = row.Scan(&hold, &parked, &waited, &r.Count, &r.Pos, &r.Claimed, &r.Voided, &r.Early, &r.Told.Roster, &r.Told.Blocklist, &r.State, &r.Note)
 	if len(r.Note) == 0 {
 		r.Note = nil
 	}

@@ -337,7 +337,8 @@ type Resumable struct {
 	Handled uint32        // as Session.Handled …
 	Unsure  bool          // … or it is not known whether a message is stored (ErrOutcomeUnknown), and what the store has stays
 	Count   uint32        // stanzas that the client has acknowledged, modulo 2^32 …
-	Pos     uint64        // … and the entry up to which it then had all that were for it
+	Pos     uint64        // … and the entry up to which it then had all that were for it,
+	Claimed uint64        // and the one up to which it had all that were for its user, but those for other clients
 	Voided  uint32        // the places on the timeline that stanzas up to this one told are none any more
 	Told    Versions      // … and the changes up to which it had been told of
 	Early   []byte        // as ResumePoint.Early
@@ -353,10 +354,11 @@ type ResumePoint struct {
 	Epoch uint64
 
 	// As in Resumable.
-	Count  uint32
-	Pos    uint64
-	Voided uint32
-	Told   Versions
+	Count   uint32
+	Pos     uint64
+	Claimed uint64
+	Voided  uint32
+	Told    Versions
 
 	Early []byte // the node's own, of what the client has besides; nil for nothing
 

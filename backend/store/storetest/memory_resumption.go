@@ -68,7 +68,7 @@ func (m *Memory) SaveResumable(ctx context.Context, id string, epoch uint64, r s
 	}
 	r.Unsure = false
 	s.resumable = &r
-	s.setPoint(store.ResumePoint{Epoch: epoch, Count: r.Count, Pos: r.Pos, Voided: r.Voided, Told: r.Told, Early: r.Early, Number: r.Number})
+	s.setPoint(store.ResumePoint{Epoch: epoch, Count: r.Count, Pos: r.Pos, Claimed: r.Claimed, Voided: r.Voided, Told: r.Told, Early: r.Early, Number: r.Number})
 	return nil
 }
 
@@ -142,7 +142,7 @@ func (m *Memory) Resume(ctx context.Context, id string, owner store.OwnerID, nod
 	r.Handled, r.Number, r.Lease = s.Handled, 0, s.lease.over()
 	s.Epoch++
 	s.Node, s.lease = node, m.currentLease(node)
-	r.Count, r.Pos, r.Voided, r.Told, r.Early = s.point.Count, s.point.Pos, s.point.Voided, s.point.Told, s.point.Early
+	r.Count, r.Pos, r.Claimed, r.Voided, r.Told, r.Early = s.point.Count, s.point.Pos, s.point.Claimed, s.point.Voided, s.point.Told, s.point.Early
 	s.resumable.Parked = time.Time{}
 	return s.Session, r, nil
 }

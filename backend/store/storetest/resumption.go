@@ -30,7 +30,7 @@ func resumptionTests() []test {
 // resumable is what the tests save. It has waited for a minute.
 func resumable() store.Resumable {
 	return store.Resumable{
-		Hold: 5 * time.Minute, Parked: waiting(time.Minute), Handled: math.MaxUint32, Count: math.MaxUint32 - 1, Pos: 7, Voided: math.MaxUint32,
+		Hold: 5 * time.Minute, Parked: waiting(time.Minute), Handled: math.MaxUint32, Count: math.MaxUint32 - 1, Pos: 7, Claimed: math.MaxInt64, Voided: math.MaxUint32,
 		Told: store.Versions{Roster: 5, Blocklist: 6}, Early: []byte("early"), State: []byte("state"),
 	}
 }
@@ -112,12 +112,12 @@ func resumePoints(t suite, s store.Store) {
 	t.check(s.SetResumePoints(t.Context(), nil))
 	t.check(s.SetResumePoints(t.Context(), []store.ResumePoint{
 		{ID: "s2", Epoch: 2, Count: 5, Pos: 50, Voided: 5}, {ID: "s3", Epoch: 1}, {ID: "none", Epoch: 1},
-		{ID: "s1", Epoch: 1, Count: 3, Pos: 30, Voided: 4, Told: store.Versions{Roster: 8, Blocklist: 9}, Early: []byte("later"), Number: 1},
+		{ID: "s1", Epoch: 1, Count: 3, Pos: 30, Claimed: 29, Voided: 4, Told: store.Versions{Roster: 8, Blocklist: 9}, Early: []byte("later"), Number: 1},
 	}))
 	_, r, err := s.Resume(t.Context(), "s1", a.Owner, "node-2", 0)
 	t.check(err)
 	want := resumable()
-	want.Count, want.Pos, want.Voided, want.Told, want.Early = 3, 30, 4, store.Versions{Roster: 8, Blocklist: 9}, []byte("later")
+	want.Count, want.Pos, want.Claimed, want.Voided, want.Told, want.Early = 3, 30, 29, 4, store.Versions{Roster: 8, Blocklist: 9}, []byte("later")
 	t.sameResumable("resumable", r, want)
 	_, r, err = s.Resume(t.Context(), "s2", a.Owner, "node-2", 0)
 	t.check(err)
@@ -130,7 +130,7 @@ func latestPoint(t suite, s store.Store) {
 	t.newSession(s, a.Owner, "s1", "phone", "node-1")
 	at := func(number uint32) store.Resumable {
 		r := resumable()
-		r.Number, r.Pos, r.Count, r.Voided, r.State = number, 10+uint64(number), 20+number, 30+number, fmt.Append(nil, number)
+		r.Number, r.Pos, r.Claimed, r.Count, r.Voided, r.State = number, 10+uint64(number), 40+uint64(number), 20+number, 30+number, fmt.Append(nil, number)
 		r.Told = store.Versions{Roster: 40 - uint64(number), Blocklist: 50 + uint64(number)}
 		if r.Early = nil; number%2 == 0 {
 			r.Early = fmt.Append(nil, number)
@@ -145,7 +145,7 @@ func latestPoint(t suite, s store.Store) {
 		t.Helper()
 		r := at(number)
 		t.check(s.SetResumePoints(t.Context(), []store.ResumePoint{
-			{ID: "s1", Epoch: epoch, Number: number, Count: r.Count, Pos: r.Pos, Voided: r.Voided, Told: r.Told, Early: r.Early},
+			{ID: "s1", Epoch: epoch, Number: number, Count: r.Count, Pos: r.Pos, Claimed: r.Claimed, Voided: r.Voided, Told: r.Told, Early: r.Early},
 		}))
 	}
 	want := func(point, state uint32) {
