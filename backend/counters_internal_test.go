@@ -26,7 +26,7 @@ func TestUnackedAgainstModel(t *testing.T) {
 			"entry": func(*rapid.T) {
 				seq++
 				sent++
-				u.entry(seq, seq, seq)
+				u.entry(seq, seq, seq, false)
 				waiting = append(waiting, entry{sent, seq})
 			},
 			"ack": func(t *rapid.T) {
@@ -66,7 +66,7 @@ func TestSkippedEntries(t *testing.T) {
 	if got := u.written(); len(got) != 1 || got[0].upTo != 1 {
 		t.Errorf("nothing was on its way, but arrived is %v", got)
 	}
-	u.entry(2, 2, 2)
+	u.entry(2, 2, 2, false)
 	u.skip(3)
 	u.skip(4)
 	if got := u.written(); len(got) != 0 {

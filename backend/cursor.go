@@ -38,6 +38,7 @@ type cursor struct {
 	bound   boundPlace
 	begun   bool              // the client was available
 	login   bool              // entries that were there before the client are being read
+	had     uint64            // of a resumed session: the client has all entries up to this one but those for other resources
 	since   time.Time         // when the client said that it is there
 	behind  bool              // there may be entries after pos of which no signal came
 	items   []item            // taken from the outbox and not yet done
@@ -232,9 +233,10 @@ func (s *session) goLive(ctx context.Context, since time.Time) {
 		s.endBy(storeFailed(err))
 		return
 	}
-	pos, since := s.beginning(s.hub.atLeast(delivered), since)
+	received := s.hub.atLeast(delivered)
+	pos, since := s.beginning(received, since)
 	s.hub.goesOn(s, pos)
-	if err := s.rewind(ctx, pos); err != nil {
+	if err := s.rewind(ctx, pos, received); err != nil {
 		s.endBy(storeFailed(err))
 		return
 	}
@@ -244,10 +246,10 @@ func (s *session) goLive(ctx context.Context, since time.Time) {
 }
 
 // rewind puts the cursor at an entry. When that is before the one where the client would go
-// on after a crash of the node, the store learns of it before anything is delivered.
-func (s *session) rewind(ctx context.Context, pos uint64) error {
+// on after a crash of the node, the store learns of it before anything is delivered. The user has received all entries up to received.
+func (s *session) rewind(ctx context.Context, pos, received uint64) error {
 	s.cur.pos = pos
-	if !s.unacked.rewind(pos) {
+	if !s.unacked.rewind(pos, received) {
 		return nil
 	}
 	query, cancel := s.node.storeContext(ctx)
@@ -323,8 +325,10 @@ func (s *session) consider(e store.Entry, delay []byte) {
 	case !mine && e.Resource != "" && s.hub.hold(e.Resource, e.Seq):
 		s.copyHeld(e, delay)
 		s.skip(e)
-	case s.unacked.wasEarly(e.Seq) && !s.cur.live:
+	case !s.cur.live && (s.unacked.wasEarly(e.Seq) || e.Seq <= s.cur.had):
 		s.unacked.pass(e.Seq)
+	case e.Seq <= s.cur.had && (mine || e.Resource == ""):
+		s.skip(e)
 	case s.cur.login && (s.hub.isDone(e.Seq) || s.unacked.has(e.Seq)), s.unacked.wasEarly(e.Seq):
 		s.copyEntry(e, delay)
 		s.skip(e)
@@ -412,7 +416,7 @@ func (s *session) deliver(e store.Entry, delay []byte, inTurn bool, pos uint64) 
 	}
 	s.out.count.Add(1)
 	s.node.metrics.stanzas.WithLabelValues("out", kindText(xmpp.Message)).Inc()
-	s.checkUnacked(s.unacked.entry(e.Seq, upTo, pos))
+	s.checkUnacked(s.unacked.entry(e.Seq, upTo, pos, e.Resource != "" && e.Resource != s.jid.Resource()))
 	if len(s.cur.buf) > flushBytes {
 		s.flush()
 	}
@@ -534,8 +538,11 @@ func withFirstChild(raw, child []byte) []byte {
 	return slices.Concat(raw[:end+1], child, raw[end+1:])
 }
 
-// tellsPlace tells whether the front can do something with the places of the session.
-func (s *session) tellsPlace() bool { return s.holdTime.Load() > 0 }
+// tellsPlace tells whether the front can do something with the places of the session, and whoever resumes it knows what they
+// mean.
+func (s *session) tellsPlace() bool {
+	return s.holdTime.Load() > 0 && (s.cur.live || s.passing.Load())
+}
 
 // place is what a message ends with that is on the timeline in turn, and claims nothing: where its
 // session is then. Who resumes the session after its node was killed goes on from there, if the client

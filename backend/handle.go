@@ -33,6 +33,7 @@ func (s *session) handle(ctx context.Context, raw []byte) error {
 	s.node.metrics.stanzas.WithLabelValues("in", kindText(header.Kind)).Inc()
 	number := s.in.receive()
 	if header.Kind == xmpp.Message {
+		s.hasSpoken()
 		if !s.remember(ctx) {
 			return nil // it has ended
 		}
@@ -58,10 +59,22 @@ func (s *session) inOrder(ctx context.Context, raw []byte, header xmpp.Header, n
 	if refused, err := s.refuseBlocked(ctx, raw, header); refused || err != nil {
 		return err
 	}
+	if header.Kind == xmpp.Presence || header.Type == iqResult || header.Type == typeError {
+		s.hasSpoken()
+	}
 	if header.Kind == xmpp.Presence {
 		return s.presenceStanza(ctx, raw, header)
 	}
 	return s.iq(ctx, raw, header)
+}
+
+// hasSpoken notes that the client has said that it is there, or something to somebody, or has answered what it was asked. What it asks for
+// before that, as it does by <enable/>, is no sign of what it has received.
+func (s *session) hasSpoken() {
+	if !s.spoken {
+		s.spoken = true
+		s.arrived(s.unacked.hear())
+	}
 }
 
 // authorise checks that a stanza comes from the session itself (RFC 6120 §8.1.2.1).

@@ -30,9 +30,9 @@ type hub struct {
 	// held back by pending. got are entries beyond delivered.
 	delivered uint64
 	claim     uint64
-	pending   map[uint64]string    // entries left to the session of a resource
-	got       map[uint64]struct{}  // entries received out of turn
-	away      map[string]time.Time // since when the session of a resource goes on elsewhere, or is about to
+	pending   map[uint64]string   // entries left to the session of a resource
+	got       map[uint64]struct{} // entries received out of turn
+	away      map[string]absence  // by resource, sessions that go on elsewhere, or are about to
 
 	roster      map[string]rosterState // by contact
 	loaded      bool                   // roster is complete
@@ -51,6 +51,12 @@ type rosterState struct {
 	told         store.Subscription // the one of which everybody concerned has heard
 	listed       bool               // clients have the contact in their rosters
 	version      uint64
+}
+
+// absence is what a hub remembers of a session that goes on elsewhere.
+type absence struct {
+	since time.Time
+	took  uint64 // entries up to this one that were for its resource, it has taken along
 }
 
 // pendingMax bounds how many entries are left to resources that do not read them. Those
@@ -219,16 +225,16 @@ func (n *Node) part(s *session, over bool) {
 	}
 }
 
-// goesAway notes whether what was left to a session has to wait for it; under hub.mu.
+// goesAway notes whether what was left to a session has to wait for it; under hub.mu. Its writer has ended, or was never started.
 func (h *hub) goesAway(s *session, over bool) {
 	delete(h.away, s.jid.Resource())
 	if over {
 		return
 	}
 	if h.away == nil {
-		h.away = make(map[string]time.Time)
+		h.away = make(map[string]absence)
 	}
-	h.away[s.jid.Resource()] = time.Now()
+	h.away[s.jid.Resource()] = absence{time.Now(), s.cur.pos}
 }
 
 // leaveOrphans has the user's sessions take what was left to those that are gone.
@@ -264,7 +270,7 @@ func (n *Node) passOnLeft(ctx context.Context, h *hub) {
 // orphans are the entries that were left to sessions that are gone, in order, whatever has their
 // resources by now; under hub.mu. Those that have gone to go on elsewhere have some time for it.
 func (h *hub) orphans() []uint64 {
-	maps.DeleteFunc(h.away, func(_ string, since time.Time) bool { return time.Since(since) >= h.node.opts.Timeouts.Store })
+	maps.DeleteFunc(h.away, func(_ string, a absence) bool { return h.isOver(a) })
 	var seqs []uint64
 	for seq, resource := range h.pending {
 		if _, goesOn := h.away[resource]; goesOn {
@@ -278,6 +284,9 @@ func (h *hub) orphans() []uint64 {
 	return seqs
 }
 
+// isOver tells whether a session that goes on elsewhere has had its time to receive what it has taken along.
+func (h *hub) isOver(a absence) bool { return time.Since(a.since) >= h.node.opts.Timeouts.Store }
+
 // session returns the session that has a resource, or nil.
 func (h *hub) session(resource string) *session {
 	h.mu.Lock()
@@ -286,16 +295,20 @@ func (h *hub) session(resource string) *session {
 }
 
 // hold leaves an entry to the session of another resource, unless the user has received it. It returns
-// false if there is none on this node that comes to it.
+// false if there is none on this node that comes to it, or has just taken it along.
 func (h *hub) hold(resource string, seq uint64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s := h.sessions[resource]
-	if s == nil {
+	gone, goesOn := h.away[resource]
+	if s == nil && !goesOn {
 		return false
 	}
 	if _, left := h.pending[seq]; left || h.has(seq) {
 		return true
+	}
+	if s == nil {
+		return seq <= gone.took && !h.isOver(gone) && h.leave(seq, resource)
 	}
 	return seq > s.passed && h.leave(seq, resource)
 }

@@ -267,8 +267,9 @@ func (s *session) promise(ctx context.Context) bool {
 	if _, durable := s.in.settled(); durable || s.holdTime.Load() == 0 {
 		return true
 	}
-	state, err := s.state().encode()
-	return err == nil && s.save(ctx, state)
+	st := s.state()
+	state, err := st.encode()
+	return err == nil && s.save(ctx, st, state)
 }
 
 // remember stores what the session is now, before something that comes later counts as
@@ -279,21 +280,22 @@ func (s *session) remember(ctx context.Context) bool {
 	}
 	s.in.wait(0, s.done)
 	s.touched = false
-	state, err := s.state().encode()
+	st := s.state()
+	state, err := st.encode()
 	if err == nil && bytes.Equal(state, s.saved) {
 		return true
 	}
-	return err == nil && s.save(ctx, state)
+	return err == nil && s.save(ctx, st, state)
 }
 
-// save stores the state and the handled count. As long as the store is away the client
+// save stores the state, which is encoded by now, and the handled count. As long as the store is away the client
 // has to wait.
-func (s *session) save(ctx context.Context, state []byte) bool {
+func (s *session) save(ctx context.Context, st sessionState, state []byte) bool {
 	for !s.ended() {
 		err := s.saveOnce(ctx, state)
 		switch {
 		case err == nil:
-			s.saved, s.touched = state, false
+			s.hasSaved(st, state)
 			return true
 		case errors.Is(err, store.ErrFenced):
 			s.endFenced(ctx)
@@ -303,6 +305,12 @@ func (s *session) save(ctx context.Context, state []byte) bool {
 		s.pause(catchUpPause)
 	}
 	return false
+}
+
+// hasSaved notes what the store has.
+func (s *session) hasSaved(st sessionState, state []byte) {
+	s.saved, s.touched = state, false
+	s.passing.Store(!st.serves())
 }
 
 // pause waits, at most until the session ends.
@@ -335,7 +343,7 @@ func (s *session) resumable(state []byte) store.Resumable {
 	p := s.point()
 	return store.Resumable{
 		Hold: time.Duration(s.holdTime.Load()), Handled: handled, Unsure: !s.in.sure(),
-		Count: p.Count, Pos: p.Pos, Voided: p.Voided, Early: p.Early, Number: p.Number, Told: p.Told, State: state,
+		Count: p.Count, Pos: p.Pos, Claimed: p.Claimed, Voided: p.Voided, Early: p.Early, Number: p.Number, Told: p.Told, State: state,
 	}
 }
 

@@ -48,7 +48,11 @@ func (s *session) tryResume(ctx context.Context, e xmpp.Element) (reply []byte, 
 		s.node.metrics.resumed.WithLabelValues("resumed").Inc()
 		return smResumed(id, handled), true, nil
 	}
-	s.node.bus.Unhost(partition)
+	if s.hub != nil { // it was known for a while, and others may have left something to it
+		s.node.unhostLater(partition, s.hub)
+	} else {
+		s.node.bus.Unhost(partition)
+	}
 	return s.notResumed(ctx, id, err)
 }
 
@@ -111,7 +115,7 @@ func (s *session) takeOver(ctx context.Context, id string, h uint32) error {
 		s.putBack(ctx, rec, r)
 		return err
 	}
-	a, err := st.reckon(h, store.ResumePoint{Count: r.Count, Pos: r.Pos, Voided: r.Voided, Told: r.Told}, s.readNote(ctx, r.Note))
+	a, err := st.reckon(h, store.ResumePoint{Count: r.Count, Pos: r.Pos, Claimed: r.Claimed, Voided: r.Voided, Told: r.Told}, s.readNote(ctx, r.Note))
 	if err != nil {
 		r.Note = nil // it stays
 		s.putBack(ctx, rec, r)
@@ -277,7 +281,7 @@ func (s *session) goOn(ctx context.Context, rec store.Session, r store.Resumable
 	s.since = h
 	s.looked = rec.Created
 	s.in.goOn(rec.Handled)
-	s.unacked.goOn(h, a.pos, a.early, r.Told)
+	s.unacked.goOn(h, a, r.Told)
 	s.holdTime.Store(int64(r.Hold))
 	s.cur.pos, s.cur.behind, s.passed = a.pos, true, a.pos
 	_ = s.conn.SetDeadline(time.Time{}) // before end may set one
@@ -354,25 +358,23 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h ui
 		return err
 	}
 	s.out.begin(head)
-	left, err := s.leftToOthers(query, st, max(s.hub.atLeast(delivered), a.claimed), a.pos)
+	received := max(s.hub.atLeast(delivered), a.claimed)
+	claim := s.startAfter(st, a, received, parked)
+	left, err := s.leftToOthers(query, st, received, claim)
 	if err != nil {
 		return err
 	}
-	for _, seq := range left {
-		if !slices.Contains(a.again, seq) {
-			a.again = append(a.again, seq)
-		}
+	if st.serves() {
+		a.again = union(a.again, left)
 	}
-	slices.Sort(a.again)
 	a.stanzas = append(a.stanzas, s.answerLost(st.Answers, h, st.unheard(parked))...)
 	s.resend(st, a, h)
 	if err := s.inherit(ctx, st); err != nil {
 		return err
 	}
-	received := a.pos             // if it has had all up to there that is for the user
-	for _, seq := range a.again { // which the user has not received, wherever the cursor is
+	for _, seq := range union(a.again, left) { // which the user has not received, wherever the cursor is
 		if !s.hub.expect(s, seq) {
-			received = min(received, seq-1)
+			claim = min(claim, seq-1)
 		}
 	}
 	for _, f := range a.flights {
@@ -391,24 +393,40 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h ui
 		return err
 	}
 	s.recheck()
-	if s.cur.live {
-		s.hub.raise(received)
-	}
+	s.hub.raise(claim)
 	if st.Presence != "" && st.unheard(parked) {
 		return s.lookAgain(query, st, parked)
 	}
 	return nil
 }
 
+// startAfter places the cursor, when the user has received all entries up to a number, and returns up to where the client has all before
+// the cursor that is for the user, or has left it to others. A client that takes such entries, and of which it is not known that
+// it has all up to its place, has just become available: it starts like any that does.
+func (s *session) startAfter(st sessionState, a arrival, received uint64, parked time.Time) (claim uint64) {
+	s.cur.had = a.claim
+	if !st.serves() {
+		return a.claim
+	}
+	if start := max(received, a.claim, st.BoundFrom); start < a.pos {
+		s.cur.pos, s.cur.login, s.cur.since = start, true, parked.Truncate(time.Millisecond)
+	}
+	return min(a.claim, s.cur.pos)
+}
+
+// union returns what is in one or the other, in order.
+func union(a, b []uint64) []uint64 {
+	all := slices.Concat(a, b)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
 // leftToOthers returns the entries between two that the session has passed over since they were
 // for another one of the user, of which nobody knows whether it has them. If that one is here, they are
-// left to it. If not, the session takes them like any that are for a resource which is not here, but
+// left to it. If not, the session takes them, if it is available, like any that are for a resource which is not here, but
 // those of which its client got a copy.
 func (s *session) leftToOthers(ctx context.Context, st sessionState, from, upTo uint64) (seqs []uint64, err error) {
-	if st.Presence == "" || st.Priority < 0 {
-		return nil, nil // it says nothing about what is for the user
-	}
-	bound := boundPlace{seq: st.Bound}
+	bound := st.bound()
 	for from < upTo {
 		page, err := s.node.store.Read(ctx, s.account.Owner, from, pageEntries)
 		if err != nil || len(page) == 0 {

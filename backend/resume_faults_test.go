@@ -330,6 +330,7 @@ func TestNotLeftToWhoHasPassedIt(t *testing.T) {
 	tab.skipTo("<body>one</body>")
 	bob.write("<message type='chat' to='alice@example.com/phone'><body>two</body></message>")
 	phone.hears("two")
+	phone.write("<presence><priority>-1</priority></presence>")
 	bob.write(say("alice", "three"))
 	if got := tab.bodies("three"); len(got) > 0 {
 		t.Errorf("got %q", got)

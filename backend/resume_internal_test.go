@@ -31,7 +31,7 @@ func TestReckonAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		base := rapid.Uint64Range(1<<32-20, 1<<32+5).Draw(t, "base")
 		u := &unacked{}
-		u.goOn(uint32(base), 0, nil, store.Versions{})
+		u.goOn(uint32(base), arrival{}, store.Versions{})
 		type written struct { // seq is 0 for what is no entry
 			count, seq uint64
 			copied     bool
@@ -39,6 +39,8 @@ func TestReckonAgainstModel(t *testing.T) {
 		var all []written
 		sent, acked, seq := base, base, uint64(0)
 		var told []uint64 // with each version, how many stanzas had been written
+		type claim struct{ count, upTo uint64 }
+		var claims []claim // the client has had all up to there once it has counted that
 		t.Repeat(map[string]func(*rapid.T){
 			"stanza": func(*rapid.T) {
 				sent++
@@ -48,8 +50,9 @@ func TestReckonAgainstModel(t *testing.T) {
 			"entry": func(*rapid.T) {
 				seq++
 				sent++
-				u.entry(seq, seq, seq)
+				u.entry(seq, seq, seq, false)
 				all = append(all, written{count: sent, seq: seq})
+				claims = append(claims, claim{sent, seq})
 			},
 			"copy": func(*rapid.T) {
 				seq++
@@ -57,6 +60,7 @@ func TestReckonAgainstModel(t *testing.T) {
 				u.stanza([]byte(strconv.FormatUint(sent, 10)), seq)
 				u.skip(seq)
 				all = append(all, written{sent, seq, true})
+				claims = append(claims, claim{sent, seq})
 			},
 			"passed copy": func(*rapid.T) {
 				seq++
@@ -69,7 +73,11 @@ func TestReckonAgainstModel(t *testing.T) {
 				told = append(told, sent)
 				u.tell(store.Versions{Roster: uint64(len(told))})
 			},
-			"skipped entry": func(*rapid.T) { seq++; u.skip(seq) },
+			"skipped entry": func(*rapid.T) {
+				seq++
+				u.skip(seq)
+				claims = append(claims, claim{sent, seq})
+			},
 			"passed entry":  func(*rapid.T) { seq++; u.pass(seq) },
 			"ack": func(t *rapid.T) {
 				acked = rapid.Uint64Range(acked, sent).Draw(t, "acked")
@@ -88,6 +96,15 @@ func TestReckonAgainstModel(t *testing.T) {
 		}
 		if known, _ := slices.BinarySearch(told, acked+1); a.told.Roster != uint64(known) {
 			t.Errorf("told up to %d, want %d", a.told.Roster, known)
+		}
+		var claimed uint64
+		for _, c := range claims {
+			if c.count <= h {
+				claimed = max(claimed, c.upTo)
+			}
+		}
+		if a.claim != claimed {
+			t.Errorf("the client has all up to %d, want %d", a.claim, claimed)
 		}
 		var stanzas, missing, entries []uint64
 		note := frontNote{count: uint32(sent)}
@@ -146,10 +163,10 @@ func TestReckonAgainstModel(t *testing.T) {
 func TestReckonAfterGoingBack(t *testing.T) {
 	const base = 1<<32 - 2
 	u := &unacked{}
-	u.goOn(base, 10, nil, store.Versions{})
+	u.goOn(base, arrival{pos: 10}, store.Versions{})
 	note := frontNote{count: base}
 	write := func(seq uint64, claims bool) {
-		u.entry(seq, 0, seq)
+		u.entry(seq, 0, seq, false)
 		note.count++
 		note.tail = append(note.tail, notation{seq, claims})
 	}
@@ -167,7 +184,7 @@ func TestReckonAfterGoingBack(t *testing.T) {
 	if pos, claimed := reckon((base + 2) & math.MaxUint32); pos != 15 || claimed != 11 {
 		t.Errorf("goes on after %d, claimed %d", pos, claimed)
 	}
-	if !u.rewind(12) {
+	if !u.rewind(12, 0) {
 		t.Error("the store need not know")
 	}
 	if pos, claimed := reckon((base + 2) & math.MaxUint32); pos != 11 || claimed != 11 {
@@ -177,7 +194,7 @@ func TestReckonAfterGoingBack(t *testing.T) {
 	if pos, _ := reckon((base + 3) & math.MaxUint32); pos != 13 {
 		t.Errorf("and forth, goes on after %d", pos)
 	}
-	if u.rewind(13) {
+	if u.rewind(13, 0) {
 		t.Error("the store need know of a place that is none")
 	}
 }

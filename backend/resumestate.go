@@ -192,8 +192,9 @@ func parseNote(data []byte) (n frontNote, err error) {
 
 // arrival is what a client that resumes has received, by its count.
 type arrival struct {
-	pos     uint64        // the cursor goes on after this entry
-	claimed uint64        // the client has all up to this one that is for the user; 0: nobody says so
+	pos     uint64        // the client has all up to this entry that is for it
+	claim   uint64        // the client has all up to this one that is for the user, or it was left to others
+	claimed uint64        // the user has all up to this one; 0: nobody says so
 	flights []flight      // that have arrived
 	again   []uint64      // entries that have not, and that the cursor does not meet
 	early   []savedFlight // entries that have, and that the cursor may meet
@@ -228,13 +229,13 @@ func (st sessionState) reckon(h uint32, point store.ResumePoint, note *frontNote
 	case after(point.Count, h):
 		return a, errTooLittle
 	case st.Left != nil:
-		a, err = st.Left.reckon(h, point.Pos)
+		a, err = st.Left.reckon(h, point)
 		a.told = later(st.Left.Told, point.Told)
 	case note != nil && note.isOf(st.Conn) && !after(point.Count, note.count) && !after(h, note.count) && !note.older(st.Since, point.Count):
-		a = note.reckon(h, point)
+		a = note.reckon(h, point, st)
 		a.told = point.Told
 	default:
-		a.pos, a.told = point.Pos, point.Told
+		a.pos, a.claim, a.told = point.Pos, point.Claimed, point.Told
 	}
 	for _, f := range st.Early {
 		if !after(f.Count, h) {
@@ -265,18 +266,19 @@ func unarrived(flights []savedFlight, h uint32) []savedFlight {
 	return slices.DeleteFunc(slices.Clone(flights), func(f savedFlight) bool { return !after(f.Count, h) })
 }
 
-func (l leftover) reckon(h uint32, pos uint64) (a arrival, err error) {
+func (l leftover) reckon(h uint32, point store.ResumePoint) (a arrival, err error) {
 	switch {
 	case after(h, l.Sent):
 		return a, errTooMuch
 	case l.HasLost && after(l.Lost, h):
 		return a, errLost
 	}
-	a.pos = max(pos, l.Cursor)
+	a.pos, a.claim = max(point.Pos, l.Cursor), point.Claimed
 	for _, f := range l.Flights {
 		switch {
 		case !after(f.Count, h):
 			a.flights = append(a.flights, flight{f.Count, f.Seq, f.UpTo, f.Pos})
+			a.claim = max(a.claim, f.UpTo)
 		case f.Seq != 0 && f.Pos == 0:
 			a.again = append(a.again, f.Seq)
 		case f.Seq != 0:
@@ -302,9 +304,10 @@ func (l leftover) before(count uint32) (seq uint64) {
 }
 
 // reckon finds the client's count among the last stanzas that the front has written. What these
-// claim holds whatever came after them. A place does not if the cursor went back.
-func (n frontNote) reckon(h uint32, point store.ResumePoint) arrival {
-	a := arrival{pos: point.Pos}
+// claim holds whatever came after them. A place does not if the cursor went back. It is a claim if the client takes what is for
+// the user, as far as the store knows: while the store knows otherwise, or nothing yet, no places are told but of what the client passes.
+func (n frontNote) reckon(h uint32, point store.ResumePoint, st sessionState) arrival {
+	a := arrival{pos: point.Pos, claim: point.Claimed}
 	for i, noted := range n.tail {
 		count := n.count - uint32(len(n.tail)-1-i) //nolint:gosec // Modulo 2^32 on purpose.
 		if after(count, h) {
@@ -315,6 +318,9 @@ func (n frontNote) reckon(h uint32, point store.ResumePoint) arrival {
 		}
 		if noted.claims || after(count, point.Count) && after(count, point.Voided) {
 			a.pos = max(a.pos, noted.seq)
+			if noted.claims || st.serves() && !st.bound().leaves(noted.seq) {
+				a.claim = max(a.claim, noted.seq)
+			}
 		}
 	}
 	return a
@@ -336,6 +342,14 @@ func (s *session) state() sessionState {
 		st.Directed = append(st.Directed, to.String())
 	}
 	return st
+}
+
+// serves tells whether the client takes what is for the user.
+func (st sessionState) serves() bool { return st.Presence != "" && st.Priority >= 0 }
+
+// bound is where the client was bound by Bind 2.
+func (st sessionState) bound() boundPlace {
+	return boundPlace{seq: st.Bound, from: st.BoundFrom, alone: st.BoundAlone}
 }
 
 // directed is who was shown directed presence.
@@ -364,7 +378,7 @@ func (s *session) apply(st sessionState) {
 	s.hub.mu.Unlock()
 	s.stream.lang = st.Lang
 	s.cur.here = st.Presence != ""
-	s.cur.live = s.cur.here && st.Priority >= 0
+	s.cur.live = st.serves()
 	s.cur.carbons = st.Carbons
-	s.cur.bound = boundPlace{seq: st.Bound, from: st.BoundFrom, alone: st.BoundAlone}
+	s.cur.bound = st.bound()
 }

@@ -46,6 +46,7 @@ type session struct {
 	overSince time.Time     // when the client was last within its own rates; zero: it is
 	runs      []*commandRun // commands that wait for answers
 	asked     bool          // whether it is there, and has not said anything yet
+	spoken    bool          // it has said something to somebody, or that it is there
 	touched   bool          // something may have changed that is saved
 	saved     []byte
 	since     uint32        // of a resumed session: what the client had counted when it was resumed
@@ -58,6 +59,7 @@ type session struct {
 	cur     cursor  // owned by the writing goroutine
 
 	holdTime atomic.Int64 // for how long the session may be resumed, in ns; 0: it may not
+	passing  atomic.Bool  // the store knows that the client does not take what is for the user
 
 	bed   int32       // the descriptor that it sleeps at; under dormitory.mu
 	alarm *time.Timer // wakes it

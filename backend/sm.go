@@ -66,7 +66,8 @@ func (s *session) nonStanza(ctx context.Context, raw []byte) error {
 // has been written before.
 type enabling struct {
 	hold  time.Duration // for how long the session may be resumed; 0: it may not
-	state []byte
+	st    sessionState
+	state []byte        // st, encoded
 	done  chan struct{} // closed when it is answered
 }
 
@@ -82,7 +83,7 @@ func (s *session) enableSM(e xmpp.Element) {
 	s.out.push(item{kind: itemEnabled, enable: start})
 	select {
 	case <-start.done:
-		s.saved, s.touched = start.state, false
+		s.hasSaved(start.st, start.state)
 	case <-s.done:
 	}
 }
@@ -90,7 +91,8 @@ func (s *session) enableSM(e xmpp.Element) {
 func (s *session) enabling(e xmpp.Element) *enabling {
 	start := &enabling{hold: s.holdFor(e), done: make(chan struct{})}
 	if start.hold > 0 {
-		state, err := s.state().encode()
+		start.st = s.state()
+		state, err := start.st.encode()
 		if err != nil {
 			start.hold = 0
 		}
@@ -136,8 +138,9 @@ func (s *session) startSM(ctx context.Context, start *enabling) []byte {
 func (s *session) makeResumable(ctx context.Context, start *enabling) bool {
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
+	p := s.point()
 	err := s.node.store.SaveResumable(query, s.id, s.epoch, store.Resumable{
-		Hold: start.hold, Pos: s.cur.pos, Told: s.point().Told, State: start.state,
+		Hold: start.hold, Pos: s.cur.pos, Claimed: p.Claimed, Told: p.Told, State: start.state,
 	})
 	if err != nil {
 		s.node.opts.Logger.WarnContext(ctx, "make a session resumable", slog.String("user", s.account.User), slog.Any("error", err))
@@ -145,6 +148,7 @@ func (s *session) makeResumable(ctx context.Context, start *enabling) bool {
 	}
 	s.unacked.keep(s.cur.pos)
 	s.holdTime.Store(int64(start.hold))
+	s.node.points.mark(s) // something may have been written before the client was heard
 	return true
 }
 

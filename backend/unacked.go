@@ -41,7 +41,10 @@ type unacked struct {
 	sent      uint32 // stanzas written since <enabled/>, modulo 2^32
 	acked     uint32 // of these, acknowledged
 	flights   []flight
-	requested bool // an <r/> is on its way
+	requested bool   // an <r/> is on its way
+	claim     uint64 // all entries up to this one that are for the user had arrived when acked was, or were left to others
+	heard     bool   // the client has said that it is there, or something to somebody
+	unsure    bool   // the first flights are of the time before <enabled/>, and the client has not said that it has that
 
 	// For a session that may be resumed.
 	keeping bool
@@ -68,11 +71,34 @@ const keptBytes = 256 << 10
 // account of that.
 const askBytes = 32 << 10
 
-// enable begins to count.
+// enable begins to count. What was written before, and is not known to have arrived, has when the client
+// acknowledges anything.
 func (u *unacked) enable() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.on = true
+	u.on, u.unsure = true, len(u.flights) > 0
+}
+
+// hear notes that the client has said that it is there, or something to somebody. One that does without XEP-0198 has what was
+// written: it returns what has arrived.
+func (u *unacked) hear() []flight {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.heard = true
+	if u.on {
+		return nil
+	}
+	return u.arriveAll()
+}
+
+// arriveAll removes and returns all flights.
+func (u *unacked) arriveAll() []flight {
+	arrived := u.flights
+	u.flights = nil
+	for _, f := range arrived {
+		u.claim = max(u.claim, f.upTo)
+	}
+	return arrived
 }
 
 // counting tells whether that has begun.
@@ -88,16 +114,18 @@ func (u *unacked) keep(pos uint64) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.keeping, u.pos = true, pos
+	for _, f := range u.flights {
+		u.early = append(u.early, savedFlight{Seq: f.seq}) // who comes back has the answer to <enable/>, and all before
+	}
 }
 
 // goOn continues another session's counts, of which the client has received acked
-// stanzas and all entries up to pos that are for it, and those that were early, and all that tells of the changes
-// up to told.
-func (u *unacked) goOn(acked uint32, pos uint64, early []savedFlight, told store.Versions) {
+// stanzas, and with these what a says, and all that tells of the changes up to told.
+func (u *unacked) goOn(acked uint32, a arrival, told store.Versions) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.on, u.keeping = true, true
-	u.sent, u.acked, u.voided, u.pos, u.early, u.told = acked, acked, acked, pos, early, told
+	u.sent, u.acked, u.voided, u.pos, u.claim, u.early, u.told = acked, acked, acked, a.pos, a.claim, a.early, told
 }
 
 // tell notes up to which changes what was counted so far tells of. It returns whether that has made the client
@@ -147,20 +175,21 @@ func (u *unacked) stanza(raw []byte, seq uint64) {
 	}
 }
 
-// entry counts one that is about to be written. It returns how many wait.
-func (u *unacked) entry(seq, upTo, pos uint64) int {
+// entry counts one that is about to be written. It returns how many wait. foreign tells whether the entry is for another
+// client of the user, which is not here: whoever goes on with the session cannot tell such entries from those that were left to others.
+func (u *unacked) entry(seq, upTo, pos uint64, foreign bool) int {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.sent++
 	u.flights = append(u.flights, flight{u.sent, seq, upTo, pos})
-	if upTo == 0 && u.keeping {
+	if (upTo == 0 || foreign) && u.keeping {
 		u.early = append(u.early, savedFlight{Count: u.sent, Seq: seq})
 		u.early = u.early[max(0, len(u.early)-earlyMax):]
 	}
 	return len(u.flights)
 }
 
-// earlyMax bounds how many entries are remembered that were written out of turn. What is forgotten may
+// earlyMax bounds how many entries are remembered that were written out of turn, or before the client was heard. What is forgotten may
 // come twice.
 const earlyMax = 256
 
@@ -210,8 +239,8 @@ func (u *unacked) pass(pos uint64) {
 
 // rewind notes that the cursor goes back to pos: what is written from there on decides
 // where the client is. It returns whether a session that may be resumed has to go on
-// from an earlier entry than was said before.
-func (u *unacked) rewind(pos uint64) (earlier bool) {
+// from an earlier entry than was said before. The user has received all entries up to received.
+func (u *unacked) rewind(pos, received uint64) (earlier bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	earlier = u.keeping && pos < u.pos
@@ -219,7 +248,7 @@ func (u *unacked) rewind(pos uint64) (earlier bool) {
 		earlier = earlier || u.keeping && pos < u.flights[i].pos
 		u.flights[i].pos = 0
 	}
-	u.pos, u.voided = min(u.pos, pos), u.sent
+	u.pos, u.voided, u.claim = min(u.pos, pos), u.sent, max(u.claim, received)
 	return earlier
 }
 
@@ -239,7 +268,7 @@ func (u *unacked) has(seq uint64) bool {
 func (u *unacked) request() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if !u.on || u.requested || u.sent == u.acked || !u.waiting() {
+	if !u.on || u.requested || u.sent == u.acked && !u.unsure || !u.waiting() {
 		return false
 	}
 	u.requested = true
@@ -279,9 +308,13 @@ func (u *unacked) written() []flight {
 			u.told = later(u.told, t.told)
 		}
 		u.sent, u.acked, u.telling = 0, 0, nil
-		arrived := u.flights
-		u.flights = nil
-		return arrived
+		if u.heard || len(u.flights) > earlyMax {
+			return u.arriveAll()
+		}
+		for i := range u.flights {
+			u.flights[i].count = 0
+		}
+		return nil
 	}
 	return u.arrived()
 }
@@ -295,7 +328,7 @@ func (u *unacked) ack(h uint32) (arrived []flight, ok bool) {
 		return nil, false
 	}
 	u.acked = h
-	u.requested = false
+	u.requested, u.unsure = false, false
 	u.forget()
 	return u.arrived(), true
 }
@@ -330,8 +363,8 @@ func after(count, other uint32) bool { return int32(count-other) > 0 } //nolint:
 // arrived removes and returns the flights that the client's count covers.
 func (u *unacked) arrived() []flight {
 	n := 0
-	for n < len(u.flights) && !after(u.flights[n].count, u.acked) {
-		u.pos = max(u.pos, u.flights[n].pos)
+	for n < len(u.flights) && !after(u.flights[n].count, u.acked) && !u.unsure {
+		u.pos, u.claim = max(u.pos, u.flights[n].pos), max(u.claim, u.flights[n].upTo)
 		n++
 	}
 	heard := 0
@@ -360,7 +393,7 @@ func (u *unacked) point(delivered uint64) (p store.ResumePoint, early []savedFli
 		u.voided = u.acked // what is that old does not matter, but its number would come again
 	}
 	u.points++
-	return store.ResumePoint{Count: u.acked, Pos: u.pos, Voided: u.voided, Told: u.told, Number: u.points}, u.goneBy(delivered)
+	return store.ResumePoint{Count: u.acked, Pos: u.pos, Claimed: u.claim, Voided: u.voided, Told: u.told, Number: u.points}, u.goneBy(delivered)
 }
 
 // leftover returns what has been written and may not have arrived. It is not changed

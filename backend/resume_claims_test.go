@@ -1,0 +1,266 @@
+package backend_test
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"imlb/backend"
+	"imlb/backend/store"
+)
+
+// A client that has become available, and of which the node could not learn in time what waits for it, gets that
+// where it resumes its session.
+func TestAvailableWithoutWhatWaits(t *testing.T) {
+	t.Parallel()
+	var armed atomic.Bool
+	c := newHookedCluster(t, 2, &hookedStore{fails: func(what string) error {
+		if what == "head" && armed.CompareAndSwap(true, false) {
+			return errAway
+		}
+		return nil
+	}}, nil)
+	alice := c.login(0, "alice", "phone")
+	id := alice.resumable()
+	bob := c.online(1, "bob", "desk")
+	bob.write(say("alice", "one") + say("alice", "two"))
+	bob.settled()
+	alice.sync() // the cursor has passed what is not for it yet
+	armed.Store(true)
+	alice.write("<presence/>")
+	alice.skipTo("^<stream:error.*<internal-server-error ")
+	_ = alice.conn.Close()
+	c.eventually("the session waits", func() bool { return c.counter(0, "imlb_node_sessions_parked", nil) == 1 })
+	again := c.returns(1, "alice")
+	again.resumed(id, 1, 2)
+	again.skipTo("<body>one</body>")
+	again.skipTo("<body>two</body>")
+}
+
+// noted reads until a stanza matches, and returns what a front has noted by then of those that count.
+func (cl *client) noted(tail []string, pattern string) []string {
+	cl.t.Helper()
+	for {
+		got := cl.next()
+		if strings.HasPrefix(got, "<message") || strings.HasPrefix(got, "<presence") || strings.HasPrefix(got, "<iq") {
+			tail = append(tail, markOf(got))
+		}
+		if regexp.MustCompile(pattern).MatchString(got) {
+			return tail
+		}
+	}
+}
+
+// What a client has received does not come to it again when it resumes its session elsewhere, and becomes unavailable and
+// available, there or before, although what another client of the user has not received yet comes before that.
+func TestClaimGoesAlong(t *testing.T) {
+	t.Parallel()
+	const goes, comes = "<presence type='unavailable'/>", "<presence/>"
+	const held = "<message type='chat' to='alice@example.com/phone'><body>held</body></message>"
+	for name, s := range map[string]struct{ before, after string }{
+		"gone and back after": {"", goes + comes},
+		"gone before":         {goes, comes},
+		"back before":         {goes + comes, ""},
+	} {
+		for _, end := range []string{"left", "killed", "killed, the front knows"} {
+			t.Run(name+", "+end, func(t *testing.T) {
+				t.Parallel()
+				points := &pointStore{points: make(chan store.ResumePoint, 100)}
+				c := newCluster(t, 3, func(o *backend.Options) {
+					if o.Name == "node-1" {
+						points.Store, o.Store = o.Store, points
+					}
+				})
+				bob := c.online(2, "bob", "desk")
+				phone, tab := c.online(0, "alice", "phone"), c.online(0, "alice", "tab")
+				phone.write(smResumable)
+				phone.skipTo("^<enabled ")
+				tab.write(smResumable)
+				id := between(tab.skipTo("^<enabled "), "id='", "'")
+				bob.write(held + say("alice", "one") + say("alice", "two"))
+				phone.skipTo("<body>two</body>") // and does not acknowledge that
+				tail := tab.noted(nil, "<body>two</body>")
+				h := len(tail)
+				tab.write(fmt.Sprintf("<a xmlns='urn:xmpp:sm:3' h='%d'/>", h) + s.before + smAsk)
+				tail = tab.noted(tail, "^<a ")
+				switch end {
+				case "killed":
+					for p := range points.points {
+						if p.ID == id && p.Count >= uint32(h) {
+							break
+						}
+					}
+					c.die()
+				case "killed, the front knows":
+					c.die()
+					c.dial(1, leg{settle: fmt.Sprintf("alice@example.com\x000\x00%s\x00%d\x00%s", id, len(tail), strings.Join(tail, ","))}).gone()
+				}
+				again := c.returns(1, "alice")
+				again.resume(id, len(tail))
+				again.skipTo("^<resumed ")
+				again.write(s.after + smAsk)
+				again.skipTo("^<a ")
+				bob.write(say("alice", "last"))
+				for _, got := range again.bodies("last") {
+					if got != "held" {
+						t.Errorf("%q comes again", got)
+					}
+				}
+			})
+		}
+	}
+}
+
+// What a client has got that was for another one of its user, which was not on its node, does not come to it again when it resumes
+// its session elsewhere, although something else has not been received yet.
+func TestTakenForAnother(t *testing.T) {
+	t.Parallel()
+	for _, killed := range []bool{false, true} {
+		t.Run(fmt.Sprint("killed: ", killed), func(t *testing.T) {
+			t.Parallel()
+			points := &pointStore{points: make(chan store.ResumePoint, 100)}
+			c := newCluster(t, 3, func(o *backend.Options) {
+				if o.Name == "node-1" {
+					points.Store, o.Store = o.Store, points
+				}
+			})
+			bob := c.online(2, "bob", "desk")
+			pad := c.online(1, "alice", "pad")
+			phone, tab := c.online(0, "alice", "phone"), c.online(0, "alice", "tab")
+			for _, other := range []*client{pad, phone} { // which acknowledge nothing
+				other.write(smResumable)
+				other.skipTo("^<enabled ")
+			}
+			tab.write(smResumable)
+			id := between(tab.skipTo("^<enabled "), "id='", "'")
+			bob.write("<message type='chat' to='alice@example.com/phone'><body>held</body></message>" +
+				"<message type='chat' to='alice@example.com/pad'><body>both</body></message>" + say("alice", "two"))
+			pad.skipTo("<body>both</body>")
+			phone.skipTo("<body>two</body>")
+			tail := tab.noted(nil, "<body>two</body>")
+			tab.write(fmt.Sprintf("<a xmlns='urn:xmpp:sm:3' h='%d'/>", len(tail)))
+			if killed {
+				for p := range points.points {
+					if p.ID == id && p.Count >= uint32(len(tail)) {
+						break
+					}
+				}
+				c.die()
+			}
+			again := c.returns(2, "alice")
+			again.resume(id, len(tail))
+			again.skipTo("^<resumed ")
+			bob.write(say("alice", "last"))
+			if got := again.bodies("last"); !slices.Equal(got, []string{"held"}) {
+				t.Errorf("got %q", got)
+			}
+		})
+	}
+}
+
+// What is written to a client before it has said anything has not arrived for that: if the connection is lost then, it comes
+// to the next session with its address. Once the client has spoken, or has acknowledged anything, it has arrived.
+func TestBeforeTheClientSpeaks(t *testing.T) {
+	t.Parallel()
+	const early = "<message type='chat' to='alice@example.com/phone'><body>early</body></message>"
+	begin := func(t *testing.T) (c *cluster, bob, alice *client) {
+		t.Helper()
+		c = newCluster(t, 2, nil)
+		bob, alice = c.online(1, "bob", "desk"), c.login(0, "alice", "phone")
+		bob.write(early)
+		alice.hears("early")
+		return c, bob, alice
+	}
+	afterwards := func(t *testing.T, c *cluster, bob *client, want ...string) {
+		t.Helper()
+		c.gone("alice")
+		again := c.login(1, "alice", "phone")
+		again.write("<presence/>")
+		bob.write(say("alice", "last"))
+		if got := again.bodies("last"); !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	for name, speaks := range map[string]func(*client){
+		"nothing":      func(*client) {},
+		"only enables": func(alice *client) { alice.write("<enable xmlns='urn:xmpp:sm:3'/>"); alice.skipTo("^<enabled ") },
+		"asks":         func(alice *client) { alice.settled() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, bob, alice := begin(t)
+			speaks(alice)
+			_ = alice.conn.Close()
+			afterwards(t, c, bob, "early")
+		})
+	}
+	for name, speaks := range map[string]string{
+		"is available": "<presence><priority>-1</priority></presence>",
+		"says":         say("bob", "hello"),
+		"answers":      "<iq type='result' id='x' to='example.com'/>",
+		"acknowledges": "<enable xmlns='urn:xmpp:sm:3'/><a xmlns='urn:xmpp:sm:3' h='0'/>",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, bob, alice := begin(t)
+			alice.write(speaks)
+			alice.syncWith(alice)
+			_ = alice.conn.Close()
+			afterwards(t, c, bob)
+		})
+	}
+	for _, killed := range []bool{false, true} {
+		t.Run(fmt.Sprint("resumes, killed: ", killed), func(t *testing.T) {
+			t.Parallel()
+			c, bob, alice := begin(t)
+			id := alice.resumable()
+			if killed {
+				c.die()
+			} else {
+				_ = alice.conn.Close()
+			}
+			again := c.returns(1, "alice")
+			again.resumed(id, 0, 0)
+			again.write("<presence/>")
+			again.skipTo("^<presence ")
+			bob.write(say("alice", "last"))
+			if got := again.bodies("last"); len(got) > 0 {
+				t.Errorf("%q comes again", got)
+			}
+		})
+	}
+}
+
+// What was left to a session that goes on elsewhere waits for that also where another client of the user comes to it only then.
+func TestLeftToWhoHasGoneOn(t *testing.T) {
+	t.Parallel()
+	var armed atomic.Bool
+	reached, goOn := make(chan struct{}), make(chan struct{})
+	c := newHookedCluster(t, 2, &hookedStore{fails: func(what string) error {
+		if what == "head" && armed.CompareAndSwap(true, false) {
+			close(reached)
+			<-goOn
+		}
+		return nil
+	}}, nil)
+	bob := c.online(1, "bob", "desk")
+	tab, phone := c.login(0, "alice", "tab"), c.online(0, "alice", "phone")
+	phone.write(smResumable)
+	id := between(phone.skipTo("^<enabled "), "id='", "'")
+	armed.Store(true)
+	tab.write("<presence/>")
+	<-reached // what comes now waits for it
+	bob.write("<message type='chat' to='alice@example.com/phone'><body>on its way</body></message>")
+	phone.skipTo("<body>on its way</body>")
+	again := c.returns(1, "alice")
+	again.resume(id, 0)
+	again.skipTo("<body>on its way</body>")
+	close(goOn)
+	bob.write(say("alice", "last"))
+	if got := tab.bodies("last"); len(got) > 0 {
+		t.Errorf("got %q before the last", got)
+	}
+}
