@@ -38,6 +38,7 @@ type cursor struct {
 	bound   boundPlace
 	begun   bool              // the client was available
 	login   bool              // entries that were there before the client are being read
+	waits   uint64            // of a resumed session that had just become available: entries up to this one were there before the client
 	had     uint64            // of a resumed session: the client has all entries up to this one but those for other resources
 	since   time.Time         // when the client said that it is there
 	behind  bool              // there may be entries after pos of which no signal came
@@ -329,13 +330,16 @@ func (s *session) consider(e store.Entry, delay []byte) {
 		s.unacked.pass(e.Seq)
 	case e.Seq <= s.cur.had && (mine || e.Resource == ""):
 		s.skip(e)
-	case s.cur.login && (s.hub.isDone(e.Seq) || s.unacked.has(e.Seq)), s.unacked.wasEarly(e.Seq):
+	case s.waited(e.Seq) && (s.hub.isDone(e.Seq) || s.unacked.has(e.Seq)), s.unacked.wasEarly(e.Seq):
 		s.copyEntry(e, delay)
 		s.skip(e)
 	default:
 		s.deliver(e, delay, s.cur.live && !s.cur.bound.leaves(e.Seq), e.Seq)
 	}
 }
+
+// waited tells whether an entry was there before the client: it need not get what another one of the user has received.
+func (s *session) waited(seq uint64) bool { return s.cur.login || seq <= s.cur.waits }
 
 // unwelcome passes over an entry for good if its sender is blocked by now (XEP-0191 §3.3), or if
 // it can never be delivered: it stays in the archive.

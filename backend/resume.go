@@ -359,7 +359,7 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h ui
 	}
 	s.out.begin(head)
 	received := max(s.hub.atLeast(delivered), a.claimed)
-	claim := s.startAfter(st, a, received, parked)
+	claim := s.startAfter(st, a, received)
 	left, err := s.leftToOthers(query, st, received, claim)
 	if err != nil {
 		return err
@@ -402,14 +402,14 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h ui
 
 // startAfter places the cursor, when the user has received all entries up to a number, and returns up to where the client has all before
 // the cursor that is for the user, or has left it to others. A client that takes such entries, and of which it is not known that
-// it has all up to its place, has just become available: it starts like any that does.
-func (s *session) startAfter(st sessionState, a arrival, received uint64, parked time.Time) (claim uint64) {
+// it has all up to its place, has just become available: for it that much waits.
+func (s *session) startAfter(st sessionState, a arrival, received uint64) (claim uint64) {
 	s.cur.had = a.claim
 	if !st.serves() {
 		return a.claim
 	}
 	if start := max(received, a.claim, st.BoundFrom); start < a.pos {
-		s.cur.pos, s.cur.login, s.cur.since = start, true, parked.Truncate(time.Millisecond)
+		s.cur.pos, s.cur.waits = start, a.pos
 	}
 	return min(a.claim, s.cur.pos)
 }

@@ -264,3 +264,40 @@ func TestLeftToWhoHasGoneOn(t *testing.T) {
 		t.Errorf("got %q before the last", got)
 	}
 }
+
+// What comes while a client is away comes to it when it is back, whatever another client of the user has received meanwhile, what a third
+// one has yet to receive, and what of that which is no entry it has not counted.
+func TestComesToEachThatWasAway(t *testing.T) {
+	t.Parallel()
+	for _, node := range []int{0, 1} {
+		t.Run(fmt.Sprint("node ", node), func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, 3, nil)
+			bob, desk, phone := c.online(2, "bob", "desk"), c.online(0, "alice", "desk"), c.online(0, "alice", "phone")
+			desk.write(smResumable)
+			tab := c.login(0, "alice", "tab")
+			tab.carbons("enable")
+			tab.write("<presence/>")
+			tab.skipTo("from='alice@example.com/phone'")
+			tab.syncWith(tab)
+			tab.write(smResumable)
+			id := between(tab.skipTo("^<enabled "), "id='", "'")
+			bob.write("<message type='chat' to='alice@example.com/desk'><body>held</body></message>")
+			desk.skipTo("<body>held</body>") // and does not acknowledge it
+			tab.write(fmt.Sprintf("<a xmlns='urn:xmpp:sm:3' h='%d'/>", tab.upTo("<body>held</body>")))
+			tab.syncWith(tab)
+			phone.write(say("bob", "hello"))
+			tab.skipTo("<body>hello</body>")
+			_ = tab.conn.Close()
+			c.eventually("the session waits", func() bool { return c.counter(0, "imlb_node_sessions_parked", nil) == 1 })
+			bob.write(say("alice", "one") + say("alice", "two"))
+			phone.skipTo("<body>two</body>")
+			phone.syncWith(phone)
+			again := c.returns(node, "alice")
+			again.resume(id, 1)
+			for _, text := range []string{"hello", "one", "two"} {
+				again.skipTo("<body>" + text + "</body>")
+			}
+		})
+	}
+}

@@ -278,11 +278,15 @@ func (l leftover) reckon(h uint32, point store.ResumePoint) (a arrival, err erro
 		switch {
 		case !after(f.Count, h):
 			a.flights = append(a.flights, flight{f.Count, f.Seq, f.UpTo, f.Pos})
-			a.claim = max(a.claim, f.UpTo)
 		case f.Seq != 0 && f.Pos == 0:
 			a.again = append(a.again, f.Seq)
 		case f.Seq != 0:
 			a.pos = min(a.pos, f.Seq-1)
+		}
+	}
+	for _, f := range l.Flights { // what was skipped stands, whatever was written before that and is no entry
+		if !after(f.Count, h) || f.UpTo <= a.pos {
+			a.claim = max(a.claim, f.UpTo)
 		}
 	}
 	for _, k := range l.Kept {
