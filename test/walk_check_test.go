@@ -23,21 +23,20 @@ type entry struct {
 //     Another one is at most. At the end all are acknowledged but those on the way when a client logged out.
 //   - It comes to each client that is available from before it is said on and stays so, or has got a later one, and to the one
 //     whose address it has if the session is the same at the end; to at least one in any case; to nobody else.
-//   - A client that gets copies gets one of what it does not get itself, and of what the user's other client says.
+//   - A client that gets copies gets one of what it does not get itself, and of what the user's other clients say.
 //   - Each comes once; see mayRepeat for what may come again. The count of what has come fits, or no session could be resumed.
 //   - What comes comes in stored order.
 func (w *walk) check() {
 	w.t.Helper()
-	for i := 0; i < len(w.devices); i += 2 {
-		pair := w.devices[i : i+2]
-		user := pair[0].user
+	for own := range slices.Chunk(w.devices, len(walkResources)) {
+		user := own[0].user
 		received, sent := w.timeline(user)
-		for _, d := range pair {
+		for _, d := range own {
 			w.checkStored(d, sent)
 			d.check(received, sent)
 		}
 		for _, e := range received {
-			if !pair[0].got(e.text) && !pair[1].got(e.text) {
+			if !slices.ContainsFunc(own, func(d *walker) bool { return d.got(e.text) }) {
 				w.fault("%s is stored for %s as entry %d, and has not come to any client", e.text, user.name, e.number)
 			}
 		}
@@ -76,7 +75,7 @@ func (w *walk) timeline(user account) (received, sent []entry) {
 
 // checkStored compares what a client has said with what is stored of that for its user.
 func (w *walk) checkStored(d *walker, sent []entry) {
-	for i := 0; i < len(w.devices); i += 2 {
+	for i := 0; i < len(w.devices); i += len(walkResources) {
 		to := w.devices[i].user
 		var stored []string
 		for _, e := range sent {
@@ -181,16 +180,12 @@ func (d *walker) checkOnce() {
 
 // mayRepeat tells whether a message may come a second time. In the same session it may if the node had to be fenced, and the
 // front could not say what the client has, since the connection was lost then, too; but not what was acknowledged before.
-// In another session it may if it was not acknowledged when the first ended. In another one, or when the client is available again, it
-// may if a node has ended since, or the session may have been resumed on another one, which knew less: how much of what came live counts
-// as received while something waited for another client of the user.
+// In another session it may if it was not acknowledged when the first ended, or if a node has ended since: how much of what came live
+// counts as received while something waited for another client of the user.
 func (d *walker) mayRepeat(first, second receipt) bool {
 	acked := d.acknowledgedAt(first)
-	if first.session != second.session || first.period != second.period {
-		if slices.ContainsFunc(d.losses, func(lost time.Time) bool { return lost.After(first.at) && lost.Before(second.at) }) {
-			return true
-		}
-		return first.session != second.session && acked.IsZero() || slices.ContainsFunc(d.w.ends, func(e nodeEnd) bool {
+	if first.session != second.session {
+		return acked.IsZero() || slices.ContainsFunc(d.w.ends, func(e nodeEnd) bool {
 			return e.from.Before(second.at) && (e.to.IsZero() || e.to.After(first.at.Add(-unnoticed)))
 		})
 	}

@@ -243,20 +243,34 @@ func (d *walker) goesOn(s *tokens, got string, received uint32) error {
 	return d.goOn(s)
 }
 
-// begins makes a session.
+// begins makes a session. What comes before it is enabled to be resumed counts for it, too.
 func (d *walker) begins(s *tokens) error {
 	if _, err := s.ask("<iq type='set' id='b'><bind xmlns='"+nsBind+"'><resource>"+d.resource+"</resource></bind></iq>", "<iq type='result'"); err != nil {
 		return err
 	}
-	got, err := s.ask("<enable xmlns='"+nsSM+"' resume='true'/>", "<enabled")
-	if err != nil {
+	d.mu.Lock()
+	d.end()
+	d.session++
+	d.received, d.begun = 0, time.Now()
+	d.mu.Unlock()
+	if _, err := io.WriteString(s.conn, "<enable xmlns='"+nsSM+"' resume='true'/>"); err != nil {
 		return err
+	}
+	got := ""
+	for !strings.HasPrefix(got, "<enabled") {
+		tok, err := s.next()
+		if err != nil {
+			return err
+		}
+		if got = string(tok.Raw); strings.HasPrefix(got, "<message") {
+			if err := d.takes(s, got); err != nil {
+				return err
+			}
+		}
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.end()
-	d.session++
-	d.id, d.received, d.handled, d.begun = attribute(got, "id"), 0, 0, time.Now()
+	d.id, d.received, d.handled = attribute(got, "id"), 0, 0
 	var first []unit
 	if d.carbons {
 		first = append(first, unit{text: "<iq type='set' id='c'><enable xmlns='urn:xmpp:carbons:2'/></iq>"})
@@ -409,12 +423,11 @@ func (d *walker) says(to *walker, many int, bare bool) (texts []string) {
 	return texts
 }
 
-// loses has the client lose its connection: it is reset, or left as it is. Later it comes back, maybe twice at once. Not while it
-// begins a session: what comes between the bind and <enable/> may be lost (backend/DESIGN.md).
+// loses has the client lose its connection: it is reset, or left as it is. Later it comes back, maybe twice at once.
 func (d *walker) loses(pause time.Duration, silently, twice bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.conn == nil || d.leaving || !d.ready && d.id == "" {
+	if d.conn == nil || d.leaving {
 		return
 	}
 	d.w.note("%s loses its connection for %v, silently: %v", d.name, pause.Round(time.Millisecond), silently)

@@ -25,6 +25,9 @@ const (
 	walkStepsEnv = "IMLB_TEST_WALK_STEPS"
 )
 
+// walkResources are the clients that each user has.
+var walkResources = []string{"phone", "tab", "desk"} //nolint:gochecknoglobals // Not changed.
+
 // walkPace is the time between two steps.
 const walkPace = 20 * time.Millisecond
 
@@ -103,12 +106,12 @@ func startWalk(t *testing.T, url string) *walk {
 	w.config, w.db, w.began = w.tls(t, "xmpp-client"), w.open(), time.Now()
 	ctx, cancel := context.WithCancel(context.Background())
 	w.quit = cancel
-	for i := range 4 {
+	for i := range 3 {
 		user := w.account(t)
-		for _, resource := range []string{"phone", "tab"} {
+		for _, resource := range walkResources {
 			w.devices = append(w.devices, &walker{
 				w: w, user: user, resource: resource, name: fmt.Sprintf("%s/%s", user.name, resource),
-				carbons: resource == "phone" || i%2 == 0, inline: i < 2, wants: true,
+				carbons: resource == "phone" || i%2 == 0, inline: i > 0, wants: true,
 			})
 		}
 	}
@@ -259,7 +262,7 @@ func (w *walk) settle() {
 	}
 	w.await("the last words", func(d *walker) (bool, string) { return d.hasLast(last) })
 	w.await("the last acknowledgements", (*walker).isSettled)
-	for i := 0; i < len(w.devices); i += 2 {
+	for i := 0; i < len(w.devices); i += len(walkResources) {
 		user := w.devices[i].user
 		account, err := w.db.Account(w.t.Context(), user.jid)
 		if err != nil {
