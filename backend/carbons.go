@@ -260,6 +260,17 @@ func copyable(stanza []byte) bool {
 	return !private
 }
 
+// isPrivate tells whether a child of a message rules out copies (XEP-0280 §6.2).
+func isPrivate(child xmpp.Element) bool { return child.Is(xmpp.NSCarbons, "private") }
+
+// withoutPrivate returns a message as its recipient gets it, who need not know that it is not copied (XEP-0280 §6.2).
+func withoutPrivate(stanza []byte) []byte {
+	if !bytes.Contains(stanza, []byte("private")) {
+		return stanza
+	}
+	return xmpp.AppendWithout(nil, stanza, isPrivate)
+}
+
 // carbon is a copy as the client gets it (XEP-0280 §7, §8).
 func (s *session) carbon(name, kind string, stanza []byte) []byte {
 	m := appendAttr([]byte("<message"), "from", s.account.User)

@@ -233,9 +233,13 @@ func TestCarbonsRuledOut(t *testing.T) {
 		for _, more := range []string{"", "<no-store xmlns='urn:xmpp:hints'/>"} {
 			body := "<body>private</body>" + mark + more
 			phone.write("<message to='bob@example.com' type='chat'>" + body + "</message>")
-			bob.expect("<body>private</body>")
+			if got := bob.expect("<body>private</body>"); strings.Contains(got, "<private") {
+				t.Errorf("got %s", got)
+			}
 			bob.write("<message to='" + phone.jid + "' type='chat'>" + body + "</message>")
-			phone.expect("<body>private</body>")
+			if got := phone.expect("<body>private</body>"); strings.Contains(got, "<private") {
+				t.Errorf("got %s", got)
+			}
 		}
 	}
 	for _, cl := range []*client{phone, tab, car} {

@@ -398,7 +398,7 @@ func (s *session) skip(e store.Entry) {
 // pos is where the cursor is then, 0 for an entry out of turn.
 func (s *session) deliver(e store.Entry, delay []byte, inTurn bool, pos uint64) {
 	s.releaseFrom(e.Stanza)
-	stanza := e.Stanza
+	stanza := withoutPrivate(e.Stanza)
 	claims := inTurn && s.hub.allBefore(e.Seq)
 	if !claims {
 		stanza = withFirstChild(stanza, s.stanzaID(e.Seq))

@@ -224,3 +224,13 @@ func (cl *client) acknowledges(last string) (all []string) {
 		}
 	}
 }
+
+// A message that is longer than what the servers of the bus take comes at once all the same.
+func TestLongerThanASignal(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, nil)
+	c.bus.most = 1000
+	bob, alice := c.online(0, "bob", "desk"), c.online(1, "alice", "phone")
+	bob.write(say("alice", strings.Repeat("x", 1000)))
+	alice.skipTo("<body>xxx")
+}

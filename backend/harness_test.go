@@ -47,6 +47,7 @@ type memBus struct {
 	mu    sync.Mutex
 	nodes []*memBusNode
 	cut   func(bus.Signal) bool // signals that are lost
+	most  int                   // bytes of the data of a signal; 0: any
 	open  int                   // signals that are on their way
 }
 
@@ -103,7 +104,10 @@ func (b *memBus) close() {
 func (n *memBusNode) Publish(sig bus.Signal) error {
 	n.bus.mu.Lock()
 	defer n.bus.mu.Unlock()
-	if n.bus.cut != nil && n.bus.cut(sig) {
+	switch {
+	case n.bus.most > 0 && len(sig.Data) > n.bus.most:
+		return bus.ErrTooLarge
+	case n.bus.cut != nil && n.bus.cut(sig):
 		return nil
 	}
 	for _, other := range n.bus.nodes {

@@ -548,6 +548,9 @@ func (h *hub) receive(resource string, raw []byte, hidden []string) {
 	if len(recipients) > 0 && len(takers)+copies == 0 {
 		h.node.sendBack(header, raw)
 	}
+	if header.Kind == xmpp.Message {
+		raw = withoutPrivate(raw)
+	}
 	for _, s := range takers {
 		s.deliverLive(header, raw, len(takers)+copies == 1)
 	}

@@ -154,7 +154,7 @@ func isAside(child xmpp.Element) bool {
 	case xmpp.NSHints, xmpp.NSStanzaID:
 		return true
 	case xmpp.NSCarbons:
-		return child.Local() == "private"
+		return isPrivate(child)
 	case xmpp.NSDelay:
 		return child.Local() == "delay"
 	case "", xmpp.NSClient:
@@ -459,6 +459,10 @@ func (n *Node) publish(sig bus.Signal) bool {
 	sig.Partition = n.opts.Partition(sig.User)
 	err := n.bus.Publish(sig)
 	if err == nil {
+		return true
+	}
+	if sig.Kind == bus.Entry && errors.Is(err, bus.ErrTooLarge) { // the user's nodes read it from the store
+		n.publishControl(sig.User, control{Look: true})
 		return true
 	}
 	n.metrics.dropped.WithLabelValues("publish").Inc()
