@@ -22,7 +22,8 @@ type entry struct {
 //   - A message that was acknowledged is stored for its sender and its recipient, once, in the order in which it was said.
 //     Another one is at most. At the end all are acknowledged but those on the way when a client logged out.
 //   - It comes to each client that is available from before it is said on and stays so, or has got a later one, and to the one
-//     whose address it has if the session is the same at the end; to at least one in any case; to nobody else.
+//     whose address it has if the session is the same at the end; to at least one in any case, or as a copy, if the one that it was left
+//     to has ended its session meanwhile; to nobody else.
 //   - A client that gets copies gets one of what it does not get itself, and of what the user's other clients say.
 //   - Each comes once; see mayRepeat for what may come again. The count of what has come fits, or no session could be resumed.
 //   - What comes comes in stored order.
@@ -36,7 +37,7 @@ func (w *walk) check() {
 			d.check(received, sent)
 		}
 		for _, e := range received {
-			if !slices.ContainsFunc(own, func(d *walker) bool { return d.got(e.text) }) {
+			if !slices.ContainsFunc(own, func(d *walker) bool { return d.got(e.text) || d.gotCopy(e.text) }) {
 				w.fault("%s is stored for %s as entry %d, and has not come to any client", e.text, user.name, e.number)
 			}
 		}
@@ -125,6 +126,12 @@ func textsBy(from *walker, entries []entry) (texts []string) {
 
 // got tells whether a message has come, not only a copy of it.
 func (d *walker) got(text string) bool { return d.first(text, "") != nil }
+
+// gotCopy tells whether a copy has come while the client was available.
+func (d *walker) gotCopy(text string) bool {
+	r := d.first(text, "received")
+	return r != nil && r.period >= 0
+}
 
 // first is the first receipt of a message, or of a copy.
 func (d *walker) first(text, copied string) *receipt {
