@@ -163,7 +163,7 @@ func (s *session) put(ctx context.Context, it item, next []item) bool {
 	case itemQuiet:
 		s.setQuiet(it.on)
 	case itemAgain:
-		return s.putAgain(ctx, it.seqs)
+		return s.putAgain(ctx, it)
 	}
 	return true
 }
@@ -432,8 +432,8 @@ func (s *session) checkUnacked(n int) {
 // putAgain delivers entries that were held for another session, which is gone, or that the
 // client had not received when the session was resumed. It returns false if that is not possible now;
 // what was written of them then is not written twice.
-func (s *session) putAgain(ctx context.Context, seqs []uint64) bool {
-	for _, seq := range seqs {
+func (s *session) putAgain(ctx context.Context, it item) bool {
+	for _, seq := range it.seqs {
 		if seq > s.cur.pos { // its turn will come
 			continue
 		}
@@ -453,7 +453,7 @@ func (s *session) putAgain(ctx context.Context, seqs []uint64) bool {
 		case len(page) == 0 || page[0].Seq != seq: // it has been removed since
 			s.hub.arrived(flight{seq: seq})
 		case !s.cur.live && page[0].Resource != s.jid.Resource():
-		case s.hub.isDone(seq) || s.unacked.has(seq):
+		case s.hub.isDone(seq) && !slices.Contains(it.lost, seq), s.unacked.has(seq):
 		case s.hub.ignoresSenderOf(page[0].Stanza), s.tooLong(xmpp.Message, page[0].Stanza, entryMost):
 			s.hub.arrived(flight{seq: seq})
 		default:

@@ -364,11 +364,12 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h ui
 	if err != nil {
 		return err
 	}
+	var takes []uint64
 	if st.serves() {
-		a.again = union(a.again, left)
+		takes = left
 	}
 	a.stanzas = append(a.stanzas, s.answerLost(st.Answers, h, st.unheard(parked))...)
-	s.resend(st, a, h)
+	s.resend(st, a, union(a.again, takes), h)
 	if err := s.inherit(ctx, st); err != nil {
 		return err
 	}
@@ -479,14 +480,14 @@ func leftItem(raw string, after uint64) item {
 	return item{kind: itemStanza, data: []byte(raw), after: after, asks: err == nil && isRequest(header)}
 }
 
-// resend puts what has not arrived before everything that comes now: first the entries that the cursor
+// resend puts what has not arrived before everything that comes now: first those entries, seqs, that the cursor
 // does not meet, then each stanza after those that it does meet.
-func (s *session) resend(st sessionState, a arrival, h uint32) {
-	if len(a.again) > 0 {
-		for i, seq := range a.again {
+func (s *session) resend(st sessionState, a arrival, seqs []uint64, h uint32) {
+	if len(seqs) > 0 {
+		for i, seq := range seqs {
 			s.again = append(s.again, savedFlight{Count: h + uint32(i+1), Seq: seq}) //nolint:gosec // Modulo 2^32 on purpose.
 		}
-		s.first = append(s.first, item{kind: itemAgain, seqs: a.again})
+		s.first = append(s.first, item{kind: itemAgain, seqs: seqs, lost: a.again})
 	}
 	s.first = append(s.first, a.stanzas...)
 	for i, raw := range st.Queue {

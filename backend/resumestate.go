@@ -244,7 +244,7 @@ func (st sessionState) reckon(h uint32, point store.ResumePoint, note *frontNote
 		}
 	}
 	for _, f := range unarrived(st.Again, h) {
-		if !slices.Contains(a.again, f.Seq) {
+		if !slices.Contains(a.again, f.Seq) && !slices.ContainsFunc(a.flights, func(has flight) bool { return has.seq == f.Seq }) {
 			a.again = append(a.again, f.Seq)
 		}
 	}
