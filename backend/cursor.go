@@ -39,6 +39,7 @@ type cursor struct {
 	begun   bool              // the client was available
 	login   bool              // entries that were there before the client are being read
 	had     uint64            // of a resumed session: the client has all entries up to this one but those for other resources
+	past    uint64            // … and the cursor has been at all up to this one before: what copies of them there are, the client has or gets
 	since   time.Time         // when the client said that it is there
 	behind  bool              // there may be entries after pos of which no signal came
 	items   []item            // taken from the outbox and not yet done
@@ -329,7 +330,7 @@ func (s *session) consider(e store.Entry, delay []byte) {
 		s.unacked.pass(e.Seq)
 	case e.Seq <= s.cur.had && (mine || e.Resource == ""):
 		s.skip(e)
-	case s.cur.login && (s.hub.isDone(e.Seq) || s.unacked.has(e.Seq)), s.unacked.wasEarly(e.Seq):
+	case (s.cur.login || e.Seq <= s.cur.past) && (s.hub.isDone(e.Seq) || s.unacked.has(e.Seq)), s.unacked.wasEarly(e.Seq):
 		s.copyEntry(e, delay)
 		s.skip(e)
 	default:

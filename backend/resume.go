@@ -359,8 +359,8 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h ui
 	}
 	s.out.begin(head)
 	received := max(s.hub.atLeast(delivered), a.claimed)
-	claim := s.startAfter(st, a, received, parked)
-	left, err := s.leftToOthers(query, st, received, claim)
+	claim, passed := s.startAfter(st, a, received, parked)
+	left, err := s.leftToOthers(query, st, received, passed)
 	if err != nil {
 		return err
 	}
@@ -402,17 +402,18 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h ui
 }
 
 // startAfter places the cursor, when the user has received all entries up to a number, and returns up to where the client has all before
-// the cursor that is for the user, or has left it to others. A client that takes such entries, and of which it is not known that
-// it has all up to its place, has just become available: it starts like any that does.
-func (s *session) startAfter(st sessionState, a arrival, received uint64, parked time.Time) (claim uint64) {
+// the cursor that is for the user, or has left it to others, and up to where it may have left something to others. A client that takes
+// such entries, and of which it is not known that it has been given all up to its place, has just become available: it starts like any that does.
+func (s *session) startAfter(st sessionState, a arrival, received uint64, parked time.Time) (claim, passed uint64) {
 	s.cur.had = a.claim
 	if !st.serves() {
-		return a.claim
+		return a.claim, a.claim
 	}
-	if start := max(received, a.claim, st.BoundFrom); start < a.pos {
-		s.cur.pos, s.cur.login, s.cur.since = start, true, parked.Truncate(time.Millisecond)
+	start := max(received, a.claim, st.BoundFrom)
+	if begun := st.Left != nil && !st.Left.Passing; start < a.pos && !begun {
+		s.cur.pos, s.cur.past, s.cur.since = start, a.pos, parked.Truncate(time.Millisecond)
 	}
-	return min(a.claim, s.cur.pos)
+	return min(a.claim, s.cur.pos), s.cur.pos
 }
 
 // union returns what is in one or the other, in order.

@@ -3,6 +3,7 @@ package backend_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -37,5 +38,49 @@ func TestReceivedByAnother(t *testing.T) {
 				t.Errorf("got %q", got)
 			}
 		})
+	}
+}
+
+// What comes after a copy of what another client is to receive comes once, in order, wherever the session is resumed, and whatever of
+// it the client has: the copy as well as what others have received meanwhile.
+func TestAfterACopy(t *testing.T) {
+	t.Parallel()
+	texts := []string{"held", "two", "three"}
+	for end, node := range map[string]int{"same node": 0, "other node": 1, "killed": 1} {
+		for h := range len(texts) + 1 {
+			t.Run(fmt.Sprintf("%s, %d", end, h), func(t *testing.T) {
+				t.Parallel()
+				c := newCluster(t, 3, nil)
+				bob := c.online(2, "bob", "desk")
+				phone, pad := c.online(0, "alice", "phone"), c.online(0, "alice", "pad")
+				phone.write(smResumable) // and acknowledges nothing
+				phone.skipTo("^<enabled ")
+				tab := c.login(0, "alice", "tab")
+				tab.carbons("enable")
+				tab.write("<presence/>")
+				tab.skipTo("from='alice@example.com/phone'")
+				tab.syncWith(tab)
+				id := tab.resumable()
+				bob.write("<message type='chat' to='alice@example.com/phone'><body>held</body></message>" + say("alice", "two"))
+				pad.skipTo("<body>two</body>")
+				tail := tab.noted(nil, "<body>two</body>")
+				pad.write(say("bob", "three"))
+				tail = tab.noted(tail, "<body>three</body>")
+				if end == "killed" {
+					c.die()
+					c.dial(1, leg{settle: fmt.Sprintf("alice@example.com\x000\x00%s\x00%d\x00%s", id, len(tail), strings.Join(tail, ","))}).gone()
+				} else {
+					_ = tab.conn.Close()
+					c.eventually("the session waits", func() bool { return c.counter(0, "imlb_node_sessions_parked", nil) == 1 })
+				}
+				again := c.returns(node, "alice")
+				again.resume(id, h)
+				again.skipTo("^<resumed ")
+				bob.write(say("alice", "last"))
+				if got := again.bodies("last"); !slices.Equal(got, texts[h:]) {
+					t.Errorf("got %q", got)
+				}
+			})
+		}
 	}
 }
