@@ -343,7 +343,7 @@ func (s *session) inherit(ctx context.Context, st sessionState) error {
 		return nil
 	}
 	if err == nil {
-		s.saved = state
+		s.hasSaved(st, state)
 	}
 	return err
 }
