@@ -291,6 +291,9 @@ func (s *session) remember(ctx context.Context) bool {
 // save stores the state, which is encoded by now, and the handled count. As long as the store is away the client
 // has to wait.
 func (s *session) save(ctx context.Context, st sessionState, state []byte) bool {
+	if st.serves() && s.passing.Swap(false) {
+		s.unacked.void()
+	}
 	for !s.ended() {
 		err := s.saveOnce(ctx, state)
 		switch {

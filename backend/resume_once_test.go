@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -82,5 +83,63 @@ func TestAfterACopy(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// What a client has passed is not taken for received when its node is killed before it could begin to deliver that, although
+// the client is known to be available by then, and to have had what came after it.
+func TestKilledBeforeItBegins(t *testing.T) {
+	t.Parallel()
+	var armed atomic.Bool
+	reached, goOn := make(chan struct{}), make(chan struct{})
+	c := newHookedCluster(t, 3, &hookedStore{fails: func(what string) error {
+		if what == "head" && armed.CompareAndSwap(true, false) {
+			close(reached)
+			<-goOn
+			return errAway
+		}
+		return nil
+	}}, nil)
+	defer close(goOn)
+	bob := c.online(2, "bob", "desk")
+	tab := c.login(0, "alice", "tab")
+	id := tab.resumable()
+	bob.write(say("alice", "one") + "<message type='chat' to='alice@example.com/tab'><body>early</body></message>")
+	tail := tab.noted(nil, "<body>early</body>")
+	armed.Store(true)
+	tab.write("<presence/>")
+	<-reached
+	tab.write(say("bob", "here")) // before which is stored what the session is
+	bob.skipTo("<body>here</body>")
+	c.die()
+	c.dial(1, leg{settle: fmt.Sprintf("alice@example.com\x000\x00%s\x00%d\x00%s", id, len(tail), strings.Join(tail, ","))}).gone()
+	again := c.returns(1, "alice")
+	again.resumed(id, 1, 2)
+	bob.write(say("alice", "last"))
+	if got := again.bodies("last"); !slices.Equal(got, []string{"one"}) {
+		t.Errorf("got %q", got)
+	}
+}
+
+// The places of a session that was resumed, and takes only what is for its resource, count as they did before that.
+func TestPlacesWhereItIsResumed(t *testing.T) {
+	t.Parallel()
+	const toTab = "<message type='chat' to='alice@example.com/tab'><body>%s</body></message>"
+	c := newCluster(t, 3, nil)
+	bob := c.online(2, "bob", "desk")
+	tab := c.login(0, "alice", "tab")
+	id := tab.resumable()
+	_ = tab.conn.Close()
+	again := c.returns(1, "alice")
+	again.resumed(id, 0, 0)
+	bob.write(fmt.Sprintf(toTab, "one"))
+	tail := again.noted(nil, "<body>one</body>")
+	c.die()
+	c.dial(2, leg{settle: fmt.Sprintf("alice@example.com\x000\x00%s\x00%d\x00%s", id, len(tail), strings.Join(tail, ","))}).gone()
+	third := c.returns(2, "alice")
+	third.resumed(id, 1, 0)
+	bob.write(fmt.Sprintf(toTab, "last"))
+	if got := third.bodies("last"); len(got) > 0 {
+		t.Errorf("%q comes again", got)
 	}
 }
