@@ -84,7 +84,7 @@ func (s *session) copyEntry(e store.Entry, delay []byte) {
 		name = carbonSent
 	}
 	switch {
-	case !s.cur.carbons || !s.cur.here || s.cur.login && e.Time.Before(s.cur.since) || e.Seq <= s.cur.waits:
+	case !s.cur.carbons || !s.cur.here || s.cur.login && e.Time.Before(s.cur.since) || e.Seq <= s.cur.past:
 		return
 	case e.Sent && (e.Resource == s.jid.Resource() || e.Peer == s.account.User):
 		return

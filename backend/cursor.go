@@ -38,8 +38,8 @@ type cursor struct {
 	bound   boundPlace
 	begun   bool              // the client was available
 	login   bool              // entries that were there before the client are being read
-	waits   uint64            // of a resumed session that had just become available: entries up to this one were there before the client
 	had     uint64            // of a resumed session: the client has all entries up to this one but those for other resources
+	past    uint64            // … and the cursor has been at all up to this one before: what copies of them there are, the client has or gets
 	since   time.Time         // when the client said that it is there
 	behind  bool              // there may be entries after pos of which no signal came
 	items   []item            // taken from the outbox and not yet done
@@ -164,7 +164,7 @@ func (s *session) put(ctx context.Context, it item, next []item) bool {
 	case itemQuiet:
 		s.setQuiet(it.on)
 	case itemAgain:
-		return s.putAgain(ctx, it.seqs)
+		return s.putAgain(ctx, it)
 	}
 	return true
 }
@@ -339,7 +339,7 @@ func (s *session) consider(e store.Entry, delay []byte) {
 }
 
 // waited tells whether an entry was there before the client: it need not get what another one of the user has received.
-func (s *session) waited(seq uint64) bool { return s.cur.login || seq <= s.cur.waits }
+func (s *session) waited(seq uint64) bool { return s.cur.login || seq <= s.cur.past }
 
 // unwelcome passes over an entry for good if its sender is blocked by now (XEP-0191 §3.3), or if
 // it can never be delivered: it stays in the archive.
@@ -436,8 +436,8 @@ func (s *session) checkUnacked(n int) {
 // putAgain delivers entries that were held for another session, which is gone, or that the
 // client had not received when the session was resumed. It returns false if that is not possible now;
 // what was written of them then is not written twice.
-func (s *session) putAgain(ctx context.Context, seqs []uint64) bool {
-	for _, seq := range seqs {
+func (s *session) putAgain(ctx context.Context, it item) bool {
+	for _, seq := range it.seqs {
 		if seq > s.cur.pos { // its turn will come
 			continue
 		}
@@ -457,7 +457,7 @@ func (s *session) putAgain(ctx context.Context, seqs []uint64) bool {
 		case len(page) == 0 || page[0].Seq != seq: // it has been removed since
 			s.hub.arrived(flight{seq: seq})
 		case !s.cur.live && page[0].Resource != s.jid.Resource():
-		case s.hub.isDone(seq) || s.unacked.has(seq):
+		case s.hub.isDone(seq) && !slices.Contains(it.lost, seq), s.unacked.has(seq):
 		case s.hub.ignoresSenderOf(page[0].Stanza), s.tooLong(xmpp.Message, page[0].Stanza, entryMost):
 			s.hub.arrived(flight{seq: seq})
 		default:

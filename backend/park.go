@@ -139,7 +139,7 @@ func (s *session) handOver(ctx context.Context) {
 func (s *session) remains(unheard bool) sessionState {
 	st := s.state()
 	left := s.unacked.leftover()
-	left.Cursor, left.Unheard = s.cur.pos, unheard
+	left.Cursor, left.Unheard, left.Passing = s.cur.pos, unheard, st.serves() && !s.cur.live
 	left.Told = s.out.tells() // first: what comes now is told of once more
 	st.Left = &left
 	st.Answers = slices.DeleteFunc(st.Answers, func(a savedAnswer) bool { return !a.Open })
@@ -291,6 +291,9 @@ func (s *session) remember(ctx context.Context) bool {
 // save stores the state, which is encoded by now, and the handled count. As long as the store is away the client
 // has to wait.
 func (s *session) save(ctx context.Context, st sessionState, state []byte) bool {
+	if st.serves() && s.passing.Swap(false) {
+		s.unacked.void()
+	}
 	for !s.ended() {
 		err := s.saveOnce(ctx, state)
 		switch {

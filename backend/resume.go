@@ -343,7 +343,7 @@ func (s *session) inherit(ctx context.Context, st sessionState) error {
 		return nil
 	}
 	if err == nil {
-		s.saved = state
+		s.hasSaved(st, state)
 	}
 	return err
 }
@@ -359,16 +359,17 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h ui
 	}
 	s.out.begin(head)
 	received := max(s.hub.atLeast(delivered), a.claimed)
-	claim := s.startAfter(st, a, received)
-	left, err := s.leftToOthers(query, st, received, claim)
+	claim, passed := s.startAfter(st, a, received, parked)
+	left, err := s.leftToOthers(query, st, received, passed)
 	if err != nil {
 		return err
 	}
+	var takes []uint64
 	if st.serves() {
-		a.again = union(a.again, left)
+		takes = left
 	}
 	a.stanzas = append(a.stanzas, s.answerLost(st.Answers, h, st.unheard(parked))...)
-	s.resend(st, a, h)
+	s.resend(st, a, union(a.again, takes), h)
 	if err := s.inherit(ctx, st); err != nil {
 		return err
 	}
@@ -401,17 +402,18 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h ui
 }
 
 // startAfter places the cursor, when the user has received all entries up to a number, and returns up to where the client has all before
-// the cursor that is for the user, or has left it to others. A client that takes such entries, and of which it is not known that
-// it has all up to its place, has just become available: for it that much waits.
-func (s *session) startAfter(st sessionState, a arrival, received uint64) (claim uint64) {
+// the cursor that is for the user, or has left it to others, and up to where it may have left something to others. A client that takes
+// such entries, and of which it is not known that it has been given all up to its place, has just become available: it starts like any that does.
+func (s *session) startAfter(st sessionState, a arrival, received uint64, parked time.Time) (claim, passed uint64) {
 	s.cur.had = a.claim
 	if !st.serves() {
-		return a.claim
+		return a.claim, a.claim
 	}
-	if start := max(received, a.claim, st.BoundFrom); start < a.pos {
-		s.cur.pos, s.cur.waits = start, a.pos
+	start := max(received, a.claim, st.BoundFrom)
+	if begun := st.Left != nil && !st.Left.Passing; start < a.pos && !begun {
+		s.cur.pos, s.cur.past, s.cur.since = start, a.pos, parked.Truncate(time.Millisecond)
 	}
-	return min(a.claim, s.cur.pos)
+	return min(a.claim, s.cur.pos), s.cur.pos
 }
 
 // union returns what is in one or the other, in order.
@@ -479,14 +481,14 @@ func leftItem(raw string, after uint64) item {
 	return item{kind: itemStanza, data: []byte(raw), after: after, asks: err == nil && isRequest(header)}
 }
 
-// resend puts what has not arrived before everything that comes now: first the entries that the cursor
+// resend puts what has not arrived before everything that comes now: first those entries, seqs, that the cursor
 // does not meet, then each stanza after those that it does meet.
-func (s *session) resend(st sessionState, a arrival, h uint32) {
-	if len(a.again) > 0 {
-		for i, seq := range a.again {
+func (s *session) resend(st sessionState, a arrival, seqs []uint64, h uint32) {
+	if len(seqs) > 0 {
+		for i, seq := range seqs {
 			s.again = append(s.again, savedFlight{Count: h + uint32(i+1), Seq: seq}) //nolint:gosec // Modulo 2^32 on purpose.
 		}
-		s.first = append(s.first, item{kind: itemAgain, seqs: a.again})
+		s.first = append(s.first, item{kind: itemAgain, seqs: seqs, lost: a.again})
 	}
 	s.first = append(s.first, a.stanzas...)
 	for i, raw := range st.Queue {

@@ -64,6 +64,7 @@ type leftover struct {
 	Lost    uint32        `json:"lost,omitempty"`
 	HasLost bool          `json:"has_lost,omitempty"`
 	Unheard bool          `json:"unheard,omitempty"` // nobody has asked for the session
+	Passing bool          `json:"passing,omitempty"` // the client takes what is for the user, and its node could not begin to deliver that
 
 	Told store.Versions `json:"told,omitzero"` // up to which changes the client is told of with all that is left
 }
@@ -244,7 +245,7 @@ func (st sessionState) reckon(h uint32, point store.ResumePoint, note *frontNote
 		}
 	}
 	for _, f := range unarrived(st.Again, h) {
-		if !slices.Contains(a.again, f.Seq) {
+		if !slices.Contains(a.again, f.Seq) && !slices.ContainsFunc(a.flights, func(has flight) bool { return has.seq == f.Seq }) {
 			a.again = append(a.again, f.Seq)
 		}
 	}

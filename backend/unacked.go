@@ -239,7 +239,8 @@ func (u *unacked) pass(pos uint64) {
 
 // rewind notes that the cursor goes back to pos: what is written from there on decides
 // where the client is. It returns whether a session that may be resumed has to go on
-// from an earlier entry than was said before. The user has received all entries up to received.
+// from an earlier entry than was said before. The user has received all entries up to received: the client need not get those
+// that are not on their way to it.
 func (u *unacked) rewind(pos, received uint64) (earlier bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -247,9 +248,20 @@ func (u *unacked) rewind(pos, received uint64) (earlier bool) {
 	for i := range u.flights {
 		earlier = earlier || u.keeping && pos < u.flights[i].pos
 		u.flights[i].pos = 0
+		if seq := u.flights[i].seq; seq != 0 {
+			received = min(received, seq-1)
+		}
 	}
 	u.pos, u.voided, u.claim = min(u.pos, pos), u.sent, max(u.claim, received)
 	return earlier
+}
+
+// void notes that the places are none any more which were told so far, the one that is just being told among them: they
+// say nothing of what is for the user, and the store takes the next for a claim.
+func (u *unacked) void() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.voided = u.sent + 1
 }
 
 // has tells whether an entry is on its way.

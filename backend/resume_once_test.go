@@ -1,0 +1,145 @@
+package backend_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// What a client has not received comes to it where it resumes its session, although another client of the user has received it, and
+// this one has become unavailable and available since it was written.
+func TestReceivedByAnother(t *testing.T) {
+	t.Parallel()
+	for _, killed := range []bool{false, true} {
+		t.Run(fmt.Sprint("killed: ", killed), func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, 3, nil)
+			bob := c.online(2, "bob", "desk")
+			phone, tab := c.online(0, "alice", "phone"), c.online(0, "alice", "tab")
+			tab.write(smResumable)
+			id := between(tab.skipTo("^<enabled "), "id='", "'")
+			bob.write(say("alice", "one"))
+			phone.skipTo("<body>one</body>")
+			c.eventually("it is received", func() bool { _, delivered := c.head("alice"); return delivered == 1 })
+			tab.skipTo("<body>one</body>") // and does not acknowledge that
+			tab.write("<presence type='unavailable'/><presence/>" + smAsk)
+			tab.skipTo("^<a ")
+			if killed {
+				c.die()
+			} else {
+				_ = tab.conn.Close()
+			}
+			again := c.returns(1, "alice")
+			again.resume(id, 0)
+			again.skipTo("^<resumed ")
+			bob.write(say("alice", "last"))
+			if got := again.bodies("last"); !slices.Equal(got, []string{"one"}) {
+				t.Errorf("got %q", got)
+			}
+		})
+	}
+}
+
+// What comes after a copy of what another client is to receive comes once, in order, wherever the session is resumed, and whatever of
+// it the client has: the copy as well as what others have received meanwhile.
+func TestAfterACopy(t *testing.T) {
+	t.Parallel()
+	texts := []string{"held", "two", "three"}
+	for end, node := range map[string]int{"same node": 0, "other node": 1, "killed": 1} {
+		for h := range len(texts) + 1 {
+			t.Run(fmt.Sprintf("%s, %d", end, h), func(t *testing.T) {
+				t.Parallel()
+				c := newCluster(t, 3, nil)
+				bob := c.online(2, "bob", "desk")
+				phone, pad := c.online(0, "alice", "phone"), c.online(0, "alice", "pad")
+				phone.write(smResumable) // and acknowledges nothing
+				phone.skipTo("^<enabled ")
+				tab := c.login(0, "alice", "tab")
+				tab.carbons("enable")
+				tab.write("<presence/>")
+				tab.skipTo("from='alice@example.com/phone'")
+				tab.syncWith(tab)
+				id := tab.resumable()
+				bob.write("<message type='chat' to='alice@example.com/phone'><body>held</body></message>" + say("alice", "two"))
+				pad.skipTo("<body>two</body>")
+				tail := tab.noted(nil, "<body>two</body>")
+				pad.write(say("bob", "three"))
+				tail = tab.noted(tail, "<body>three</body>")
+				if end == "killed" {
+					c.die()
+					c.dial(1, leg{settle: fmt.Sprintf("alice@example.com\x000\x00%s\x00%d\x00%s", id, len(tail), strings.Join(tail, ","))}).gone()
+				} else {
+					_ = tab.conn.Close()
+					c.eventually("the session waits", func() bool { return c.counter(0, "imlb_node_sessions_parked", nil) == 1 })
+				}
+				again := c.returns(node, "alice")
+				again.resume(id, h)
+				again.skipTo("^<resumed ")
+				bob.write(say("alice", "last"))
+				if got := again.bodies("last"); !slices.Equal(got, texts[h:]) {
+					t.Errorf("got %q", got)
+				}
+			})
+		}
+	}
+}
+
+// What a client has passed is not taken for received when its node is killed before it could begin to deliver that, although
+// the client is known to be available by then, and to have had what came after it.
+func TestKilledBeforeItBegins(t *testing.T) {
+	t.Parallel()
+	var armed atomic.Bool
+	reached, goOn := make(chan struct{}), make(chan struct{})
+	c := newHookedCluster(t, 3, &hookedStore{fails: func(what string) error {
+		if what == "head" && armed.CompareAndSwap(true, false) {
+			close(reached)
+			<-goOn
+			return errAway
+		}
+		return nil
+	}}, nil)
+	defer close(goOn)
+	bob := c.online(2, "bob", "desk")
+	tab := c.login(0, "alice", "tab")
+	id := tab.resumable()
+	bob.write(say("alice", "one") + "<message type='chat' to='alice@example.com/tab'><body>early</body></message>")
+	tail := tab.noted(nil, "<body>early</body>")
+	armed.Store(true)
+	tab.write("<presence/>")
+	<-reached
+	tab.write(say("bob", "here")) // before which is stored what the session is
+	bob.skipTo("<body>here</body>")
+	c.die()
+	c.dial(1, leg{settle: fmt.Sprintf("alice@example.com\x000\x00%s\x00%d\x00%s", id, len(tail), strings.Join(tail, ","))}).gone()
+	again := c.returns(1, "alice")
+	again.resumed(id, 1, 2)
+	bob.write(say("alice", "last"))
+	if got := again.bodies("last"); !slices.Equal(got, []string{"one"}) {
+		t.Errorf("got %q", got)
+	}
+}
+
+// The places of a session that was resumed, and takes only what is for its resource, count as they did before that.
+func TestPlacesWhereItIsResumed(t *testing.T) {
+	t.Parallel()
+	const toTab = "<message type='chat' to='alice@example.com/tab'><body>%s</body></message>"
+	c := newCluster(t, 3, nil)
+	bob := c.online(2, "bob", "desk")
+	tab := c.login(0, "alice", "tab")
+	id := tab.resumable()
+	_ = tab.conn.Close()
+	again := c.returns(1, "alice")
+	again.resumed(id, 0, 0)
+	bob.write(fmt.Sprintf(toTab, "one"))
+	tail := again.noted(nil, "<body>one</body>")
+	c.die()
+	c.dial(2, leg{settle: fmt.Sprintf("alice@example.com\x000\x00%s\x00%d\x00%s", id, len(tail), strings.Join(tail, ","))}).gone()
+	third := c.returns(2, "alice")
+	third.resumed(id, 1, 0)
+	bob.write(fmt.Sprintf(toTab, "last"))
+	if got := third.bodies("last"); len(got) > 0 {
+		t.Errorf("%q comes again", got)
+	}
+}
