@@ -310,7 +310,7 @@ func (s *session) delay(e store.Entry) []byte {
 // moves the cursor behind it.
 func (s *session) consider(e store.Entry, delay []byte) {
 	s.cur.pos = e.Seq
-	mine := e.Resource == s.jid.Resource()
+	mine, early := e.Resource == s.jid.Resource(), s.unacked.wasEarly(e.Seq)
 	switch {
 	case s.cur.bound.isRead(e) && !s.cur.live:
 		s.unacked.pass(e.Seq)
@@ -323,18 +323,30 @@ func (s *session) consider(e store.Entry, delay []byte) {
 	case !mine && !s.cur.live:
 		s.copyEntry(e, delay)
 		s.unacked.pass(e.Seq)
+	case mine && (early || e.Seq <= s.cur.had):
+		s.passOwn(e)
+	case early, e.Seq <= s.cur.had && e.Resource == "":
+		s.skip(e)
 	case !mine && e.Resource != "" && s.hub.hold(e.Resource, e.Seq):
 		s.copyHeld(e, delay)
 		s.skip(e)
-	case !s.cur.live && (s.unacked.wasEarly(e.Seq) || e.Seq <= s.cur.had):
-		s.unacked.pass(e.Seq)
-	case e.Seq <= s.cur.had && (mine || e.Resource == ""):
-		s.skip(e)
-	case s.waited(e.Seq) && (s.hub.isDone(e.Seq) || s.unacked.has(e.Seq)), s.unacked.wasEarly(e.Seq):
+	case s.waited(e.Seq) && (s.hub.isDone(e.Seq) || s.unacked.has(e.Seq)):
 		s.copyEntry(e, delay)
 		s.skip(e)
 	default:
 		s.deliver(e, delay, s.cur.live && !s.cur.bound.leaves(e.Seq), e.Seq)
+	}
+}
+
+// passOwn passes over an entry for this resource that the client has, or that is on its way.
+func (s *session) passOwn(e store.Entry) {
+	if !s.unacked.has(e.Seq) {
+		s.hub.arrived(flight{seq: e.Seq}) // others may have left it to this session
+	}
+	if s.cur.live {
+		s.skip(e)
+	} else {
+		s.unacked.pass(e.Seq)
 	}
 }
 

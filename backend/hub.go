@@ -299,18 +299,38 @@ func (h *hub) session(resource string) *session {
 func (h *hub) hold(resource string, seq uint64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s := h.sessions[resource]
-	gone, goesOn := h.away[resource]
-	if s == nil && !goesOn {
-		return false
-	}
-	if _, left := h.pending[seq]; left || h.has(seq) {
+	if h.has(seq) {
 		return true
 	}
-	if s == nil {
-		return seq <= gone.took && !h.isOver(gone) && h.leave(seq, resource)
+	_, left := h.pending[seq]
+	switch s := h.sessions[resource]; {
+	case s == nil:
+		gone, goesOn := h.away[resource]
+		return goesOn && !h.isOver(gone) && (left || seq <= gone.took && h.leave(seq, resource))
+	case seq > s.passed:
+		return left || h.leave(seq, resource)
+	case s.settled && !left: // all up to there that is for it has arrived, but for what is left to it
+		h.note(seq)
+		h.advance()
+		return true
+	default:
+		return left && s.epoch > 1
 	}
-	return seq > s.passed && h.leave(seq, resource)
+}
+
+// strand leaves an entry to a resource that does not come to it: it is for the next session of the user that takes it. It returns
+// false if too many are left.
+func (h *hub) strand(resource string, seq uint64) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.leave(seq, resource)
+}
+
+// settles notes that a session which was resumed has been left all that it has yet to receive.
+func (h *hub) settles(s *session) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s.settled = true
 }
 
 // expect leaves an entry to a session that is about to write it. It returns false if too many are left: then

@@ -360,16 +360,13 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h ui
 	s.out.begin(head)
 	received := max(s.hub.atLeast(delivered), a.claimed)
 	claim, passed := s.startAfter(st, a, received, parked)
-	left, err := s.leftToOthers(query, st, received, passed)
+	left, known, err := s.leftToOthers(query, st, received, passed)
 	if err != nil {
 		return err
 	}
-	var takes []uint64
-	if st.serves() {
-		takes = left
-	}
+	claim = min(claim, known)
 	a.stanzas = append(a.stanzas, s.answerLost(st.Answers, h, st.unheard(parked))...)
-	s.resend(st, a, union(a.again, takes), h)
+	s.resend(st, a, union(a.again, left), h)
 	if err := s.inherit(ctx, st); err != nil {
 		return err
 	}
@@ -381,6 +378,7 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h ui
 	for _, f := range a.flights {
 		s.hub.arrived(f)
 	}
+	s.hub.settles(s)
 	if _, err := s.blocklist(ctx); err != nil {
 		return err
 	}
@@ -426,28 +424,30 @@ func union(a, b []uint64) []uint64 {
 // leftToOthers returns the entries between two that the session has passed over since they were
 // for another one of the user, of which nobody knows whether it has them. If that one is here, they are
 // left to it. If not, the session takes them, if it is available, like any that are for a resource which is not here, but
-// those of which its client got a copy.
-func (s *session) leftToOthers(ctx context.Context, st sessionState, from, upTo uint64) (seqs []uint64, err error) {
+// those of which its client got a copy. Who has had all up to known has left the rest to others, or takes it.
+func (s *session) leftToOthers(ctx context.Context, st sessionState, from, upTo uint64) (seqs []uint64, known uint64, err error) {
 	bound := st.bound()
 	for from < upTo {
 		page, err := s.node.store.Read(ctx, s.account.Owner, from, pageEntries)
 		if err != nil || len(page) == 0 {
-			return seqs, err
+			return seqs, upTo, err
 		}
 		for _, e := range page {
 			if e.Seq > upTo {
-				return seqs, nil
+				return seqs, upTo, nil
 			}
 			from = e.Seq
 			switch {
-			case e.Sent, e.Resource == "", e.Resource == s.jid.Resource(), bound.isRead(e), s.hub.isDone(e.Seq):
-			case s.hub.hold(e.Resource, e.Seq):
-			case !st.Carbons, !copyable(e.Stanza):
+			case e.Sent, e.Resource == "", e.Resource == s.jid.Resource(), bound.isRead(e):
+			case s.hub.isDone(e.Seq), s.hub.hold(e.Resource, e.Seq), st.Carbons && copyable(e.Stanza):
+			case st.serves():
 				seqs = append(seqs, e.Seq)
+			case !s.hub.strand(e.Resource, e.Seq):
+				return seqs, e.Seq - 1, nil
 			}
 		}
 	}
-	return seqs, nil
+	return seqs, upTo, nil
 }
 
 // lookAgain tells the client which of its contacts are there: the client may have missed

@@ -301,3 +301,53 @@ func TestComesToEachThatWasAway(t *testing.T) {
 		})
 	}
 }
+
+// All counts as received when all clients have what is for them, whatever order they resume their sessions in and whether they are
+// available then: what one of them has passed for another, which has it, is left to nobody.
+func TestNothingIsLeftToNobody(t *testing.T) {
+	t.Parallel()
+	for _, first := range []string{"phone", "tab"} {
+		for _, state := range []string{"<presence type='unavailable'/>", "<presence/>"} {
+			t.Run(first+" first, "+between(state, "<presence", "/>"), func(t *testing.T) {
+				t.Parallel()
+				c := newCluster(t, 3, nil)
+				bob := c.online(2, "bob", "desk")
+				desk := c.online(0, "alice", "desk")
+				desk.write(smResumable)
+				desk.skipTo("^<enabled ")
+				ids := make(map[string]string)
+				heard := make(map[string]int)
+				clients := map[string]*client{"phone": c.online(0, "alice", "phone"), "tab": c.online(0, "alice", "tab")}
+				for name, cl := range clients {
+					cl.write(smResumable)
+					ids[name] = between(cl.skipTo("^<enabled "), "id='", "'")
+				}
+				bob.write("<message type='chat' to='alice@example.com/desk'><body>held</body></message>" +
+					"<message type='chat' to='alice@example.com/phone'><body>own</body></message>" + say("alice", "two"))
+				desk.skipTo("<body>two</body>") // and it acknowledges nothing
+				for name, cl := range clients {
+					n := len(cl.noted(nil, "<body>two</body>"))
+					cl.write(fmt.Sprintf("<a xmlns='urn:xmpp:sm:3' h='%d'/>", n) + state + smAsk)
+					heard[name] = n + len(cl.noted(nil, "^<a "))
+				}
+				back := make(map[string]*client)
+				for _, name := range []string{first, map[string]string{"phone": "tab", "tab": "phone"}[first]} {
+					back[name] = c.returns(1, "alice")
+					back[name].resume(ids[name], heard[name])
+					back[name].skipTo("^<resumed ")
+				}
+				for name, cl := range back {
+					cl.write("<presence/>" + smAsk)
+					heard[name] += len(cl.noted(nil, "^<a "))
+				}
+				desk.close()
+				bob.write(say("alice", "last"))
+				for name, cl := range back {
+					heard[name] += len(cl.noted(nil, "<body>last</body>"))
+					cl.write(fmt.Sprintf("<a xmlns='urn:xmpp:sm:3' h='%d'/>", heard[name]))
+				}
+				c.eventually("all counts as received", func() bool { head, delivered := c.head("alice"); return delivered == head })
+			})
+		}
+	}
+}

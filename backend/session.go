@@ -85,6 +85,7 @@ type session struct {
 	blocksTold  uint64                // the blocklist's version up to which all changes were told
 	directed    map[xmpp.JID]struct{} // who was told of us by directed presence
 	passed      uint64                // entries up to this one the cursor does not come to, unless it goes back
+	settled     bool                  // it was resumed, and what it has yet to receive of those is left to it
 
 	endOnce sync.Once
 	reason  Reason // written once, before done is closed
