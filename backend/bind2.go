@@ -160,6 +160,6 @@ func (s *session) appendMetadata(ctx context.Context, dst []byte) []byte {
 func (s *session) enableInline(ctx context.Context, e xmpp.Element) []byte {
 	s.in.enable() // nothing has begun before
 	start := s.enabling(e)
-	defer func() { s.hasSaved(start.st, start.state) }()
+	defer func() { s.saved, s.touched = start.state, false }()
 	return s.startSM(ctx, start)
 }

@@ -79,6 +79,14 @@ func (s *session) lacks(it item) bool {
 // copyEntry writes a copy of an entry that the client has not sent and does not get.
 // What was there before the client is no news: for that there is the archive.
 func (s *session) copyEntry(e store.Entry, delay []byte) {
+	if !e.Sent && s.cur.live && !s.hub.takenByOther(s, e.Resource) {
+		return // it has come, or comes, as itself
+	}
+	s.writeCopy(e, delay)
+}
+
+// writeCopy is copyEntry for an entry that goes to others, whether or not they are here.
+func (s *session) writeCopy(e store.Entry, delay []byte) {
 	name := carbonReceived
 	if e.Sent {
 		name = carbonSent
@@ -88,8 +96,6 @@ func (s *session) copyEntry(e store.Entry, delay []byte) {
 		return
 	case e.Sent && (e.Resource == s.jid.Resource() || e.Peer == s.account.User):
 		return
-	case !e.Sent && s.cur.live && !s.hub.takenByOther(s, e.Resource):
-		return // it has come, or comes, as itself
 	}
 	header, err := xmpp.ParseHeader(e.Stanza)
 	if err != nil || header.From == s.jid.String() && !e.Sent || !copyable(e.Stanza) || s.tooLong(xmpp.Message, e.Stanza, entryMost) {
@@ -106,7 +112,7 @@ func (s *session) copyEntry(e store.Entry, delay []byte) {
 	case e.Sent && s.cur.live && !s.cur.bound.leaves(e.Seq) && s.hub.allBefore(e.Seq):
 		copied = xmpp.AppendWithChild(nil, copied, s.stanzaID(e.Seq)) // it claims what an entry in turn does
 	case s.tellsPlace():
-		copied = xmpp.AppendWithChild(nil, copied, place(e.Seq))
+		copied = xmpp.AppendWithChild(nil, copied, place(e.Seq, s.cur.live && !s.cur.bound.leaves(e.Seq)))
 	}
 	s.writeStanza(copied, e.Seq)
 }

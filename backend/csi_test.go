@@ -106,8 +106,8 @@ func TestChatStateWithAsides(t *testing.T) {
 	bob.write(csiInactive)
 	bob.sync()
 	asides := "<thread>1</thread><origin-id xmlns='urn:xmpp:sid:0' id='1'/><no-copy xmlns='urn:xmpp:hints'/>" +
-		"<private xmlns='urn:xmpp:carbons:2'/><delay xmlns='urn:xmpp:delay' stamp='2001-01-01T00:00:00Z'/>"
-	alice.write("<message to='bob@example.com/phone' type='chat'>" + composing + asides + "</message>")
+		"<delay xmlns='urn:xmpp:delay' stamp='2001-01-01T00:00:00Z'/>"
+	alice.write("<message to='bob@example.com/phone' type='chat'>" + composing + asides + "<private xmlns='urn:xmpp:carbons:2'/></message>")
 	other.write("<message to='alice@example.com' type='chat'>" + composing + "<origin-id xmlns='urn:xmpp:sid:0' id='2'/></message>")
 	alice.skipTo("<composing ")
 	alice.sync()

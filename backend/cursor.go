@@ -38,7 +38,8 @@ type cursor struct {
 	bound   boundPlace
 	begun   bool              // the client was available
 	login   bool              // entries that were there before the client are being read
-	had     uint64            // of a resumed session: the client has all entries up to this one but those for other resources
+	had     uint64            // of a resumed session: the client has all entries up to this one but those for other resources …
+	own     uint64            // … and all up to this one that are for its own, but those that are written again
 	past    uint64            // … and the cursor has been at all up to this one before: what copies of them there are, the client has or gets
 	since   time.Time         // when the client said that it is there
 	behind  bool              // there may be entries after pos of which no signal came
@@ -323,7 +324,7 @@ func (s *session) consider(e store.Entry, delay []byte) {
 	case !mine && !s.cur.live:
 		s.copyEntry(e, delay)
 		s.unacked.pass(e.Seq)
-	case mine && (early || e.Seq <= s.cur.had):
+	case mine && (early || e.Seq <= max(s.cur.had, s.cur.own)):
 		s.passOwn(e)
 	case early, e.Seq <= s.cur.had && e.Resource == "":
 		s.skip(e)
@@ -372,7 +373,7 @@ func (s *session) unwelcome(e store.Entry) bool {
 // it, a client that has received the copy need not get the entry as well.
 func (s *session) copyHeld(e store.Entry, delay []byte) {
 	before := s.out.total()
-	if s.copyEntry(e, delay); s.out.total() == before {
+	if s.writeCopy(e, delay); s.out.total() == before {
 		return
 	}
 	if s.cur.copies == nil || len(s.cur.copies) >= pendingMax { // what is forgotten may come twice
@@ -426,7 +427,7 @@ func (s *session) deliver(e store.Entry, delay []byte, inTurn bool, pos uint64) 
 	case claims:
 		s.cur.buf = xmpp.AppendWithChild(s.cur.buf, stanza, s.stanzaID(e.Seq))
 	case pos != 0 && s.tellsPlace():
-		s.cur.buf = xmpp.AppendWithChild(s.cur.buf, stanza, place(pos))
+		s.cur.buf = xmpp.AppendWithChild(s.cur.buf, stanza, place(pos, inTurn))
 	default:
 		s.cur.buf = append(s.cur.buf, stanza...)
 	}
@@ -450,7 +451,7 @@ func (s *session) checkUnacked(n int) {
 // what was written of them then is not written twice.
 func (s *session) putAgain(ctx context.Context, it item) bool {
 	for _, seq := range it.seqs {
-		if seq > s.cur.pos { // its turn will come
+		if seq > max(s.cur.pos, s.cur.own) { // its turn will come
 			continue
 		}
 		if s.cur.live && s.hasCopy(seq) {
@@ -554,20 +555,24 @@ func withFirstChild(raw, child []byte) []byte {
 	return slices.Concat(raw[:end+1], child, raw[end+1:])
 }
 
-// tellsPlace tells whether the front can do something with the places of the session, and whoever resumes it knows what they
-// mean.
-func (s *session) tellsPlace() bool {
-	return s.holdTime.Load() > 0 && (s.cur.live || s.passing.Load())
-}
+// tellsPlace tells whether the front can do something with the places of the session.
+func (s *session) tellsPlace() bool { return s.holdTime.Load() > 0 }
 
 // place is what a message ends with that is on the timeline in turn, and claims nothing: where its
 // session is then. Who resumes the session after its node was killed goes on from there, if the client
-// has counted the message.
-func place(pos uint64) []byte {
-	return append(strconv.AppendUint([]byte(placeBegins), pos, 10), "'/>"...)
+// has counted the message. had tells whether the client has then had all before that was for the user, but for what was left to others.
+func place(pos uint64, had bool) []byte {
+	begins := placeBegins
+	if had {
+		begins = hadBegins
+	}
+	return append(strconv.AppendUint([]byte(begins), pos, 10), "'/>"...)
 }
 
-const placeBegins = "<at xmlns='" + xmpp.NSFront + "' entry='"
+const (
+	placeBegins = "<at xmlns='" + xmpp.NSFront + "' entry='"
+	hadBegins   = "<at xmlns='" + xmpp.NSFront + "' had='"
+)
 
 // stanzaID is the number of an entry as a child of a message.
 func (s *session) stanzaID(seq uint64) []byte {

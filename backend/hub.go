@@ -299,14 +299,13 @@ func (h *hub) session(resource string) *session {
 func (h *hub) hold(resource string, seq uint64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.has(seq) {
-		return true
-	}
 	_, left := h.pending[seq]
 	switch s := h.sessions[resource]; {
 	case s == nil:
 		gone, goesOn := h.away[resource]
-		return goesOn && !h.isOver(gone) && (left || seq <= gone.took && h.leave(seq, resource))
+		return goesOn && !h.isOver(gone) && (left || seq <= gone.took && (h.has(seq) || h.leave(seq, resource)))
+	case h.has(seq):
+		return true
 	case seq > s.passed:
 		return left || h.leave(seq, resource)
 	case s.settled && !left: // all up to there that is for it has arrived, but for what is left to it

@@ -267,9 +267,8 @@ func (s *session) promise(ctx context.Context) bool {
 	if _, durable := s.in.settled(); durable || s.holdTime.Load() == 0 {
 		return true
 	}
-	st := s.state()
-	state, err := st.encode()
-	return err == nil && s.save(ctx, st, state)
+	state, err := s.state().encode()
+	return err == nil && s.save(ctx, state)
 }
 
 // remember stores what the session is now, before something that comes later counts as
@@ -280,25 +279,21 @@ func (s *session) remember(ctx context.Context) bool {
 	}
 	s.in.wait(0, s.done)
 	s.touched = false
-	st := s.state()
-	state, err := st.encode()
+	state, err := s.state().encode()
 	if err == nil && bytes.Equal(state, s.saved) {
 		return true
 	}
-	return err == nil && s.save(ctx, st, state)
+	return err == nil && s.save(ctx, state)
 }
 
-// save stores the state, which is encoded by now, and the handled count. As long as the store is away the client
+// save stores the state and the handled count. As long as the store is away the client
 // has to wait.
-func (s *session) save(ctx context.Context, st sessionState, state []byte) bool {
-	if st.serves() && s.passing.Swap(false) {
-		s.unacked.void()
-	}
+func (s *session) save(ctx context.Context, state []byte) bool {
 	for !s.ended() {
 		err := s.saveOnce(ctx, state)
 		switch {
 		case err == nil:
-			s.hasSaved(st, state)
+			s.saved, s.touched = state, false
 			return true
 		case errors.Is(err, store.ErrFenced):
 			s.endFenced(ctx)
@@ -308,12 +303,6 @@ func (s *session) save(ctx context.Context, st sessionState, state []byte) bool 
 		s.pause(catchUpPause)
 	}
 	return false
-}
-
-// hasSaved notes what the store has.
-func (s *session) hasSaved(st sessionState, state []byte) {
-	s.saved, s.touched = state, false
-	s.passing.Store(!st.serves())
 }
 
 // pause waits, at most until the session ends.

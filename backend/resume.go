@@ -283,7 +283,7 @@ func (s *session) goOn(ctx context.Context, rec store.Session, r store.Resumable
 	s.in.goOn(rec.Handled)
 	s.unacked.goOn(h, a, r.Told)
 	s.holdTime.Store(int64(r.Hold))
-	s.cur.pos, s.cur.behind, s.passed = a.pos, true, a.pos
+	s.cur.pos, s.cur.own, s.cur.behind, s.passed = a.pos, a.pos, true, a.pos
 	_ = s.conn.SetDeadline(time.Time{}) // before end may set one
 	if !s.node.join(ctx, s) {
 		if s.outdated {
@@ -343,7 +343,7 @@ func (s *session) inherit(ctx context.Context, st sessionState) error {
 		return nil
 	}
 	if err == nil {
-		s.hasSaved(st, state)
+		s.saved = state
 	}
 	return err
 }

@@ -28,6 +28,8 @@ func markOf(stanza string) string {
 		return number
 	case ok && strings.HasPrefix(start, "at xmlns='urn:imlb:front:0' entry='"):
 		return "@" + number
+	case ok && strings.HasPrefix(start, "at xmlns='urn:imlb:front:0' had='"):
+		return "+" + number
 	}
 	return "0"
 }

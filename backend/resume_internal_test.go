@@ -109,7 +109,7 @@ func TestReckonAgainstModel(t *testing.T) {
 		var stanzas, missing, entries []uint64
 		note := frontNote{count: uint32(sent)}
 		for _, w := range all {
-			note.tail = append(note.tail, notation{w.seq, w.seq != 0 && !w.copied})
+			note.tail = append(note.tail, notation{w.seq, w.seq != 0 && !w.copied, false})
 			switch {
 			case (w.seq == 0 || w.copied && w.seq <= a.pos) && w.count > h:
 				stanzas = append(stanzas, w.count)
@@ -159,39 +159,40 @@ func TestReckonAgainstModel(t *testing.T) {
 	})
 }
 
-// A place counts as long as the cursor does not go back, what is claimed counts for ever.
+// A place counts as long as the cursor does not go back, what is claimed, or was had, counts for ever.
 func TestReckonAfterGoingBack(t *testing.T) {
 	const base = 1<<32 - 2
 	u := &unacked{}
 	u.goOn(base, arrival{pos: 10}, store.Versions{})
 	note := frontNote{count: base}
-	write := func(seq uint64, claims bool) {
+	write := func(seq uint64, claims, had bool) {
 		u.entry(seq, 0, seq, false)
 		note.count++
-		note.tail = append(note.tail, notation{seq, claims})
+		note.tail = append(note.tail, notation{seq, claims, had})
 	}
-	reckon := func(h uint32) (pos, claimed uint64) {
+	reckon := func(h uint32) (pos, claimed, claim uint64) {
 		t.Helper()
 		point, _ := u.point(0)
 		a, err := sessionState{}.reckon(h, point, &note)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return a.pos, a.claimed
+		return a.pos, a.claimed, a.claim
 	}
-	write(11, true)
-	write(15, false)
-	if pos, claimed := reckon((base + 2) & math.MaxUint32); pos != 15 || claimed != 11 {
-		t.Errorf("goes on after %d, claimed %d", pos, claimed)
+	write(11, true, false)
+	write(14, false, true)
+	write(15, false, false)
+	if pos, claimed, claim := reckon((base + 3) & math.MaxUint32); pos != 15 || claimed != 11 || claim != 14 {
+		t.Errorf("goes on after %d, claimed %d, had %d", pos, claimed, claim)
 	}
 	if !u.rewind(12, 0) {
 		t.Error("the store need not know")
 	}
-	if pos, claimed := reckon((base + 2) & math.MaxUint32); pos != 11 || claimed != 11 {
-		t.Errorf("after going back, goes on after %d, claimed %d", pos, claimed)
+	if pos, claimed, claim := reckon((base + 3) & math.MaxUint32); pos != 11 || claimed != 11 || claim != 14 {
+		t.Errorf("after going back, goes on after %d, claimed %d, had %d", pos, claimed, claim)
 	}
-	write(13, false)
-	if pos, _ := reckon((base + 3) & math.MaxUint32); pos != 13 {
+	write(13, false, false)
+	if pos, _, _ := reckon((base + 4) & math.MaxUint32); pos != 13 {
 		t.Errorf("and forth, goes on after %d", pos)
 	}
 	if u.rewind(13, 0) {
@@ -228,8 +229,8 @@ func TestReckonRefuses(t *testing.T) {
 }
 
 func TestParseNote(t *testing.T) {
-	n, err := parseNote([]byte("4294967295\x001,0,@3"))
-	if err != nil || n.count != 1<<32-1 || !slices.Equal(n.tail, []notation{{1, true}, {}, {3, false}}) {
+	n, err := parseNote([]byte("4294967295\x001,0,@3,+4"))
+	if err != nil || n.count != 1<<32-1 || !slices.Equal(n.tail, []notation{{1, true, false}, {}, {3, false, false}, {4, false, true}}) {
 		t.Errorf("%+v, %v", n, err)
 	}
 	if n, err := parseNote([]byte("0\x00")); err != nil || n.count != 0 || n.tail != nil {

@@ -158,13 +158,14 @@ type frontNote struct {
 type notation struct {
 	seq    uint64 // of an entry, 0 for none
 	claims bool   // the client has all up to there that is for the user, if it has the stanza; else its session was there
+	had    bool   // the client has all up to there that is for the user, but for what was left to others
 }
 
 // noteTail bounds the tail.
 const noteTail = 256
 
 // parseNote reads "count NUL notation,notation,…", with a notation the number of an entry, or a place, which is one
-// after '@', and what settle adds, which is "NUL connection".
+// after '@', or '+' if the client has had all up to there, and what settle adds, which is "NUL connection".
 func parseNote(data []byte) (n frontNote, err error) {
 	count, tail, ok := bytes.Cut(data, []byte{0})
 	if !ok {
@@ -182,11 +183,12 @@ func parseNote(data []byte) (n frontNote, err error) {
 			continue
 		}
 		text, isPlace := bytes.CutPrefix(text, []byte("@"))
+		text, had := bytes.CutPrefix(text, []byte("+"))
 		seq, err := strconv.ParseUint(string(text), 10, 64)
 		if err != nil || len(n.tail) == noteTail {
 			return n, fmt.Errorf("note of a front: its tail is %q", tail)
 		}
-		n.tail = append(n.tail, notation{seq, seq != 0 && !isPlace})
+		n.tail = append(n.tail, notation{seq, seq != 0 && !isPlace && !had, had})
 	}
 	return n, nil
 }
@@ -233,7 +235,7 @@ func (st sessionState) reckon(h uint32, point store.ResumePoint, note *frontNote
 		a, err = st.Left.reckon(h, point)
 		a.told = later(st.Left.Told, point.Told)
 	case note != nil && note.isOf(st.Conn) && !after(point.Count, note.count) && !after(h, note.count) && !note.older(st.Since, point.Count):
-		a = note.reckon(h, point, st)
+		a = note.reckon(h, point)
 		a.told = point.Told
 	default:
 		a.pos, a.claim, a.told = point.Pos, point.Claimed, point.Told
@@ -309,9 +311,8 @@ func (l leftover) before(count uint32) (seq uint64) {
 }
 
 // reckon finds the client's count among the last stanzas that the front has written. What these
-// claim holds whatever came after them. A place does not if the cursor went back. It is a claim if the client takes what is for
-// the user, as far as the store knows: while the store knows otherwise, or nothing yet, no places are told but of what the client passes.
-func (n frontNote) reckon(h uint32, point store.ResumePoint, st sessionState) arrival {
+// claim holds whatever came after them, and what the client has had. A place does not if the cursor went back.
+func (n frontNote) reckon(h uint32, point store.ResumePoint) arrival {
 	a := arrival{pos: point.Pos, claim: point.Claimed}
 	for i, noted := range n.tail {
 		count := n.count - uint32(len(n.tail)-1-i) //nolint:gosec // Modulo 2^32 on purpose.
@@ -321,11 +322,11 @@ func (n frontNote) reckon(h uint32, point store.ResumePoint, st sessionState) ar
 		if noted.claims {
 			a.claimed = max(a.claimed, noted.seq)
 		}
+		if noted.claims || noted.had {
+			a.claim = max(a.claim, noted.seq)
+		}
 		if noted.claims || after(count, point.Count) && after(count, point.Voided) {
 			a.pos = max(a.pos, noted.seq)
-			if noted.claims || st.serves() && !st.bound().leaves(noted.seq) {
-				a.claim = max(a.claim, noted.seq)
-			}
 		}
 	}
 	return a

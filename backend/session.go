@@ -59,7 +59,6 @@ type session struct {
 	cur     cursor  // owned by the writing goroutine
 
 	holdTime atomic.Int64 // for how long the session may be resumed, in ns; 0: it may not
-	passing  atomic.Bool  // the store knows that the client does not take what is for the user
 
 	bed   int32       // the descriptor that it sleeps at; under dormitory.mu
 	alarm *time.Timer // wakes it

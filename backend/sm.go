@@ -66,8 +66,7 @@ func (s *session) nonStanza(ctx context.Context, raw []byte) error {
 // has been written before.
 type enabling struct {
 	hold  time.Duration // for how long the session may be resumed; 0: it may not
-	st    sessionState
-	state []byte        // st, encoded
+	state []byte
 	done  chan struct{} // closed when it is answered
 }
 
@@ -83,7 +82,7 @@ func (s *session) enableSM(e xmpp.Element) {
 	s.out.push(item{kind: itemEnabled, enable: start})
 	select {
 	case <-start.done:
-		s.hasSaved(start.st, start.state)
+		s.saved, s.touched = start.state, false
 	case <-s.done:
 	}
 }
@@ -91,8 +90,7 @@ func (s *session) enableSM(e xmpp.Element) {
 func (s *session) enabling(e xmpp.Element) *enabling {
 	start := &enabling{hold: s.holdFor(e), done: make(chan struct{})}
 	if start.hold > 0 {
-		start.st = s.state()
-		state, err := start.st.encode()
+		state, err := s.state().encode()
 		if err != nil {
 			start.hold = 0
 		}

@@ -256,14 +256,6 @@ func (u *unacked) rewind(pos, received uint64) (earlier bool) {
 	return earlier
 }
 
-// void notes that the places are none any more which were told so far, the one that is just being told among them: they
-// say nothing of what is for the user, and the store takes the next for a claim.
-func (u *unacked) void() {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.voided = u.sent + 1
-}
-
 // has tells whether an entry is on its way.
 func (u *unacked) has(seq uint64) bool {
 	u.mu.Lock()

@@ -126,8 +126,11 @@ func Look(conn net.Conn, n int) error {
 	return nil
 }
 
-// PlaceBit is placeBit.
-const PlaceBit = uint64(placeBit)
+// PlaceBit is placeBit, and HadBit hadBit.
+const (
+	PlaceBit = uint64(placeBit)
+	HadBit   = uint64(hadBit)
+)
 
 // ReadTold is readTold.
 func ReadTold(raw []byte, user string) uint64 { return uint64(readTold(raw, user)) }

@@ -99,6 +99,8 @@ func TestTold(t *testing.T) {
 		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='7'/>and more":           0,
 		"<stanza-id xmlns='urn:xmpp:sid:0' by='alice@example.com' id='9223372036854775808'/>": 0,
 		"<at xmlns='urn:imlb:front:0' entry='7'/>":                                            7 | proxy.PlaceBit,
+		"<at xmlns='urn:imlb:front:0' had='7'/>":                                              7 | proxy.PlaceBit | proxy.HadBit,
+		"<at xmlns='urn:imlb:front:0' had='4611686018427387904'/>":                            0,
 		"<at xmlns='urn:imlb:front:0' entry='0'/>":                                            0,
 		"<at xmlns='urn:imlb:front:0' entry='9223372036854775808'/>":                          0,
 		"<at xmlns='urn:imlb:front:1' entry='7'/>":                                            0,

@@ -80,12 +80,17 @@ func endsName(b byte) bool {
 //
 //   - The number of an entry: <stanza-id xmlns='urn:xmpp:sid:0' by='user' id='number'/> (XEP-0359).
 //     Whoever has the message has all that is for the user up to there.
-//   - A place, with placeBit: <at xmlns='urn:imlb:front:0' entry='number'/>. The session is there; what
-//     came before may be on its way to other clients of the user.
+//   - A place, with placeBit: <at xmlns='urn:imlb:front:0' entry='number'/>. The session is there, and its client
+//     has what was for it before.
+//   - A place with hadBit as well: <at xmlns='urn:imlb:front:0' had='number'/>. The client also has what was for
+//     the user before, but for what is left to the user's other clients, and may be on its way to them.
 type told uint64
 
-// placeBit is no part of a number: nodes count to 2^63 at most.
-const placeBit told = 1 << 63
+// These are no part of a number: nodes count to 2^63 at most, and there are no places beyond 2^62.
+const (
+	placeBit told = 1 << 63
+	hadBit   told = 1 << 62
+)
 
 // entry is the number of an entry, or 0.
 func (t told) entry() uint64 {
@@ -97,10 +102,15 @@ func (t told) entry() uint64 {
 
 // append appends t as it stands in a settle.
 func (t told) append(dst []byte) []byte {
-	if t&placeBit != 0 {
+	switch {
+	case t&placeBit == 0:
+		return strconv.AppendUint(dst, uint64(t), 10)
+	case t&hadBit != 0:
+		dst = append(dst, '+')
+	default:
 		dst = append(dst, '@')
 	}
-	return strconv.AppendUint(dst, uint64(t&^placeBit), 10)
+	return strconv.AppendUint(dst, uint64(t&^(placeBit|hadBit)), 10)
 }
 
 // readTold reads it from the last child of a stanza.
@@ -118,7 +128,10 @@ func readTold(raw []byte, user string) told {
 	if n := usualNumber(raw[start:], user); n > 0 {
 		return n
 	}
-	if n, ok := number(raw[start:], "<at xmlns='"+xmpp.NSFront+"' entry='"); ok {
+	if n, ok := number(raw[start:], "<at xmlns='"+xmpp.NSFront+"' had='"); ok && n < hadBit {
+		return n | placeBit | hadBit
+	}
+	if n, ok := number(raw[start:], "<at xmlns='"+xmpp.NSFront+"' entry='"); ok && n < hadBit {
 		return n | placeBit
 	}
 	if bytes.IndexByte(raw[start:], '>') != len(raw)-start-1 {
