@@ -36,15 +36,16 @@ type cursor struct {
 	here    bool   // the client is available, whatever its priority
 	carbons bool   // the client wants copies of what others send and get
 	bound   boundPlace
-	begun   bool              // the client was available
-	login   bool              // entries that were there before the client are being read
-	had     uint64            // of a resumed session: the client has all entries up to this one but those for other resources
-	past    uint64            // … and the cursor has been at all up to this one before: what copies of them there are, the client has or gets
-	since   time.Time         // when the client said that it is there
-	behind  bool              // there may be entries after pos of which no signal came
-	items   []item            // taken from the outbox and not yet done
-	copies  map[uint64]uint32 // of entries that are left to other sessions: the numbers of the stanzas
-	wait    bool              // the store did not answer: try again a little later
+	begun   bool                // the client was available
+	login   bool                // entries that were there before the client are being read
+	had     uint64              // of a resumed session: the client has all entries up to this one but those for other resources
+	past    uint64              // … and the cursor has been at all up to this one before: what copies of them there are, the client has or gets
+	lost    map[uint64]struct{} // … and these were written to the client and have not arrived, whoever else has them
+	since   time.Time           // when the client said that it is there
+	behind  bool                // there may be entries after pos of which no signal came
+	items   []item              // taken from the outbox and not yet done
+	copies  map[uint64]uint32   // of entries that are left to other sessions: the numbers of the stanzas
+	wait    bool                // the store did not answer: try again a little later
 
 	quiet   quiet       // what an inactive client is spared
 	buf     []byte      // to be written
@@ -164,7 +165,7 @@ func (s *session) put(ctx context.Context, it item, next []item) bool {
 	case itemQuiet:
 		s.setQuiet(it.on)
 	case itemAgain:
-		return s.putAgain(ctx, it)
+		return s.putAgain(ctx, it.seqs)
 	}
 	return true
 }
@@ -310,7 +311,7 @@ func (s *session) delay(e store.Entry) []byte {
 // moves the cursor behind it.
 func (s *session) consider(e store.Entry, delay []byte) {
 	s.cur.pos = e.Seq
-	mine := e.Resource == s.jid.Resource()
+	mine := s.isFor(e)
 	switch {
 	case s.cur.bound.isRead(e) && !s.cur.live:
 		s.unacked.pass(e.Seq)
@@ -330,12 +331,23 @@ func (s *session) consider(e store.Entry, delay []byte) {
 		s.unacked.pass(e.Seq)
 	case e.Seq <= s.cur.had && (mine || e.Resource == ""):
 		s.skip(e)
-	case (s.cur.login || e.Seq <= s.cur.past) && (s.hub.isDone(e.Seq) || s.unacked.has(e.Seq)), s.unacked.wasEarly(e.Seq):
+	case (s.cur.login || e.Seq <= s.cur.past) && (s.unacked.has(e.Seq) || s.hub.isDone(e.Seq) && !s.cur.isLost(e.Seq)), s.unacked.wasEarly(e.Seq):
 		s.copyEntry(e, delay)
 		s.skip(e)
 	default:
 		s.deliver(e, delay, s.cur.live && !s.cur.bound.leaves(e.Seq), e.Seq)
 	}
+}
+
+// isFor tells whether an entry is for this client whether or not it takes what is for the user: it is for its resource, or was
+// on its way to it.
+func (s *session) isFor(e store.Entry) bool {
+	return e.Resource == s.jid.Resource() || e.Resource == "" && s.cur.isLost(e.Seq)
+}
+
+func (c *cursor) isLost(seq uint64) bool {
+	_, lost := c.lost[seq]
+	return lost
 }
 
 // unwelcome passes over an entry for good if its sender is blocked by now (XEP-0191 §3.3), or if
@@ -395,6 +407,7 @@ func (s *session) skip(e store.Entry) {
 // pos is where the cursor is then, 0 for an entry out of turn.
 func (s *session) deliver(e store.Entry, delay []byte, inTurn bool, pos uint64) {
 	s.releaseFrom(e.Stanza)
+	delete(s.cur.lost, e.Seq)
 	stanza := e.Stanza
 	claims := inTurn && s.hub.allBefore(e.Seq)
 	if !claims {
@@ -433,8 +446,8 @@ func (s *session) checkUnacked(n int) {
 // putAgain delivers entries that were held for another session, which is gone, or that the
 // client had not received when the session was resumed. It returns false if that is not possible now;
 // what was written of them then is not written twice.
-func (s *session) putAgain(ctx context.Context, it item) bool {
-	for _, seq := range it.seqs {
+func (s *session) putAgain(ctx context.Context, seqs []uint64) bool {
+	for _, seq := range seqs {
 		if seq > s.cur.pos { // its turn will come
 			continue
 		}
@@ -453,8 +466,8 @@ func (s *session) putAgain(ctx context.Context, it item) bool {
 		switch {
 		case len(page) == 0 || page[0].Seq != seq: // it has been removed since
 			s.hub.arrived(flight{seq: seq})
-		case !s.cur.live && page[0].Resource != s.jid.Resource():
-		case s.hub.isDone(seq) && !slices.Contains(it.lost, seq), s.unacked.has(seq):
+		case !s.cur.live && !s.isFor(page[0]):
+		case s.unacked.has(seq), s.hub.isDone(seq) && !s.cur.isLost(seq):
 		case s.hub.ignoresSenderOf(page[0].Stanza), s.tooLong(xmpp.Message, page[0].Stanza, entryMost):
 			s.hub.arrived(flight{seq: seq})
 		default:

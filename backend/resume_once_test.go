@@ -143,3 +143,69 @@ func TestPlacesWhereItIsResumed(t *testing.T) {
 		t.Errorf("%q comes again", got)
 	}
 }
+
+// What was written to a client while it was available, and has not arrived, comes to it where it resumes its session, although it has
+// become unavailable since then, and another client of the user has received it.
+func TestWrittenBeforeItLeft(t *testing.T) {
+	t.Parallel()
+	for name, leaves := range map[string]string{
+		"unavailable": "<presence type='unavailable'/>", "takes nothing": "<presence><priority>-1</priority></presence>",
+	} {
+		for _, killed := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, killed: %t", name, killed), func(t *testing.T) {
+				t.Parallel()
+				c := newCluster(t, 3, nil)
+				bob := c.online(2, "bob", "desk")
+				phone, tab := c.online(0, "alice", "phone"), c.online(0, "alice", "tab")
+				tab.write(smResumable)
+				id := between(tab.skipTo("^<enabled "), "id='", "'")
+				bob.write(say("alice", "one"))
+				phone.skipTo("<body>one</body>")
+				c.eventually("it is received", func() bool { _, delivered := c.head("alice"); return delivered == 1 })
+				tail := tab.noted(nil, "<body>one</body>")
+				h := len(tail) - 1
+				tab.write(leaves + smAsk)
+				tail = tab.noted(tail, "^<a ")
+				if killed {
+					c.die()
+					c.dial(1, leg{settle: fmt.Sprintf("alice@example.com\x000\x00%s\x00%d\x00%s", id, len(tail), strings.Join(tail, ","))}).gone()
+				} else {
+					_ = tab.conn.Close()
+				}
+				again := c.returns(1, "alice")
+				again.resume(id, h)
+				again.skipTo("^<resumed ")
+				again.skipTo("<body>one</body>")
+				again.write("<presence/>")
+				bob.write(say("alice", "last"))
+				if got := again.bodies("last"); len(got) > 0 {
+					t.Errorf("%q comes again", got)
+				}
+			})
+		}
+	}
+}
+
+// What a client has got that was for another one comes to it once, however often it resumes its session, although what was left to
+// it when it was resumed for the first time is noted.
+func TestTakenForAnotherOnce(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3, nil)
+	bob := c.online(2, "bob", "desk")
+	phone := c.login(1, "alice", "phone")
+	phone.counts()
+	tab := c.online(0, "alice", "tab")
+	tab.write(smResumable)
+	id := between(tab.skipTo("^<enabled "), "id='", "'")
+	bob.write("<message type='chat' to='alice@example.com/phone'><body>both</body></message>")
+	h := len(tab.noted(nil, "<body>both</body>"))
+	for range 3 {
+		tab = c.returns(2, "alice")
+		tab.resume(id, h)
+		tab.skipTo("^<resumed ")
+	}
+	bob.write(say("alice", "last"))
+	if got := tab.bodies("last"); len(got) > 0 {
+		t.Errorf("%q comes again", got)
+	}
+}

@@ -198,6 +198,7 @@ type arrival struct {
 	claimed uint64        // the user has all up to this one; 0: nobody says so
 	flights []flight      // that have arrived
 	again   []uint64      // entries that have not, and that the cursor does not meet
+	lost    []uint64      // entries that have not, and were written
 	early   []savedFlight // entries that have, and that the cursor may meet
 	stanzas []item        // that have not
 
@@ -245,7 +246,7 @@ func (st sessionState) reckon(h uint32, point store.ResumePoint, note *frontNote
 		}
 	}
 	for _, f := range unarrived(st.Again, h) {
-		if !slices.Contains(a.again, f.Seq) && !slices.ContainsFunc(a.flights, func(has flight) bool { return has.seq == f.Seq }) {
+		if !slices.Contains(a.again, f.Seq) {
 			a.again = append(a.again, f.Seq)
 		}
 	}
@@ -281,9 +282,9 @@ func (l leftover) reckon(h uint32, point store.ResumePoint) (a arrival, err erro
 			a.flights = append(a.flights, flight{f.Count, f.Seq, f.UpTo, f.Pos})
 			a.claim = max(a.claim, f.UpTo)
 		case f.Seq != 0 && f.Pos == 0:
-			a.again = append(a.again, f.Seq)
+			a.again, a.lost = append(a.again, f.Seq), append(a.lost, f.Seq)
 		case f.Seq != 0:
-			a.pos = min(a.pos, f.Seq-1)
+			a.pos, a.lost = min(a.pos, f.Seq-1), append(a.lost, f.Seq)
 		}
 	}
 	for _, k := range l.Kept {
@@ -312,7 +313,10 @@ func (n frontNote) reckon(h uint32, point store.ResumePoint, st sessionState) ar
 	for i, noted := range n.tail {
 		count := n.count - uint32(len(n.tail)-1-i) //nolint:gosec // Modulo 2^32 on purpose.
 		if after(count, h) {
-			break
+			if noted.claims || !st.Carbons { // else it may be a copy
+				a.lost = append(a.lost, noted.seq)
+			}
+			continue
 		}
 		if noted.claims {
 			a.claimed = max(a.claimed, noted.seq)
