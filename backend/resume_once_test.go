@@ -6,6 +6,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"imlb/backend"
+	"imlb/backend/store"
 )
 
 // What a client has not received comes to it where it resumes its session, although another client of the user has received it, and
@@ -207,5 +210,40 @@ func TestTakenForAnotherOnce(t *testing.T) {
 	bob.write(say("alice", "last"))
 	if got := tab.bodies("last"); len(got) > 0 {
 		t.Errorf("%q comes again", got)
+	}
+}
+
+// What a front knows a client to have does not come to it again, wherever the cursor of its session goes back to.
+func TestNotedComesOnce(t *testing.T) {
+	t.Parallel()
+	const early = "<message type='chat' to='alice@example.com/tab'><body>early</body></message>"
+	for name, carbons := range map[string]bool{"copies": true, "no copies": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			points := &pointStore{points: make(chan store.ResumePoint, 100)}
+			c := newCluster(t, 3, func(o *backend.Options) {
+				if o.Name == "node-1" {
+					points.Store, o.Store = o.Store, points
+				}
+			})
+			bob := c.online(2, "bob", "desk")
+			tab := c.login(0, "alice", "tab")
+			if carbons {
+				tab.carbons("enable")
+			}
+			id := tab.resumable()
+			<-points.points // and no other as long as the client acknowledges nothing
+			bob.write(say("alice", "one") + early)
+			tail := tab.noted(nil, "<body>early</body>")
+			c.die()
+			c.dial(1, leg{settle: fmt.Sprintf("alice@example.com\x000\x00%s\x00%d\x00%s", id, len(tail), strings.Join(tail, ","))}).gone()
+			again := c.returns(1, "alice")
+			again.resumed(id, len(tail), 0)
+			again.write("<presence/>")
+			bob.write(say("alice", "last"))
+			if got := again.bodies("last"); !slices.Equal(got, []string{"one"}) {
+				t.Errorf("got %q", got)
+			}
+		})
 	}
 }

@@ -308,18 +308,22 @@ func (l leftover) before(count uint32) (seq uint64) {
 // reckon finds the client's count among the last stanzas that the front has written. What these
 // claim holds whatever came after them. A place does not if the cursor went back. It is a claim if the client takes what is for
 // the user, as far as the store knows: while the store knows otherwise, or nothing yet, no places are told but of what the client passes.
+// Where no copies of what is for the user are told, what has a place is an entry that the client has, whatever its place is by then.
 func (n frontNote) reckon(h uint32, point store.ResumePoint, st sessionState) arrival {
 	a := arrival{pos: point.Pos, claim: point.Claimed}
 	for i, noted := range n.tail {
 		count := n.count - uint32(len(n.tail)-1-i) //nolint:gosec // Modulo 2^32 on purpose.
-		if after(count, h) {
-			if noted.claims || !st.Carbons { // else it may be a copy
+		entry := noted.claims || !st.Carbons || !st.copied() && after(count, point.Voided) // else it may be a copy
+		switch {
+		case after(count, h):
+			if entry {
 				a.lost = append(a.lost, noted.seq)
 			}
 			continue
-		}
-		if noted.claims {
+		case noted.claims:
 			a.claimed = max(a.claimed, noted.seq)
+		case entry && noted.seq != 0:
+			a.early, a.flights = append(a.early, savedFlight{Count: h, Seq: noted.seq}), append(a.flights, flight{seq: noted.seq})
 		}
 		if noted.claims || after(count, point.Count) && after(count, point.Voided) {
 			a.pos = max(a.pos, noted.seq)
@@ -351,6 +355,9 @@ func (s *session) state() sessionState {
 
 // serves tells whether the client takes what is for the user.
 func (st sessionState) serves() bool { return st.Presence != "" && st.Priority >= 0 }
+
+// copied tells whether the client gets copies of what is for the user.
+func (st sessionState) copied() bool { return st.Carbons && st.Presence != "" && !st.serves() }
 
 // bound is where the client was bound by Bind 2.
 func (st sessionState) bound() boundPlace {
