@@ -90,7 +90,7 @@ func TestReckonAgainstModel(t *testing.T) {
 		left := u.leftover()
 		left.Cursor = seq
 		point, _ := u.point(0)
-		a, err := sessionState{Left: &left}.reckon(uint32(h), point, nil)
+		a, err := sessionState{Left: &left, Presence: "<presence/>", Carbons: true}.reckon(uint32(h), point, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

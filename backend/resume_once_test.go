@@ -247,3 +247,36 @@ func TestNotedComesOnce(t *testing.T) {
 		})
 	}
 }
+
+// A copy that was written to a client comes to it where it resumes its session, although it has become unavailable, or wants no copies any more,
+// and something before it has not come either.
+func TestCopyWrittenBeforeItLeft(t *testing.T) {
+	t.Parallel()
+	for name, leaves := range map[string]string{
+		"unavailable": "<presence type='unavailable'/>",
+		"no copies":   "<iq type='set' id='off'><disable xmlns='urn:xmpp:carbons:2'/></iq>",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, 3, nil)
+			bob, phone := c.online(2, "bob", "desk"), c.online(1, "alice", "phone")
+			tab := c.login(0, "alice", "tab")
+			tab.carbons("enable")
+			id := tab.resumable()
+			tab.write("<presence/>")
+			tab.skipTo("from='alice@example.com/phone'")
+			tab.syncWith(tab)
+			bob.write(say("alice", "one"))
+			tab.skipTo("<body>one</body>")
+			phone.write(say("bob", "two"))
+			tab.skipTo("<body>two</body>")
+			tab.write(leaves + smAsk)
+			tab.skipTo("^<a ")
+			_ = tab.conn.Close()
+			again := c.returns(1, "alice")
+			again.resume(id, 0)
+			again.skipTo("<body>one</body>")
+			again.skipTo("<sent .*<body>two</body>")
+		})
+	}
+}

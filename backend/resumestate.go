@@ -231,7 +231,7 @@ func (st sessionState) reckon(h uint32, point store.ResumePoint, note *frontNote
 	case after(point.Count, h):
 		return a, errTooLittle
 	case st.Left != nil:
-		a, err = st.Left.reckon(h, point)
+		a, err = st.Left.reckon(h, point, st.Carbons && st.Presence != "")
 		a.told = later(st.Left.Told, point.Told)
 	case note != nil && note.isOf(st.Conn) && !after(point.Count, note.count) && !after(h, note.count) && !note.older(st.Since, point.Count):
 		a = note.reckon(h, point, st)
@@ -268,7 +268,8 @@ func unarrived(flights []savedFlight, h uint32) []savedFlight {
 	return slices.DeleteFunc(slices.Clone(flights), func(f savedFlight) bool { return !after(f.Count, h) })
 }
 
-func (l leftover) reckon(h uint32, point store.ResumePoint) (a arrival, err error) {
+// reckon is that of the state; copies tells whether the cursor copies what it comes to.
+func (l leftover) reckon(h uint32, point store.ResumePoint, copies bool) (a arrival, err error) {
 	switch {
 	case after(h, l.Sent):
 		return a, errTooMuch
@@ -288,7 +289,7 @@ func (l leftover) reckon(h uint32, point store.ResumePoint) (a arrival, err erro
 		}
 	}
 	for _, k := range l.Kept {
-		if after(k.Count, h) && k.Seq <= a.pos { // the cursor copies those after that anew
+		if after(k.Count, h) && (k.Seq <= a.pos || !copies) { // else the cursor copies it anew
 			a.stanzas = append(a.stanzas, leftItem(k.Raw, l.before(k.Count)))
 		}
 	}
