@@ -39,8 +39,8 @@ type cursor struct {
 	begun   bool                // the client was available
 	login   bool                // entries that were there before the client are being read
 	had     uint64              // of a resumed session: the client has all entries up to this one but those for other resources
-	past    uint64              // … and the cursor has been at all up to this one before: what copies of them there are, the client has or gets
 	lost    map[uint64]struct{} // … and these were written to the client and have not arrived, whoever else has them
+	past    uint64              // the cursor has been at all entries up to this one before: what copies of them there are, the client has or gets
 	since   time.Time           // when the client said that it is there
 	behind  bool                // there may be entries after pos of which no signal came
 	items   []item              // taken from the outbox and not yet done
@@ -224,10 +224,13 @@ func (s *session) readUpTo(ctx context.Context, seq, most uint64) bool {
 // goLive begins to deliver what is addressed to the user, from the first entry
 // that none of its clients has received.
 func (s *session) goLive(ctx context.Context, since time.Time) {
-	s.cur.here = true
 	if s.cur.live {
 		return
 	}
+	if s.cur.here {
+		s.cur.past = max(s.cur.past, s.cur.pos)
+	}
+	s.cur.here = true
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
 	head, delivered, err := s.node.store.Head(query, s.account.Owner)

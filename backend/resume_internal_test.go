@@ -78,7 +78,7 @@ func TestReckonAgainstModel(t *testing.T) {
 				u.skip(seq)
 				claims = append(claims, claim{sent, seq})
 			},
-			"passed entry":  func(*rapid.T) { seq++; u.pass(seq) },
+			"passed entry": func(*rapid.T) { seq++; u.pass(seq) },
 			"ack": func(t *rapid.T) {
 				acked = rapid.Uint64Range(acked, sent).Draw(t, "acked")
 				if _, ok := u.ack(uint32(acked)); !ok {

@@ -1,11 +1,13 @@
 package backend_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"imlb/backend"
 	"imlb/backend/store"
@@ -278,5 +280,37 @@ func TestCopyWrittenBeforeItLeft(t *testing.T) {
 			again.skipTo("<body>one</body>")
 			again.skipTo("<sent .*<body>two</body>")
 		})
+	}
+}
+
+// aheadStore is one whose clock is ahead of the nodes'.
+type aheadStore struct{ store.Store }
+
+func (s aheadStore) Read(ctx context.Context, owner store.OwnerID, after uint64, limit int) ([]store.Entry, error) {
+	page, err := s.Store.Read(ctx, owner, after, limit)
+	for i := range page {
+		page[i].Time = page[i].Time.Add(time.Second)
+	}
+	return page, err
+}
+
+// The copies that a client has got while it took nothing for the user do not come again when it does, whatever time it is in the store.
+func TestCopiesComeOnce(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, func(o *backend.Options) { o.Store = aheadStore{o.Store} })
+	bob, phone := c.online(1, "bob", "desk"), c.counted(0, "alice", "phone") // which acknowledges nothing
+	tab := c.login(0, "alice", "tab")
+	tab.carbons("enable")
+	tab.write("<presence><priority>-1</priority></presence>")
+	tab.syncWith(tab)
+	bob.write(say("alice", "one"))
+	tab.skipTo("<received .*<body>one</body>")
+	phone.write(say("bob", "two"))
+	tab.skipTo("<sent .*<body>two</body>")
+	tab.write("<presence/>")
+	tab.skipTo("<body>one</body>")
+	bob.write(say("alice", "last"))
+	if got := tab.bodies("last"); len(got) > 0 {
+		t.Errorf("%q comes again", got)
 	}
 }

@@ -313,7 +313,7 @@ func (l leftover) before(count uint32) (seq uint64) {
 func (n frontNote) reckon(h uint32, point store.ResumePoint, st sessionState) arrival {
 	a := arrival{pos: point.Pos, claim: point.Claimed}
 	for i, noted := range n.tail {
-		count := n.count - uint32(len(n.tail)-1-i) //nolint:gosec // Modulo 2^32 on purpose.
+		count := n.count - uint32(len(n.tail)-1-i)                                         //nolint:gosec // Modulo 2^32 on purpose.
 		entry := noted.claims || !st.Carbons || !st.copied() && after(count, point.Voided) // else it may be a copy
 		switch {
 		case after(count, h):
