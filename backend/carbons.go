@@ -112,7 +112,7 @@ func (s *session) writeCopy(e store.Entry, delay []byte) {
 	case e.Sent && s.cur.live && !s.cur.bound.leaves(e.Seq) && s.hub.allBefore(e.Seq):
 		copied = xmpp.AppendWithChild(nil, copied, s.stanzaID(e.Seq)) // it claims what an entry in turn does
 	case s.tellsPlace():
-		copied = xmpp.AppendWithChild(nil, copied, place(e.Seq, s.cur.live && !s.cur.bound.leaves(e.Seq)))
+		copied = xmpp.AppendWithChild(nil, copied, place(e.Seq, s.cur.live && !s.cur.bound.leaves(e.Seq), true))
 	}
 	s.writeStanza(copied, e.Seq)
 }

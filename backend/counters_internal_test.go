@@ -77,6 +77,22 @@ func TestSkippedEntries(t *testing.T) {
 	}
 }
 
+// What is about to be written when a client speaks for the first time has arrived when it is written, and not before.
+func TestHeardBeforeItIsWritten(t *testing.T) {
+	u := &unacked{}
+	u.entry(1, 0, 1, false)
+	if got := u.written(); len(got) != 0 {
+		t.Errorf("the client has said nothing, but arrived is %v", got)
+	}
+	u.entry(2, 0, 2, false)
+	if got := u.hear(); len(got) != 1 || got[0].seq != 1 {
+		t.Errorf("one is written, but arrived is %v", got)
+	}
+	if got := u.written(); len(got) != 1 || got[0].seq != 2 {
+		t.Errorf("both are written, but then arrived is %v", got)
+	}
+}
+
 // The handled count has no gaps, whatever waits for the store, around where it wraps too.
 func TestInboundAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

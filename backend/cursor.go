@@ -36,16 +36,17 @@ type cursor struct {
 	here    bool   // the client is available, whatever its priority
 	carbons bool   // the client wants copies of what others send and get
 	bound   boundPlace
-	begun   bool              // the client was available
-	login   bool              // entries that were there before the client are being read
-	had     uint64            // of a resumed session: the client has all entries up to this one but those for other resources …
-	own     uint64            // … and all up to this one that are for its own, but those that are written again
-	past    uint64            // … and the cursor has been at all up to this one before: what copies of them there are, the client has or gets
-	since   time.Time         // when the client said that it is there
-	behind  bool              // there may be entries after pos of which no signal came
-	items   []item            // taken from the outbox and not yet done
-	copies  map[uint64]uint32 // of entries that are left to other sessions: the numbers of the stanzas
-	wait    bool              // the store did not answer: try again a little later
+	begun   bool                // the client was available
+	login   bool                // entries that were there before the client are being read
+	had     uint64              // of a resumed session: the client has all entries up to this one but those for other resources …
+	own     uint64              // … and all up to this one that are for its own, but those that are written again …
+	lost    map[uint64]struct{} // … and these were written to the client and have not arrived, whoever else has them
+	past    uint64              // the cursor has been at all entries up to this one before: what copies of them there are, the client has or gets
+	since   time.Time           // when the client said that it is there
+	behind  bool                // there may be entries after pos of which no signal came
+	items   []item              // taken from the outbox and not yet done
+	copies  map[uint64]uint32   // of entries that are left to other sessions: the numbers of the stanzas
+	wait    bool                // the store did not answer: try again a little later
 
 	quiet   quiet       // what an inactive client is spared
 	buf     []byte      // to be written
@@ -165,7 +166,7 @@ func (s *session) put(ctx context.Context, it item, next []item) bool {
 	case itemQuiet:
 		s.setQuiet(it.on)
 	case itemAgain:
-		return s.putAgain(ctx, it)
+		return s.putAgain(ctx, it.seqs)
 	}
 	return true
 }
@@ -224,10 +225,13 @@ func (s *session) readUpTo(ctx context.Context, seq, most uint64) bool {
 // goLive begins to deliver what is addressed to the user, from the first entry
 // that none of its clients has received.
 func (s *session) goLive(ctx context.Context, since time.Time) {
-	s.cur.here = true
 	if s.cur.live {
 		return
 	}
+	if s.cur.here {
+		s.cur.past = max(s.cur.past, s.cur.pos)
+	}
+	s.cur.here = true
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
 	head, delivered, err := s.node.store.Head(query, s.account.Owner)
@@ -311,7 +315,8 @@ func (s *session) delay(e store.Entry) []byte {
 // moves the cursor behind it.
 func (s *session) consider(e store.Entry, delay []byte) {
 	s.cur.pos = e.Seq
-	mine, early := e.Resource == s.jid.Resource(), s.unacked.wasEarly(e.Seq)
+	mine, lost := s.isFor(e), s.cur.isLost(e.Seq)
+	had := !lost && s.has(e)
 	switch {
 	case s.cur.bound.isRead(e) && !s.cur.live:
 		s.unacked.pass(e.Seq)
@@ -324,18 +329,30 @@ func (s *session) consider(e store.Entry, delay []byte) {
 	case !mine && !s.cur.live:
 		s.copyEntry(e, delay)
 		s.unacked.pass(e.Seq)
-	case mine && (early || e.Seq <= max(s.cur.had, s.cur.own)):
+	case had && mine:
 		s.passOwn(e)
-	case early, e.Seq <= s.cur.had && e.Resource == "":
+	case had:
 		s.skip(e)
 	case !mine && e.Resource != "" && s.hub.hold(e.Resource, e.Seq):
 		s.copyHeld(e, delay)
 		s.skip(e)
-	case s.waited(e.Seq) && (s.hub.isDone(e.Seq) || s.unacked.has(e.Seq)):
+	case s.waited(e.Seq) && (s.unacked.has(e.Seq) || s.hub.isDone(e.Seq) && !lost):
 		s.copyEntry(e, delay)
 		s.skip(e)
 	default:
 		s.deliver(e, delay, s.cur.live && !s.cur.bound.leaves(e.Seq), e.Seq)
+	}
+}
+
+// has tells whether the client has an entry to which the cursor comes once more, or it is on its way.
+func (s *session) has(e store.Entry) bool {
+	switch {
+	case s.unacked.wasEarly(e.Seq):
+		return true
+	case e.Resource == s.jid.Resource():
+		return e.Seq <= max(s.cur.had, s.cur.own) && !slices.ContainsFunc(s.again, func(f savedFlight) bool { return f.Seq == e.Seq })
+	default:
+		return e.Seq <= s.cur.had && e.Resource == ""
 	}
 }
 
@@ -353,6 +370,17 @@ func (s *session) passOwn(e store.Entry) {
 
 // waited tells whether an entry was there before the client: it need not get what another one of the user has received.
 func (s *session) waited(seq uint64) bool { return s.cur.login || seq <= s.cur.past }
+
+// isFor tells whether an entry is for this client whether or not it takes what is for the user: it is for its resource, or was
+// on its way to it.
+func (s *session) isFor(e store.Entry) bool {
+	return e.Resource == s.jid.Resource() || e.Resource == "" && s.cur.isLost(e.Seq)
+}
+
+func (c *cursor) isLost(seq uint64) bool {
+	_, lost := c.lost[seq]
+	return lost
+}
 
 // unwelcome passes over an entry for good if its sender is blocked by now (XEP-0191 §3.3), or if
 // it can never be delivered: it stays in the archive.
@@ -411,6 +439,7 @@ func (s *session) skip(e store.Entry) {
 // pos is where the cursor is then, 0 for an entry out of turn.
 func (s *session) deliver(e store.Entry, delay []byte, inTurn bool, pos uint64) {
 	s.releaseFrom(e.Stanza)
+	delete(s.cur.lost, e.Seq)
 	stanza := withoutPrivate(e.Stanza)
 	claims := inTurn && s.hub.allBefore(e.Seq)
 	if !claims {
@@ -427,7 +456,7 @@ func (s *session) deliver(e store.Entry, delay []byte, inTurn bool, pos uint64) 
 	case claims:
 		s.cur.buf = xmpp.AppendWithChild(s.cur.buf, stanza, s.stanzaID(e.Seq))
 	case pos != 0 && s.tellsPlace():
-		s.cur.buf = xmpp.AppendWithChild(s.cur.buf, stanza, place(pos, inTurn))
+		s.cur.buf = xmpp.AppendWithChild(s.cur.buf, stanza, place(pos, inTurn, false))
 	default:
 		s.cur.buf = append(s.cur.buf, stanza...)
 	}
@@ -449,9 +478,9 @@ func (s *session) checkUnacked(n int) {
 // putAgain delivers entries that were held for another session, which is gone, or that the
 // client had not received when the session was resumed. It returns false if that is not possible now;
 // what was written of them then is not written twice.
-func (s *session) putAgain(ctx context.Context, it item) bool {
-	for _, seq := range it.seqs {
-		if seq > max(s.cur.pos, s.cur.own) { // its turn will come
+func (s *session) putAgain(ctx context.Context, seqs []uint64) bool {
+	for _, seq := range seqs {
+		if seq > s.cur.pos { // its turn will come
 			continue
 		}
 		if s.cur.live && s.hasCopy(seq) {
@@ -469,8 +498,8 @@ func (s *session) putAgain(ctx context.Context, it item) bool {
 		switch {
 		case len(page) == 0 || page[0].Seq != seq: // it has been removed since
 			s.hub.arrived(flight{seq: seq})
-		case !s.cur.live && page[0].Resource != s.jid.Resource():
-		case s.hub.isDone(seq) && !slices.Contains(it.lost, seq), s.unacked.has(seq):
+		case !s.cur.live && !s.isFor(page[0]):
+		case s.unacked.has(seq), s.hub.isDone(seq) && !s.cur.isLost(seq):
 		case s.hub.ignoresSenderOf(page[0].Stanza), s.tooLong(xmpp.Message, page[0].Stanza, entryMost):
 			s.hub.arrived(flight{seq: seq})
 		default:
@@ -560,19 +589,20 @@ func (s *session) tellsPlace() bool { return s.holdTime.Load() > 0 }
 
 // place is what a message ends with that is on the timeline in turn, and claims nothing: where its
 // session is then. Who resumes the session after its node was killed goes on from there, if the client
-// has counted the message. had tells whether the client has then had all before that was for the user, but for what was left to others.
-func place(pos uint64, had bool) []byte {
-	begins := placeBegins
-	if had {
-		begins = hadBegins
+// has counted the message. had tells whether the client has then had all before that was for the user, but for what was left to others,
+// and copied whether the message is a copy.
+func place(pos uint64, had, copied bool) []byte {
+	kind := "entry"
+	switch {
+	case had && copied:
+		kind = "copied"
+	case had:
+		kind = "had"
+	case copied:
+		kind = "copy"
 	}
-	return append(strconv.AppendUint([]byte(begins), pos, 10), "'/>"...)
+	return append(strconv.AppendUint([]byte("<at xmlns='"+xmpp.NSFront+"' "+kind+"='"), pos, 10), "'/>"...)
 }
-
-const (
-	placeBegins = "<at xmlns='" + xmpp.NSFront + "' entry='"
-	hadBegins   = "<at xmlns='" + xmpp.NSFront + "' had='"
-)
 
 // stanzaID is the number of an entry as a child of a message.
 func (s *session) stanzaID(seq uint64) []byte {

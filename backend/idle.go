@@ -54,6 +54,9 @@ func (s *session) waits(ctx context.Context, err error) bool {
 	if s.stream.heard {
 		s.stream.heard, s.asked = false, false
 		s.due = now.Add(s.node.opts.Timeouts.Idle)
+		if now.Sub(s.started) >= s.node.opts.Timeouts.Idle { // who keeps its connection alive is never asked whether it is there
+			s.hasSpoken()
+		}
 		s.watch(s.restAfter())
 		return true
 	}

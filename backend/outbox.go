@@ -77,7 +77,6 @@ type item struct {
 	status   bool      // itemStanza: it is presence that says how available somebody is
 	said     bool      // itemStanza: as well as those that were there before the session, since somebody has said it after them
 	seqs     []uint64  // itemAgain
-	lost     []uint64  // itemAgain: those of them that were written to this client and have not arrived, whoever else has them
 	resource string    // itemEntry: that it is for, if for one
 	at       time.Time // itemEntry, itemAvailable: when the signal, or the presence, came
 	enable   *enabling // itemEnabled

@@ -366,7 +366,8 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h ui
 	}
 	claim = min(claim, known)
 	a.stanzas = append(a.stanzas, s.answerLost(st.Answers, h, st.unheard(parked))...)
-	s.resend(st, a, union(a.again, left), h)
+	a.again = union(a.again, left)
+	s.resend(st, a, h)
 	if err := s.inherit(ctx, st); err != nil {
 		return err
 	}
@@ -403,7 +404,10 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h ui
 // the cursor that is for the user, or has left it to others, and up to where it may have left something to others. A client that takes
 // such entries, and of which it is not known that it has been given all up to its place, has just become available: it starts like any that does.
 func (s *session) startAfter(st sessionState, a arrival, received uint64, parked time.Time) (claim, passed uint64) {
-	s.cur.had = a.claim
+	s.cur.had, s.cur.lost = a.claim, make(map[uint64]struct{}, len(a.lost))
+	for _, seq := range a.lost {
+		s.cur.lost[seq] = struct{}{}
+	}
 	if !st.serves() {
 		return a.claim, a.claim
 	}
@@ -481,14 +485,14 @@ func leftItem(raw string, after uint64) item {
 	return item{kind: itemStanza, data: []byte(raw), after: after, asks: err == nil && isRequest(header)}
 }
 
-// resend puts what has not arrived before everything that comes now: first those entries, seqs, that the cursor
+// resend puts what has not arrived before everything that comes now: first the entries that the cursor
 // does not meet, then each stanza after those that it does meet.
-func (s *session) resend(st sessionState, a arrival, seqs []uint64, h uint32) {
-	if len(seqs) > 0 {
-		for i, seq := range seqs {
+func (s *session) resend(st sessionState, a arrival, h uint32) {
+	if len(a.again) > 0 {
+		for i, seq := range a.again {
 			s.again = append(s.again, savedFlight{Count: h + uint32(i+1), Seq: seq}) //nolint:gosec // Modulo 2^32 on purpose.
 		}
-		s.first = append(s.first, item{kind: itemAgain, seqs: seqs, lost: a.again})
+		s.first = append(s.first, item{kind: itemAgain, seqs: a.again})
 	}
 	s.first = append(s.first, a.stanzas...)
 	for i, raw := range st.Queue {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"imlb/backend"
 	"imlb/backend/store"
@@ -350,4 +351,16 @@ func TestNothingIsLeftToNobody(t *testing.T) {
 			})
 		}
 	}
+}
+
+// What has come to a client that says nothing, but keeps its connection alive, does not hold up for ever what its user has received.
+func TestWhoNeverSpeaks(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, func(o *backend.Options) { o.Timeouts.Idle = 100 * time.Millisecond })
+	bob, alice := c.login(1, "bob", "desk"), c.login(0, "alice", "phone")
+	bob.write("<message type='chat' to='alice@example.com/phone'><body>one</body></message>")
+	alice.skipTo("<body>one</body>")
+	alice.skipTo("<ping ")
+	alice.write(" ")
+	c.eventually("it is received", func() bool { _, delivered := c.head("alice"); return delivered == 1 })
 }

@@ -30,6 +30,10 @@ func markOf(stanza string) string {
 		return "@" + number
 	case ok && strings.HasPrefix(start, "at xmlns='urn:imlb:front:0' had='"):
 		return "+" + number
+	case ok && strings.HasPrefix(start, "at xmlns='urn:imlb:front:0' copy='"):
+		return "~" + number
+	case ok && strings.HasPrefix(start, "at xmlns='urn:imlb:front:0' copied='"):
+		return "=" + number
 	}
 	return "0"
 }

@@ -90,7 +90,7 @@ func TestReckonAgainstModel(t *testing.T) {
 		left := u.leftover()
 		left.Cursor = seq
 		point, _ := u.point(0)
-		a, err := sessionState{Left: &left}.reckon(uint32(h), point, nil)
+		a, err := sessionState{Left: &left, Presence: "<presence/>", Carbons: true}.reckon(uint32(h), point, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -109,7 +109,7 @@ func TestReckonAgainstModel(t *testing.T) {
 		var stanzas, missing, entries []uint64
 		note := frontNote{count: uint32(sent)}
 		for _, w := range all {
-			note.tail = append(note.tail, notation{w.seq, w.seq != 0 && !w.copied, false})
+			note.tail = append(note.tail, notation{seq: w.seq, claims: w.seq != 0 && !w.copied, copied: w.copied})
 			switch {
 			case (w.seq == 0 || w.copied && w.seq <= a.pos) && w.count > h:
 				stanzas = append(stanzas, w.count)
@@ -168,7 +168,7 @@ func TestReckonAfterGoingBack(t *testing.T) {
 	write := func(seq uint64, claims, had bool) {
 		u.entry(seq, 0, seq, false)
 		note.count++
-		note.tail = append(note.tail, notation{seq, claims, had})
+		note.tail = append(note.tail, notation{seq: seq, claims: claims, had: had})
 	}
 	reckon := func(h uint32) (pos, claimed, claim uint64) {
 		t.Helper()
@@ -229,8 +229,8 @@ func TestReckonRefuses(t *testing.T) {
 }
 
 func TestParseNote(t *testing.T) {
-	n, err := parseNote([]byte("4294967295\x001,0,@3,+4"))
-	if err != nil || n.count != 1<<32-1 || !slices.Equal(n.tail, []notation{{1, true, false}, {}, {3, false, false}, {4, false, true}}) {
+	n, err := parseNote([]byte("4294967295\x001,0,@3,+4,~5,=6"))
+	if err != nil || n.count != 1<<32-1 || !slices.Equal(n.tail, []notation{{seq: 1, claims: true}, {}, {seq: 3}, {seq: 4, had: true}, {seq: 5, copied: true}, {seq: 6, had: true, copied: true}}) {
 		t.Errorf("%+v, %v", n, err)
 	}
 	if n, err := parseNote([]byte("0\x00")); err != nil || n.count != 0 || n.tail != nil {

@@ -1,11 +1,16 @@
 package backend_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
+
+	"imlb/backend"
+	"imlb/backend/store"
 )
 
 // What a client has not received comes to it where it resumes its session, although another client of the user has received it, and
@@ -140,6 +145,172 @@ func TestPlacesWhereItIsResumed(t *testing.T) {
 	third.resumed(id, 1, 0)
 	bob.write(fmt.Sprintf(toTab, "last"))
 	if got := third.bodies("last"); len(got) > 0 {
+		t.Errorf("%q comes again", got)
+	}
+}
+
+// What was written to a client while it was available, and has not arrived, comes to it where it resumes its session, although it has
+// become unavailable since then, and another client of the user has received it.
+func TestWrittenBeforeItLeft(t *testing.T) {
+	t.Parallel()
+	for name, leaves := range map[string]string{
+		"unavailable": "<presence type='unavailable'/>", "takes nothing": "<presence><priority>-1</priority></presence>",
+	} {
+		for _, killed := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, killed: %t", name, killed), func(t *testing.T) {
+				t.Parallel()
+				c := newCluster(t, 3, nil)
+				bob := c.online(2, "bob", "desk")
+				phone, tab := c.online(0, "alice", "phone"), c.online(0, "alice", "tab")
+				tab.write(smResumable)
+				id := between(tab.skipTo("^<enabled "), "id='", "'")
+				bob.write(say("alice", "one"))
+				phone.skipTo("<body>one</body>")
+				c.eventually("it is received", func() bool { _, delivered := c.head("alice"); return delivered == 1 })
+				tail := tab.noted(nil, "<body>one</body>")
+				h := len(tail) - 1
+				tab.write(leaves + smAsk)
+				tail = tab.noted(tail, "^<a ")
+				if killed {
+					c.die()
+					c.dial(1, leg{settle: fmt.Sprintf("alice@example.com\x000\x00%s\x00%d\x00%s", id, len(tail), strings.Join(tail, ","))}).gone()
+				} else {
+					_ = tab.conn.Close()
+				}
+				again := c.returns(1, "alice")
+				again.resume(id, h)
+				again.skipTo("^<resumed ")
+				again.skipTo("<body>one</body>")
+				again.write("<presence/>")
+				bob.write(say("alice", "last"))
+				if got := again.bodies("last"); len(got) > 0 {
+					t.Errorf("%q comes again", got)
+				}
+			})
+		}
+	}
+}
+
+// What a client has got that was for another one comes to it once, however often it resumes its session, although what was left to
+// it when it was resumed for the first time is noted.
+func TestTakenForAnotherOnce(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3, nil)
+	bob := c.online(2, "bob", "desk")
+	phone := c.login(1, "alice", "phone")
+	phone.counts()
+	tab := c.online(0, "alice", "tab")
+	tab.write(smResumable)
+	id := between(tab.skipTo("^<enabled "), "id='", "'")
+	bob.write("<message type='chat' to='alice@example.com/phone'><body>both</body></message>")
+	h := len(tab.noted(nil, "<body>both</body>"))
+	for range 3 {
+		tab = c.returns(2, "alice")
+		tab.resume(id, h)
+		tab.skipTo("^<resumed ")
+	}
+	bob.write(say("alice", "last"))
+	if got := tab.bodies("last"); len(got) > 0 {
+		t.Errorf("%q comes again", got)
+	}
+}
+
+// What a front knows a client to have does not come to it again, wherever the cursor of its session goes back to.
+func TestNotedComesOnce(t *testing.T) {
+	t.Parallel()
+	const early = "<message type='chat' to='alice@example.com/tab'><body>early</body></message>"
+	for name, carbons := range map[string]bool{"copies": true, "no copies": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			points := &pointStore{points: make(chan store.ResumePoint, 100)}
+			c := newCluster(t, 3, func(o *backend.Options) {
+				if o.Name == "node-1" {
+					points.Store, o.Store = o.Store, points
+				}
+			})
+			bob := c.online(2, "bob", "desk")
+			tab := c.login(0, "alice", "tab")
+			if carbons {
+				tab.carbons("enable")
+			}
+			id := tab.resumable()
+			<-points.points // and no other as long as the client acknowledges nothing
+			bob.write(say("alice", "one") + early)
+			tail := tab.noted(nil, "<body>early</body>")
+			c.die()
+			c.dial(1, leg{settle: fmt.Sprintf("alice@example.com\x000\x00%s\x00%d\x00%s", id, len(tail), strings.Join(tail, ","))}).gone()
+			again := c.returns(1, "alice")
+			again.resumed(id, len(tail), 0)
+			again.write("<presence/>")
+			bob.write(say("alice", "last"))
+			if got := again.bodies("last"); !slices.Equal(got, []string{"one"}) {
+				t.Errorf("got %q", got)
+			}
+		})
+	}
+}
+
+// A copy that was written to a client comes to it where it resumes its session, although it has become unavailable, or wants no copies any more,
+// and something before it has not come either.
+func TestCopyWrittenBeforeItLeft(t *testing.T) {
+	t.Parallel()
+	for name, leaves := range map[string]string{
+		"unavailable": "<presence type='unavailable'/>",
+		"no copies":   "<iq type='set' id='off'><disable xmlns='urn:xmpp:carbons:2'/></iq>",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, 3, nil)
+			bob, phone := c.online(2, "bob", "desk"), c.online(1, "alice", "phone")
+			tab := c.login(0, "alice", "tab")
+			tab.carbons("enable")
+			id := tab.resumable()
+			tab.write("<presence/>")
+			tab.skipTo("from='alice@example.com/phone'")
+			tab.syncWith(tab)
+			bob.write(say("alice", "one"))
+			tab.skipTo("<body>one</body>")
+			phone.write(say("bob", "two"))
+			tab.skipTo("<body>two</body>")
+			tab.write(leaves + smAsk)
+			tab.skipTo("^<a ")
+			_ = tab.conn.Close()
+			again := c.returns(1, "alice")
+			again.resume(id, 0)
+			again.skipTo("<body>one</body>")
+			again.skipTo("<sent .*<body>two</body>")
+		})
+	}
+}
+
+// aheadStore is one whose clock is ahead of the nodes'.
+type aheadStore struct{ store.Store }
+
+func (s aheadStore) Read(ctx context.Context, owner store.OwnerID, after uint64, limit int) ([]store.Entry, error) {
+	page, err := s.Store.Read(ctx, owner, after, limit)
+	for i := range page {
+		page[i].Time = page[i].Time.Add(time.Second)
+	}
+	return page, err
+}
+
+// The copies that a client has got while it took nothing for the user do not come again when it does, whatever time it is in the store.
+func TestCopiesComeOnce(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, func(o *backend.Options) { o.Store = aheadStore{o.Store} })
+	bob, phone := c.online(1, "bob", "desk"), c.counted(0, "alice", "phone") // which acknowledges nothing
+	tab := c.login(0, "alice", "tab")
+	tab.carbons("enable")
+	tab.write("<presence><priority>-1</priority></presence>")
+	tab.syncWith(tab)
+	bob.write(say("alice", "one"))
+	tab.skipTo("<received .*<body>one</body>")
+	phone.write(say("bob", "two"))
+	tab.skipTo("<sent .*<body>two</body>")
+	tab.write("<presence/>")
+	tab.skipTo("<body>one</body>")
+	bob.write(say("alice", "last"))
+	if got := tab.bodies("last"); len(got) > 0 {
 		t.Errorf("%q comes again", got)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"imlb/backend/store"
@@ -159,13 +160,14 @@ type notation struct {
 	seq    uint64 // of an entry, 0 for none
 	claims bool   // the client has all up to there that is for the user, if it has the stanza; else its session was there
 	had    bool   // the client has all up to there that is for the user, but for what was left to others
+	copied bool   // the stanza is a copy of the entry
 }
 
 // noteTail bounds the tail.
 const noteTail = 256
 
 // parseNote reads "count NUL notation,notation,…", with a notation the number of an entry, or a place, which is one
-// after '@', or '+' if the client has had all up to there, and what settle adds, which is "NUL connection".
+// after '@', or '+' if the client has had all up to there, or '~' and '=' if the stanza is a copy, and what settle adds, which is "NUL connection".
 func parseNote(data []byte) (n frontNote, err error) {
 	count, tail, ok := bytes.Cut(data, []byte{0})
 	if !ok {
@@ -182,13 +184,16 @@ func parseNote(data []byte) (n frontNote, err error) {
 		if len(text) == 0 {
 			continue
 		}
-		text, isPlace := bytes.CutPrefix(text, []byte("@"))
-		text, had := bytes.CutPrefix(text, []byte("+"))
+		place := text[0]
+		isPlace := strings.IndexByte("@+~=", place) >= 0
+		if isPlace {
+			text = text[1:]
+		}
 		seq, err := strconv.ParseUint(string(text), 10, 64)
 		if err != nil || len(n.tail) == noteTail {
 			return n, fmt.Errorf("note of a front: its tail is %q", tail)
 		}
-		n.tail = append(n.tail, notation{seq, seq != 0 && !isPlace && !had, had})
+		n.tail = append(n.tail, notation{seq, seq != 0 && !isPlace, place == '+' || place == '=', place == '~' || place == '='})
 	}
 	return n, nil
 }
@@ -200,6 +205,7 @@ type arrival struct {
 	claimed uint64        // the user has all up to this one; 0: nobody says so
 	flights []flight      // that have arrived
 	again   []uint64      // entries that have not, and that the cursor does not meet
+	lost    []uint64      // entries that have not, and were written
 	early   []savedFlight // entries that have, and that the cursor may meet
 	stanzas []item        // that have not
 
@@ -232,7 +238,7 @@ func (st sessionState) reckon(h uint32, point store.ResumePoint, note *frontNote
 	case after(point.Count, h):
 		return a, errTooLittle
 	case st.Left != nil:
-		a, err = st.Left.reckon(h, point)
+		a, err = st.Left.reckon(h, point, st.Carbons && st.Presence != "")
 		a.told = later(st.Left.Told, point.Told)
 	case note != nil && note.isOf(st.Conn) && !after(point.Count, note.count) && !after(h, note.count) && !note.older(st.Since, point.Count):
 		a = note.reckon(h, point)
@@ -247,7 +253,7 @@ func (st sessionState) reckon(h uint32, point store.ResumePoint, note *frontNote
 		}
 	}
 	for _, f := range unarrived(st.Again, h) {
-		if !slices.Contains(a.again, f.Seq) && !slices.ContainsFunc(a.flights, func(has flight) bool { return has.seq == f.Seq }) {
+		if !slices.Contains(a.again, f.Seq) {
 			a.again = append(a.again, f.Seq)
 		}
 	}
@@ -269,7 +275,8 @@ func unarrived(flights []savedFlight, h uint32) []savedFlight {
 	return slices.DeleteFunc(slices.Clone(flights), func(f savedFlight) bool { return !after(f.Count, h) })
 }
 
-func (l leftover) reckon(h uint32, point store.ResumePoint) (a arrival, err error) {
+// reckon is that of the state; copies tells whether the cursor copies what it comes to.
+func (l leftover) reckon(h uint32, point store.ResumePoint, copies bool) (a arrival, err error) {
 	switch {
 	case after(h, l.Sent):
 		return a, errTooMuch
@@ -282,9 +289,9 @@ func (l leftover) reckon(h uint32, point store.ResumePoint) (a arrival, err erro
 		case !after(f.Count, h):
 			a.flights = append(a.flights, flight{f.Count, f.Seq, f.UpTo, f.Pos})
 		case f.Seq != 0 && f.Pos == 0:
-			a.again = append(a.again, f.Seq)
+			a.again, a.lost = append(a.again, f.Seq), append(a.lost, f.Seq)
 		case f.Seq != 0:
-			a.pos = min(a.pos, f.Seq-1)
+			a.pos, a.lost = min(a.pos, f.Seq-1), append(a.lost, f.Seq)
 		}
 	}
 	for _, f := range l.Flights { // what was skipped stands, whatever was written before that and is no entry
@@ -293,7 +300,7 @@ func (l leftover) reckon(h uint32, point store.ResumePoint) (a arrival, err erro
 		}
 	}
 	for _, k := range l.Kept {
-		if after(k.Count, h) && k.Seq <= a.pos { // the cursor copies those after that anew
+		if after(k.Count, h) && (k.Seq <= a.pos || !copies) { // else the cursor copies it anew
 			a.stanzas = append(a.stanzas, leftItem(k.Raw, l.before(k.Count)))
 		}
 	}
@@ -311,16 +318,21 @@ func (l leftover) before(count uint32) (seq uint64) {
 }
 
 // reckon finds the client's count among the last stanzas that the front has written. What these
-// claim holds whatever came after them, and what the client has had. A place does not if the cursor went back.
+// claim holds whatever came after them, and so does what the client has had. A place does not if the cursor went back.
 func (n frontNote) reckon(h uint32, point store.ResumePoint) arrival {
 	a := arrival{pos: point.Pos, claim: point.Claimed}
 	for i, noted := range n.tail {
 		count := n.count - uint32(len(n.tail)-1-i) //nolint:gosec // Modulo 2^32 on purpose.
-		if after(count, h) {
-			break
-		}
-		if noted.claims {
+		switch entry := noted.seq != 0 && !noted.copied; {
+		case after(count, h):
+			if entry {
+				a.lost = append(a.lost, noted.seq)
+			}
+			continue
+		case noted.claims:
 			a.claimed = max(a.claimed, noted.seq)
+		case entry:
+			a.early, a.flights = append(a.early, savedFlight{Count: h, Seq: noted.seq}), append(a.flights, flight{seq: noted.seq})
 		}
 		if noted.claims || noted.had {
 			a.claim = max(a.claim, noted.seq)

@@ -88,15 +88,21 @@ func (u *unacked) hear() []flight {
 	if u.on {
 		return nil
 	}
-	return u.arriveAll()
+	n := 0
+	for n < len(u.flights) && u.flights[n].count == 0 { // what comes after these is not written yet
+		n++
+	}
+	return u.arrive(n)
 }
 
-// arriveAll removes and returns all flights.
-func (u *unacked) arriveAll() []flight {
-	arrived := u.flights
-	u.flights = nil
+// arrive removes and returns the first n flights.
+func (u *unacked) arrive(n int) []flight {
+	arrived := u.flights[:n:n]
 	for _, f := range arrived {
-		u.claim = max(u.claim, f.upTo)
+		u.pos, u.claim = max(u.pos, f.pos), max(u.claim, f.upTo)
+	}
+	if u.flights = u.flights[n:]; len(u.flights) == 0 {
+		u.flights = nil
 	}
 	return arrived
 }
@@ -313,7 +319,7 @@ func (u *unacked) written() []flight {
 		}
 		u.sent, u.acked, u.telling = 0, 0, nil
 		if u.heard || len(u.flights) > earlyMax {
-			return u.arriveAll()
+			return u.arrive(len(u.flights))
 		}
 		for i := range u.flights {
 			u.flights[i].count = 0
@@ -368,7 +374,6 @@ func after(count, other uint32) bool { return int32(count-other) > 0 } //nolint:
 func (u *unacked) arrived() []flight {
 	n := 0
 	for n < len(u.flights) && !after(u.flights[n].count, u.acked) && !u.unsure {
-		u.pos, u.claim = max(u.pos, u.flights[n].pos), max(u.claim, u.flights[n].upTo)
 		n++
 	}
 	heard := 0
@@ -379,12 +384,7 @@ func (u *unacked) arrived() []flight {
 	if u.telling = u.telling[heard:]; len(u.telling) == 0 {
 		u.telling = nil
 	}
-	arrived := u.flights[:n:n]
-	u.flights = u.flights[n:]
-	if len(u.flights) == 0 {
-		u.flights = nil
-	}
-	return arrived
+	return u.arrive(n)
 }
 
 // point returns where the client is for sure, up to which stanza the places that were told

@@ -126,10 +126,11 @@ func Look(conn net.Conn, n int) error {
 	return nil
 }
 
-// PlaceBit is placeBit, and HadBit hadBit.
+// These are the bits of what a message tells.
 const (
 	PlaceBit = uint64(placeBit)
 	HadBit   = uint64(hadBit)
+	CopyBit  = uint64(copyBit)
 )
 
 // ReadTold is readTold.

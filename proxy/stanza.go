@@ -84,12 +84,15 @@ func endsName(b byte) bool {
 //     has what was for it before.
 //   - A place with hadBit as well: <at xmlns='urn:imlb:front:0' had='number'/>. The client also has what was for
 //     the user before, but for what is left to the user's other clients, and may be on its way to them.
+//   - A place with copyBit: as these two, with the attribute copy or copied. The message is no entry, but a copy of one.
 type told uint64
 
-// These are no part of a number: nodes count to 2^63 at most, and there are no places beyond 2^62.
+// These are no part of a number: nodes count to 2^63 at most, and there are no places beyond 2^61.
 const (
 	placeBit told = 1 << 63
 	hadBit   told = 1 << 62
+	copyBit  told = 1 << 61
+	toldBits      = placeBit | hadBit | copyBit
 )
 
 // entry is the number of an entry, or 0.
@@ -102,15 +105,20 @@ func (t told) entry() uint64 {
 
 // append appends t as it stands in a settle.
 func (t told) append(dst []byte) []byte {
-	switch {
-	case t&placeBit == 0:
+	if t&placeBit == 0 {
 		return strconv.AppendUint(dst, uint64(t), 10)
-	case t&hadBit != 0:
-		dst = append(dst, '+')
-	default:
-		dst = append(dst, '@')
 	}
-	return strconv.AppendUint(dst, uint64(t&^(placeBit|hadBit)), 10)
+	switch t & toldBits {
+	case placeBit:
+		dst = append(dst, '@')
+	case placeBit | hadBit:
+		dst = append(dst, '+')
+	case placeBit | copyBit:
+		dst = append(dst, '~')
+	default:
+		dst = append(dst, '=')
+	}
+	return strconv.AppendUint(dst, uint64(t&^toldBits), 10)
 }
 
 // readTold reads it from the last child of a stanza.
@@ -128,11 +136,8 @@ func readTold(raw []byte, user string) told {
 	if n := usualNumber(raw[start:], user); n > 0 {
 		return n
 	}
-	if n, ok := number(raw[start:], "<at xmlns='"+xmpp.NSFront+"' had='"); ok && n < hadBit {
-		return n | placeBit | hadBit
-	}
-	if n, ok := number(raw[start:], "<at xmlns='"+xmpp.NSFront+"' entry='"); ok && n < hadBit {
-		return n | placeBit
+	if place, ok := bytes.CutPrefix(raw[start:], []byte("<at xmlns='"+xmpp.NSFront+"' ")); ok {
+		return readPlace(place)
 	}
 	if bytes.IndexByte(raw[start:], '>') != len(raw)-start-1 {
 		return 0 // it begins no child, but stands in a CDATA section, whatever it looks like
@@ -150,6 +155,19 @@ func readTold(raw []byte, user string) told {
 		return 0
 	}
 	return told(n)
+}
+
+// readPlace is readTold for the attribute that has a place, up to the end of the element.
+func readPlace(raw []byte) told {
+	for _, kind := range []struct {
+		begins string
+		bits   told
+	}{{"entry='", placeBit}, {"had='", placeBit | hadBit}, {"copy='", placeBit | copyBit}, {"copied='", toldBits}} {
+		if n, ok := number(raw, kind.begins); ok && n < copyBit {
+			return n | kind.bits
+		}
+	}
+	return 0
 }
 
 // usualNumber is readTold for a <stanza-id/> as our nodes write it, which need not be
