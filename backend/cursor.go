@@ -38,9 +38,9 @@ type cursor struct {
 	bound   boundPlace
 	begun   bool                // the client was available
 	login   bool                // entries that were there before the client are being read
-	had     uint64              // of a resumed session: the client has all entries up to this one but those for other resources
+	had     uint64              // of a resumed session: the client has, or need not get, all entries up to this one but those for other resources
 	lost    map[uint64]struct{} // … and these were written to the client and have not arrived, whoever else has them
-	past    uint64              // the cursor has been at all entries up to this one before: what copies of them there are, the client has or gets
+	past    uint64              // the client was available when the cursor came to entries up to this one: what copies of them there are, it has or gets
 	since   time.Time           // when the client said that it is there
 	behind  bool                // there may be entries after pos of which no signal came
 	items   []item              // taken from the outbox and not yet done
@@ -159,6 +159,7 @@ func (s *session) put(ctx context.Context, it item, next []item) bool {
 	case itemAvailable:
 		s.goLive(ctx, it.at)
 	case itemUnavailable:
+		s.cur.wasHere()
 		s.cur.live, s.cur.login, s.cur.here = false, false, it.on
 	case itemCarbons:
 		s.cur.carbons = it.on
@@ -227,9 +228,7 @@ func (s *session) goLive(ctx context.Context, since time.Time) {
 	if s.cur.live {
 		return
 	}
-	if s.cur.here {
-		s.cur.past = max(s.cur.past, s.cur.pos)
-	}
+	s.cur.wasHere()
 	s.cur.here = true
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
@@ -248,6 +247,13 @@ func (s *session) goLive(ctx context.Context, since time.Time) {
 	waits := head > s.cur.pos // of what comes after the head there are signals
 	s.cur.live, s.cur.login, s.cur.behind = true, waits, waits || s.cur.behind
 	s.cur.since = since.Truncate(time.Millisecond) // as entries' times are
+}
+
+// wasHere notes up to where the client needs no copies any more, if it was available.
+func (c *cursor) wasHere() {
+	if c.here {
+		c.past = max(c.past, c.pos)
+	}
 }
 
 // rewind puts the cursor at an entry. When that is before the one where the client would go
@@ -314,7 +320,7 @@ func (s *session) delay(e store.Entry) []byte {
 // moves the cursor behind it.
 func (s *session) consider(e store.Entry, delay []byte) {
 	s.cur.pos = e.Seq
-	mine := s.isFor(e)
+	mine, had := s.isFor(e), e.Seq <= s.cur.had && !s.cur.isLost(e.Seq)
 	switch {
 	case s.cur.bound.isRead(e) && !s.cur.live:
 		s.unacked.pass(e.Seq)
@@ -330,9 +336,9 @@ func (s *session) consider(e store.Entry, delay []byte) {
 	case !mine && e.Resource != "" && s.hub.hold(e.Resource, e.Seq):
 		s.copyHeld(e, delay)
 		s.skip(e)
-	case !s.cur.live && (s.unacked.wasEarly(e.Seq) || e.Seq <= s.cur.had):
+	case !s.cur.live && (s.unacked.wasEarly(e.Seq) || had):
 		s.unacked.pass(e.Seq)
-	case e.Seq <= s.cur.had && (mine || e.Resource == ""):
+	case had && (mine || e.Resource == ""):
 		s.skip(e)
 	case (s.cur.login || e.Seq <= s.cur.past) && (s.unacked.has(e.Seq) || s.hub.isDone(e.Seq) && !s.cur.isLost(e.Seq)), s.unacked.wasEarly(e.Seq):
 		s.copyEntry(e, delay)

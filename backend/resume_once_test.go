@@ -314,3 +314,32 @@ func TestCopiesComeOnce(t *testing.T) {
 		t.Errorf("%q comes again", got)
 	}
 }
+
+// What the node of a session has left out, since another client of the user had received it, does not come later, out of order, when
+// that is resumed on a node which does not know of it.
+func TestLeftOutForGood(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3, nil)
+	bob, phone := c.online(2, "bob", "desk"), c.counted(2, "alice", "phone")
+	pad := c.online(0, "alice", "pad")
+	tab := c.login(0, "alice", "tab")
+	id := tab.resumable()
+	bob.write("<message type='chat' to='alice@example.com/tab'><body>early</body></message>" + say("alice", "one"))
+	tab.skipTo("<body>early</body>")
+	pad.skipTo("<body>one</body>")
+	phone.skipTo("<body>one</body>")
+	tab.write("<presence/>")
+	tab.skipTo("from='alice@example.com/pad'")
+	bob.write(say("alice", "two"))
+	tab.skipTo("<body>two</body>")
+	_ = tab.conn.Close()
+	again := c.returns(1, "alice")
+	again.resume(id, 0)
+	again.skipTo("<body>early</body>")
+	again.skipTo("<body>two</body>")
+	again.write("<presence type='unavailable'/><presence/>")
+	bob.write(say("alice", "last"))
+	if got := again.bodies("last"); len(got) > 0 {
+		t.Errorf("%q comes late", got)
+	}
+}
