@@ -408,6 +408,9 @@ func (s *session) startAfter(st sessionState, a arrival, received uint64, parked
 	for _, seq := range a.lost {
 		s.cur.lost[seq] = struct{}{}
 	}
+	if st.Left != nil {
+		s.cur.past = st.Left.Past
+	}
 	if !st.serves() {
 		return a.claim, a.claim
 	}
@@ -416,7 +419,7 @@ func (s *session) startAfter(st sessionState, a arrival, received uint64, parked
 	case st.Left != nil && !st.Left.Passing:
 		s.cur.had = max(a.claim, a.pos)
 	case start < a.pos:
-		s.cur.pos, s.cur.past, s.cur.since = start, a.pos, parked.Truncate(time.Millisecond)
+		s.cur.pos, s.cur.past, s.cur.since = start, max(s.cur.past, a.pos), parked.Truncate(time.Millisecond)
 	}
 	return min(a.claim, s.cur.pos), s.cur.pos
 }

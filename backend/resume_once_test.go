@@ -343,3 +343,30 @@ func TestLeftOutForGood(t *testing.T) {
 		t.Errorf("%q comes late", got)
 	}
 }
+
+// The copies that a client has got while it took nothing for the user do not come again either when its session is resumed before all
+// has arrived that it takes since then.
+func TestCopiesComeOnceWhereItIsResumed(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, nil)
+	bob, phone := c.online(1, "bob", "desk"), c.counted(1, "alice", "phone") // which acknowledges nothing
+	tab := c.login(0, "alice", "tab")
+	tab.carbons("enable")
+	id := tab.resumable()
+	tab.write("<presence><priority>-1</priority></presence><message to='alice@example.com/tab' type='headline' id='here'/>")
+	h := len(tab.noted(nil, "^<message .*id='here'"))
+	bob.write(say("alice", "one"))
+	phone.skipTo("<body>one</body>")
+	phone.write(say("bob", "two"))
+	h += len(tab.noted(nil, "<sent .*<body>two</body>"))
+	tab.write("<presence/>")
+	tab.skipTo("^<message [^>]*to='alice@example.com'.*<body>one</body>")
+	_ = tab.conn.Close()
+	again := c.returns(1, "alice")
+	again.resume(id, h)
+	again.skipTo("^<resumed ")
+	bob.write(say("alice", "last"))
+	if got := again.bodies("last"); !slices.Equal(got, []string{"one"}) {
+		t.Errorf("got %q", got)
+	}
+}
