@@ -38,10 +38,10 @@ type cursor struct {
 	bound   boundPlace
 	begun   bool                // the client was available
 	login   bool                // entries that were there before the client are being read
-	had     uint64              // of a resumed session: the client has all entries up to this one but those for other resources …
+	had     uint64              // of a resumed session: the client has, or need not get, all entries up to this one but those for other resources …
 	own     uint64              // … and all up to this one that are for its own, but those that are written again …
 	lost    map[uint64]struct{} // … and these were written to the client and have not arrived, whoever else has them
-	past    uint64              // the cursor has been at all entries up to this one before: what copies of them there are, the client has or gets
+	past    uint64              // the client was available when the cursor came to entries up to this one: what copies of them there are, it has or gets
 	since   time.Time           // when the client said that it is there
 	behind  bool                // there may be entries after pos of which no signal came
 	items   []item              // taken from the outbox and not yet done
@@ -160,6 +160,7 @@ func (s *session) put(ctx context.Context, it item, next []item) bool {
 	case itemAvailable:
 		s.goLive(ctx, it.at)
 	case itemUnavailable:
+		s.cur.wasHere()
 		s.cur.live, s.cur.login, s.cur.here = false, false, it.on
 	case itemCarbons:
 		s.cur.carbons = it.on
@@ -228,9 +229,7 @@ func (s *session) goLive(ctx context.Context, since time.Time) {
 	if s.cur.live {
 		return
 	}
-	if s.cur.here {
-		s.cur.past = max(s.cur.past, s.cur.pos)
-	}
+	s.cur.wasHere()
 	s.cur.here = true
 	query, cancel := s.node.storeContext(ctx)
 	defer cancel()
@@ -249,6 +248,13 @@ func (s *session) goLive(ctx context.Context, since time.Time) {
 	waits := head > s.cur.pos // of what comes after the head there are signals
 	s.cur.live, s.cur.login, s.cur.behind = true, waits, waits || s.cur.behind
 	s.cur.since = since.Truncate(time.Millisecond) // as entries' times are
+}
+
+// wasHere notes up to where the client needs no copies any more, if it was available.
+func (c *cursor) wasHere() {
+	if c.here {
+		c.past = max(c.past, c.pos)
+	}
 }
 
 // rewind puts the cursor at an entry. When that is before the one where the client would go

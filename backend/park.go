@@ -139,7 +139,8 @@ func (s *session) handOver(ctx context.Context) {
 func (s *session) remains(unheard bool) sessionState {
 	st := s.state()
 	left := s.unacked.leftover()
-	left.Cursor, left.Unheard, left.Passing = s.cur.pos, unheard, st.serves() && !s.cur.live
+	left.Cursor, left.Past, left.Unheard = s.cur.pos, s.cur.past, unheard
+	left.Passing = st.serves() && !s.cur.live
 	left.Told = s.out.tells() // first: what comes now is told of once more
 	st.Left = &left
 	st.Answers = slices.DeleteFunc(st.Answers, func(a savedAnswer) bool { return !a.Open })

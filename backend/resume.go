@@ -408,12 +408,18 @@ func (s *session) startAfter(st sessionState, a arrival, received uint64, parked
 	for _, seq := range a.lost {
 		s.cur.lost[seq] = struct{}{}
 	}
+	if st.Left != nil {
+		s.cur.past = st.Left.Past
+	}
 	if !st.serves() {
 		return a.claim, a.claim
 	}
 	start := max(received, a.claim, st.BoundFrom)
-	if begun := st.Left != nil && !st.Left.Passing; start < a.pos && !begun {
-		s.cur.pos, s.cur.past, s.cur.since = start, a.pos, parked.Truncate(time.Millisecond)
+	switch {
+	case st.Left != nil && !st.Left.Passing:
+		s.cur.had = max(a.claim, a.pos)
+	case start < a.pos:
+		s.cur.pos, s.cur.past, s.cur.since = start, max(s.cur.past, a.pos), parked.Truncate(time.Millisecond)
 	}
 	return min(a.claim, s.cur.pos), s.cur.pos
 }

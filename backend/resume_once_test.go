@@ -314,3 +314,59 @@ func TestCopiesComeOnce(t *testing.T) {
 		t.Errorf("%q comes again", got)
 	}
 }
+
+// What the node of a session has left out, since another client of the user had received it, does not come later, out of order, when
+// that is resumed on a node which does not know of it.
+func TestLeftOutForGood(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3, nil)
+	bob, phone := c.online(2, "bob", "desk"), c.counted(2, "alice", "phone")
+	pad := c.online(0, "alice", "pad")
+	tab := c.login(0, "alice", "tab")
+	id := tab.resumable()
+	bob.write("<message type='chat' to='alice@example.com/tab'><body>early</body></message>" + say("alice", "one"))
+	tab.skipTo("<body>early</body>")
+	pad.skipTo("<body>one</body>")
+	phone.skipTo("<body>one</body>")
+	tab.write("<presence/>")
+	tab.skipTo("from='alice@example.com/pad'")
+	bob.write(say("alice", "two"))
+	tab.skipTo("<body>two</body>")
+	_ = tab.conn.Close()
+	again := c.returns(1, "alice")
+	again.resume(id, 0)
+	again.skipTo("<body>early</body>")
+	again.skipTo("<body>two</body>")
+	again.write("<presence type='unavailable'/><presence/>")
+	bob.write(say("alice", "last"))
+	if got := again.bodies("last"); len(got) > 0 {
+		t.Errorf("%q comes late", got)
+	}
+}
+
+// The copies that a client has got while it took nothing for the user do not come again either when its session is resumed before all
+// has arrived that it takes since then.
+func TestCopiesComeOnceWhereItIsResumed(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 2, nil)
+	bob, phone := c.online(1, "bob", "desk"), c.counted(1, "alice", "phone") // which acknowledges nothing
+	tab := c.login(0, "alice", "tab")
+	tab.carbons("enable")
+	id := tab.resumable()
+	tab.write("<presence><priority>-1</priority></presence><message to='alice@example.com/tab' type='headline' id='here'/>")
+	h := len(tab.noted(nil, "^<message .*id='here'"))
+	bob.write(say("alice", "one"))
+	phone.skipTo("<body>one</body>")
+	phone.write(say("bob", "two"))
+	h += len(tab.noted(nil, "<sent .*<body>two</body>"))
+	tab.write("<presence/>")
+	tab.skipTo("^<message [^>]*to='alice@example.com'.*<body>one</body>")
+	_ = tab.conn.Close()
+	again := c.returns(1, "alice")
+	again.resume(id, h)
+	again.skipTo("^<resumed ")
+	bob.write(say("alice", "last"))
+	if got := again.bodies("last"); !slices.Equal(got, []string{"one"}) {
+		t.Errorf("got %q", got)
+	}
+}

@@ -60,6 +60,7 @@ type sessionState struct {
 type leftover struct {
 	Sent    uint32        `json:"sent"`
 	Cursor  uint64        `json:"cursor"`
+	Past    uint64        `json:"past,omitempty"` // of the cursor
 	Flights []savedFlight `json:"flights,omitempty"`
 	Kept    []savedStanza `json:"kept,omitempty"`
 	Lost    uint32        `json:"lost,omitempty"`
@@ -300,7 +301,7 @@ func (l leftover) reckon(h uint32, point store.ResumePoint, copies bool) (a arri
 		}
 	}
 	for _, k := range l.Kept {
-		if after(k.Count, h) && (k.Seq <= a.pos || !copies) { // else the cursor copies it anew
+		if after(k.Count, h) && (k.Seq <= max(a.pos, l.Past) || !copies) { // else the cursor copies it anew
 			a.stanzas = append(a.stanzas, leftItem(k.Raw, l.before(k.Count)))
 		}
 	}
