@@ -30,6 +30,7 @@ const (
 	tlvSettle    = proxyproto.PP2Type(0xE2) // bare JID, NUL, decimal entry number
 	tlvEndPoint  = proxyproto.PP2Type(0xE3) // tls-server-end-point channel-binding data (RFC 5929 §4)
 	tlvNames     = proxyproto.PP2Type(0xE4) // of the client's verified certificate: see certificate.go
+	tlvAge       = proxyproto.PP2Type(0xE5) // for how long the client has been connected to the front, in ms, in decimal
 )
 
 // proxyV2 is the version of the header that is required.
@@ -51,6 +52,7 @@ type facts struct {
 	bindings  []scram.ChannelBinding
 	verified  bool       // the client has shown a certificate, which the front has verified
 	names     []certName // of that certificate
+	connected time.Time  // since when the client has been connected to the front; zero if that is not known
 }
 
 // accept takes connections until ctx ends. Their work goes on with the context
@@ -172,6 +174,11 @@ func readFacts(header *proxyproto.Header, tlvs []proxyproto.TLV) facts {
 	}
 	if transport, ok := findTLV(tlvs, tlvTransport); ok {
 		f.transport, f.front = string(transport), true
+	}
+	if age, ok := findTLV(tlvs, tlvAge); ok {
+		if ms, err := strconv.ParseUint(string(age), 10, 40); err == nil {
+			f.connected = time.Now().Add(-time.Duration(ms) * time.Millisecond) //nolint:gosec // 40 bits.
+		}
 	}
 	return f
 }

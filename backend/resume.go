@@ -154,6 +154,15 @@ func overtakenError() error {
 	return &stopError{ReasonConflict, &xmpp.StreamError{Condition: xmpp.InternalServerError, Text: "the session was resumed on another connection meanwhile; try again"}, nil}
 }
 
+// clockDoubt is how far the clock of the database may be from what front and node have measured.
+const clockDoubt = 100 * time.Millisecond
+
+// isBefore tells whether a client had connected before a session was resumed, if it was. What it asks for may have waited at its front, or
+// for a node that stands still, until the client has come back on another connection, and has the session there.
+func (f *facts) isBefore(taken time.Time) bool {
+	return !taken.IsZero() && !f.connected.IsZero() && taken.After(f.connected.Add(clockDoubt))
+}
+
 // awaitYield has the session left by whoever has it, if that can be with the client's count and in time, and returns the
 // epoch at which it was first looked at.
 func (s *session) awaitYield(ctx context.Context, id string, h uint32) (seen uint64, err error) {
@@ -163,13 +172,13 @@ func (s *session) awaitYield(ctx context.Context, id string, h uint32) (seen uin
 	defer forget()
 	var asked time.Time
 	for {
-		epoch, parked, err := s.node.store.Parked(limited, id, s.account.Owner)
+		epoch, parked, taken, err := s.node.store.Parked(limited, id, s.account.Owner)
 		switch {
 		case limited.Err() != nil:
 			return seen, ctx.Err() // it had its time
 		case err != nil:
 			return 0, err
-		case seen != 0 && epoch != seen:
+		case seen != 0 && epoch != seen, s.client.isBefore(taken):
 			return 0, overtakenError()
 		case parked:
 			return epoch, nil

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pires/go-proxyproto"
+
 	"imlb/backend"
 	"imlb/backend/store"
 )
@@ -363,4 +365,25 @@ func TestWhoNeverSpeaks(t *testing.T) {
 	alice.skipTo("<ping ")
 	alice.write(" ")
 	c.eventually("it is received", func() bool { _, delivered := c.head("alice"); return delivered == 1 })
+}
+
+// Who had connected before a session was resumed for the last time, and whose request has waited since, does not take it from whoever
+// has come later.
+func TestResumeThatHasWaited(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3, nil)
+	bob := c.online(2, "bob", "desk")
+	alice := c.online(0, "alice", "phone")
+	id := alice.resumable()
+	_ = alice.conn.Close()
+	again := c.returnsOn(1, leg{more: []proxyproto.TLV{{Type: 0xE5, Value: []byte("60000")}}}, "alice") // nobody has resumed it meanwhile
+	again.resumed(id, 0, 0)
+	waited := c.returnsOn(2, leg{more: []proxyproto.TLV{{Type: 0xE5, Value: []byte("60000")}}}, "alice")
+	waited.resume(id, 0)
+	waited.end("internal-server-error")
+	bob.write(say("alice", "one"))
+	again.hears("one")
+	later := c.returnsOn(2, leg{more: []proxyproto.TLV{{Type: 0xE5, Value: []byte("0")}}}, "alice")
+	later.resumed(id, 1, 0)
+	again.skipTo("^<stream:error.*<conflict ")
 }

@@ -93,7 +93,7 @@ func newPointCluster(t *testing.T, nodes int) *cluster {
 func (c *cluster) parked(id string) {
 	c.t.Helper()
 	c.eventually("it waits in the store", func() bool {
-		_, parked, err := c.store.Parked(c.t.Context(), id, 1)
+		_, parked, _, err := c.store.Parked(c.t.Context(), id, 1)
 		return err == nil && parked
 	})
 }

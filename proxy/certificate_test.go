@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"math/big"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -99,6 +100,13 @@ func TestUnbound(t *testing.T) {
 			if told := slices.ContainsFunc(tlvs, func(v proxyproto.TLV) bool { return v.Type == kind }); told != bound {
 				t.Errorf("with %q the node is told TLV %#x: %t", wanted, byte(kind), told)
 			}
+		}
+		aged := slices.ContainsFunc(tlvs, func(v proxyproto.TLV) bool {
+			ms, err := strconv.Atoi(string(v.Value))
+			return v.Type == 0xE5 && err == nil && ms >= 0 && ms < 60_000
+		})
+		if !aged {
+			t.Errorf("the node is not told since when the client is connected: %q", tlvs)
 		}
 		leg.close()
 		client.close()

@@ -20,6 +20,7 @@ const (
 	tlvSettle    = proxyproto.PP2Type(0xE2) // what was delivered: see settleNote
 	tlvEndPoint  = proxyproto.PP2Type(0xE3) // tls-server-end-point channel-binding data (RFC 5929 §4)
 	tlvNames     = proxyproto.PP2Type(0xE4) // names in the client's verified certificate: see certificate.go
+	tlvAge       = proxyproto.PP2Type(0xE5) // for how long the client has been connected, in ms, in decimal
 )
 
 // facts are what the transport knows of the client, for the node and for who has

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -175,6 +176,10 @@ func (s *session) served(node *nodeConn) {
 
 // begin sends the PROXY header, and does TLS if the pool has it.
 func (s *session) begin(ctx context.Context, node *nodeConn, pool Pool, more ...proxyproto.TLV) error {
+	if !s.rec.Opaque {
+		age := strconv.AppendInt(nil, time.Since(s.rec.Started).Milliseconds(), 10)
+		more = append(more, proxyproto.TLV{Type: tlvAge, Value: age})
+	}
 	header, err := s.facts.header(pool.Header, s.rec.ID, node.conn, more...)
 	if err != nil {
 		return fmt.Errorf("PROXY header: %w", err)

@@ -130,7 +130,7 @@ func leasesAndClocks(t *testing.T, url string) {
 			t.Errorf("living nodes: %v, %v", nodes, err)
 		}
 		for _, owner := range processes {
-			if _, parked, err := p.Parked(t.Context(), owner.name, a.Owner); err != nil || parked {
+			if _, parked, _, err := p.Parked(t.Context(), owner.name, a.Owner); err != nil || parked {
 				t.Errorf("the session of %s waits: %v, %v", owner.name, parked, err)
 			}
 		}

@@ -170,7 +170,8 @@ func (db *DB) Resume(ctx context.Context, id string, owner OwnerID, node string,
 		r.Handled, r.Lease = s.Handled, fromMillis(millis(db.now())-over)
 		// What whoever had it stores late of where it stands is of an earlier point.
 		_, err = tx.ExecContext(ctx, `
-			UPDATE resumables SET parked = 0, point = $1, early = $2 WHERE session = $3`, pointOf(s.Epoch, 0), r.Early, id)
+			UPDATE resumables SET parked = 0, point = $1, early = $2, taken = `+db.dialect.clock+` WHERE session = $3`,
+			pointOf(s.Epoch, 0), r.Early, id)
 		return err
 	})
 	if err != nil {
@@ -195,12 +196,16 @@ func (db *DB) scanResumable(row row) (r Resumable, err error) {
 }
 
 // Parked implements Resumption.
-func (db *DB) Parked(ctx context.Context, id string, owner OwnerID) (epoch uint64, parked bool, err error) {
+func (db *DB) Parked(ctx context.Context, id string, owner OwnerID) (epoch uint64, parked bool, taken time.Time, err error) {
+	var had, since int64
 	err = db.read.QueryRowContext(ctx, `
-		SELECT s.epoch, r.parked > 0 OR l.until <= `+db.dialect.clock+`
+		SELECT s.epoch, r.parked > 0 OR l.until <= `+db.dialect.clock+`, r.taken, `+db.dialect.clock+` - r.taken
 		FROM resumables r JOIN sessions s ON s.id = r.session JOIN leases l ON l.id = s.lease
-		WHERE r.session = $1 AND r.owner = $2`, id, owner).Scan(&epoch, &parked)
-	return epoch, parked, db.wrap("session "+id, err)
+		WHERE r.session = $1 AND r.owner = $2`, id, owner).Scan(&epoch, &parked, &had, &since)
+	if had > 0 {
+		taken = fromMillis(millis(db.now()) - since)
+	}
+	return epoch, parked, taken, db.wrap("session "+id, err)
 }
 
 // Park implements Resumption.

@@ -382,8 +382,9 @@ type Resumption interface {
 	NoteResumable(ctx context.Context, id string, owner OwnerID, note []byte) error
 	// Parked tells whether an owner's resumable session waits for its client, or its
 	// node's lease is over: then nobody else has a hand in it. Else whoever has it has it
-	// at that epoch. ErrNotFound.
-	Parked(ctx context.Context, id string, owner OwnerID) (epoch uint64, parked bool, err error)
+	// at that epoch. taken is when it was resumed for the last time, by this process's clock; zero: it was not.
+	// ErrNotFound.
+	Parked(ctx context.Context, id string, owner OwnerID) (epoch uint64, parked bool, taken time.Time, err error)
 	// Resume gives an owner's resumable session to a node: its epoch is raised, so
 	// that whoever had it is fenced, it belongs to the node's lease, and does not wait
 	// any more. The rest stays until it is saved anew. ErrNotFound when there is none;

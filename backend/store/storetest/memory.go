@@ -54,6 +54,7 @@ type session struct {
 	lease     *lease
 	resumable *store.Resumable // nil: it cannot be resumed
 	point     store.ResumePoint
+	taken     time.Time // when it was resumed for the last time; zero: never
 }
 
 // reaped is a session that was reaped, and who is about to announce its end.

@@ -114,14 +114,14 @@ func (m *Memory) ofOwner(id string, owner store.OwnerID) *session {
 }
 
 // Parked implements store.Resumption.
-func (m *Memory) Parked(ctx context.Context, id string, owner store.OwnerID) (epoch uint64, parked bool, err error) {
+func (m *Memory) Parked(ctx context.Context, id string, owner store.OwnerID) (epoch uint64, parked bool, taken time.Time, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.ofOwner(id, owner)
 	if s == nil {
-		return 0, false, fmt.Errorf("session %s: %w", id, store.ErrNotFound)
+		return 0, false, time.Time{}, fmt.Errorf("session %s: %w", id, store.ErrNotFound)
 	}
-	return s.Epoch, !s.resumable.Parked.IsZero() || !s.lease.until.After(now()), ctx.Err()
+	return s.Epoch, !s.resumable.Parked.IsZero() || !s.lease.until.After(now()), s.taken, ctx.Err()
 }
 
 // Resume implements store.Resumption.
@@ -143,7 +143,7 @@ func (m *Memory) Resume(ctx context.Context, id string, owner store.OwnerID, nod
 	s.Epoch++
 	s.Node, s.lease = node, m.currentLease(node)
 	r.Count, r.Pos, r.Claimed, r.Voided, r.Told, r.Early = s.point.Count, s.point.Pos, s.point.Claimed, s.point.Voided, s.point.Told, s.point.Early
-	s.resumable.Parked = time.Time{}
+	s.resumable.Parked, s.taken = time.Time{}, now()
 	return s.Session, r, nil
 }
 

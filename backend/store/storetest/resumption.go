@@ -93,7 +93,7 @@ func notResumable(t suite, s store.Store) {
 	t.check(s.SaveResumable(t.Context(), "s1", 1, resumable()))
 	_, _, err = s.Resume(t.Context(), "s1", b.Owner, "node-2", 0) // somebody else's
 	t.wantErr(err, store.ErrNotFound)
-	_, _, err = s.Parked(t.Context(), "s1", b.Owner)
+	_, _, _, err = s.Parked(t.Context(), "s1", b.Owner)
 	t.wantErr(err, store.ErrNotFound)
 	got, err := s.Session(t.Context(), "s1")
 	t.check(err)
@@ -224,10 +224,10 @@ func parked(t suite, s store.Store) {
 	t.check(s.SaveResumable(t.Context(), "s1", 1, r))
 	wantParked := func(want bool) {
 		t.Helper()
-		epoch, got, err := s.Parked(t.Context(), "s1", a.Owner)
+		epoch, got, taken, err := s.Parked(t.Context(), "s1", a.Owner)
 		t.check(err)
-		if got != want || epoch != 1 {
-			t.Errorf("parked %v, at epoch %d", got, epoch)
+		if got != want || epoch != 1 || !taken.IsZero() {
+			t.Errorf("parked %v, at epoch %d, taken at %v", got, epoch, taken)
 		}
 	}
 	wantParked(false)
@@ -236,6 +236,14 @@ func parked(t suite, s store.Store) {
 	t.check(s.SaveResumable(t.Context(), "s1", 1, r))
 	t.check(s.EndLease(t.Context(), "node-1", "run"))
 	wantParked(true)
+	t.take(s, "node-2", "run")
+	_, _, err := s.Resume(t.Context(), "s1", a.Owner, "node-2", 0)
+	t.check(err)
+	epoch, got, taken, err := s.Parked(t.Context(), "s1", a.Owner)
+	t.check(err)
+	if got || epoch != 2 || time.Since(taken).Abs() > 20*time.Second {
+		t.Errorf("parked %v, at epoch %d, taken at %v", got, epoch, taken)
+	}
 }
 
 // Who resumes a session is told how long its node can have had it.
@@ -271,7 +279,7 @@ func parkedLater(t suite, s store.Store) {
 	t.wantErr(s.Park(t.Context(), "s2", 1), store.ErrFenced)
 	t.reap(s)
 	t.check(s.Park(t.Context(), "s1", 1))
-	_, waits, err := s.Parked(t.Context(), "s1", a.Owner)
+	_, waits, _, err := s.Parked(t.Context(), "s1", a.Owner)
 	t.check(err)
 	if !waits {
 		t.Error("it does not wait")
