@@ -387,3 +387,28 @@ func TestResumeThatHasWaited(t *testing.T) {
 	later.resumed(id, 1, 0)
 	again.skipTo("^<stream:error.*<conflict ")
 }
+
+// Copies that a client has not counted come to it also when the node dies where it has resumed its session.
+func TestCopiesComeAfterAKill(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3, nil)
+	bob, phone := c.online(2, "bob", "desk"), c.online(0, "alice", "phone")
+	tab := c.login(0, "alice", "tab")
+	tab.carbons("enable")
+	tab.write("<presence/>")
+	tab.skipTo("from='alice@example.com/phone'")
+	tab.syncWith(tab)
+	id := tab.resumable()
+	phone.write(say("bob", "hello"))
+	bob.skipTo("<body>hello</body>")
+	tab.skipTo("<sent .*<body>hello</body>")
+	_ = tab.conn.Close()
+	c.eventually("the session waits", func() bool { return c.counter(0, "imlb_node_sessions_parked", nil) == 1 })
+	again := c.returns(1, "alice")
+	again.resume(id, 0)
+	again.skipTo("<sent .*<body>hello</body>")
+	c.die()
+	again = c.returns(2, "alice")
+	again.resume(id, 0)
+	again.skipTo("<sent .*<body>hello</body>")
+}

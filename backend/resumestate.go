@@ -295,6 +295,11 @@ func (l leftover) reckon(h uint32, point store.ResumePoint, copies bool) (a arri
 			a.pos, a.lost = min(a.pos, f.Seq-1), append(a.lost, f.Seq)
 		}
 	}
+	for _, k := range l.Kept {
+		if copies && k.Seq > l.Past && after(k.Count, h) {
+			a.pos = min(a.pos, k.Seq-1) // the cursor copies it anew, and also if this node dies before the client has it
+		}
+	}
 	for _, f := range l.Flights { // what was skipped stands, whatever was written before that and is no entry
 		if !after(f.Count, h) || f.UpTo <= a.pos {
 			a.claim = max(a.claim, f.UpTo)
