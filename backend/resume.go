@@ -364,7 +364,7 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h ui
 	if err != nil {
 		return err
 	}
-	claim = min(claim, known)
+	claim, left = min(claim, known), slices.DeleteFunc(left, a.has)
 	a.stanzas = append(a.stanzas, s.answerLost(st.Answers, h, st.unheard(parked))...)
 	a.again = union(a.again, left)
 	s.resend(st, a, h)

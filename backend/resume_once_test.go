@@ -370,3 +370,31 @@ func TestCopiesComeOnceWhereItIsResumed(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// What is written again to a client comes once more also when the node is killed that has written it, whoever else has it.
+func TestWrittenAgainThenKilled(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 4, nil)
+	bob, pad := c.online(3, "bob", "desk"), c.online(3, "alice", "pad")
+	tab := c.online(0, "alice", "tab")
+	tab.write(smResumable)
+	id := between(tab.skipTo("^<enabled "), "id='", "'")
+	bob.write("<message type='chat' to='alice@example.com/tab'><body>own</body></message>")
+	pad.skipTo("<body>own</body>") // for which it is not here
+	c.eventually("it is received", func() bool { _, delivered := c.head("alice"); return delivered == 1 })
+	tab.skipTo("<body>own</body>")
+	tab.write("<presence type='unavailable'/><presence/>" + smAsk)
+	tab.skipTo("^<a ")
+	_ = tab.conn.Close()
+	tab = c.returns(1, "alice")
+	tab.resume(id, 0)
+	tab.skipTo("<body>own</body>")
+	c.die()
+	tab = c.returns(2, "alice")
+	tab.resume(id, 0)
+	tab.skipTo("<body>own</body>")
+	bob.write(say("alice", "last"))
+	if got := tab.bodies("last"); len(got) > 0 {
+		t.Errorf("%q comes again", got)
+	}
+}

@@ -213,6 +213,11 @@ type arrival struct {
 	told store.Versions // up to which changes it has been told of when it has those
 }
 
+// has tells whether the client is known to have an entry.
+func (a arrival) has(seq uint64) bool {
+	return slices.ContainsFunc(a.flights, func(f flight) bool { return f.seq == seq })
+}
+
 // errCount is why a session cannot be resumed: the client and the session do not
 // agree on what was sent, or too much of that was not kept. What the session has handled
 // is known all the same.
@@ -254,8 +259,11 @@ func (st sessionState) reckon(h uint32, point store.ResumePoint, note *frontNote
 		}
 	}
 	for _, f := range unarrived(st.Again, h) {
-		if !slices.Contains(a.again, f.Seq) {
-			a.again = append(a.again, f.Seq)
+		if slices.Contains(a.again, f.Seq) || a.has(f.Seq) {
+			continue
+		}
+		if a.again = append(a.again, f.Seq); st.Left == nil { // else what was left says which of them were written
+			a.lost = append(a.lost, f.Seq)
 		}
 	}
 	return a, err
