@@ -449,7 +449,7 @@ func (s *session) leftToOthers(ctx context.Context, st sessionState, from, upTo 
 			from = e.Seq
 			switch {
 			case e.Sent, e.Resource == "", e.Resource == s.jid.Resource(), bound.isRead(e):
-			case s.hub.isDone(e.Seq), s.hub.hold(e.Resource, e.Seq), st.Carbons && copyable(e.Stanza):
+			case s.hub.isDone(e.Seq), s.hub.hold(e.Resource, e.Seq), st.Carbons && e.Seq > st.Uncopied && copyable(e.Stanza):
 			case st.serves():
 				seqs = append(seqs, e.Seq)
 			case !s.hub.strand(e.Resource, e.Seq):

@@ -20,6 +20,7 @@ type sessionState struct {
 	Priority   int      `json:"priority,omitempty"`
 	Interested bool     `json:"interested,omitempty"` // in the roster
 	Carbons    bool     `json:"carbons,omitempty"`
+	Uncopied   uint64   `json:"uncopied,omitempty"` // entries up to this one were left to others, and there may be no copies of them
 	Blocks     bool     `json:"blocks,omitempty"`   // has asked for the blocklist
 	ShownBy    uint64   `json:"shown_by,omitempty"` // the blocklist's version, as far as it was known
 	Bound      uint64   `json:"bound,omitempty"`    // of boundPlace
@@ -361,6 +362,7 @@ func (s *session) state() sessionState {
 	_, acked := s.unacked.counts()
 	st.Again = unarrived(s.again, acked)
 	st.Answers = s.unacked.owing()
+	st.Uncopied = s.uncopied.Load()
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
 	st.Presence, st.Priority, st.ShownBy = string(s.presence), s.priority, s.hub.blocks.number()
@@ -407,5 +409,6 @@ func (s *session) apply(st sessionState) {
 	s.cur.here = st.Presence != ""
 	s.cur.live = st.serves()
 	s.cur.carbons = st.Carbons
+	s.uncopied.Store(st.Uncopied)
 	s.cur.bound = st.bound()
 }
