@@ -252,7 +252,7 @@ func (s *session) goLive(ctx context.Context, since time.Time) {
 
 // wasHere notes up to where the client needs no copies any more, if it was available.
 func (c *cursor) wasHere() {
-	if c.here {
+	if c.here && c.carbons {
 		c.past = max(c.past, c.pos)
 	}
 }
@@ -408,6 +408,9 @@ func (s *session) unwelcome(e store.Entry) bool {
 func (s *session) copyHeld(e store.Entry, delay []byte) {
 	before := s.out.total()
 	if s.writeCopy(e, delay); s.out.total() == before {
+		if e.Seq > s.cur.past && copyable(e.Stanza) {
+			s.uncopied.Store(max(s.uncopied.Load(), e.Seq))
+		}
 		return
 	}
 	if s.cur.copies == nil || len(s.cur.copies) >= pendingMax { // what is forgotten may come twice

@@ -373,7 +373,7 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h ui
 	if err != nil {
 		return err
 	}
-	claim = min(claim, known)
+	claim, left = min(claim, known), slices.DeleteFunc(left, a.has)
 	a.stanzas = append(a.stanzas, s.answerLost(st.Answers, h, st.unheard(parked))...)
 	a.again = union(a.again, left)
 	s.resend(st, a, h)
@@ -458,7 +458,7 @@ func (s *session) leftToOthers(ctx context.Context, st sessionState, from, upTo 
 			from = e.Seq
 			switch {
 			case e.Sent, e.Resource == "", e.Resource == s.jid.Resource(), bound.isRead(e):
-			case s.hub.isDone(e.Seq), s.hub.hold(e.Resource, e.Seq), st.Carbons && copyable(e.Stanza):
+			case s.hub.isDone(e.Seq), s.hub.hold(e.Resource, e.Seq), st.Carbons && e.Seq > st.Uncopied && copyable(e.Stanza):
 			case st.serves():
 				seqs = append(seqs, e.Seq)
 			case !s.hub.strand(e.Resource, e.Seq):

@@ -370,3 +370,62 @@ func TestCopiesComeOnceWhereItIsResumed(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// What is written again to a client comes once more also when the node is killed that has written it, whoever else has it.
+func TestWrittenAgainThenKilled(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 4, nil)
+	bob, pad := c.online(3, "bob", "desk"), c.online(3, "alice", "pad")
+	tab := c.online(0, "alice", "tab")
+	tab.write(smResumable)
+	id := between(tab.skipTo("^<enabled "), "id='", "'")
+	bob.write("<message type='chat' to='alice@example.com/tab'><body>own</body></message>")
+	pad.skipTo("<body>own</body>") // for which it is not here
+	c.eventually("it is received", func() bool { _, delivered := c.head("alice"); return delivered == 1 })
+	tab.skipTo("<body>own</body>")
+	tab.write("<presence type='unavailable'/><presence/>" + smAsk)
+	tab.skipTo("^<a ")
+	_ = tab.conn.Close()
+	tab = c.returns(1, "alice")
+	tab.resume(id, 0)
+	tab.skipTo("<body>own</body>")
+	c.die()
+	tab = c.returns(2, "alice")
+	tab.resume(id, 0)
+	tab.skipTo("<body>own</body>")
+	bob.write(say("alice", "last"))
+	if got := tab.bodies("last"); len(got) > 0 {
+		t.Errorf("%q comes again", got)
+	}
+}
+
+// What was there for another client before one was available, so that this one got no copy of it, does not count as received where
+// this one's session is resumed: it comes there, if the other one is not there.
+func TestLeftWithoutACopy(t *testing.T) {
+	t.Parallel()
+	for _, killed := range []bool{false, true} {
+		t.Run(fmt.Sprint("killed: ", killed), func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, 3, nil)
+			bob, phone := c.online(2, "bob", "desk"), c.counted(0, "alice", "phone") // which acknowledges nothing
+			tab := c.login(0, "alice", "tab")
+			tab.carbons("enable")
+			id := tab.resumable()
+			bob.write("<message type='chat' to='alice@example.com/phone'><body>held</body></message>")
+			phone.skipTo("<body>held</body>")
+			tab.write("<presence/><message to='alice@example.com/tab' type='headline' id='here'/>")
+			tail := tab.noted(nil, "^<message .*id='here'")
+			bob.write(say("alice", "two"))
+			tail = tab.noted(tail, "<body>two</body>")
+			tab.write(smAsk)
+			tail = tab.noted(tail, "^<a ")
+			if killed {
+				c.die()
+				c.dial(1, leg{settle: fmt.Sprintf("alice@example.com\x000\x00%s\x00%d\x00%s", id, len(tail), strings.Join(tail, ","))}).gone()
+			}
+			again := c.returns(1, "alice")
+			again.resume(id, len(tail))
+			again.skipTo("<body>held</body>")
+		})
+	}
+}

@@ -20,6 +20,7 @@ type sessionState struct {
 	Priority   int      `json:"priority,omitempty"`
 	Interested bool     `json:"interested,omitempty"` // in the roster
 	Carbons    bool     `json:"carbons,omitempty"`
+	Uncopied   uint64   `json:"uncopied,omitempty"` // entries up to this one were left to others, and there may be no copies of them
 	Blocks     bool     `json:"blocks,omitempty"`   // has asked for the blocklist
 	ShownBy    uint64   `json:"shown_by,omitempty"` // the blocklist's version, as far as it was known
 	Bound      uint64   `json:"bound,omitempty"`    // of boundPlace
@@ -213,6 +214,11 @@ type arrival struct {
 	told store.Versions // up to which changes it has been told of when it has those
 }
 
+// has tells whether the client is known to have an entry.
+func (a arrival) has(seq uint64) bool {
+	return slices.ContainsFunc(a.flights, func(f flight) bool { return f.seq == seq })
+}
+
 // errCount is why a session cannot be resumed: the client and the session do not
 // agree on what was sent, or too much of that was not kept. What the session has handled
 // is known all the same.
@@ -254,8 +260,11 @@ func (st sessionState) reckon(h uint32, point store.ResumePoint, note *frontNote
 		}
 	}
 	for _, f := range unarrived(st.Again, h) {
-		if !slices.Contains(a.again, f.Seq) {
-			a.again = append(a.again, f.Seq)
+		if slices.Contains(a.again, f.Seq) || a.has(f.Seq) {
+			continue
+		}
+		if a.again = append(a.again, f.Seq); st.Left == nil { // else what was left says which of them were written
+			a.lost = append(a.lost, f.Seq)
 		}
 	}
 	return a, err
@@ -358,6 +367,7 @@ func (s *session) state() sessionState {
 	_, acked := s.unacked.counts()
 	st.Again = unarrived(s.again, acked)
 	st.Answers = s.unacked.owing()
+	st.Uncopied = s.uncopied.Load()
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
 	st.Presence, st.Priority, st.ShownBy = string(s.presence), s.priority, s.hub.blocks.number()
@@ -404,5 +414,6 @@ func (s *session) apply(st sessionState) {
 	s.cur.here = st.Presence != ""
 	s.cur.live = st.serves()
 	s.cur.carbons = st.Carbons
+	s.uncopied.Store(st.Uncopied)
 	s.cur.bound = st.bound()
 }

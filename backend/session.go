@@ -58,7 +58,8 @@ type session struct {
 	unacked unacked // what went to it and may not have arrived
 	cur     cursor  // owned by the writing goroutine
 
-	holdTime atomic.Int64 // for how long the session may be resumed, in ns; 0: it may not
+	holdTime atomic.Int64  // for how long the session may be resumed, in ns; 0: it may not
+	uncopied atomic.Uint64 // the last entry that was left to another client without a copy
 
 	bed   int32       // the descriptor that it sleeps at; under dormitory.mu
 	alarm *time.Timer // wakes it
