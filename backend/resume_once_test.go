@@ -413,6 +413,8 @@ func TestLeftWithoutACopy(t *testing.T) {
 			id := tab.resumable()
 			bob.write("<message type='chat' to='alice@example.com/phone'><body>held</body></message>")
 			phone.skipTo("<body>held</body>")
+			written := time.Now()
+			c.eventually("that was before", func() bool { return time.Now().Truncate(time.Millisecond).After(written) }) // for the store as well
 			tab.write("<presence/><message to='alice@example.com/tab' type='headline' id='here'/>")
 			tail := tab.noted(nil, "^<message .*id='here'")
 			bob.write(say("alice", "two"))
