@@ -274,6 +274,9 @@ func (t *incomingTimeline) finish(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if m.at.IsZero() && t.last.Time.IsZero() {
+			m.at = time.Now() // else it is as old as the one before it
+		}
 		t.isUndone(t.last.Seq + 1)
 		if err := t.push(ctx, t.last.Seq+1, m.at, e, false); err != nil && !errors.Is(err, errAddress) {
 			return err

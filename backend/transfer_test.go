@@ -363,6 +363,21 @@ func TestImportFromElsewhere(t *testing.T) {
 	}
 }
 
+// A message that does not say when it was sent, and comes after none that does, is not from the year 1 for those
+// who read it.
+func TestImportWithoutTimes(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	began := time.Now()
+	importInto(t, c.store, "<server-data xmlns='urn:xmpp:pie:0'><host jid='example.com'><user name='juliet'><offline-messages>"+
+		"<message xmlns='jabber:client' from='romeo@example.com'><body>1</body></message>"+
+		"<message xmlns='jabber:client' from='romeo@example.com'><body>2</body></message></offline-messages></user></host></server-data>", false)
+	for _, e := range c.timeline("juliet") {
+		if e.Time.Before(began.Truncate(time.Second)) || e.Time.After(time.Now()) {
+			t.Errorf("entry %d is from %v", e.Seq, e.Time)
+		}
+	}
+}
+
 // Whatever the node takes of users can be exported and imported: names that are of XML since its
 // fifth edition only, quotes and marks where they mean nothing. Prefixes, which stanzas
 // could have once, go.
