@@ -278,7 +278,8 @@ func (t *incomingTimeline) finish(ctx context.Context) error {
 			m.at = time.Now() // else it is as old as the one before it
 		}
 		t.isUndone(t.last.Seq + 1)
-		if err := t.push(ctx, t.last.Seq+1, m.at, e, false); err != nil && !errors.Is(err, errAddress) {
+		hidden := hasHint(e.Raw(), "no-permanent-store")
+		if err := t.push(ctx, t.last.Seq+1, m.at, e, hidden); err != nil && !errors.Is(err, errAddress) {
 			return err
 		}
 	}

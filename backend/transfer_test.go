@@ -378,15 +378,18 @@ func TestImportFromElsewhere(t *testing.T) {
 	}
 }
 
-// A message that does not say when it was sent, and comes after none that does, is not from the year 1 for those
-// who read it.
-func TestImportWithoutTimes(t *testing.T) {
+// A message that waits is not archived if it says so. One that does not say when it was sent, and comes after none
+// that does, is not from the year 1 for those who read it.
+func TestImportOfWaiting(t *testing.T) {
 	c := newCluster(t, 1, nil)
 	began := time.Now()
 	importInto(t, c.store, "<server-data xmlns='urn:xmpp:pie:0'><host jid='example.com'><user name='juliet'><offline-messages>"+
 		"<message xmlns='jabber:client' from='romeo@example.com'><body>1</body></message>"+
-		"<message xmlns='jabber:client' from='romeo@example.com'><body>2</body></message></offline-messages></user></host></server-data>", false)
+		"<message xmlns='jabber:client' from='romeo@example.com'><body>2</body><no-permanent-store xmlns='urn:xmpp:hints'/></message></offline-messages></user></host></server-data>", false)
 	for _, e := range c.timeline("juliet") {
+		if e.Hidden != bytes.Contains(e.Stanza, []byte("no-permanent-store")) {
+			t.Errorf("entry %d is hidden: %v", e.Seq, e.Hidden)
+		}
 		if e.Time.Before(began.Truncate(time.Second)) || e.Time.After(time.Now()) {
 			t.Errorf("entry %d is from %v", e.Seq, e.Time)
 		}
