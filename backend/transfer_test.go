@@ -489,6 +489,28 @@ func TestImportFromEjabberd(t *testing.T) {
 	}
 }
 
+// Prosody writes requests for subscriptions without a namespace, and keeps those that were answered.
+func TestImportFromProsody(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	done := importInto(t, c.store, "<server-data xmlns='urn:xmpp:pie:0'><host jid='example.com'><user name='juliet' password='"+password+"'>"+
+		"<presence type='subscribe' from='romeo@example.com'><status>it is I</status></presence><presence type='subscribe' from='nurse@example.com'/>"+
+		"<query version='7' xmlns='jabber:iq:roster'><item jid='nurse@example.com' subscription='both'/></query></user></host></server-data>", false)
+	if len(done.LeftOut) > 0 {
+		t.Errorf("left out: %q", done.LeftOut)
+	}
+	juliet := c.login(0, "juliet", "balcony")
+	juliet.write("<presence/>")
+	juliet.skipTo("^<presence type='subscribe' from='romeo@example.com'><status>it is I</status></presence>$")
+	a, err := c.store.Account(t.Context(), "juliet@example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	items, _, err := c.store.Roster(t.Context(), a.Owner)
+	if err != nil || len(items) != 2 || items[0].Contact != "nurse@example.com" || len(items[0].PendingIn) > 0 {
+		t.Errorf("roster: %+v, %v", items, err)
+	}
+}
+
 // Of privacy lists that does not count which a blocklist cannot say.
 func TestImportOfPrivacyLists(t *testing.T) {
 	const deny = "<item type='jid' value='a@x' action='deny' order='1'/>"
