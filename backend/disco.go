@@ -13,7 +13,7 @@ import (
 var (
 	serverFeatures = []string{ //nolint:gochecknoglobals // A constant list.
 		xmpp.NSDiscoInfo, xmpp.NSDiscoItems, xmpp.NSPing, xmpp.NSRoster, xmpp.NSCarbons,
-		xmpp.NSBlocking, xmpp.NSReporting, xmpp.NSPrivate, xmpp.NSVCard, xmpp.NSCaps, xmpp.NSCaps + "#optimize", xmpp.NSCaps2,
+		xmpp.NSBlocking, xmpp.NSReporting, xmpp.NSPrivate, xmpp.NSVCard, xmpp.NSCaps, xmpp.NSCaps + "#optimize", xmpp.NSCaps2, xmpp.NSCaps2 + ":optimize",
 		xmpp.NSCommands, xmpp.NSVersion, xmpp.NSTime, xmpp.NSLast, "msgoffline", // XEP-0160
 	}
 	//nolint:gochecknoglobals // A constant list.

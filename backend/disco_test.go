@@ -40,6 +40,7 @@ func TestFeaturesAreTrue(t *testing.T) {
 		"http://jabber.org/protocol/caps":          "",
 		"http://jabber.org/protocol/caps#optimize": "",
 		"urn:xmpp:caps":                       "",
+		"urn:xmpp:caps:optimize":              "",
 		"urn:xmpp:ping":                       "<ping xmlns='urn:xmpp:ping'/>",
 		"jabber:iq:roster":                    query("jabber:iq:roster"),
 		"jabber:iq:private":                   "<query xmlns='jabber:iq:private'><x xmlns='urn:x'/></query>",

@@ -274,8 +274,12 @@ func (t *incomingTimeline) finish(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if m.at.IsZero() && t.last.Time.IsZero() {
+			m.at = time.Now() // else it is as old as the one before it
+		}
 		t.isUndone(t.last.Seq + 1)
-		if err := t.push(ctx, t.last.Seq+1, m.at, e, false); err != nil && !errors.Is(err, errAddress) {
+		hidden := hasHint(e.Raw(), "no-permanent-store")
+		if err := t.push(ctx, t.last.Seq+1, m.at, e, hidden); err != nil && !errors.Is(err, errAddress) {
 			return err
 		}
 	}

@@ -71,6 +71,11 @@ func (u *incomingUser) finish(ctx context.Context) error {
 		return err
 	}
 	items := slices.Collect(maps.Values(u.contacts))
+	for i, it := range items {
+		if it.Subscription&store.SubscriptionFrom != 0 {
+			items[i].PendingIn = nil // Prosody keeps requests that were answered
+		}
+	}
 	if err := u.store.RestoreRoster(ctx, u.owner, items, max(u.version, uint64(len(items)))); err != nil {
 		return err
 	}
@@ -140,7 +145,7 @@ func (u *incomingUser) known(ctx context.Context, name xml.Name) func(xmpp.Eleme
 		return func(e xmpp.Element) error { return u.account(ctx, e) }
 	case xml.Name{Space: nsPIEScram, Local: "scram-credentials"}:
 		return u.credential
-	case xml.Name{Space: xmpp.NSClient, Local: "presence"}:
+	case xml.Name{Space: xmpp.NSClient, Local: "presence"}, xml.Name{Space: nsPIE, Local: "presence"}: // Prosody's has no namespace of its own
 		return u.request
 	}
 	for _, s := range userSections() {

@@ -79,7 +79,7 @@ func (s *session) goAvailable(ctx context.Context, raw []byte, header xmpp.Heade
 	}
 	presence := s.stamp(raw, header)
 	before := s.hub.show(s, presence, priority, received)
-	s.hub.broadcast(s.hub.contacts(store.SubscriptionFrom), s.update(before, presence))
+	s.hub.broadcast(s.hub.contacts(store.SubscriptionFrom), update(before, presence))
 	if before == nil {
 		s.probeContacts()
 		return s.showRequests(ctx)
@@ -89,24 +89,18 @@ func (s *session) goAvailable(ctx context.Context, raw []byte, header xmpp.Heade
 
 // update is what presence is broadcast as: without the capabilities that those who get it
 // have heard with what was broadcast before (XEP-0115 §8.4). Whoever has not is shown the
-// stored presence, which is whole. Capabilities that do not declare their own prefixes
-// stay, since the CSI of a contact may put them into another stanza (see hold).
-func (s *session) update(before, presence []byte) []byte {
+// stored presence, which is whole.
+func update(before, presence []byte) []byte {
 	known := capsOf(presence)
 	if before == nil || len(known) == 0 || !slices.EqualFunc(known, capsOf(before), bytes.Equal) {
 		return presence
-	}
-	for _, c := range known {
-		if !standsAlone(c, s.node.opts.Limits.Stanza) {
-			return presence
-		}
 	}
 	return xmpp.AppendWithout(nil, presence, isCaps)
 }
 
 func isCaps(e xmpp.Element) bool { return e.Is(xmpp.NSCaps, "c") || e.Is(xmpp.NSCaps2, "c") }
 
-// capsOf returns the capabilities in a presence stanza.
+// capsOf returns the capabilities in a presence stanza, each of which can be put into another one.
 func capsOf(presence []byte) (all [][]byte) {
 	if !bytes.Contains(presence, []byte(":caps")) && !bytes.Contains(presence, []byte("/caps")) {
 		return nil
@@ -117,10 +111,22 @@ func capsOf(presence []byte) (all [][]byte) {
 	}
 	for child := range e.Children() {
 		if isCaps(child) {
-			all = append(all, child.Raw())
+			all = append(all, withPrefixesOf(e, child))
 		}
 	}
 	return all
+}
+
+// withPrefixesOf returns a child with the declarations of the prefixes that it may have from its parent.
+func withPrefixesOf(parent, child xmpp.Element) []byte {
+	var from []xmpp.Attr
+	for a := range parent.Attrs() {
+		prefix, declares := strings.CutPrefix(a.Name, "xmlns:")
+		if _, own := child.Attr(a.Name); declares && !own && bytes.Contains(child.Raw(), []byte(prefix+":")) {
+			from = append(from, a)
+		}
+	}
+	return xmpp.AppendWithAttrs(nil, child.Raw(), from...)
 }
 
 // withCapsOf returns an update with the capabilities that an earlier one had, unless it
@@ -160,7 +166,7 @@ func (h *hub) show(s *session, presence []byte, priority int, at time.Time) (bef
 	if before = s.presence; before == nil {
 		s.looked = time.Now()
 	}
-	s.presence, s.priority = presence, priority
+	s.presence, s.priority = withCapsOf(before, presence), priority
 	if priority >= 0 {
 		s.out.push(item{kind: itemAvailable, at: at})
 	} else {

@@ -345,23 +345,24 @@ func TestCapsOptimization(t *testing.T) {
 		{"directed", "<presence id='%s' to='bob@example.com'>" + caps("AAAA") + "</presence>", "AAAA"},
 		{"others", "<presence id='%s'>" + caps("BBBB") + "</presence>", "BBBB"},
 		{"none", "<presence id='%s'/>", ""},
-		{"after none", "<presence id='%s'>" + caps("BBBB") + "</presence>", "BBBB"},
+		{"after none", "<presence id='%s'>" + caps("BBBB") + "</presence>", ""},
 		{"unavailable", "<presence id='%s' type='unavailable'/>", ""},
 		{"available again", "<presence id='%s'>" + caps("BBBB") + "</presence>", "BBBB"},
 		{"with a prefix", prefixed, "AAAA"},
-		{"with a prefix again", prefixed, "AAAA"},
+		{"with a prefix again", prefixed, ""},
 		{"the last", "<presence id='%s'>" + caps("CCCC") + "</presence>", "CCCC"},
 		{"the last again", "<presence id='%s'><show>dnd</show>" + caps("CCCC") + "</presence>", ""},
+		{"left out", "<presence id='%s'><show>xa</show></presence>", ""},
 	} {
 		id := fmt.Sprintf("p%d", i)
 		alice.write(fmt.Sprintf(step.stanza, id))
 		got := bob.skipTo("^<presence [^>]*id='" + id + "'")
-		if strings.Contains(got, "caps'") != (step.ver != "") || !strings.Contains(got, step.ver) {
+		if strings.Contains(got, "<c") != (step.ver != "") || !strings.Contains(got, step.ver) {
 			t.Errorf("%s: got %s", step.name, got)
 		}
 	}
 	// Who comes now is told all, and so is who asks.
-	whole := "<show>dnd</show>" + regexp.QuoteMeta(caps("CCCC")) + "</presence>$"
+	whole := "<show>xa</show>" + regexp.QuoteMeta(caps("CCCC")) + "</presence>$"
 	c.online(1, "carol", "pad").expect("^<presence [^>]*from='alice@example.com/phone'.*" + whole)
 	bob.write("<presence type='probe' to='alice@example.com'/>")
 	bob.skipTo("^<presence [^>]*from='alice@example.com/phone'.*" + whole)
@@ -383,4 +384,22 @@ func TestCapsOptimizationWhileInactive(t *testing.T) {
 	}
 	bob.write("<active xmlns='urn:xmpp:csi:0'/>")
 	bob.expect("^<presence [^>]*from='alice@example.com/phone'[^>]*><show>dnd</show>" + caps + "</presence>$")
+}
+
+// Capabilities may have their prefix from the stanza that they came in, which is not the one that a client that does
+// not look gets in the end.
+func TestCapsWithAPrefixWhileInactive(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	c.befriend("alice", "bob")
+	bob := c.online(0, "bob", "desk")
+	bob.write("<inactive xmlns='urn:xmpp:csi:0'/>")
+	bob.sync()
+	alice := c.login(0, "alice", "phone")
+	alice.write("<presence xmlns:k='http://jabber.org/protocol/caps'><k:c hash='sha-1' node='urn:x' ver='AAAA'/></presence><presence><show>dnd</show></presence>")
+	for range 2 {
+		alice.skipTo("^<presence [^>]*from='alice@example.com/phone'")
+	}
+	bob.write("<active xmlns='urn:xmpp:csi:0'/>")
+	bob.expect("^<presence [^>]*from='alice@example.com/phone'[^>]*><show>dnd</show>" +
+		"<k:c hash='sha-1' node='urn:x' ver='AAAA' xmlns:k='http://jabber.org/protocol/caps'/></presence>$")
 }

@@ -25,6 +25,7 @@ const (
 	nsPIEMAM   = "urn:xmpp:pie:0#mam"
 	nsXInclude = "http://www.w3.org/2001/XInclude"
 	nsTransfer = "urn:imlb:transfer:0"
+	nsPrivacy  = "jabber:iq:privacy" // XEP-0016
 )
 
 // section is a part of a user's data that is an element of its own beside others: a
@@ -43,6 +44,7 @@ func userSections() []section {
 	return []section{
 		{xmpp.NSMAM, "prefs", exportPrefs, restorePrefs},
 		{xmpp.NSBlocking, "blocklist", exportBlocklist, restoreBlocklist},
+		{nsPrivacy, "query", exportNothing, restorePrivacyLists},
 		{xmpp.NSPrivate, "query", exportPrivate, restorePrivate},
 		{xmpp.NSVCard, "vCard", exportVCard, restoreVCard},
 	}
@@ -125,16 +127,24 @@ func readCredential(e xmpp.Element) (c store.Credential, err error) {
 	if !isScram(mechanism) {
 		return c, errors.New("the mechanism is not known here")
 	}
-	size := scramHash(mechanism)().Size()
-	if c.Salt, err = readKey(e, "salt"); err != nil {
-		return c, err
-	}
-	for name, key := range map[string]*[]byte{"server-key": &c.ServerKey, "stored-key": &c.StoredKey} {
-		if *key, err = readKey(e, name); err != nil {
+	keys := map[string]*[]byte{"salt": &c.Salt, "server-key": &c.ServerKey, "stored-key": &c.StoredKey}
+	for name, key := range keys {
+		child, _ := e.Child(nsPIEScram, name)
+		if *key, err = readKey(name, child.Text()); err != nil {
 			return c, err
 		}
-		if len(*key) != size {
-			return c, fmt.Errorf("%s has %d bytes and not %d", name, len(*key), size)
+	}
+	size := scramHash(mechanism)().Size()
+	if len(c.StoredKey) == base64.StdEncoding.EncodedLen(size) { // ejabberd encodes what it keeps as base64 once more
+		for name, key := range keys {
+			if *key, err = readKey(name, string(*key)); err != nil {
+				return c, err
+			}
+		}
+	}
+	for _, name := range []string{"server-key", "stored-key"} {
+		if n := len(*keys[name]); n != size {
+			return c, fmt.Errorf("%s has %d bytes and not %d", name, n, size)
 		}
 	}
 	count, _ := e.Child(nsPIEScram, "iter-count")
@@ -145,9 +155,8 @@ func readCredential(e xmpp.Element) (c store.Credential, err error) {
 	return c, nil
 }
 
-func readKey(e xmpp.Element, name string) ([]byte, error) {
-	child, _ := e.Child(nsPIEScram, name)
-	key, err := base64.StdEncoding.DecodeString(child.Text())
+func readKey(name, text string) ([]byte, error) {
+	key, err := base64.StdEncoding.DecodeString(text)
 	if err != nil || len(key) == 0 {
 		return nil, fmt.Errorf("%s is not base64", name)
 	}

@@ -33,8 +33,60 @@ func restoreBlocklist(ctx context.Context, s store.Store, owner store.OwnerID, e
 		}
 		addresses = append(addresses, jid.String())
 	}
-	_, err := s.UpdateBlocklist(ctx, owner, func([]string) []string { return addresses })
+	return block(ctx, s, owner, addresses)
+}
+
+// block adds to a user's blocklist.
+func block(ctx context.Context, s store.Store, owner store.OwnerID, addresses []string) error {
+	_, err := s.UpdateBlocklist(ctx, owner, func(before []string) []string {
+		all := slices.Concat(before, addresses)
+		slices.Sort(all)
+		return slices.Compact(all)
+	})
 	return err
+}
+
+func exportNothing(_ context.Context, _ store.Store, _ store.OwnerID, dst []byte) ([]byte, error) {
+	return dst, nil
+}
+
+// restorePrivacyLists blocks whom the default list keeps out altogether, which is how other servers keep their
+// blocklists. Nodes have no other use for privacy lists.
+func restorePrivacyLists(ctx context.Context, s store.Store, owner store.OwnerID, e xmpp.Element) error {
+	chosen, _ := e.Child(nsPrivacy, "default")
+	name, _ := chosen.Attr("name")
+	var blocked []string
+	rest := false
+	for list := range e.Children() {
+		if n, _ := list.Attr("name"); !list.Is(nsPrivacy, "list") || n != name {
+			rest = rest || list.Is(nsPrivacy, "list")
+			continue
+		}
+		for item := range list.Children() {
+			if jid, ok := keptOut(item); ok {
+				blocked = append(blocked, jid.String())
+			} else {
+				rest = true
+			}
+		}
+	}
+	err := block(ctx, s, owner, blocked)
+	if err == nil && rest {
+		err = xmpp.NewStanzaError(xmpp.FeatureNotImplemented, "of privacy lists only whom the default one keeps out is taken")
+	}
+	return err
+}
+
+// keptOut returns the address that an item of a privacy list keeps from saying, and from being told, anything (XEP-0016 §2.1).
+func keptOut(item xmpp.Element) (jid xmpp.JID, ok bool) {
+	kind, _ := item.Attr("type")
+	action, _ := item.Attr("action")
+	for range item.Children() {
+		return jid, false // it is about some kinds of stanzas
+	}
+	value, _ := item.Attr("value")
+	jid, err := xmpp.ParseJID(value)
+	return jid, err == nil && kind == "jid" && action == "deny"
 }
 
 func exportPrivate(ctx context.Context, s store.Store, owner store.OwnerID, dst []byte) ([]byte, error) {

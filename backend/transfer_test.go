@@ -12,6 +12,7 @@ import (
 	"os"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -48,6 +49,20 @@ func importInto(t *testing.T, s store.Store, document string, replace bool) back
 		t.Fatal(err)
 	}
 	return done
+}
+
+// blocked returns a user's blocklist.
+func (c *cluster) blocked(user string) []string {
+	c.t.Helper()
+	a, err := c.store.Account(c.t.Context(), user+"@"+domain)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	list, err := c.store.Blocklist(c.t.Context(), a.Owner)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return list.Addresses
 }
 
 // fullAccount is a store in which alice has something of everything.
@@ -363,6 +378,24 @@ func TestImportFromElsewhere(t *testing.T) {
 	}
 }
 
+// A message that waits is not archived if it says so. One that does not say when it was sent, and comes after none
+// that does, is not from the year 1 for those who read it.
+func TestImportOfWaiting(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	began := time.Now()
+	importInto(t, c.store, "<server-data xmlns='urn:xmpp:pie:0'><host jid='example.com'><user name='juliet'><offline-messages>"+
+		"<message xmlns='jabber:client' from='romeo@example.com'><body>1</body></message>"+
+		"<message xmlns='jabber:client' from='romeo@example.com'><body>2</body><no-permanent-store xmlns='urn:xmpp:hints'/></message></offline-messages></user></host></server-data>", false)
+	for _, e := range c.timeline("juliet") {
+		if e.Hidden != bytes.Contains(e.Stanza, []byte("no-permanent-store")) {
+			t.Errorf("entry %d is hidden: %v", e.Seq, e.Hidden)
+		}
+		if e.Time.Before(began.Truncate(time.Second)) || e.Time.After(time.Now()) {
+			t.Errorf("entry %d is from %v", e.Seq, e.Time)
+		}
+	}
+}
+
 // Whatever the node takes of users can be exported and imported: names that are of XML since its
 // fifth edition only, quotes and marks where they mean nothing. Prefixes, which stanzas
 // could have once, go.
@@ -436,6 +469,78 @@ func TestTransferOfAnything(t *testing.T) {
 }
 
 // Keys that no password fits are left out, and those of a password in the document taken.
+// Ejabberd 23.01 encodes keys twice, and has its blocklists as privacy lists (XEP-0016).
+func TestImportFromEjabberd(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	done := importInto(t, c.store, "<server-data xmlns='urn:xmpp:pie:0'><host jid='example.com'><user name='bob2'>"+
+		"<scram-credentials xmlns='urn:xmpp:pie:0#scram' mechanism='SCRAM-SHA-1'><iter-count>4096</iter-count><salt>KzBrK3dmRnp3ZVF0a3liK092bGk5QT09</salt>"+
+		"<server-key>UTk4dVpYM2d0R3lrSCtiQjg4cVRtYTJOcnVNPQ==</server-key><stored-key>RzFTSW1SMFNVa3loMnR0bjQ4N2ZVSHBhSTVnPQ==</stored-key></scram-credentials>"+
+		"<query xmlns='jabber:iq:privacy'><default name='Blocked contacts'/><list name='Blocked contacts'>"+
+		"<item value='spam@localhost' type='jid' order='0' action='deny'/><item value='evil.example' type='jid' order='0' action='deny'/></list></query></user></host></server-data>", false)
+	if len(done.LeftOut) > 0 {
+		t.Errorf("left out: %q", done.LeftOut)
+	}
+	bob := c.dial(0, leg{})
+	bob.open()
+	bob.write(auth("PLAIN", b64("\x00bob2\x00builder")))
+	bob.expect("^<success ")
+	if got, want := c.blocked("bob2"), []string{"evil.example", "spam@localhost"}; !slices.Equal(got, want) {
+		t.Errorf("blocked are %q, want %q", got, want)
+	}
+}
+
+// Prosody writes requests for subscriptions without a namespace, and keeps those that were answered.
+func TestImportFromProsody(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	done := importInto(t, c.store, "<server-data xmlns='urn:xmpp:pie:0'><host jid='example.com'><user name='juliet' password='"+password+"'>"+
+		"<presence type='subscribe' from='romeo@example.com'><status>it is I</status></presence><presence type='subscribe' from='nurse@example.com'/>"+
+		"<query version='7' xmlns='jabber:iq:roster'><item jid='nurse@example.com' subscription='both'/></query></user></host></server-data>", false)
+	if len(done.LeftOut) > 0 {
+		t.Errorf("left out: %q", done.LeftOut)
+	}
+	juliet := c.login(0, "juliet", "balcony")
+	juliet.write("<presence/>")
+	juliet.skipTo("^<presence type='subscribe' from='romeo@example.com'><status>it is I</status></presence>$")
+	a, err := c.store.Account(t.Context(), "juliet@example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	items, _, err := c.store.Roster(t.Context(), a.Owner)
+	if err != nil || len(items) != 2 || items[0].Contact != "nurse@example.com" || len(items[0].PendingIn) > 0 {
+		t.Errorf("roster: %+v, %v", items, err)
+	}
+}
+
+// Of privacy lists that does not count which a blocklist cannot say.
+func TestImportOfPrivacyLists(t *testing.T) {
+	const deny = "<item type='jid' value='a@x' action='deny' order='1'/>"
+	for _, tt := range []struct {
+		name, lists string
+		blocked     []string
+		left        bool
+	}{
+		{"no default", "<list name='l'>" + deny + "</list>", nil, true},
+		{"another one", "<default name='d'/><list name='d'>" + deny + "</list><list name='l'><item type='jid' value='b@x' action='deny' order='1'/></list>", []string{"a@x"}, true},
+		{"messages only", "<default name='d'/><list name='d'><item type='jid' value='a@x' action='deny' order='1'><message/></item></list>", nil, true},
+		{"allowed", "<default name='d'/><list name='d'><item type='jid' value='a@x' action='allow' order='1'/></list>", nil, true},
+		{"by group", "<default name='d'/><list name='d'>" + deny + "<item type='group' value='g' action='deny' order='2'/></list>", []string{"a@x"}, true},
+		{"everybody", "<default name='d'/><list name='d'><item action='deny' order='2'/></list>", nil, true},
+		{"beside a blocklist", "<default name='d'/><list name='d'>" + deny + deny + "</list></query><blocklist xmlns='urn:xmpp:blocking'><item jid='c@x'/></blocklist><query xmlns='jabber:iq:privacy'>",
+			[]string{"a@x", "c@x"}, false},
+		{"none", "", nil, false},
+	} {
+		c := newCluster(t, 0, nil)
+		done := importInto(t, c.store, "<server-data xmlns='urn:xmpp:pie:0'><host jid='example.com'><user name='juliet'>"+
+			"<query xmlns='jabber:iq:privacy'>"+tt.lists+"</query></user></host></server-data>", false)
+		if got := c.blocked("juliet"); !slices.Equal(got, tt.blocked) {
+			t.Errorf("%s: blocked are %q, want %q", tt.name, got, tt.blocked)
+		}
+		if left := len(done.LeftOut) > 0; left != tt.left {
+			t.Errorf("%s: left out: %q", tt.name, done.LeftOut)
+		}
+	}
+}
+
 func TestImportOfKeys(t *testing.T) {
 	keys := func(mechanism string, size int, iterations string) string {
 		key := base64.StdEncoding.EncodeToString(make([]byte, size))

@@ -12,7 +12,7 @@ type NodeRegistration struct {
 	// MinPassword is how many characters a password has at least that is chosen in
 	// a client, by users or by administrators.
 	MinPassword int `yaml:"min_password" default:"8" min:"1" max:"100"`
-	// PerSource is how many accounts may be made in an hour from one IPv4 address or
+	// PerSource is how many accounts may be made in an hour on the node from one IPv4 address or
 	// one IPv6 network of /64.
 	PerSource int `yaml:"per_source" default:"5" min:"1"`
 	// Total is how many accounts may be made in an hour on the node.

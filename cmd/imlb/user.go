@@ -110,7 +110,10 @@ func (c *userCmd) withStore(ctx context.Context, o store.Options, do func(*direc
 		return err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
-	return do(d)
+	if err = do(d); errors.Is(err, store.ErrNotFound) {
+		err = fmt.Errorf("%w; imlb user list shows the accounts that there are", err)
+	}
+	return err
 }
 
 // address returns the canonical address of a user who is named by local part or
@@ -154,8 +157,10 @@ func (p password) credentials(iterations int) (made string, creds []store.Creden
 	if err != nil {
 		return "", nil, err
 	}
-	creds, err = backend.DeriveCredentials(secret, iterations)
-	return made, creds, err
+	if creds, err = backend.DeriveCredentials(secret, iterations); err != nil {
+		return "", nil, fmt.Errorf("this cannot be a password (RFC 4013); take another one: %w", err)
+	}
+	return made, creds, nil
 }
 
 // readLine returns the first line without its end.

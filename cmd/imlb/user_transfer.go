@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"imlb/backend"
+	"imlb/backend/store"
 )
 
 // userExportCmd is `imlb user export`.
@@ -107,6 +108,9 @@ func (c *userImportCmd) Run(ctx context.Context, parent *userCmd) error {
 		done, err := backend.ImportUsers(ctx, d.Store, in, backend.ImportOptions{
 			Domain: d.domain, Replace: c.Replace, Open: open, ScramIterations: d.iterations,
 		})
+		if errors.Is(err, store.ErrExists) {
+			err = fmt.Errorf("%w; --replace erases accounts that are there", err)
+		}
 		for _, what := range done.LeftOut {
 			fmt.Fprintln(os.Stderr, "imlb: left out:", what)
 		}
