@@ -325,11 +325,19 @@ func (h *hub) strand(resource string, seq uint64) bool {
 	return h.leave(seq, resource)
 }
 
-// settles notes that a session which was resumed has been left all that it has yet to receive.
-func (h *hub) settles(s *session) {
+// settles notes that of all that is for a session which was resumed, up to where it had come, only again has not arrived. Who was here
+// before may have left it more.
+func (h *hub) settles(s *session, again []uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s.settled = true
+	for seq, resource := range h.pending {
+		if resource == s.jid.Resource() && seq <= s.passed && !slices.Contains(again, seq) {
+			delete(h.pending, seq)
+			h.note(seq)
+		}
+	}
+	h.advance()
 }
 
 // expect leaves an entry to a session that is about to write it. It returns false if too many are left: then

@@ -388,7 +388,7 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h ui
 	for _, f := range a.flights {
 		s.hub.arrived(f)
 	}
-	s.hub.settles(s)
+	s.hub.settles(s, a.again)
 	if _, err := s.blocklist(ctx); err != nil {
 		return err
 	}
