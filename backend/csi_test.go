@@ -86,7 +86,8 @@ func TestWhatDoesNotWait(t *testing.T) {
 		"<message to='bob@example.com/phone' type='error'>" + composing + "</message>",
 		"<iq to='bob@example.com/phone' type='get' id='i'><query xmlns='x'/></iq>",
 	} {
-		alice.write(stanza)
+		alice.write("<message to='bob@example.com/phone' type='chat' id='before'>" + composing + "</message>" + stanza)
+		bob.expect("^<message [^>]* id='before'") // what the same client has said before it does not wait any more
 		bob.expect("from='alice@example.com/desk'")
 	}
 	bob.write(csiActive)
