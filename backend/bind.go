@@ -213,7 +213,7 @@ func (s *session) place(ctx context.Context) error {
 		s.endBy(storeFailed(err)) // the session is known by now: run ends it
 		return nil
 	}
-	s.cur.pos = head
+	s.cur.pos, s.origin = head, head
 	s.out.begin(head)
 	s.hub.goesOn(s, head)
 	s.hub.atLeast(delivered)

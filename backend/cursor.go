@@ -39,7 +39,7 @@ type cursor struct {
 	begun   bool                // the client was available
 	login   bool                // entries that were there before the client are being read
 	had     uint64              // of a resumed session: the client has, or need not get, all entries up to this one but those for other resources …
-	own     uint64              // … and all up to this one that are for its own, but those that are written again …
+	own     uint64              // … and all from its origin up to this one that are for its own, but those that are written again …
 	lost    map[uint64]struct{} // … and these were written to the client and have not arrived, whoever else has them
 	past    uint64              // the client was available when the cursor came to entries up to this one: what copies of them there are, it has or gets
 	since   time.Time           // when the client said that it is there
@@ -356,7 +356,7 @@ func (s *session) has(e store.Entry) bool {
 	case s.unacked.wasEarly(e.Seq):
 		return true
 	case e.Resource == s.jid.Resource():
-		return e.Seq <= max(s.cur.had, s.cur.own) && !slices.ContainsFunc(s.again, func(f savedFlight) bool { return f.Seq == e.Seq })
+		return (e.Seq <= s.cur.had || e.Seq <= s.cur.own && e.Seq > s.origin) && !slices.ContainsFunc(s.again, func(f savedFlight) bool { return f.Seq == e.Seq })
 	default:
 		return e.Seq <= s.cur.had && e.Resource == ""
 	}

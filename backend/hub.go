@@ -308,7 +308,7 @@ func (h *hub) hold(resource string, seq uint64) bool {
 		return true
 	case seq > s.passed:
 		return left || h.leave(seq, resource)
-	case s.settled && !left: // all up to there that is for it has arrived, but for what is left to it
+	case s.settled && !left && seq > s.origin: // all up to there that is for it has arrived, but for what is left to it
 		h.note(seq)
 		h.advance()
 		return true
@@ -325,14 +325,14 @@ func (h *hub) strand(resource string, seq uint64) bool {
 	return h.leave(seq, resource)
 }
 
-// settles notes that of all that is for a session which was resumed, up to where it had come, only again has not arrived. Who was here
+// settles notes that of all that is for a session which was resumed, from its origin up to where it had come, only again has not arrived. Who was here
 // before may have left it more.
 func (h *hub) settles(s *session, again []uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s.settled = true
 	for seq, resource := range h.pending {
-		if resource == s.jid.Resource() && seq <= s.passed && !slices.Contains(again, seq) {
+		if resource == s.jid.Resource() && seq > s.origin && seq <= s.passed && !slices.Contains(again, seq) {
 			delete(h.pending, seq)
 			h.note(seq)
 		}

@@ -286,7 +286,10 @@ func (s *session) goOn(ctx context.Context, rec store.Session, r store.Resumable
 	if err != nil {
 		return fmt.Errorf("resource of session %s: %w", rec.ID, err)
 	}
-	s.jid, s.id, s.epoch = jid, rec.ID, rec.Epoch
+	s.jid, s.id, s.epoch, s.origin = jid, rec.ID, rec.Epoch, a.pos
+	if st.Origin != nil {
+		s.origin = *st.Origin
+	}
 	s.since = h
 	s.looked = rec.Created
 	s.in.goOn(rec.Handled)

@@ -413,3 +413,24 @@ func TestCopiesComeAfterAKill(t *testing.T) {
 	again.resume(id, 0)
 	again.skipTo("<sent .*<body>hello</body>")
 }
+
+// What waited for a client's address before its session began comes to it when it is available, also where it has resumed the session
+// meanwhile.
+func TestWaitsSinceBeforeTheSession(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3, nil)
+	bob := c.online(2, "bob", "desk")
+	before := c.login(0, "alice", "phone")
+	before.counts()
+	bob.write("<message type='chat' to='alice@example.com/phone'><body>waits</body></message>")
+	before.skipTo("<body>waits</body>")
+	_ = before.conn.Close() // without having acknowledged it
+	c.gone("alice")
+	alice := c.login(0, "alice", "phone")
+	id := alice.resumable()
+	_ = alice.conn.Close()
+	again := c.returns(1, "alice")
+	again.resumed(id, 0, 0)
+	again.write("<presence/>")
+	again.skipTo("<body>waits</body>")
+}

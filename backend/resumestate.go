@@ -29,6 +29,7 @@ type sessionState struct {
 	Directed   []string `json:"directed,omitempty"`
 	Lang       string   `json:"lang,omitempty"`
 	Mechanism  string   `json:"mechanism,omitempty"`
+	Origin     *uint64  `json:"origin,omitempty"` // entries up to this one were there before the session was bound; nil: an earlier version does not say
 
 	// Conn is the client's connection to its front, by the ID that the front gave it. A note of another
 	// connection is about the time before.
@@ -362,7 +363,7 @@ func (n frontNote) reckon(h uint32, point store.ResumePoint) arrival {
 // state is what has to be known to go on with the session; what it has not delivered is
 // not in it.
 func (s *session) state() sessionState {
-	st := sessionState{Lang: s.stream.lang, Mechanism: s.mechanism, Conn: s.client.id, Since: s.since}
+	st := sessionState{Lang: s.stream.lang, Mechanism: s.mechanism, Origin: &s.origin, Conn: s.client.id, Since: s.since}
 	st.Bound, st.BoundFrom, st.BoundAlone = s.cur.bound.seq, s.cur.bound.from, s.cur.bound.alone // not changed any more
 	_, acked := s.unacked.counts()
 	st.Again = unarrived(s.again, acked)

@@ -38,6 +38,7 @@ type session struct {
 	device    string       // which client of the user it is; empty if that is not known
 	id        string
 	epoch     uint64
+	origin    uint64 // entries up to this one were there before the session was bound
 	jid       xmpp.JID
 	hub       *hub
 	bound     bool
