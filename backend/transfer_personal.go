@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
+	"strings"
 
 	"imlb/backend/store"
 	"imlb/backend/xmpp"
@@ -24,16 +26,20 @@ func exportBlocklist(ctx context.Context, s store.Store, owner store.OwnerID, ds
 }
 
 func restoreBlocklist(ctx context.Context, s store.Store, owner store.OwnerID, e xmpp.Element) error {
-	var addresses []string
+	var addresses, malformed []string
 	for item := range e.Children() {
 		text, _ := item.Attr("jid")
-		jid, err := xmpp.ParseJID(text)
-		if err != nil {
-			return xmpp.NewStanzaError(xmpp.JIDMalformed, "a blocked address is malformed")
+		if jid, err := xmpp.ParseJID(text); err == nil {
+			addresses = append(addresses, jid.String())
+		} else {
+			malformed = append(malformed, strconv.Quote(text))
 		}
-		addresses = append(addresses, jid.String())
 	}
-	return block(ctx, s, owner, addresses)
+	err := block(ctx, s, owner, addresses)
+	if err == nil && len(malformed) > 0 {
+		err = xmpp.NewStanzaError(xmpp.JIDMalformed, "of the blocklist all but "+strings.Join(malformed, ", ")+" is taken")
+	}
+	return err
 }
 
 // block adds to a user's blocklist.

@@ -527,6 +527,8 @@ func TestImportOfPrivacyLists(t *testing.T) {
 		{"everybody", "<default name='d'/><list name='d'><item action='deny' order='2'/></list>", nil, true},
 		{"beside a blocklist", "<default name='d'/><list name='d'>" + deny + deny + "</list></query><blocklist xmlns='urn:xmpp:blocking'><item jid='c@x'/></blocklist><query xmlns='jabber:iq:privacy'>",
 			[]string{"a@x", "c@x"}, false},
+		{"beside a malformed address", "</query><blocklist xmlns='urn:xmpp:blocking'><item jid='@x'/><item jid='c@x'/></blocklist><query xmlns='jabber:iq:privacy'>",
+			[]string{"c@x"}, true},
 		{"none", "", nil, false},
 	} {
 		c := newCluster(t, 0, nil)
