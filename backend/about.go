@@ -64,11 +64,10 @@ func (s *session) lastSeen(ctx context.Context, q request) error {
 	return err
 }
 
-// awayFor returns for how long a user has no session that is available, 0 if there is
-// one. Those on other nodes are taken to be available. Who has never been there is away since
-// the account was made.
+// awayFor returns for how long a user has no session, 0 if there is one, be it unavailable: of those on other nodes that is not
+// known. Who has never been there is away since the account was made.
 func (n *Node) awayFor(ctx context.Context, account store.Account) (time.Duration, error) {
-	if h := n.hub(account.User); h != nil && len(h.available()) > 0 {
+	if n.hub(account.User) != nil {
 		return 0, nil
 	}
 	query, cancel := n.storeContext(ctx)
