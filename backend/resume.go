@@ -383,7 +383,7 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h ui
 	if err := s.inherit(ctx, st); err != nil {
 		return err
 	}
-	for _, seq := range union(a.again, left) { // which the user has not received, wherever the cursor is
+	for _, seq := range a.again { // which the user has not received, wherever the cursor is
 		if !s.hub.expect(s, seq) {
 			claim = min(claim, seq-1)
 		}
@@ -416,7 +416,10 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h ui
 // the cursor that is for the user, or has left it to others, and up to where it may have left something to others. A client that takes
 // such entries, and of which it is not known that it has been given all up to its place, has just become available: it starts like any that does.
 func (s *session) startAfter(st sessionState, a arrival, received uint64, parked time.Time) (claim, passed uint64) {
-	s.cur.had, s.cur.lost = a.claim, make(map[uint64]struct{}, len(a.lost))
+	s.cur.had = a.claim
+	if len(a.lost) > 0 {
+		s.cur.lost = make(map[uint64]struct{}, len(a.lost))
+	}
 	for _, seq := range a.lost {
 		s.cur.lost[seq] = struct{}{}
 	}
