@@ -18,12 +18,14 @@ import (
 	"imlb/backend/store"
 )
 
-// What the environment says of a random walk: how many steps it has, without which there is none (450 take a quarter of a
-// minute), and the seed of one that failed.
+// What the environment says of a random walk: how many steps it has (450 take a quarter of a minute), and the seed of one that failed.
 const (
 	walkSeedEnv  = "IMLB_TEST_WALK_SEED"
 	walkStepsEnv = "IMLB_TEST_WALK_STEPS"
 )
+
+// walkSteps is how many steps a walk has if the environment says nothing.
+const walkSteps = 200
 
 // walkResources are the clients that each user has.
 var walkResources = []string{"phone", "tab", "desk"} //nolint:gochecknoglobals // Not changed.
@@ -34,25 +36,21 @@ const walkPace = 20 * time.Millisecond
 // TestWalk has clients and nodes do what a seed says, in an order that nobody thought of: they talk, lose
 // their connections, resume on whatever node there is, also twice at once, come and go; nodes are killed,
 // stopped, and stand still. Whatever was acknowledged is in both archives once, and comes to each client
-// that it is for once, in order. The steps are the same for the same seed, what they meet is not.
-//
-// It is for whoever changes how sessions are carried, with many seeds, and not for every run of all tests: each finds something
-// else.
+// that it is for once, in order. The steps are the same for the same seed, what they meet is not. Each seed finds something
+// else: who changes how sessions are carried goes many longer ways.
 func TestWalk(t *testing.T) {
-	steps := walkSteps(t)
 	t.Parallel()
 	w := startWalk(t, "sqlite:"+filepath.Join(t.TempDir(), "walk.db"))
 	w.fit = func(node string) bool { return !locks(t, w.nodes[node].pid()) }
-	w.run(steps)
+	w.run()
 }
 
 // TestWalkPostgres does so on PostgreSQL.
 func TestWalkPostgres(t *testing.T) {
-	steps := walkSteps(t)
 	t.Parallel()
 	w := startWalk(t, newDatabase(t, startPostgres(t)))
 	w.fit = func(node string) bool { return !w.transacts(node) }
-	w.run(steps)
+	w.run()
 }
 
 // walk is a cluster under clients that walk at random.
@@ -97,10 +95,7 @@ type nodeEnd struct {
 
 func startWalk(t *testing.T, url string) *walk {
 	t.Helper()
-	w := &walk{seed: rand.Uint64N(1_000_000), said: make(map[string]*saying)}
-	if n, ok := fromEnv(t, walkSeedEnv); ok {
-		w.seed = n
-	}
+	w := &walk{seed: fromEnv(t, walkSeedEnv, rand.Uint64N(1_000_000)), said: make(map[string]*saying)}
 	w.rand = rand.New(rand.NewPCG(w.seed, 0))
 	w.freezer = startFreezer(t, url)
 	w.config, w.db, w.began = w.tls(t, "xmpp-client"), w.open(), time.Now()
@@ -125,31 +120,22 @@ func startWalk(t *testing.T, url string) *walk {
 	return w
 }
 
-// walkSteps is how long a walk is to be.
-func walkSteps(t *testing.T) int {
-	t.Helper()
-	n, ok := fromEnv(t, walkStepsEnv)
-	if !ok {
-		t.Skipf("only where %s says how far, for instance 450", walkStepsEnv)
-	}
-	return int(n) //nolint:gosec // G115: nobody asks for that many
-}
-
-func fromEnv(t *testing.T, name string) (n uint64, set bool) {
+func fromEnv(t *testing.T, name string, otherwise uint64) (n uint64) {
 	t.Helper()
 	text := os.Getenv(name)
 	if text == "" {
-		return 0, false
+		return otherwise
 	}
 	n, err := strconv.ParseUint(text, 10, 63)
 	if err != nil {
 		t.Fatalf("%s=%s: want a number", name, text)
 	}
-	return n, true
+	return n
 }
 
-func (w *walk) run(steps int) {
+func (w *walk) run() {
 	w.t.Helper()
+	steps := int(fromEnv(w.t, walkStepsEnv, walkSteps)) //nolint:gosec // G115: nobody asks for that many
 	defer w.report()
 	w.await("all are there", (*walker).isSettled)
 	ticker := time.NewTicker(walkPace)
