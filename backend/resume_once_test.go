@@ -466,3 +466,30 @@ func TestLeftToOneThatIsGoneThenKilled(t *testing.T) {
 		})
 	}
 }
+
+// The copies that a front knows a client to have do not come again when its cursor has gone back, and its node is killed then.
+func TestCopiesComeOnceAfterAKill(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3, nil)
+	bob, phone := c.online(2, "bob", "desk"), c.counted(2, "alice", "phone") // which acknowledges nothing
+	tab := c.login(0, "alice", "tab")
+	tab.carbons("enable")
+	id := tab.resumable()
+	tab.write("<presence><priority>-1</priority></presence><message to='alice@example.com/tab' type='headline' id='here'/>")
+	tail := tab.noted(nil, "^<message .*id='here'")
+	bob.write(say("alice", "one"))
+	phone.skipTo("<body>one</body>")
+	phone.write(say("bob", "two"))
+	tail = tab.noted(tail, "<sent .*<body>two</body>")
+	tab.write("<presence/>" + smAsk)
+	tail = tab.noted(tail, "^<message [^>]*to='alice@example.com'.*<body>one</body>")
+	c.die()
+	c.dial(1, leg{settle: fmt.Sprintf("alice@example.com\x000\x00%s\x00%d\x00%s", id, len(tail), strings.Join(tail, ","))}).gone()
+	again := c.returns(1, "alice")
+	again.resume(id, len(tail))
+	again.skipTo("^<resumed ")
+	bob.write(say("alice", "last"))
+	if got := again.bodies("last"); len(got) > 0 {
+		t.Errorf("%q comes again", got)
+	}
+}

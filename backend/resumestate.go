@@ -213,6 +213,7 @@ type arrival struct {
 	again   []uint64      // entries that have not, and that the cursor does not meet
 	lost    []uint64      // entries that have not, and were written
 	early   []savedFlight // entries that have, and that the cursor may meet
+	past    uint64        // the client has what copies there are of entries up to this one, as far as a front knows
 	stanzas []item        // that have not
 
 	told store.Versions // up to which changes it has been told of when it has those
@@ -353,6 +354,8 @@ func (n frontNote) reckon(h uint32, point store.ResumePoint) arrival {
 			continue
 		case noted.claims:
 			a.claimed = max(a.claimed, noted.seq)
+		case noted.copied:
+			a.past = max(a.past, noted.seq)
 		case entry:
 			a.early, a.flights = append(a.early, savedFlight{Count: h, Seq: noted.seq}), append(a.flights, flight{seq: noted.seq})
 		}
