@@ -445,7 +445,8 @@ func (s *session) skip(e store.Entry) {
 // more than is true: when the client takes only what is addressed to its resource,
 // when another session did not take the entry, or while an earlier one is on its
 // way to another session; then the message ends with the session's place instead.
-// pos is where the cursor is then, 0 for an entry out of turn.
+// pos is where the cursor is then, 0 for an entry out of turn: that ends with its number
+// once more, from which the front learns nothing but which entry it is.
 func (s *session) deliver(e store.Entry, delay []byte, inTurn bool, pos uint64) {
 	s.releaseFrom(e.Stanza)
 	delete(s.cur.lost, e.Seq)
@@ -466,6 +467,8 @@ func (s *session) deliver(e store.Entry, delay []byte, inTurn bool, pos uint64) 
 		s.cur.buf = xmpp.AppendWithChild(s.cur.buf, stanza, s.stanzaID(e.Seq))
 	case pos != 0 && s.tellsPlace():
 		s.cur.buf = xmpp.AppendWithChild(s.cur.buf, stanza, place(pos, inTurn, false))
+	case s.tellsPlace():
+		s.cur.buf = xmpp.AppendWithChild(s.cur.buf, stanza, forFront("apart", e.Seq))
 	default:
 		s.cur.buf = append(s.cur.buf, stanza...)
 	}
@@ -610,7 +613,12 @@ func place(pos uint64, had, copied bool) []byte {
 	case copied:
 		kind = "copy"
 	}
-	return append(strconv.AppendUint([]byte("<at xmlns='"+xmpp.NSFront+"' "+kind+"='"), pos, 10), "'/>"...)
+	return forFront(kind, pos)
+}
+
+// forFront is what a message ends with to tell the front of a number on the timeline.
+func forFront(kind string, number uint64) []byte {
+	return append(strconv.AppendUint([]byte("<at xmlns='"+xmpp.NSFront+"' "+kind+"='"), number, 10), "'/>"...)
 }
 
 // stanzaID is the number of an entry as a child of a message.

@@ -3,6 +3,7 @@ package backend_test
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 
 	"imlb/backend"
@@ -138,4 +139,31 @@ func newHookedCluster(t *testing.T, nodes int, hooks *hookedStore, tune func(*ba
 		c.startNode(fmt.Sprintf("node-%d", i+1))
 	}
 	return c
+}
+
+// killedStore is a store that takes nothing more from a node that is killed.
+type killedStore struct {
+	store.Store
+	killed atomic.Bool
+}
+
+func (s *killedStore) SaveResumable(ctx context.Context, id string, epoch uint64, r store.Resumable) error {
+	if s.killed.Load() {
+		return errAway
+	}
+	return s.Store.SaveResumable(ctx, id, epoch, r)
+}
+
+func (s *killedStore) SetResumePoints(ctx context.Context, points []store.ResumePoint) error {
+	if s.killed.Load() {
+		return errAway
+	}
+	return s.Store.SetResumePoints(ctx, points)
+}
+
+func (s *killedStore) SetDelivered(ctx context.Context, delivered map[store.OwnerID]uint64) error {
+	if s.killed.Load() {
+		return errAway
+	}
+	return s.Store.SetDelivered(ctx, delivered)
 }

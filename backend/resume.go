@@ -423,7 +423,7 @@ func (s *session) startAfter(st sessionState, a arrival, received uint64, parked
 	for _, seq := range a.lost {
 		s.cur.lost[seq] = struct{}{}
 	}
-	if st.Left != nil {
+	if s.cur.past = a.past; st.Left != nil {
 		s.cur.past = st.Left.Past
 	}
 	if !st.serves() {

@@ -34,6 +34,8 @@ func markOf(stanza string) string {
 		return "~" + number
 	case ok && strings.HasPrefix(start, "at xmlns='urn:imlb:front:0' copied='"):
 		return "=" + number
+	case ok && strings.HasPrefix(start, "at xmlns='urn:imlb:front:0' apart='"):
+		return "!" + number
 	}
 	return "0"
 }

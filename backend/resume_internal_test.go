@@ -229,8 +229,8 @@ func TestReckonRefuses(t *testing.T) {
 }
 
 func TestParseNote(t *testing.T) {
-	n, err := parseNote([]byte("4294967295\x001,0,@3,+4,~5,=6"))
-	if err != nil || n.count != 1<<32-1 || !slices.Equal(n.tail, []notation{{seq: 1, claims: true}, {}, {seq: 3}, {seq: 4, had: true}, {seq: 5, copied: true}, {seq: 6, had: true, copied: true}}) {
+	n, err := parseNote([]byte("4294967295\x001,0,@3,+4,~5,=6,!7"))
+	if err != nil || n.count != 1<<32-1 || !slices.Equal(n.tail, []notation{{seq: 1, claims: true}, {}, {seq: 3}, {seq: 4, had: true}, {seq: 5, copied: true}, {seq: 6, had: true, copied: true}, {seq: 7, apart: true}}) {
 		t.Errorf("%+v, %v", n, err)
 	}
 	if n, err := parseNote([]byte("0\x00")); err != nil || n.count != 0 || n.tail != nil {

@@ -431,3 +431,65 @@ func TestLeftWithoutACopy(t *testing.T) {
 		})
 	}
 }
+
+// What was left to another client that is gone, and so was written out of turn, comes once when the node is killed then, and its front
+// knows whether the client has it.
+func TestLeftToOneThatIsGoneThenKilled(t *testing.T) {
+	t.Parallel()
+	for _, missing := range []int{0, 1} {
+		t.Run(fmt.Sprint("missing: ", missing), func(t *testing.T) {
+			t.Parallel()
+			var node killedStore
+			c := newCluster(t, 3, func(o *backend.Options) {
+				if o.Name == "node-1" {
+					node.Store, o.Store = o.Store, &node
+				}
+			})
+			bob, phone, tab := c.online(2, "bob", "desk"), c.counted(0, "alice", "phone"), c.online(0, "alice", "tab")
+			tab.write(smResumable)
+			id := between(tab.skipTo("^<enabled "), "id='", "'")
+			bob.write("<message type='chat' to='alice@example.com/phone'><body>held</body></message>" + say("alice", "two"))
+			phone.skipTo("<body>two</body>") // and acknowledges nothing
+			tail := tab.noted(nil, "<body>two</body>")
+			_ = phone.conn.Close()
+			tail = tab.noted(tail, "<body>held</body>")
+			node.killed.Store(true)
+			c.die()
+			c.dial(1, leg{settle: fmt.Sprintf("alice@example.com\x000\x00%s\x00%d\x00%s", id, len(tail), strings.Join(tail, ","))}).gone()
+			again := c.returns(1, "alice")
+			again.resume(id, len(tail)-missing)
+			again.skipTo("^<resumed ")
+			bob.write(say("alice", "last"))
+			if got := again.bodies("last"); len(got) != missing {
+				t.Errorf("got %q", got)
+			}
+		})
+	}
+}
+
+// The copies that a front knows a client to have do not come again when its cursor has gone back, and its node is killed then.
+func TestCopiesComeOnceAfterAKill(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3, nil)
+	bob, phone := c.online(2, "bob", "desk"), c.counted(2, "alice", "phone") // which acknowledges nothing
+	tab := c.login(0, "alice", "tab")
+	tab.carbons("enable")
+	id := tab.resumable()
+	tab.write("<presence><priority>-1</priority></presence><message to='alice@example.com/tab' type='headline' id='here'/>")
+	tail := tab.noted(nil, "^<message .*id='here'")
+	bob.write(say("alice", "one"))
+	phone.skipTo("<body>one</body>")
+	phone.write(say("bob", "two"))
+	tail = tab.noted(tail, "<sent .*<body>two</body>")
+	tab.write("<presence/>" + smAsk)
+	tail = tab.noted(tail, "^<message [^>]*to='alice@example.com'.*<body>one</body>")
+	c.die()
+	c.dial(1, leg{settle: fmt.Sprintf("alice@example.com\x000\x00%s\x00%d\x00%s", id, len(tail), strings.Join(tail, ","))}).gone()
+	again := c.returns(1, "alice")
+	again.resume(id, len(tail))
+	again.skipTo("^<resumed ")
+	bob.write(say("alice", "last"))
+	if got := again.bodies("last"); len(got) > 0 {
+		t.Errorf("%q comes again", got)
+	}
+}

@@ -164,13 +164,15 @@ type notation struct {
 	claims bool   // the client has all up to there that is for the user, if it has the stanza; else its session was there
 	had    bool   // the client has all up to there that is for the user, but for what was left to others
 	copied bool   // the stanza is a copy of the entry
+	apart  bool   // the stanza is the entry, and says nothing of where the session was
 }
 
 // noteTail bounds the tail.
 const noteTail = 256
 
 // parseNote reads "count NUL notation,notation,…", with a notation the number of an entry, or a place, which is one
-// after '@', or '+' if the client has had all up to there, or '~' and '=' if the stanza is a copy, and what settle adds, which is "NUL connection".
+// after '@', or '+' if the client has had all up to there, or '~' and '=' if the stanza is a copy, or after '!', if the entry was written
+// out of turn, and what settle adds, which is "NUL connection".
 func parseNote(data []byte) (n frontNote, err error) {
 	count, tail, ok := bytes.Cut(data, []byte{0})
 	if !ok {
@@ -187,16 +189,18 @@ func parseNote(data []byte) (n frontNote, err error) {
 		if len(text) == 0 {
 			continue
 		}
-		place := text[0]
-		isPlace := strings.IndexByte("@+~=", place) >= 0
-		if isPlace {
+		kind := text[0]
+		marked := strings.IndexByte("@+~=!", kind) >= 0
+		if marked {
 			text = text[1:]
 		}
 		seq, err := strconv.ParseUint(string(text), 10, 64)
 		if err != nil || len(n.tail) == noteTail {
 			return n, fmt.Errorf("note of a front: its tail is %q", tail)
 		}
-		n.tail = append(n.tail, notation{seq, seq != 0 && !isPlace, place == '+' || place == '=', place == '~' || place == '='})
+		n.tail = append(n.tail, notation{
+			seq: seq, claims: seq != 0 && !marked, had: kind == '+' || kind == '=', copied: kind == '~' || kind == '=', apart: kind == '!',
+		})
 	}
 	return n, nil
 }
@@ -210,6 +214,7 @@ type arrival struct {
 	again   []uint64      // entries that have not, and that the cursor does not meet
 	lost    []uint64      // entries that have not, and were written
 	early   []savedFlight // entries that have, and that the cursor may meet
+	past    uint64        // the client has what copies there are of entries up to this one, as far as a front knows
 	stanzas []item        // that have not
 
 	told store.Versions // up to which changes it has been told of when it has those
@@ -344,16 +349,21 @@ func (n frontNote) reckon(h uint32, point store.ResumePoint) arrival {
 			if entry {
 				a.lost = append(a.lost, noted.seq)
 			}
+			if noted.apart {
+				a.again = append(a.again, noted.seq)
+			}
 			continue
 		case noted.claims:
 			a.claimed = max(a.claimed, noted.seq)
+		case noted.copied:
+			a.past = max(a.past, noted.seq)
 		case entry:
 			a.early, a.flights = append(a.early, savedFlight{Count: h, Seq: noted.seq}), append(a.flights, flight{seq: noted.seq})
 		}
 		if noted.claims || noted.had {
 			a.claim = max(a.claim, noted.seq)
 		}
-		if noted.claims || after(count, point.Count) && after(count, point.Voided) {
+		if noted.claims || !noted.apart && after(count, point.Count) && after(count, point.Voided) {
 			a.pos = max(a.pos, noted.seq)
 		}
 	}

@@ -131,6 +131,7 @@ const (
 	PlaceBit = uint64(placeBit)
 	HadBit   = uint64(hadBit)
 	CopyBit  = uint64(copyBit)
+	ApartBit = uint64(apartBit)
 )
 
 // ReadTold is readTold.

@@ -103,6 +103,7 @@ func TestTold(t *testing.T) {
 		"<at xmlns='urn:imlb:front:0' had='2305843009213693952'/>":                            0,
 		"<at xmlns='urn:imlb:front:0' copy='7'/>":                                             7 | proxy.PlaceBit | proxy.CopyBit,
 		"<at xmlns='urn:imlb:front:0' copied='7'/>":                                           7 | proxy.PlaceBit | proxy.CopyBit | proxy.HadBit,
+		"<at xmlns='urn:imlb:front:0' apart='7'/>":                                            7 | proxy.PlaceBit | proxy.ApartBit,
 		"<at xmlns='urn:imlb:front:0' entry='0'/>":                                            0,
 		"<at xmlns='urn:imlb:front:0' entry='9223372036854775808'/>":                          0,
 		"<at xmlns='urn:imlb:front:1' entry='7'/>":                                            0,

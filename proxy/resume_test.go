@@ -344,9 +344,10 @@ func TestResumeNote(t *testing.T) {
 		"one":                 {-1, []uint64{8}, "\x00id\x001\x008"},
 		"over the wrap":       {math.MaxUint32 - 1, []uint64{7, 0, 8}, "\x00id\x001\x007,0,8"},
 		"to the wrap":         {math.MaxUint32, []uint64{7}, "\x00id\x000\x007"},
-		"the largest numbers": {-1, []uint64{math.MaxInt64, math.MaxUint64}, "\x00id\x002\x009223372036854775807,=2305843009213693951"},
+		"the largest numbers": {-1, []uint64{math.MaxInt64, math.MaxUint64}, "\x00id\x002\x009223372036854775807,=1152921504606846975"},
 		"a place":             {-1, []uint64{7, 8 | proxy.PlaceBit, 9 | proxy.PlaceBit | proxy.HadBit}, "\x00id\x003\x007,@8,+9"},
 		"places of copies":    {-1, []uint64{8 | proxy.PlaceBit | proxy.CopyBit, 9 | proxy.PlaceBit | proxy.HadBit | proxy.CopyBit}, "\x00id\x002\x00~8,=9"},
+		"out of turn":         {-1, []uint64{8 | proxy.PlaceBit | proxy.ApartBit}, "\x00id\x001\x00!8"},
 	} {
 		if got := proxy.ResumeNote("id", tt.h, tt.in...); got != tt.want {
 			t.Errorf("%s: %q, want %q", name, got, tt.want)

@@ -221,7 +221,7 @@ func (s *session) settleAt(ctx context.Context, pool Pool, choice Choice, note p
 // the client has received, 0 when that is not proved. Of a session that can be resumed its
 // id follows, how many stanzas were written to the client since XEP-0198 counts them,
 // modulo 2^32, and what the last of them told, oldest first: the number of an entry, 0 for none,
-// or a place after '@', or '+' if it is one with hadBit, and '~' and '=' if they have copyBit as well. NUL stands between two of these, a comma between what two stanzas told.
+// or a place after '@', or '+' if it is one with hadBit, and '~' and '=' if they have copyBit as well, or what was written out of turn, after '!'. NUL stands between two of these, a comma between what two stanzas told.
 func (s *session) settleNote(received bool) proxyproto.TLV {
 	last := s.rec.LastEntry
 	if !received {

@@ -85,14 +85,17 @@ func endsName(b byte) bool {
 //   - A place with hadBit as well: <at xmlns='urn:imlb:front:0' had='number'/>. The client also has what was for
 //     the user before, but for what is left to the user's other clients, and may be on its way to them.
 //   - A place with copyBit: as these two, with the attribute copy or copied. The message is no entry, but a copy of one.
+//   - No place, with placeBit and apartBit: <at xmlns='urn:imlb:front:0' apart='number'/>. The message is that entry, written
+//     out of turn, and nothing is said of where the session is.
 type told uint64
 
-// These are no part of a number: nodes count to 2^63 at most, and there are no places beyond 2^61.
+// These are no part of a number: nodes count to 2^63 at most, and there are no places beyond 2^60.
 const (
 	placeBit told = 1 << 63
 	hadBit   told = 1 << 62
 	copyBit  told = 1 << 61
-	toldBits      = placeBit | hadBit | copyBit
+	apartBit told = 1 << 60
+	toldBits      = placeBit | hadBit | copyBit | apartBit
 )
 
 // entry is the number of an entry, or 0.
@@ -115,6 +118,8 @@ func (t told) append(dst []byte) []byte {
 		dst = append(dst, '+')
 	case placeBit | copyBit:
 		dst = append(dst, '~')
+	case placeBit | apartBit:
+		dst = append(dst, '!')
 	default:
 		dst = append(dst, '=')
 	}
@@ -162,8 +167,11 @@ func readPlace(raw []byte) told {
 	for _, kind := range []struct {
 		begins string
 		bits   told
-	}{{"entry='", placeBit}, {"had='", placeBit | hadBit}, {"copy='", placeBit | copyBit}, {"copied='", toldBits}} {
-		if n, ok := number(raw, kind.begins); ok && n < copyBit {
+	}{
+		{"entry='", placeBit}, {"had='", placeBit | hadBit}, {"copy='", placeBit | copyBit}, {"copied='", placeBit | hadBit | copyBit},
+		{"apart='", placeBit | apartBit},
+	} {
+		if n, ok := number(raw, kind.begins); ok && n < apartBit {
 			return n | kind.bits
 		}
 	}
