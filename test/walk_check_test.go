@@ -186,7 +186,8 @@ func (d *walker) checkOnce() {
 }
 
 // mayRepeat tells whether a message may come a second time. In the same session it may if the node had to be fenced, and the
-// front could not say what the client has, since the connection was lost then, too; but not what was acknowledged before.
+// front could not say what the client has, since the connection was lost then, too, or it had written more than it keeps in mind to
+// a client that was not there any more; but not what was acknowledged before.
 // In another session it may if it was not acknowledged when the first ended, or if a node has ended since: how much of what came live
 // counts as received while something waited for another client of the user.
 func (d *walker) mayRepeat(first, second receipt) bool {
@@ -198,14 +199,30 @@ func (d *walker) mayRepeat(first, second receipt) bool {
 	}
 	for _, e := range d.w.ends {
 		for _, lost := range d.losses {
-			if e.sudden && lost.Before(second.at) && e.from.Before(second.at) &&
-				lost.After(e.from.Add(-unnoticed)) && lost.Before(e.to.Add(unnoticed)) &&
-				(acked.IsZero() || acked.After(e.from.Add(-unnoticed)) || acked.After(lost.Add(-unnoticed))) {
-				return true
+			if !e.sudden || !lost.Before(second.at) || !e.from.Before(second.at) || !lost.Before(e.to.Add(unnoticed)) {
+				continue
+			}
+			if acked.IsZero() || acked.After(e.from.Add(-unnoticed)) || acked.After(lost.Add(-unnoticed)) {
+				if lost.After(e.from.Add(-unnoticed)) || d.w.saidBetween(d.user, lost, e.from) > keptInMind {
+					return true
+				}
 			}
 		}
 	}
 	return false
+}
+
+// keptInMind is of how many stanzas at least a front knows which they were: that of 64, some of which are presence.
+const keptInMind = 40
+
+// saidBetween returns how much was said by a user, or to it.
+func (w *walk) saidBetween(user account, from, to time.Time) (n int) {
+	for _, m := range w.said {
+		if (m.to == user || m.by.user == user) && m.at.After(from) && m.at.Before(to) {
+			n++
+		}
+	}
+	return n
 }
 
 // acknowledgedAt is when the client has acknowledged what it got; zero: it has not.
