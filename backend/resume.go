@@ -370,7 +370,8 @@ func (s *session) settleIn(ctx context.Context, st sessionState, a arrival, h ui
 		return err
 	}
 	s.out.begin(head)
-	received := max(s.hub.atLeast(delivered), a.claimed)
+	s.node.delivered.raise(s.account.Owner, a.claimed) // what the client has, its user has
+	received := s.hub.atLeast(max(delivered, a.claimed))
 	claim, passed := s.startAfter(st, a, received, parked)
 	left, known, err := s.leftToOthers(query, st, received, passed)
 	if err != nil {

@@ -493,3 +493,35 @@ func TestCopiesComeOnceAfterAKill(t *testing.T) {
 		t.Errorf("%q comes again", got)
 	}
 }
+
+// What a client has got, and with it its user, is left no longer to another client on the node where the session is resumed, although only
+// the front knows that it has come.
+func TestClaimedByTheFront(t *testing.T) {
+	t.Parallel()
+	var node killedStore
+	c := newCluster(t, 3, func(o *backend.Options) {
+		if o.Name == "node-2" {
+			node.Store, o.Store = o.Store, &node
+		}
+	})
+	bob, tab := c.online(2, "bob", "desk"), c.online(1, "alice", "tab")
+	phone, pad := c.counted(0, "alice", "phone"), c.counted(0, "alice", "pad") // which acknowledge nothing
+	tab.write(smResumable)
+	id := between(tab.skipTo("^<enabled "), "id='", "'")
+	bob.write("<message type='chat' to='alice@example.com/phone'><body>held</body></message>" + say("alice", "two"))
+	pad.skipTo("<body>two</body>")
+	phone.skipTo("<body>two</body>")
+	tail := tab.noted(nil, "<body>two</body>")
+	node.killed.Store(true)
+	c.die()
+	c.dial(0, leg{settle: fmt.Sprintf("alice@example.com\x000\x00%s\x00%d\x00%s", id, len(tail), strings.Join(tail, ","))}).gone()
+	again := c.returns(0, "alice")
+	again.resume(id, len(tail))
+	again.skipTo("^<resumed ")
+	_ = phone.conn.Close()
+	c.eventually("phone is gone", func() bool { return len(c.sessions("alice")) == 2 })
+	bob.write(say("alice", "last"))
+	if got := again.bodies("last"); len(got) > 0 {
+		t.Errorf("%q comes again", got)
+	}
+}
