@@ -169,6 +169,7 @@ func (db *DB) Resume(ctx context.Context, id string, owner OwnerID, node string,
 		}
 		r.Handled, r.Lease = s.Handled, fromMillis(millis(db.now())-over)
 		// What whoever had it stores late of where it stands is of an earlier point.
+		//nolint:gosec // made of constants
 		_, err = tx.ExecContext(ctx, `
 			UPDATE resumables SET parked = 0, point = $1, early = $2, taken = `+db.dialect.clock+` WHERE session = $3`,
 			pointOf(s.Epoch, 0), r.Early, id)
