@@ -26,7 +26,7 @@ const (
 // after its connection was lost, and after its node was killed, of which the front knows what it has written. In between it becomes
 // available and unavailable, acknowledges some of what it has, and her clients phone and pad come and go. Of what bob says to the user, to tab
 // and to phone, and of copies of what phone says, nothing comes to tab twice, nothing said to the user later than what was said after it,
-// nothing that it need not have, all that is for it, and all else to one of the others. Then all counts as received.
+// nothing that it reads from its archive instead (Bind 2), but all that is for it, and all else to one of the others. Then all counts as received.
 //
 // Copies that a node had written, or would have, may be lost when it is killed: they are no entries. The steps are the same for the same seed.
 func TestResumeAtRandom(t *testing.T) {
