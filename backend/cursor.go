@@ -35,18 +35,18 @@ type cursor struct {
 	live    bool   // the client takes what is addressed to the user
 	here    bool   // the client is available, whatever its priority
 	carbons bool   // the client wants copies of what others send and get
+	begun   bool   // the client was available
+	login   bool   // entries that were there before the client are being read
+	behind  bool   // there may be entries after pos of which no signal came
+	wait    bool   // the store did not answer: try again a little later
 	bound   boundPlace
-	begun   bool                // the client was available
-	login   bool                // entries that were there before the client are being read
 	had     uint64              // of a resumed session: the client has, or need not get, all entries up to this one but those for other resources …
 	own     uint64              // … and all from its origin up to this one that are for its own, but those that are written again …
 	lost    map[uint64]struct{} // … and these were written to the client and have not arrived, whoever else has them
 	past    uint64              // the client was available when the cursor came to entries up to this one: what copies of them there are, it has or gets
 	since   time.Time           // when the client said that it is there
-	behind  bool                // there may be entries after pos of which no signal came
 	items   []item              // taken from the outbox and not yet done
 	copies  map[uint64]uint32   // of entries that are left to other sessions: the numbers of the stanzas
-	wait    bool                // the store did not answer: try again a little later
 
 	quiet   quiet       // what an inactive client is spared
 	buf     []byte      // to be written

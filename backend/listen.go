@@ -52,7 +52,7 @@ type facts struct {
 	bindings  []scram.ChannelBinding
 	verified  bool       // the client has shown a certificate, which the front has verified
 	names     []certName // of that certificate
-	connected time.Time  // since when the client has been connected to the front; zero if that is not known
+	age       int64      // for how long the client had been connected to the front when that connected to the node, in ms; 0: that is not known
 }
 
 // accept takes connections until ctx ends. Their work goes on with the context
@@ -176,8 +176,8 @@ func readFacts(header *proxyproto.Header, tlvs []proxyproto.TLV) facts {
 		f.transport, f.front = string(transport), true
 	}
 	if age, ok := findTLV(tlvs, tlvAge); ok {
-		if ms, err := strconv.ParseUint(string(age), 10, 40); err == nil {
-			f.connected = time.Now().Add(-time.Duration(ms) * time.Millisecond) //nolint:gosec // 40 bits.
+		if ms, err := strconv.ParseInt(string(age), 10, 40); err == nil {
+			f.age = max(ms, 1)
 		}
 	}
 	return f

@@ -157,10 +157,11 @@ func overtakenError() error {
 // clockDoubt is how far the clock of the database may be from what front and node have measured.
 const clockDoubt = 100 * time.Millisecond
 
-// isBefore tells whether a client had connected before a session was resumed, if it was. What it asks for may have waited at its front, or
+// isBefore tells whether the client had connected before a session was resumed, if it was. What it asks for may have waited at its front, or
 // for a node that stands still, until the client has come back on another connection, and has the session there.
-func (f *facts) isBefore(taken time.Time) bool {
-	return !taken.IsZero() && !f.connected.IsZero() && taken.After(f.connected.Add(clockDoubt))
+func (s *session) isBefore(taken time.Time) bool {
+	connected := s.started.Add(-time.Duration(s.client.age) * time.Millisecond)
+	return !taken.IsZero() && s.client.age > 0 && taken.After(connected.Add(clockDoubt))
 }
 
 // awaitYield has the session left by whoever has it, if that can be with the client's count and in time, and returns the
@@ -178,7 +179,7 @@ func (s *session) awaitYield(ctx context.Context, id string, h uint32) (seen uin
 			return seen, ctx.Err() // it had its time
 		case err != nil:
 			return 0, err
-		case seen != 0 && epoch != seen, s.client.isBefore(taken):
+		case seen != 0 && epoch != seen, s.isBefore(taken):
 			return 0, overtakenError()
 		case parked:
 			return epoch, nil

@@ -32,7 +32,6 @@ type session struct {
 	account   store.Account
 	seen      uint64 // the last change of accounts that was known when account was read
 	mechanism string
-	sasl2     bool         // the client logs in, or has logged in, by SASL2
 	inline    *xmpp.Inline // what its <authenticate/> asks for besides; nil when that is done
 	token     *store.Token // that the client has logged in with
 	device    string       // which client of the user it is; empty if that is not known
@@ -41,18 +40,19 @@ type session struct {
 	origin    uint64 // entries up to this one were there before the session was bound
 	jid       xmpp.JID
 	hub       *hub
-	bound     bool
 	registers int // asked for before login
 	pacer     *pacer
 	overSince time.Time     // when the client was last within its own rates; zero: it is
 	runs      []*commandRun // commands that wait for answers
-	asked     bool          // whether it is there, and has not said anything yet
-	spoken    bool          // it has said something to somebody, or that it is there
-	touched   bool          // something may have changed that is saved
 	saved     []byte
-	since     uint32        // of a resumed session: what the client had counted when it was resumed
 	first     []item        // of a resumed session: what is written before everything else
 	again     []savedFlight // the entries among that, which the cursor does not meet
+	since     uint32        // … what the client had counted when it was resumed
+	sasl2     bool          // the client logs in, or has logged in, by SASL2
+	bound     bool
+	asked     bool // whether it is there, and has not said anything yet
+	spoken    bool // it has said something to somebody, or that it is there
+	touched   bool // something may have changed that is saved
 
 	in      inbound // what came from the client
 	out     *outbox // what goes to it
@@ -63,9 +63,9 @@ type session struct {
 	uncopied atomic.Uint64 // the last entry that was left to another client without a copy
 
 	bed   int32       // the descriptor that it sleeps at; under dormitory.mu
+	tired bool        // the client is quiet
 	alarm *time.Timer // wakes it
 	due   time.Time   // when a client that says nothing is asked, or given up
-	tired bool        // the client is quiet
 
 	done    chan struct{} // closed by end
 	written chan struct{} // closed when nothing more is written
@@ -83,10 +83,10 @@ type session struct {
 	carbons     bool                  // wants copies of messages
 	heard       bool                  // has been told of the roster as it was, and is told of changes
 	blockPushes bool                  // has asked for the blocklist
+	settled     bool                  // it was resumed, and what it has yet to receive up to passed is left to it
 	blocksTold  uint64                // the blocklist's version up to which all changes were told
 	directed    map[xmpp.JID]struct{} // who was told of us by directed presence
 	passed      uint64                // entries up to this one the cursor does not come to, unless it goes back
-	settled     bool                  // it was resumed, and what it has yet to receive of those is left to it
 
 	endOnce sync.Once
 	reason  Reason // written once, before done is closed

@@ -37,25 +37,25 @@ const tellingMost = 256
 // arrived. Without XEP-0198 an entry has arrived when it is written.
 type unacked struct {
 	mu        sync.Mutex
-	on        bool
 	sent      uint32 // stanzas written since <enabled/>, modulo 2^32
 	acked     uint32 // of these, acknowledged
 	flights   []flight
-	requested bool   // an <r/> is on its way
 	claim     uint64 // all entries up to this one that are for the user had arrived when acked was, or were left to others
-	heard     bool   // the client has said that it is there, or something to somebody
-	unsure    bool   // the first flights are of the time before <enabled/>, and the client has not said that it has that
+	on        bool
+	requested bool // an <r/> is on its way
+	heard     bool // the client has said that it is there, or something to somebody
+	unsure    bool // the first flights are of the time before <enabled/>, and the client has not said that it has that
 
 	// For a session that may be resumed.
 	keeping bool
+	hasLost bool          // there is a last stanza that was not kept, and may not have arrived
+	lost    uint32        // which that is
 	pos     uint64        // all entries up to this one that are for the client had arrived when acked was
 	early   []savedFlight // entries that were written out of turn: the cursor may come to them once more
 	voided  uint32        // the places that stanzas up to this one told are none any more: the cursor went back
 	points  uint32        // how often point was asked for
 	kept    []kept        // of these stanzas nobody knows whether they have arrived
 	bytes   int           // of kept
-	lost    uint32        // the last stanza that was not kept, because there were too many …
-	hasLost bool          // … if there is one that may not have arrived
 
 	told    store.Versions // up to which changes the client had been told of when acked was …
 	telling []telling      // … and up to which when it has these stanzas
