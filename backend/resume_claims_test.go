@@ -268,6 +268,36 @@ func TestLeftToWhoHasGoneOn(t *testing.T) {
 	}
 }
 
+// What was left to a session while the store failed just when it was resumed comes to the user's other clients in time.
+func TestLeftToWhoCouldNotResume(t *testing.T) {
+	t.Parallel()
+	var armed atomic.Bool
+	reached, goOn := make(chan struct{}), make(chan struct{})
+	c := newHookedCluster(t, 3, &hookedStore{fails: func(what string) error {
+		if what == "head" && armed.CompareAndSwap(true, false) {
+			close(reached)
+			<-goOn
+			return errAway
+		}
+		return nil
+	}}, func(o *backend.Options) { o.Timeouts.Store = time.Second })
+	bob, tab := c.online(2, "bob", "desk"), c.online(1, "alice", "tab")
+	phone := c.login(0, "alice", "phone")
+	id := phone.resumable()
+	_ = phone.conn.Close()
+	c.eventually("the session waits", func() bool { return c.counter(0, "imlb_node_sessions_parked", nil) == 1 })
+	again := c.returns(1, "alice")
+	armed.Store(true)
+	again.resume(id, 0)
+	<-reached
+	bob.write("<message type='chat' to='alice@example.com/phone'><body>left</body></message>")
+	bob.settled()
+	tab.syncWith(tab) // it has left it
+	close(goOn)
+	again.end("internal-server-error")
+	tab.skipTo("<body>left</body>")
+}
+
 // What comes while a client is away comes to it when it is back, whatever another client of the user has received meanwhile, what a third
 // one has yet to receive, and what of that which is no entry it has not counted.
 func TestComesToEachThatWasAway(t *testing.T) {
