@@ -12,7 +12,6 @@ import (
 	"github.com/pires/go-proxyproto"
 
 	"imlb/backend"
-	"imlb/backend/store"
 )
 
 // A client that has become available, and of which the node could not learn in time what waits for it, gets that
@@ -71,18 +70,12 @@ func TestClaimGoesAlong(t *testing.T) {
 		for _, end := range []string{"left", "killed", "killed, the front knows"} {
 			t.Run(name+", "+end, func(t *testing.T) {
 				t.Parallel()
-				points := &pointStore{points: make(chan store.ResumePoint, 100)}
-				c := newCluster(t, 3, func(o *backend.Options) {
-					if o.Name == "node-1" {
-						points.Store, o.Store = o.Store, points
-					}
-				})
+				c := newPointCluster(t, 3)
 				bob := c.online(2, "bob", "desk")
 				phone, tab := c.online(0, "alice", "phone"), c.online(0, "alice", "tab")
 				phone.write(smResumable)
 				phone.skipTo("^<enabled ")
-				tab.write(smResumable)
-				id := between(tab.skipTo("^<enabled "), "id='", "'")
+				id := tab.resumableAmid()
 				bob.write(held + say("alice", "one") + say("alice", "two"))
 				phone.skipTo("<body>two</body>") // and does not acknowledge that
 				tail := tab.noted(nil, "<body>two</body>")
@@ -91,15 +84,11 @@ func TestClaimGoesAlong(t *testing.T) {
 				tail = tab.noted(tail, "^<a ")
 				switch end {
 				case "killed":
-					for p := range points.points {
-						if p.ID == id && p.Count >= uint32(h) {
-							break
-						}
-					}
+					c.stores(id, h)
 					c.die()
 				case "killed, the front knows":
 					c.die()
-					c.dial(1, leg{settle: fmt.Sprintf("alice@example.com\x000\x00%s\x00%d\x00%s", id, len(tail), strings.Join(tail, ","))}).gone()
+					c.settles(1, id, tail)
 				}
 				again := c.returns(1, "alice")
 				again.resume(id, len(tail))
@@ -124,12 +113,7 @@ func TestTakenForAnother(t *testing.T) {
 	for _, killed := range []bool{false, true} {
 		t.Run(fmt.Sprint("killed: ", killed), func(t *testing.T) {
 			t.Parallel()
-			points := &pointStore{points: make(chan store.ResumePoint, 100)}
-			c := newCluster(t, 3, func(o *backend.Options) {
-				if o.Name == "node-1" {
-					points.Store, o.Store = o.Store, points
-				}
-			})
+			c := newPointCluster(t, 3)
 			bob := c.online(2, "bob", "desk")
 			pad := c.online(1, "alice", "pad")
 			phone, tab := c.online(0, "alice", "phone"), c.online(0, "alice", "tab")
@@ -137,8 +121,7 @@ func TestTakenForAnother(t *testing.T) {
 				other.write(smResumable)
 				other.skipTo("^<enabled ")
 			}
-			tab.write(smResumable)
-			id := between(tab.skipTo("^<enabled "), "id='", "'")
+			id := tab.resumableAmid()
 			bob.write("<message type='chat' to='alice@example.com/phone'><body>held</body></message>" +
 				"<message type='chat' to='alice@example.com/pad'><body>both</body></message>" + say("alice", "two"))
 			pad.skipTo("<body>both</body>")
@@ -146,11 +129,7 @@ func TestTakenForAnother(t *testing.T) {
 			tail := tab.noted(nil, "<body>two</body>")
 			tab.write(fmt.Sprintf("<a xmlns='urn:xmpp:sm:3' h='%d'/>", len(tail)))
 			if killed {
-				for p := range points.points {
-					if p.ID == id && p.Count >= uint32(len(tail)) {
-						break
-					}
-				}
+				c.stores(id, len(tail))
 				c.die()
 			}
 			again := c.returns(2, "alice")
@@ -251,8 +230,7 @@ func TestLeftToWhoHasGoneOn(t *testing.T) {
 	}}, nil)
 	bob := c.online(1, "bob", "desk")
 	tab, phone := c.login(0, "alice", "tab"), c.online(0, "alice", "phone")
-	phone.write(smResumable)
-	id := between(phone.skipTo("^<enabled "), "id='", "'")
+	id := phone.resumableAmid()
 	armed.Store(true)
 	tab.write("<presence/>")
 	<-reached // what comes now waits for it
@@ -313,8 +291,7 @@ func TestComesToEachThatWasAway(t *testing.T) {
 			tab.write("<presence/>")
 			tab.skipTo("from='alice@example.com/phone'")
 			tab.syncWith(tab)
-			tab.write(smResumable)
-			id := between(tab.skipTo("^<enabled "), "id='", "'")
+			id := tab.resumableAmid()
 			bob.write("<message type='chat' to='alice@example.com/desk'><body>held</body></message>")
 			desk.skipTo("<body>held</body>") // and does not acknowledge it
 			tab.write(fmt.Sprintf("<a xmlns='urn:xmpp:sm:3' h='%d'/>", tab.upTo("<body>held</body>")))
@@ -353,8 +330,7 @@ func TestNothingIsLeftToNobody(t *testing.T) {
 				heard := make(map[string]int)
 				clients := map[string]*client{"phone": c.online(0, "alice", "phone"), "tab": c.online(0, "alice", "tab")}
 				for name, cl := range clients {
-					cl.write(smResumable)
-					ids[name] = between(cl.skipTo("^<enabled "), "id='", "'")
+					ids[name] = cl.resumableAmid()
 				}
 				bob.write("<message type='chat' to='alice@example.com/desk'><body>held</body></message>" +
 					"<message type='chat' to='alice@example.com/phone'><body>own</body></message>" + say("alice", "two"))

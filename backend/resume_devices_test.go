@@ -40,6 +40,12 @@ func markOf(stanza string) string {
 	return "0"
 }
 
+// settles has a front tell a node what it has noted of all that was written to a client of alice, whose session it has lost.
+func (c *cluster) settles(node int, id string, tail []string) {
+	c.t.Helper()
+	c.dial(node, leg{settle: fmt.Sprintf("alice@example.com\x000\x00%s\x00%d\x00%s", id, len(tail), strings.Join(tail, ","))}).gone()
+}
+
 // Copies of what the user's other clients send come once, in their place among the messages,
 // whatever the client has of them when it resumes, and whether its node could leave the session
 // in order.
@@ -118,7 +124,7 @@ func TestResumeLeavesOthersTheirs(t *testing.T) {
 				phone.skipTo("<body>two</body>")
 				if killed {
 					c.die()
-					c.dial(1, leg{settle: fmt.Sprintf("alice@example.com\x000\x00%s\x00%d\x00%s", id, len(tail), strings.Join(tail, ","))}).gone()
+					c.settles(1, id, tail)
 				}
 				again := c.returns(1, "alice")
 				again.resumed(id, len(tail), 0)

@@ -435,8 +435,7 @@ func TestLeftToWhoGoesOnElsewhere(t *testing.T) {
 			c := newCluster(t, 2, func(o *backend.Options) { o.Timeouts.Store = time.Second })
 			bob := c.online(1, "bob", "desk")
 			tab, phone := c.online(0, "alice", "tab"), c.online(0, "alice", "phone")
-			phone.write(smResumable)
-			id := between(phone.skipTo("^<enabled "), "id='", "'")
+			id := phone.resumableAmid()
 			bob.write("<message type='chat' to='alice@example.com/phone'><body>on its way</body></message>")
 			phone.hears("on its way")
 			again := c.returns(1, "alice")
@@ -464,8 +463,7 @@ func TestNotPassedOnEarly(t *testing.T) {
 	c := newCluster(t, 2, nil)
 	bob := c.online(1, "bob", "desk")
 	tab, desk, phone := c.online(0, "alice", "tab"), c.online(0, "alice", "desk"), c.online(0, "alice", "phone")
-	phone.write(smResumable)
-	id := between(phone.skipTo("^<enabled "), "id='", "'")
+	id := phone.resumableAmid()
 	bob.write("<message type='chat' to='alice@example.com/phone'><body>on its way</body></message>")
 	phone.skipTo("<body>on its way</body>")
 	for _, other := range []*client{tab, desk} {
@@ -641,19 +639,14 @@ func TestStoredLateWhileTheCursorGoesBack(t *testing.T) {
 // is: it does not come again after a kill.
 func TestEarlyIsKnownAfterAKill(t *testing.T) {
 	t.Parallel()
-	points := &pointStore{points: make(chan store.ResumePoint, 100)}
-	c := newCluster(t, 3, func(o *backend.Options) {
-		if o.Name == "node-1" {
-			points.Store, o.Store = o.Store, points
-		}
-	})
+	c := newPointCluster(t, 3)
 	bob := c.online(2, "bob", "desk")
 	alice := c.login(0, "alice", "phone")
 	id := alice.resumable()
 	bob.write(say("alice", "one") + "<message type='chat' to='alice@example.com/phone'><body>early</body></message>" + say("alice", "two"))
 	alice.hears("early")
 	alice.write("<a xmlns='urn:xmpp:sm:3' h='1'/>")
-	for p := range points.points {
+	for p := range c.points() {
 		if p.Count == 1 {
 			break
 		}
@@ -691,8 +684,7 @@ func TestResumedByNobody(t *testing.T) {
 			bob := c.online(2, "bob", "desk")
 			alice := c.online(0, "alice", "phone")
 			bob.skipTo("^<presence [^>]*from='alice@example.com/phone'")
-			alice.write(smResumable)
-			id := between(alice.skipTo("^<enabled "), "id='", "'")
+			id := alice.resumableAmid()
 			away.Store(true)
 			again := c.returns(1, "alice")
 			again.resume(id, 0)

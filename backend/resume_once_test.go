@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -23,8 +22,7 @@ func TestReceivedByAnother(t *testing.T) {
 			c := newCluster(t, 3, nil)
 			bob := c.online(2, "bob", "desk")
 			phone, tab := c.online(0, "alice", "phone"), c.online(0, "alice", "tab")
-			tab.write(smResumable)
-			id := between(tab.skipTo("^<enabled "), "id='", "'")
+			id := tab.resumableAmid()
 			bob.write(say("alice", "one"))
 			phone.skipTo("<body>one</body>")
 			c.eventually("it is received", func() bool { _, delivered := c.head("alice"); return delivered == 1 })
@@ -74,7 +72,7 @@ func TestAfterACopy(t *testing.T) {
 				tail = tab.noted(tail, "<body>three</body>")
 				if end == "killed" {
 					c.die()
-					c.dial(1, leg{settle: fmt.Sprintf("alice@example.com\x000\x00%s\x00%d\x00%s", id, len(tail), strings.Join(tail, ","))}).gone()
+					c.settles(1, id, tail)
 				} else {
 					_ = tab.conn.Close()
 					c.eventually("the session waits", func() bool { return c.counter(0, "imlb_node_sessions_parked", nil) == 1 })
@@ -117,7 +115,7 @@ func TestKilledBeforeItBegins(t *testing.T) {
 	tab.write(say("bob", "here")) // before which is stored what the session is
 	bob.skipTo("<body>here</body>")
 	c.die()
-	c.dial(1, leg{settle: fmt.Sprintf("alice@example.com\x000\x00%s\x00%d\x00%s", id, len(tail), strings.Join(tail, ","))}).gone()
+	c.settles(1, id, tail)
 	again := c.returns(1, "alice")
 	again.resumed(id, 1, 2)
 	bob.write(say("alice", "last"))
@@ -140,7 +138,7 @@ func TestPlacesWhereItIsResumed(t *testing.T) {
 	bob.write(fmt.Sprintf(toTab, "one"))
 	tail := again.noted(nil, "<body>one</body>")
 	c.die()
-	c.dial(2, leg{settle: fmt.Sprintf("alice@example.com\x000\x00%s\x00%d\x00%s", id, len(tail), strings.Join(tail, ","))}).gone()
+	c.settles(2, id, tail)
 	third := c.returns(2, "alice")
 	third.resumed(id, 1, 0)
 	bob.write(fmt.Sprintf(toTab, "last"))
@@ -162,8 +160,7 @@ func TestWrittenBeforeItLeft(t *testing.T) {
 				c := newCluster(t, 3, nil)
 				bob := c.online(2, "bob", "desk")
 				phone, tab := c.online(0, "alice", "phone"), c.online(0, "alice", "tab")
-				tab.write(smResumable)
-				id := between(tab.skipTo("^<enabled "), "id='", "'")
+				id := tab.resumableAmid()
 				bob.write(say("alice", "one"))
 				phone.skipTo("<body>one</body>")
 				c.eventually("it is received", func() bool { _, delivered := c.head("alice"); return delivered == 1 })
@@ -173,7 +170,7 @@ func TestWrittenBeforeItLeft(t *testing.T) {
 				tail = tab.noted(tail, "^<a ")
 				if killed {
 					c.die()
-					c.dial(1, leg{settle: fmt.Sprintf("alice@example.com\x000\x00%s\x00%d\x00%s", id, len(tail), strings.Join(tail, ","))}).gone()
+					c.settles(1, id, tail)
 				} else {
 					_ = tab.conn.Close()
 				}
@@ -200,8 +197,7 @@ func TestTakenForAnotherOnce(t *testing.T) {
 	phone := c.login(1, "alice", "phone")
 	phone.counts()
 	tab := c.online(0, "alice", "tab")
-	tab.write(smResumable)
-	id := between(tab.skipTo("^<enabled "), "id='", "'")
+	id := tab.resumableAmid()
 	bob.write("<message type='chat' to='alice@example.com/phone'><body>both</body></message>")
 	h := len(tab.noted(nil, "<body>both</body>"))
 	for range 3 {
@@ -222,23 +218,18 @@ func TestNotedComesOnce(t *testing.T) {
 	for name, carbons := range map[string]bool{"copies": true, "no copies": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			points := &pointStore{points: make(chan store.ResumePoint, 100)}
-			c := newCluster(t, 3, func(o *backend.Options) {
-				if o.Name == "node-1" {
-					points.Store, o.Store = o.Store, points
-				}
-			})
+			c := newPointCluster(t, 3)
 			bob := c.online(2, "bob", "desk")
 			tab := c.login(0, "alice", "tab")
 			if carbons {
 				tab.carbons("enable")
 			}
 			id := tab.resumable()
-			<-points.points // and no other as long as the client acknowledges nothing
+			<-c.points() // and no other as long as the client acknowledges nothing
 			bob.write(say("alice", "one") + early)
 			tail := tab.noted(nil, "<body>early</body>")
 			c.die()
-			c.dial(1, leg{settle: fmt.Sprintf("alice@example.com\x000\x00%s\x00%d\x00%s", id, len(tail), strings.Join(tail, ","))}).gone()
+			c.settles(1, id, tail)
 			again := c.returns(1, "alice")
 			again.resumed(id, len(tail), 0)
 			again.write("<presence/>")
@@ -377,8 +368,7 @@ func TestWrittenAgainThenKilled(t *testing.T) {
 	c := newCluster(t, 4, nil)
 	bob, pad := c.online(3, "bob", "desk"), c.online(3, "alice", "pad")
 	tab := c.online(0, "alice", "tab")
-	tab.write(smResumable)
-	id := between(tab.skipTo("^<enabled "), "id='", "'")
+	id := tab.resumableAmid()
 	bob.write("<message type='chat' to='alice@example.com/tab'><body>own</body></message>")
 	pad.skipTo("<body>own</body>") // for which it is not here
 	c.eventually("it is received", func() bool { _, delivered := c.head("alice"); return delivered == 1 })
@@ -423,7 +413,7 @@ func TestLeftWithoutACopy(t *testing.T) {
 			tail = tab.noted(tail, "^<a ")
 			if killed {
 				c.die()
-				c.dial(1, leg{settle: fmt.Sprintf("alice@example.com\x000\x00%s\x00%d\x00%s", id, len(tail), strings.Join(tail, ","))}).gone()
+				c.settles(1, id, tail)
 			}
 			again := c.returns(1, "alice")
 			again.resume(id, len(tail))
@@ -446,8 +436,7 @@ func TestLeftToOneThatIsGoneThenKilled(t *testing.T) {
 				}
 			})
 			bob, phone, tab := c.online(2, "bob", "desk"), c.counted(0, "alice", "phone"), c.online(0, "alice", "tab")
-			tab.write(smResumable)
-			id := between(tab.skipTo("^<enabled "), "id='", "'")
+			id := tab.resumableAmid()
 			bob.write("<message type='chat' to='alice@example.com/phone'><body>held</body></message>" + say("alice", "two"))
 			phone.skipTo("<body>two</body>") // and acknowledges nothing
 			tail := tab.noted(nil, "<body>two</body>")
@@ -455,7 +444,7 @@ func TestLeftToOneThatIsGoneThenKilled(t *testing.T) {
 			tail = tab.noted(tail, "<body>held</body>")
 			node.killed.Store(true)
 			c.die()
-			c.dial(1, leg{settle: fmt.Sprintf("alice@example.com\x000\x00%s\x00%d\x00%s", id, len(tail), strings.Join(tail, ","))}).gone()
+			c.settles(1, id, tail)
 			again := c.returns(1, "alice")
 			again.resume(id, len(tail)-missing)
 			again.skipTo("^<resumed ")
@@ -484,7 +473,7 @@ func TestCopiesComeOnceAfterAKill(t *testing.T) {
 	tab.write("<presence/>" + smAsk)
 	tail = tab.noted(tail, "^<message [^>]*to='alice@example.com'.*<body>one</body>")
 	c.die()
-	c.dial(1, leg{settle: fmt.Sprintf("alice@example.com\x000\x00%s\x00%d\x00%s", id, len(tail), strings.Join(tail, ","))}).gone()
+	c.settles(1, id, tail)
 	again := c.returns(1, "alice")
 	again.resume(id, len(tail))
 	again.skipTo("^<resumed ")
@@ -506,15 +495,14 @@ func TestClaimedByTheFront(t *testing.T) {
 	})
 	bob, tab := c.online(2, "bob", "desk"), c.online(1, "alice", "tab")
 	phone, pad := c.counted(0, "alice", "phone"), c.counted(0, "alice", "pad") // which acknowledge nothing
-	tab.write(smResumable)
-	id := between(tab.skipTo("^<enabled "), "id='", "'")
+	id := tab.resumableAmid()
 	bob.write("<message type='chat' to='alice@example.com/phone'><body>held</body></message>" + say("alice", "two"))
 	pad.skipTo("<body>two</body>")
 	phone.skipTo("<body>two</body>")
 	tail := tab.noted(nil, "<body>two</body>")
 	node.killed.Store(true)
 	c.die()
-	c.dial(0, leg{settle: fmt.Sprintf("alice@example.com\x000\x00%s\x00%d\x00%s", id, len(tail), strings.Join(tail, ","))}).gone()
+	c.settles(0, id, tail)
 	again := c.returns(0, "alice")
 	again.resume(id, len(tail))
 	again.skipTo("^<resumed ")

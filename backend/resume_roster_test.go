@@ -56,11 +56,20 @@ func (c *cluster) knows(cl *client, h int, told store.Versions) {
 	var last store.ResumePoint
 	c.eventually(fmt.Sprintf("%d, %+v", h, told), func() bool {
 		select {
-		case last = <-c.store.(*pointStore).points:
+		case last = <-c.points():
 		default:
 		}
 		return last.Count == uint32(h) && last.Told == told //nolint:gosec // Small.
 	})
+}
+
+// stores returns when it is stored that the client of a session has acknowledged so many stanzas.
+func (c *cluster) stores(id string, h int) {
+	for p := range c.points() {
+		if p.ID == id && p.Count >= uint32(h) { //nolint:gosec // Small.
+			return
+		}
+	}
 }
 
 // counted has all be handled that the client has written, in the store as well, and returns how many
@@ -88,6 +97,9 @@ func newPointCluster(t *testing.T, nodes int) *cluster {
 	}
 	return c
 }
+
+// points are where sessions of such a cluster stand, as that is stored.
+func (c *cluster) points() <-chan store.ResumePoint { return c.store.(*pointStore).points }
 
 // parked returns when a session of alice's waits in the store.
 func (c *cluster) parked(id string) {

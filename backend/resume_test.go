@@ -23,6 +23,13 @@ func (cl *client) resumable() string {
 	return between(cl.expect("^<enabled xmlns='urn:xmpp:sm:3' id='[^']+' resume='true' max='300'/>"), "id='", "'")
 }
 
+// resumableAmid is resumable for a client that may have something to read before.
+func (cl *client) resumableAmid() string {
+	cl.t.Helper()
+	cl.write(smResumable)
+	return between(cl.skipTo("^<enabled "), "id='", "'")
+}
+
 func (cl *client) resume(id string, h int) {
 	cl.t.Helper()
 	cl.write(fmt.Sprintf("<resume xmlns='urn:xmpp:sm:3' previd='%s' h='%d'/>", id, h))
@@ -285,12 +292,7 @@ func TestResumeWithoutTheOldNode(t *testing.T) {
 		"front knows, and all proved": {"alice@example.com\x003\x00ID\x004\x001,2,0,3", 4, []string{"four"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			points := &pointStore{points: make(chan store.ResumePoint, 100)}
-			c := newCluster(t, 2, func(o *backend.Options) {
-				if o.Name == "node-1" {
-					points.Store, o.Store = o.Store, points
-				}
-			})
+			c := newPointCluster(t, 2)
 			c.bus.cut = func(sig bus.Signal) bool { return strings.Contains(string(sig.Data), "yield") }
 			bob := c.online(1, "bob", "desk")
 			alice := c.online(0, "alice", "phone")
@@ -298,7 +300,7 @@ func TestResumeWithoutTheOldNode(t *testing.T) {
 			bob.write(say("alice", "one"))
 			alice.hears("one")
 			alice.write("<a xmlns='urn:xmpp:sm:3' h='1'/>")
-			for p := range points.points {
+			for p := range c.points() {
 				if p.Count == 1 && p.Pos == 1 {
 					break
 				}
