@@ -158,10 +158,11 @@ func overtakenError() error {
 const clockDoubt = 100 * time.Millisecond
 
 // isBefore tells whether the client had connected before a session was resumed, if it was. What it asks for may have waited at its front, or
-// for a node that stands still, until the client has come back on another connection, and has the session there.
+// for a node that stands still, until the client has come back on another connection, and has the session there. A time that
+// is yet to come says that the database's clock was set back, and no more.
 func (s *session) isBefore(taken time.Time) bool {
 	connected := s.started.Add(-time.Duration(s.client.age) * time.Millisecond)
-	return !taken.IsZero() && s.client.age > 0 && taken.After(connected.Add(clockDoubt))
+	return !taken.IsZero() && s.client.age > 0 && taken.After(connected.Add(clockDoubt)) && taken.Before(time.Now().Add(clockDoubt))
 }
 
 // awaitYield has the session left by whoever has it, if that can be with the client's count and in time, and returns the

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -239,6 +240,28 @@ func TestParseNote(t *testing.T) {
 	for _, bad := range []string{"", "1", "x\x001", "4294967296\x001", "1\x00x", "1\x00-1"} {
 		if _, err := parseNote([]byte(bad)); err == nil {
 			t.Errorf("%q: no error", bad)
+		}
+	}
+}
+
+// Who had connected before a session was resumed has waited, unless that is said to be yet to come.
+func TestIsBefore(t *testing.T) {
+	now := time.Now()
+	for _, tt := range []struct {
+		age   int64 // ms
+		taken time.Time
+		want  bool
+	}{
+		{5000, now.Add(-time.Second), true},
+		{5000, now.Add(-10 * time.Second), false},
+		{5000, time.Time{}, false},
+		{5000, now.Add(time.Hour), false},
+		{0, now.Add(-time.Second), false}, // an earlier front does not say
+		{1, now.Add(-time.Second), false},
+	} {
+		s := &session{started: now, client: facts{age: tt.age}}
+		if got := s.isBefore(tt.taken); got != tt.want {
+			t.Errorf("connected for %d ms, resumed %v ago: %v", tt.age, now.Sub(tt.taken), got)
 		}
 	}
 }
