@@ -55,7 +55,7 @@ func (db *DB) RosterSince(ctx context.Context, owner OwnerID, since uint64) (ite
 	if err != nil {
 		return nil, 0, err
 	}
-	slices.SortFunc(items, func(a, b RosterItem) int { return cmp.Compare(a.Version, b.Version) })
+	slices.SortStableFunc(items, func(a, b RosterItem) int { return cmp.Compare(a.Version, b.Version) })
 	return items, version, nil
 }
 

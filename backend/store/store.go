@@ -148,7 +148,8 @@ type Rosters interface {
 	// RosterSince returns what has become of a roster since a version, in the order of
 	// the versions, and the roster's version now: the items that have changed, and for each contact that
 	// clients do not see any more an item with nothing but its Contact and the Version of
-	// that. The RemovalsKept last ones of these are known. ErrNotFound.
+	// that. What is kept of a contact whom one change took from their sight comes before
+	// that removal, with the same Version. The RemovalsKept last removals are known. ErrNotFound.
 	RosterSince(ctx context.Context, owner OwnerID, since uint64) (items []RosterItem, version uint64, err error)
 	// UpdateRoster reads the item of a contact (an item with nothing but its
 	// Contact if there is none), lets change edit it, and stores it, in one

@@ -244,12 +244,12 @@ func (m *Memory) RosterSince(ctx context.Context, owner store.OwnerID, since uin
 		return nil, 0, err
 	}
 	var items []store.RosterItem
-	for _, item := range slices.AppendSeq(slices.Clone(a.removals), maps.Values(a.items)) {
+	for _, item := range slices.Concat(slices.Collect(maps.Values(a.items)), a.removals) {
 		if item.Version > since {
 			items = append(items, copyItem(item))
 		}
 	}
-	slices.SortFunc(items, func(a, b store.RosterItem) int { return cmp.Compare(a.Version, b.Version) })
+	slices.SortStableFunc(items, func(a, b store.RosterItem) int { return cmp.Compare(a.Version, b.Version) })
 	return items, a.version, nil
 }
 
