@@ -1,7 +1,7 @@
 package proxy_test
 
 import (
-	"context"
+	"crypto/tls"
 	"io"
 	"net"
 	"testing"
@@ -45,28 +45,50 @@ func TestAbortWithStuckConn(t *testing.T) {
 }
 
 // A node that is spoken to in TLS learns of a session that is cut off by the end of TCP: nothing
-// has to be sent for that, and it does not look like an end in order.
+// has to be sent for that, and it does not look like an end in order, also when the session, which
+// sees its client's connection closed, comes first to the one to the node.
 func TestAbortBeneathTLS(t *testing.T) {
 	t.Parallel()
-	n, pick := onlyNode(t)
 	cert, ca := certificate(t)
-	f := startFront(t, pick, func(o *proxy.Options) {
-		o.Pools = map[string]proxy.Pool{"nodes": {Picker: pick, DialTimeout: patience, TLS: nodeTLS(ca)}}
-	})
-	client := begin(f, plain("alice", "secret"))
-	leg := n.secure(cert)
-	atNode := newPeer(t, leg.Conn)
-	atNode.offer()
-	atNode.expect(plain("alice", "secret")) // which it does not answer
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := f.Shutdown(ctx); err == nil {
-		t.Error("an interrupted shutdown returned no error")
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
 	}
-	_ = leg.SetReadDeadline(time.Now().Add(patience))
-	if rest, err := io.ReadAll(leg.tcp()); err != nil || len(rest) > 0 {
+	defer listener.Close()
+	conn, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	far, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	secured := make(chan error, 1)
+	go func() {
+		secured <- tls.Server(far, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, SessionTicketsDisabled: true}).Handshake()
+	}()
+	s, wire := new(proxy.Session), proxy.NewWire(conn.(*net.TCPConn))
+	node := tls.Client(wire, nodeTLS(ca))
+	if err := node.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	if err := next(t, secured, "handshake"); err != nil {
+		t.Fatal(err)
+	}
+	s.Track(noticedConn{close: node.Close})
+	s.Track(wire)
+	s.Abort()
+	_ = far.SetReadDeadline(time.Now().Add(patience))
+	if rest, err := io.ReadAll(far); err != nil || len(rest) > 0 {
 		t.Errorf("the node read %d bytes and %v, want the end of TCP", len(rest), err)
 	}
-	client.close()
-	f.record()
 }
+
+// noticedConn is a client's connection whose end the session has seen before Close returns.
+type noticedConn struct {
+	net.Conn
+	close func() error
+}
+
+func (c noticedConn) Close() error { return c.close() }

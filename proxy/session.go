@@ -579,6 +579,12 @@ func (s *session) abort() {
 	carrier, open := s.carrier, slices.Clone(s.open)
 	s.aborted = true
 	s.mu.Unlock()
+	// The session sees the first close, and ends what is on top of the others in order, which nobody may hear any more.
+	for _, c := range slices.Backward(open) { // nodes before the client
+		if w, ok := c.(*wire); ok && w.isTCP() {
+			_ = w.CloseWrite()
+		}
+	}
 	for _, c := range open { // which stay with the session; see letGo
 		_ = c.Close()
 	}
