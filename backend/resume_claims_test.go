@@ -109,7 +109,7 @@ func TestClaimGoesAlong(t *testing.T) {
 // What a client has got and not acknowledged, however much that is, does not come again after its node was killed.
 func TestMuchUnacknowledged(t *testing.T) {
 	t.Parallel()
-	const much = 600 // more than is remembered of what was written out of turn
+	const much = 2000
 	c := newPointCluster(t, 2)
 	bob := c.online(1, "bob", "desk")
 	tab := c.online(0, "alice", "tab")
