@@ -354,3 +354,19 @@ type hearingBus struct {
 }
 
 func (b hearingBus) Hears(string) bool { return !b.deaf.Load() }
+
+// A node whose database is away when it starts takes its lease, and serves, when that is there.
+func TestLeaseOfDatabaseAway(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int32
+	c := newHookedCluster(t, 1, &hookedStore{fails: func(what string) error {
+		if what == "take lease" && asked.Add(1) < 3 {
+			return fmt.Errorf("%w: the database system is starting up", store.ErrUnavailable)
+		}
+		return nil
+	}}, func(o *backend.Options) { o.Timeouts.Lease = 300 * time.Millisecond })
+	c.online(0, "alice", "phone").close()
+	if n := asked.Load(); n != 3 {
+		t.Errorf("the lease was asked for %d times", n)
+	}
+}
