@@ -6,7 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"imlb/backend"
 	"imlb/backend/store"
@@ -141,15 +140,15 @@ type takenStore struct {
 	goAhead chan struct{}
 }
 
-func (s *takenStore) Parked(ctx context.Context, id string, owner store.OwnerID) (epoch uint64, parked bool, taken time.Time, err error) {
-	epoch, parked, taken, err = s.Store.Parked(ctx, id, owner)
-	if s.looks.Add(1) > 1 && parked && s.asked != nil {
+func (s *takenStore) Holding(ctx context.Context, id string, owner store.OwnerID) (store.Holding, error) {
+	h, err := s.Store.Holding(ctx, id, owner)
+	if s.looks.Add(1) > 1 && h.Parked && s.asked != nil {
 		close(s.asked)
 		s.asked = nil
 		<-s.goAhead
-		return s.Store.Parked(ctx, id, owner)
+		return s.Store.Holding(ctx, id, owner)
 	}
-	return epoch, parked, taken, err
+	return h, err
 }
 
 // Who has asked for a session before another connection resumed it does not take it from that one: it may be dead itself,

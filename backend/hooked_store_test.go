@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"imlb/backend"
 	"imlb/backend/store"
@@ -105,6 +106,13 @@ func (s *hookedStore) UpdateRoster(
 		return store.RosterItem{}, 0, failed
 	}
 	return item, version, err
+}
+
+func (s *hookedStore) TakeLease(ctx context.Context, node, incarnation string, lease time.Duration) error {
+	if err := s.ask("take lease"); err != nil {
+		return err
+	}
+	return s.Store.TakeLease(ctx, node, incarnation, lease)
 }
 
 func (s *hookedStore) LiveNodes(ctx context.Context) ([]string, error) {

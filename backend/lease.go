@@ -22,11 +22,14 @@ const forgetAtATime = 10_000
 const reapAtATime = 100
 
 // takeLease says for the first time that the node lives. Without it others would
-// take its sessions for those of a dead node.
+// take its sessions for those of a dead node. It waits for a database that is away, until ctx ends.
 func (n *Node) takeLease(ctx context.Context) error {
-	ctx, cancel := n.storeContext(ctx)
-	defer cancel()
-	if err := n.store.TakeLease(ctx, n.opts.Name, n.opts.Incarnation, n.opts.Timeouts.Lease); err != nil {
+	err := store.Await(ctx, n.opts.Logger, min(time.Second, n.opts.Timeouts.Lease/renewals), func() error {
+		ctx, cancel := n.storeContext(context.WithoutCancel(ctx))
+		defer cancel()
+		return n.store.TakeLease(ctx, n.opts.Name, n.opts.Incarnation, n.opts.Timeouts.Lease)
+	})
+	if err != nil {
 		return fmt.Errorf("take the node's lease: %w", err)
 	}
 	return nil

@@ -354,3 +354,52 @@ type hearingBus struct {
 }
 
 func (b hearingBus) Hears(string) bool { return !b.deaf.Load() }
+
+// A node whose database is away when it starts takes its lease, and serves, when that is there.
+func TestLeaseOfDatabaseAway(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int32
+	c := newHookedCluster(t, 1, &hookedStore{fails: func(what string) error {
+		if what == "take lease" && asked.Add(1) < 3 {
+			return fmt.Errorf("%w: the database system is starting up", store.ErrUnavailable)
+		}
+		return nil
+	}}, func(o *backend.Options) { o.Timeouts.Lease = 300 * time.Millisecond })
+	c.online(0, "alice", "phone").close()
+	if n := asked.Load(); n != 3 {
+		t.Errorf("the lease was asked for %d times", n)
+	}
+}
+
+// A node whose lease is over, because the database was away from all for longer than that, leaves its sessions in order to whoever
+// resumes them, there or elsewhere: nothing comes again.
+func TestResumeWhenTheLeaseIsOver(t *testing.T) {
+	t.Parallel()
+	for name, node := range map[string]int{"there": 0, "elsewhere": 1} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			broken := &brokenStore{}
+			c := newCluster(t, 2, func(o *backend.Options) {
+				o.Bus = hearingBus{o.Bus, &atomic.Bool{}}
+				if o.Name == "node-1" {
+					broken.Store, o.Store = o.Store, broken
+					o.Timeouts.Lease = 100 * time.Millisecond
+				}
+			})
+			bob := c.online(1, "bob", "desk")
+			alice := c.online(0, "alice", "phone")
+			id := alice.resumable()
+			bob.write(say("alice", "one"))
+			alice.skipTo("<body>one</body>")
+			broken.noLease.Store(true)
+			c.eventually("the lease is over", func() bool {
+				h, err := c.store.Holding(t.Context(), id, 1)
+				return err == nil && h.Lapsed == "node-1"
+			})
+			again := c.returns(node, "alice")
+			again.resumed(id, 1, 0)
+			bob.write(say("alice", "two"))
+			again.hears("two")
+		})
+	}
+}

@@ -146,7 +146,7 @@ func (n *Node) Serve(ctx context.Context, ln net.Listener) error {
 		return err
 	}
 	defer n.quiet.close()
-	if err := n.takeLease(work); err != nil {
+	if err := n.takeLease(ctx); err != nil {
 		return err
 	}
 	if err := n.beginFollowing(work); err != nil {

@@ -113,7 +113,7 @@ func (r *resumer) resumeOn(node, h int) {
 // settleOn has a front tell a node what it has written to the client, whose node is lost.
 func (r *resumer) settleOn(node int) {
 	r.t.Helper()
-	tail := r.tail[max(0, len(r.tail)-64):]
+	tail := r.tail[max(0, min(len(r.tail)-64, r.acked-r.before)):]
 	note := fmt.Sprintf("alice@example.com\x000\x00%s\x00%d\x00%s", r.id, r.count(), strings.Join(tail, ","))
 	r.c.dial(node, leg{id: r.connection(), settle: note}).gone()
 }

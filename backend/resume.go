@@ -168,26 +168,25 @@ func (s *session) isBefore(taken time.Time) bool {
 // awaitYield has the session left by whoever has it, if that can be with the client's count and in time, and returns the
 // epoch at which it was first looked at.
 func (s *session) awaitYield(ctx context.Context, id string, h uint32) (seen uint64, err error) {
+	has, err := s.holding(ctx, id) // first: the time that the store takes for that is not the owner's
+	if err != nil {
+		return 0, err
+	}
 	limited, cancel := context.WithTimeout(ctx, yieldTime)
 	defer cancel()
 	refused, forget := s.node.awaitRefusal(id, h)
 	defer forget()
 	var asked time.Time
 	for {
-		epoch, parked, taken, err := s.node.store.Parked(limited, id, s.account.Owner)
 		switch {
-		case limited.Err() != nil:
-			return seen, ctx.Err() // it had its time
-		case err != nil:
-			return 0, err
-		case seen != 0 && epoch != seen, s.isBefore(taken):
+		case seen != 0 && has.Epoch != seen, s.isBefore(has.Taken):
 			return 0, overtakenError()
-		case parked:
-			return epoch, nil
+		case has.Parked, has.Lapsed != "" && !s.node.mayAnswer(has.Lapsed):
+			return has.Epoch, nil
 		}
-		if seen = epoch; time.Since(asked) >= yieldAsk {
+		if seen = has.Epoch; time.Since(asked) >= yieldAsk {
 			asked = time.Now()
-			s.node.publishControl(s.account.User, control{Yield: id, Epoch: epoch + 1, Count: &h}) // it comes here as well, maybe late
+			s.node.publishControl(s.account.User, control{Yield: id, Epoch: seen + 1, Count: &h}) // it comes here as well, maybe late
 		}
 		select {
 		case <-refused:
@@ -195,7 +194,31 @@ func (s *session) awaitYield(ctx context.Context, id string, h uint32) (seen uin
 		case <-time.After(yieldPoll):
 		case <-limited.Done():
 		}
+		has, err = s.node.store.Holding(limited, id, s.account.Owner)
+		switch {
+		case limited.Err() != nil:
+			return seen, ctx.Err() // it had its time
+		case err != nil:
+			return 0, err
+		}
 	}
+}
+
+// holding tells who has a session of the user.
+func (s *session) holding(ctx context.Context, id string) (store.Holding, error) {
+	query, cancel := s.node.storeContext(ctx)
+	defer cancel()
+	return s.node.store.Holding(query, id, s.account.Owner)
+}
+
+// mayAnswer tells whether a node whose lease is over can still be asked to leave a session: the database was away from all for longer
+// than a lease, and the node has not come to renew it yet.
+func (n *Node) mayAnswer(name string) bool {
+	if name == n.opts.Name {
+		return true
+	}
+	bus, ok := n.bus.(hearer)
+	return ok && bus.Hears(name)
 }
 
 // miscounted is the error for a client whose count cannot be that of a session which goes on.

@@ -106,6 +106,28 @@ func TestClaimGoesAlong(t *testing.T) {
 	}
 }
 
+// What a client has got and not acknowledged, however much that is, does not come again after its node was killed.
+func TestMuchUnacknowledged(t *testing.T) {
+	t.Parallel()
+	const much = 2000
+	c := newPointCluster(t, 2)
+	bob := c.online(1, "bob", "desk")
+	tab := c.online(0, "alice", "tab")
+	id := tab.resumableAmid()
+	for n := range much {
+		bob.write(say("alice", fmt.Sprint("number ", n)))
+	}
+	tail := tab.noted(nil, fmt.Sprint("<body>number ", much-1, "</body>"))
+	c.die()
+	c.settles(1, id, tail)
+	again := c.returns(1, "alice")
+	again.resumed(id, len(tail)-1, 0)
+	bob.write(say("alice", "last"))
+	if got, want := again.bodies("last"), []string{fmt.Sprint("number ", much-1)}; !slices.Equal(got, want) {
+		t.Errorf("%q come again, want %q", got, want)
+	}
+}
+
 // What a client has got that was for another one of its user, which was not on its node, does not come to it again when it resumes
 // its session elsewhere, although something else has not been received yet.
 func TestTakenForAnother(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -237,7 +238,10 @@ func TestParseNote(t *testing.T) {
 	if n, err := parseNote([]byte("0\x00")); err != nil || n.count != 0 || n.tail != nil {
 		t.Errorf("%+v, %v", n, err)
 	}
-	for _, bad := range []string{"", "1", "x\x001", "4294967296\x001", "1\x00x", "1\x00-1"} {
+	if n, err := parseNote([]byte("5000\x00" + strings.Repeat("7,", noteTail-1) + "7")); err != nil || len(n.tail) != noteTail {
+		t.Errorf("of much, %d are read: %v", len(n.tail), err)
+	}
+	for _, bad := range []string{"", "1", "x\x001", "4294967296\x001", "1\x00x", "1\x00-1", "5000\x00" + strings.Repeat("7,", noteTail) + "7"} {
 		if _, err := parseNote([]byte(bad)); err == nil {
 			t.Errorf("%q: no error", bad)
 		}

@@ -105,8 +105,8 @@ func (c *cluster) points() <-chan store.ResumePoint { return c.store.(*pointStor
 func (c *cluster) parked(id string) {
 	c.t.Helper()
 	c.eventually("it waits in the store", func() bool {
-		_, parked, _, err := c.store.Parked(c.t.Context(), id, 1)
-		return err == nil && parked
+		h, err := c.store.Holding(c.t.Context(), id, 1)
+		return err == nil && h.Parked
 	})
 }
 

@@ -167,8 +167,8 @@ type notation struct {
 	apart  bool   // the stanza is the entry, and says nothing of where the session was
 }
 
-// noteTail bounds the tail.
-const noteTail = 256
+// noteTail bounds the tail: fronts know that much of what a client has not acknowledged.
+const noteTail = 4096
 
 // parseNote reads "count NUL notation,notation,…", with a notation the number of an entry, or a place, which is one
 // after '@', or '+' if the client has had all up to there, or '~' and '=' if the stanza is a copy, or after '!', if the entry was written

@@ -68,14 +68,20 @@ func (s *Server) SetProofTime(d time.Duration) { s.settles.proof = d }
 
 // ResumeNote is what a settle says of a session that can be resumed: one that a client resumes
 // that has handled h stanzas, or one that is new when h is negative, to which stanzas
-// are written that end with these numbers of entries, or with places.
+// are written that end with these numbers of entries, or with places, and which acknowledges them all.
 func ResumeNote(id string, h int64, entries ...uint64) string {
+	return ResumeNoteOf(id, h, entries, func(_, written uint32) uint32 { return written })
+}
+
+// ResumeNoteOf is ResumeNote for a client of which acked says what it has acknowledged, by how many stanzas were written
+// before and how many it had handled, each time that one is written.
+func ResumeNoteOf(id string, h int64, entries []uint64, acked func(i, written uint32) uint32) string {
 	r := &resumption{id: id}
 	if h >= 0 {
 		r.count = uint32(h) //nolint:gosec // G115: tests choose it
 	}
-	for _, n := range entries {
-		r.wrote(told(n))
+	for i, n := range entries {
+		r.wrote(told(n), acked(uint32(i), r.count)) //nolint:gosec // G115: as above
 	}
 	return string(r.append(nil))
 }
@@ -152,7 +158,7 @@ func KindOf(raw string) string { return kindOf([]byte(raw)).String() }
 // CountStanzas returns what is done for each stanza of a session that can be resumed.
 func CountStanzas() func() {
 	r := new(resumption)
-	return func() { r.wrote(7) }
+	return func() { r.wrote(7, r.count) }
 }
 
 // ResumeInline is what a settle says of the session that a login with SASL2 brings; "" if it

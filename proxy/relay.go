@@ -37,6 +37,7 @@ type relay struct {
 	cause atomic.Pointer[ending] // the first end that was seen
 	told  atomic.Bool            // the node's connection was ended, so its end is no loss
 	over  atomic.Bool            // down has returned
+	acked atomic.Uint32          // stanzas that the client has acknowledged (XEP-0198), as it says
 	last  atomic.Int64           // when the node sent something last, by clock
 	entry uint64                 // owned by down: the last entry that was written but not flushed
 	asked atomic.Pointer[resume] // by the client, of its node
@@ -55,6 +56,9 @@ func (s *session) relay(ctx context.Context) error {
 	}
 	r := &relay{
 		session: s, in: meter{took: s.throttle(limit.In), extra: extraBytes(s.client)}, out: meter{took: s.throttle(limit.Out)},
+	}
+	if s.resumes != nil { // inline
+		r.acked.Store(s.resumes.count)
 	}
 	if client := s.loopedLeg(); client != nil {
 		return r.handOver(ctx, client)
@@ -300,7 +304,7 @@ func (r *relay) note(tok xmpp.Token) {
 		r.entry = n
 	}
 	if r.resumes != nil {
-		r.resumes.wrote(t)
+		r.resumes.wrote(t, r.acked.Load())
 	}
 }
 

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"strconv"
 	"strings"
 
@@ -9,10 +10,18 @@ import (
 
 const nsBind2 = "urn:xmpp:bind:0" // XEP-0386
 
-// tailLength is of how many stanzas a resumption knows which entries they were. A client
-// that is further behind is far behind anyway. It divides 2^32, so that the ring goes on
-// where the count begins again.
-const tailLength = 64
+// A resumption knows which entries the stanzas were that the client has not acknowledged, up to
+// tailMost, and of the last tailLength in any case: the node stores what is acknowledged a moment later. Both
+// divide 2^32, so that the ring goes on where the count begins again.
+const (
+	tailFirst  = 8
+	tailLength = 64
+	tailMost   = 4096
+)
+
+// tailBytes bounds the tail of a note, which is one field of a PROXY header among others (2.2 of its
+// specification: 64 KiB in all).
+const tailBytes = 56 << 10
 
 // maxResumeID is how long the id of a session that can be resumed may be, in bytes.
 const maxResumeID = 256
@@ -23,29 +32,60 @@ const maxResumeID = 256
 // is nil belongs to a session that cannot be resumed.
 type resumption struct {
 	id    string
-	count uint32           // of the stanzas written to the client, modulo 2^32 like the client's own
-	kept  uint32           // of the last ones in tail
-	tail  [tailLength]told // a ring
+	count uint32 // of the stanzas written to the client, modulo 2^32 like the client's own
+	kept  uint32 // of the last ones in tail
+	tail  []told // a ring, whose length is a power of two
 }
 
-// wrote counts a stanza that is written to the client.
-func (r *resumption) wrote(t told) {
-	r.tail[r.count%tailLength] = t
+// wrote counts a stanza that is written to the client, which has acknowledged acked of them.
+func (r *resumption) wrote(t told, acked uint32) {
+	length, waiting := uint32(len(r.tail)), r.count-acked //nolint:gosec // G115: tailMost at most
+	switch full := r.kept == length; {
+	case length == 0:
+		r.resize(tailFirst)
+	case full && length < tailLength, full && waiting >= length && length < tailMost:
+		r.resize(2 * length)
+	case length > tailLength && waiting < length/4:
+		r.resize(length / 2)
+	}
+	r.tail[r.count%uint32(len(r.tail))] = t //nolint:gosec // G115: as above
 	r.count++
-	r.kept = min(r.kept+1, tailLength)
+	r.kept = min(r.kept+1, uint32(len(r.tail))) //nolint:gosec // G115: as above
 }
 
-// append appends the fields of a settle: id, count, and what the last stanzas told, oldest first.
+// resize gives the ring another length.
+func (r *resumption) resize(length uint32) {
+	tail := make([]told, length)
+	r.kept = min(r.kept, length)
+	for n := r.count - r.kept; n != r.count; n++ {
+		tail[n%length] = r.told(n)
+	}
+	r.tail = tail
+}
+
+// told is what stanza n has told, counted from 0; it must be kept.
+func (r *resumption) told(n uint32) told {
+	return r.tail[n%uint32(len(r.tail))] //nolint:gosec // G115: tailMost at most
+}
+
+// append appends the fields of a settle: id, count, and what the last stanzas told, oldest first, as far as there is
+// room.
 func (r *resumption) append(dst []byte) []byte {
 	dst = append(append(dst, 0), r.id...)
 	dst = strconv.AppendUint(append(dst, 0), uint64(r.count), 10)
-	before := byte(0)
-	for n := r.count - r.kept; n != r.count; n++ {
-		dst = r.tail[n%tailLength].append(append(dst, before))
-		before = ','
+	dst = append(dst, 0)
+	var scratch [32]byte
+	first, room := r.count, tailBytes
+	for oldest := r.count - r.kept; first != oldest; first-- {
+		if room -= len(r.told(first-1).append(scratch[:0])) + len(","); room < 0 {
+			break
+		}
 	}
-	if r.kept == 0 {
-		dst = append(dst, 0)
+	for n := first; n != r.count; n++ {
+		if n != first {
+			dst = append(dst, ',')
+		}
+		dst = r.told(n).append(dst)
 	}
 	return dst
 }
@@ -142,11 +182,31 @@ func resumedInline(raw []byte) bool {
 
 // heard takes note of an element of the client's that is no stanza.
 func (r *relay) heard(tok xmpp.Token) {
+	if tok.Kind == xmpp.KindElement && acknowledges(tok.Raw) {
+		if h, ok := readAck(tok.Raw); ok {
+			r.acked.Store(h)
+		}
+		return
+	}
 	if e, ok := r.management(tok); ok {
 		if asked := readResume(e); asked != nil {
 			r.asked.Store(asked)
 		}
 	}
+}
+
+// readAck reads the count of an <a/>, as it is mostly written. Of one that is not, what it acknowledges is kept for longer.
+func readAck(raw []byte) (h uint32, ok bool) {
+	_, value, ok := bytes.Cut(raw, []byte(" h="))
+	if !ok || len(value) == 0 {
+		return 0, false
+	}
+	end := bytes.IndexByte(value[1:], value[0]) // the other quote
+	if end < 0 {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(string(value[1:1+end]), 10, 32)
+	return uint32(n), err == nil
 }
 
 // said takes note of an element of the node's that is no stanza. A conflict says that the
@@ -162,6 +222,9 @@ func (r *relay) said(tok xmpp.Token) {
 	if e, ok := r.management(tok); ok {
 		if next, ok := readResumption(e, r.asked.Load()); ok {
 			r.resumes = next
+			if next != nil {
+				r.acked.Store(next.count) // the client acknowledges nothing before it has this
+			}
 		}
 	}
 }

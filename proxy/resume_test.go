@@ -164,6 +164,48 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// What the next node is told goes back to what the client has acknowledged, however far that is, on every transport.
+func TestResumeUnacknowledged(t *testing.T) {
+	t.Parallel()
+	for _, transport := range []string{"tls", "starttls", "ws", "quic"} {
+		for name, tt := range map[string]struct {
+			acked []string
+			first int // of what is told
+		}{
+			"nothing":   {nil, 1},
+			"all":       {[]string{ack("50"), ack("100")}, 101},
+			"in quotes": {[]string{"<a h=\"100\"" + smNS + "/>"}, 101},
+			"nonsense":  {[]string{"<a" + smNS + "/>", ack(""), ack("-1"), ack("4294967296")}, 1},
+		} {
+			t.Run(transport+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				f, nodes := nodesInTurn(t, nil)
+				client := f.framedTransports()[transport]()
+				client.arrive()
+				leg := client.served(nodes[0])
+				passes(client, leg, enable)
+				passes(leg, client, enabled)
+				for n := range 100 {
+					passes(leg, client, item(strconv.Itoa(n+1)))
+				}
+				passes(client, leg, tt.acked...)
+				for n := range 100 {
+					passes(leg, client, item(strconv.Itoa(n+101)))
+				}
+				nodes[0].ln.Close()
+				leg.reset()
+				var told []string
+				for n := tt.first; n <= 200; n++ {
+					told = append(told, strconv.Itoa(n))
+				}
+				nodes[1].settled("alice@example.com\x000\x00a&b\x00200\x00" + strings.Join(told, ","))
+				client.close()
+				f.ended("node-lost")
+			})
+		}
+	}
+}
+
 // A client that shows in time that it has received all is believed that, too.
 func TestResumeProved(t *testing.T) {
 	t.Parallel()
@@ -353,27 +395,55 @@ func TestResumeNote(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, got, tt.want)
 		}
 	}
+}
+
+// A note says what all stanzas have told that are not acknowledged, up to 4,096, and the last 64 in any case, oldest first.
+func TestResumeNoteOfUnacknowledged(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		h := int64(rapid.Uint32().Draw(t, "h"))
 		if rapid.Bool().Draw(t, "near the wrap") {
-			h = math.MaxUint32 - h%200
+			h = math.MaxUint32 - h%6000
 		}
-		entries := rapid.SliceOfN(rapid.Uint64Max(math.MaxInt64), 0, 200).Draw(t, "entries")
-		last := entries[max(0, len(entries)-64):]
-		var tail []string
-		for _, n := range last {
-			tail = append(tail, fmt.Sprint(n))
+		var entries []uint64
+		var waits []uint32 // before each of these
+		waiting := uint32(0)
+		for range rapid.IntRange(0, 4).Draw(t, "bursts") {
+			for range rapid.OneOf(rapid.IntRange(0, 200), rapid.IntRange(0, 6000)).Draw(t, "written") {
+				entries, waits = append(entries, uint64(len(entries)%1000)), append(waits, waiting)
+				waiting++
+			}
+			waiting -= rapid.Uint32Range(0, waiting).Draw(t, "acknowledged")
 		}
-		want := fmt.Sprintf("\x00id\x00%d\x00%s", (h+int64(len(entries)))%(1<<32), strings.Join(tail, ","))
-		if got := proxy.ResumeNote("id", h, entries...); got != want {
-			t.Fatalf("%q, want %q", got, want)
+		most := 0
+		if n := len(waits); n > 0 {
+			most = min(max(64, int(waits[n-1])+1), 4096)
+		}
+		got := proxy.ResumeNoteOf("id", h, entries, func(i, written uint32) uint32 { return written - waits[i] })
+		head := fmt.Sprintf("\x00id\x00%d\x00", (h+int64(len(entries)))%(1<<32))
+		tail, ok := strings.CutPrefix(got, head)
+		if !ok {
+			t.Fatalf("%q, want %q and so on", got, head)
+		}
+		var want []string
+		for _, n := range entries {
+			want = append(want, fmt.Sprint(n))
+		}
+		told := strings.Split(tail, ",")
+		if tail == "" {
+			told = nil
+		}
+		if len(told) > 4096 || len(told) < min(most, len(want)) || !slices.Equal(told, want[len(want)-len(told):]) {
+			t.Fatalf("the note tells of %d stanzas, %q, want the last %d of %q", len(told), told, most, want)
 		}
 	})
 }
 
 // What a note costs to keep is bounded, and to count a stanza costs no allocation.
 func TestResumeCost(t *testing.T) { //nolint:paralleltest // AllocsPerRun counts everybody's.
-	if n := len(proxy.ResumeNote(strings.Repeat("x", 256), math.MaxUint32-1, slices.Repeat([]uint64{math.MaxUint64}, 100)...)); n > 2<<10 {
+	silent := func(uint32, uint32) uint32 { return 0 }
+	n := len(proxy.ResumeNoteOf(strings.Repeat("x", 256), 0, slices.Repeat([]uint64{math.MaxUint64}, 10_000), silent))
+	if n > 57<<10 || n < 50<<10 {
 		t.Errorf("a note has %d bytes", n)
 	}
 	count := proxy.CountStanzas()

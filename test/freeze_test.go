@@ -144,6 +144,7 @@ type freezer struct {
 	url   string
 	nodes map[string]*process
 	front *process
+	doc   string // the front's document
 	fit   func(node string) bool // tells whether a node that stands still may stay so
 }
 
@@ -183,7 +184,7 @@ admin: {address: %q}
 	for _, n := range f.Nodes {
 		awaitReadyz(t, f.nodes[n.Name], n.Admin)
 	}
-	doc := document(t, dir, "cold-front.yaml", `
+	f.doc = document(t, dir, "cold-front.yaml", `
 domains: [localhost]
 listeners: [{protocol: xmpps, address: "`+at(3, 0)+`"}]
 pools:
@@ -197,13 +198,19 @@ placement: {epsilon: 10}
 tls: {certificates: [{cert_file: "`+devFile(t, dir, "cert")+`", key_file: "`+devFile(t, dir, "key")+`"}]}
 admin: {address: "`+at(3, 1)+`"}
 `)
-	f.front = start(t, "imlb proxy", program(t), []string{"proxy", "--config", doc})
-	awaitReadyz(t, f.front, at(3, 1))
 	f.Front.XMPPS, f.Front.Admin = at(3, 0), at(3, 1)
+	f.startFront()
 	for _, n := range f.Nodes {
 		f.awaitStanding(n.Name, true)
 	}
 	return f
+}
+
+// startFront starts the front, and waits until it serves.
+func (f *freezer) startFront() {
+	f.t.Helper()
+	f.front = start(f.t, "imlb proxy", program(f.t), []string{"proxy", "--config", f.doc})
+	awaitReadyz(f.t, f.front, f.Front.Admin)
 }
 
 // named lets PostgreSQL know a node.

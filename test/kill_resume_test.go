@@ -91,6 +91,26 @@ func TestKillResumedRoster(t *testing.T) {
 	next.close()
 }
 
+// TestKillResumedUnacknowledged kills the node of a client that has acknowledged nothing of much. It gets what it has not counted.
+func TestKillResumedUnacknowledged(t *testing.T) {
+	t.Parallel()
+	const much = 1500
+	d := startDev(t, devOptions{users: 16, args: []string{"--nodes", "2"}})
+	alice, bob := apart(t, d)
+	a, id := d.resumable(t, alice)
+	b := d.dialTLS(t)
+	b.session(d.Domain, "PLAIN", bob)
+	b.says(alice, 0, much)
+	a.hears(0, much)
+	d.end(t, placement(t, d, alice), syscall.SIGKILL)
+	a.readUntil("the stream's error", func(e element) bool { return e.is(nsStreams, "error") })
+	next := d.resumes(t, alice, id, much-2, 0)
+	next.hears(much-2, much)
+	b.says(alice, much, much+1)
+	next.hears(much, much+1)
+	b.close()
+}
+
 // TestKillResumedUnderTraffic does the same in the middle of a stream of messages, of which
 // each arrives once, in order.
 func TestKillResumedUnderTraffic(t *testing.T) {

@@ -186,8 +186,7 @@ func (d *walker) checkOnce() {
 }
 
 // mayRepeat tells whether a message may come a second time. In the same session it may if the node had to be fenced, and the
-// front could not say what the client has, since the connection was lost then, too, or it had written more than it keeps in mind to
-// a client that was not there any more; but not what was acknowledged before.
+// front could not say what the client has, since the connection was lost then, too, it had ended itself, or the database could not take it; but not what was acknowledged before.
 // In another session it may if it was not acknowledged when the first ended, or if a node has ended since: how much of what came live
 // counts as received while something waited for another client of the user.
 func (d *walker) mayRepeat(first, second receipt) bool {
@@ -198,31 +197,29 @@ func (d *walker) mayRepeat(first, second receipt) bool {
 		})
 	}
 	for _, e := range d.w.ends {
+		if e.sudden && e.from.Before(second.at) && d.w.unheard(e, acked) {
+			return true
+		}
 		for _, lost := range d.losses {
 			if !e.sudden || !lost.Before(second.at) || !e.from.Before(second.at) || !lost.Before(e.to.Add(unnoticed)) {
 				continue
 			}
-			if acked.IsZero() || acked.After(e.from.Add(-unnoticed)) || acked.After(lost.Add(-unnoticed)) {
-				if lost.After(e.from.Add(-unnoticed)) || d.w.saidBetween(d.user, lost, e.from) > keptInMind {
-					return true
-				}
+			unknown := acked.IsZero() || acked.After(e.from.Add(-unnoticed)) || acked.After(lost.Add(-unnoticed))
+			if unknown && lost.After(e.from.Add(-unnoticed)) {
+				return true
 			}
 		}
 	}
 	return false
 }
 
-// keptInMind is of how many stanzas at least a front knows which they were: that of 64, some of which are presence.
-const keptInMind = 40
-
-// saidBetween returns how much was said by a user, or to it.
-func (w *walk) saidBetween(user account, from, to time.Time) (n int) {
-	for _, m := range w.said {
-		if (m.to == user || m.by.user == user) && m.at.After(from) && m.at.Before(to) {
-			n++
-		}
-	}
-	return n
+// unheard tells whether the database, or the front, was away when a node ended, or when the front was to say what the client had, so that
+// it is not known what was acknowledged in the meantime.
+func (w *walk) unheard(e nodeEnd, acked time.Time) bool {
+	const settling = 4 * time.Second
+	return slices.ContainsFunc(slices.Concat(w.aways, w.fronts), func(away nodeEnd) bool {
+		return away.from.Before(e.from.Add(settling)) && away.to.After(e.from.Add(-unnoticed)) && (acked.IsZero() || acked.After(away.from.Add(-unnoticed)))
+	})
 }
 
 // acknowledgedAt is when the client has acknowledged what it got; zero: it has not.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"imlb/backend/store"
+	"imlb/backend/store/storetest"
 )
 
 // What the environment says of a random walk: how many steps it has (450 take a quarter of a minute), and the seed of one that failed.
@@ -35,7 +36,7 @@ const walkPace = 20 * time.Millisecond
 
 // TestWalk has clients and nodes do what a seed says, in an order that nobody thought of: they talk, lose
 // their connections, resume on whatever node there is, also twice at once, come and go; nodes are killed,
-// stopped, and stand still. Whatever was acknowledged is in both archives once, and comes to each client
+// stopped, and stand still, and so is the front. Whatever was acknowledged is in both archives once, and comes to each client
 // that it is for once, in order. The steps are the same for the same seed, what they meet is not. Each seed finds something
 // else: who changes how sessions are carried goes many longer ways.
 func TestWalk(t *testing.T) {
@@ -45,11 +46,13 @@ func TestWalk(t *testing.T) {
 	w.run()
 }
 
-// TestWalkPostgres does so on PostgreSQL.
+// TestWalkPostgres does so on PostgreSQL, which is killed as well.
 func TestWalkPostgres(t *testing.T) {
 	t.Parallel()
-	w := startWalk(t, newDatabase(t, startPostgres(t)))
+	p := startPostgres(t)
+	w := startWalk(t, newDatabase(t, p))
 	w.fit = func(node string) bool { return !w.transacts(node) }
+	w.server = p
 	w.run()
 }
 
@@ -70,11 +73,17 @@ type walk struct {
 	frozen bool   // it stands still
 	until  int    // the step at which it serves again
 
+	server *storetest.Postgres // the database's; nil: it cannot be killed
+	away   bool                // it does not serve
+	back   int                 // the step at which it does again
+
 	mu     sync.Mutex
 	log    []string
 	faults []string
 	said   map[string]*saying // by its text
 	ends   []nodeEnd
+	aways  []nodeEnd // of the database
+	fronts []nodeEnd
 }
 
 // saying is a message that a client has said.
@@ -87,7 +96,7 @@ type saying struct {
 	acked    bool
 }
 
-// nodeEnd is a time in which a node did not serve, or may have lost what it had not stored.
+// nodeEnd is a time in which a node did not serve, or may have lost what it had not stored, or in which the database, or the front, did not.
 type nodeEnd struct {
 	from, to time.Time
 	sudden   bool // it had no time to store anything
@@ -141,6 +150,7 @@ func (w *walk) run() {
 	ticker := time.NewTicker(walkPace)
 	defer ticker.Stop()
 	for i := range steps {
+		w.databaseAgain(i)
 		w.serveAgain(i)
 		w.step(i)
 		<-ticker.C
@@ -177,7 +187,7 @@ func (w *walk) step(i int) {
 		weight int
 		do     func()
 	}{
-		{715, func() { from.says(to, many, one) }},
+		{701, func() { from.says(to, many, one) }},
 		{115, func() { from.loses(pause, one, other) }},
 		{35, func() { from.mutes() }},
 		{15, func() { from.idles() }},
@@ -185,6 +195,8 @@ func (w *walk) step(i int) {
 		{15, func() { from.leaves(pause) }},
 		{50, func() { from.asks() }},
 		{30, func() { w.endNode(node, many, i+20+int(length*180)) }},
+		{8, func() { w.killDatabase(i + 10 + int(length*140)) }},
+		{6, func() { w.endFront([]syscall.Signal{syscall.SIGKILL, syscall.SIGTERM}[many%2]) }},
 	} {
 		if kind -= s.weight; kind < 0 {
 			s.do()
@@ -199,6 +211,9 @@ func (w *walk) endNode(name string, how, until int) {
 		return
 	}
 	p, signal := w.nodes[name], []syscall.Signal{syscall.SIGKILL, syscall.SIGKILL, syscall.SIGKILL, syscall.SIGTERM, syscall.SIGSTOP}[how-1]
+	if signal == syscall.SIGSTOP && w.away { // who cannot say whether it may
+		return
+	}
 	w.note("NODE %s gets %v", name, signal)
 	w.mu.Lock()
 	w.ends = append(w.ends, nodeEnd{from: time.Now(), sudden: signal != syscall.SIGTERM})
@@ -209,6 +224,51 @@ func (w *walk) endNode(name string, how, until int) {
 	} else {
 		p.signal(signal)
 	}
+}
+
+// killDatabase has the database not serve up to a step, if it can be killed.
+func (w *walk) killDatabase(until int) {
+	if w.server == nil || w.away {
+		return
+	}
+	w.note("DATABASE is killed")
+	w.mu.Lock()
+	w.aways = append(w.aways, nodeEnd{from: time.Now()})
+	w.mu.Unlock()
+	w.away, w.back = true, until
+	w.server.Kill()
+}
+
+// databaseAgain has it serve again when its time has come.
+func (w *walk) databaseAgain(step int) {
+	w.t.Helper()
+	if !w.away || step < w.back {
+		return
+	}
+	if err := w.server.Start(w.t.Context()); err != nil {
+		w.t.Fatal(err)
+	}
+	w.note("DATABASE serves again")
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.aways[len(w.aways)-1].to = time.Now()
+	w.away = false
+}
+
+// endFront has the front end, and start again at once.
+func (w *walk) endFront(signal syscall.Signal) {
+	w.t.Helper()
+	w.note("FRONT gets %v", signal)
+	w.mu.Lock()
+	w.fronts = append(w.fronts, nodeEnd{from: time.Now()})
+	w.mu.Unlock()
+	w.front.signal(signal)
+	w.front.awaitExit()
+	w.startFront()
+	w.note("FRONT serves again")
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.fronts[len(w.fronts)-1].to = time.Now()
 }
 
 // serveAgain has the node serve again whose time has come.
@@ -233,6 +293,7 @@ func (w *walk) serveAgain(step int) {
 func (w *walk) settle() {
 	w.t.Helper()
 	w.note("SETTLE")
+	w.databaseAgain(w.back)
 	w.serveAgain(w.until)
 	for _, d := range w.devices {
 		d.returns()
@@ -303,7 +364,8 @@ func (w *walk) report() {
 	for _, d := range w.devices {
 		resumed += d.resumed
 	}
-	t.Logf("%s=%d: %d messages, %d resumptions, %d ends of nodes", walkSeedEnv, w.seed, len(w.said), resumed, len(w.ends))
+	t.Logf("%s=%d: %d messages, %d resumptions, %d ends of nodes, %d of fronts, %d of the database",
+		walkSeedEnv, w.seed, len(w.said), resumed, len(w.ends), len(w.fronts), len(w.aways))
 	for i, f := range w.faults {
 		if i < 20 {
 			t.Errorf("%s", f)

@@ -130,8 +130,8 @@ func leasesAndClocks(t *testing.T, url string) {
 			t.Errorf("living nodes: %v, %v", nodes, err)
 		}
 		for _, owner := range processes {
-			if _, parked, _, err := p.Parked(t.Context(), owner.name, a.Owner); err != nil || parked {
-				t.Errorf("the session of %s waits: %v, %v", owner.name, parked, err)
+			if h, err := p.Holding(t.Context(), owner.name, a.Owner); err != nil || h.Parked || h.Lapsed != "" {
+				t.Errorf("the session of %s: %+v, %v", owner.name, h, err)
 			}
 		}
 	}

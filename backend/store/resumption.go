@@ -196,17 +196,18 @@ func (db *DB) scanResumable(row row) (r Resumable, err error) {
 	return r, err
 }
 
-// Parked implements Resumption.
-func (db *DB) Parked(ctx context.Context, id string, owner OwnerID) (epoch uint64, parked bool, taken time.Time, err error) {
-	var had, since int64
+// Holding implements Resumption.
+func (db *DB) Holding(ctx context.Context, id string, owner OwnerID) (h Holding, err error) {
+	var taken, since int64
 	err = db.read.QueryRowContext(ctx, `
-		SELECT s.epoch, r.parked > 0 OR l.until <= `+db.dialect.clock+`, r.taken, `+db.dialect.clock+` - r.taken
+		SELECT s.epoch, r.parked > 0 OR l.until = 0, CASE WHEN l.until > 0 AND l.until <= `+db.dialect.clock+` THEN l.node ELSE '' END,
+			r.taken, `+db.dialect.clock+` - r.taken
 		FROM resumables r JOIN sessions s ON s.id = r.session JOIN leases l ON l.id = s.lease
-		WHERE r.session = $1 AND r.owner = $2`, id, owner).Scan(&epoch, &parked, &had, &since)
-	if had > 0 {
-		taken = fromMillis(millis(db.now()) - since)
+		WHERE r.session = $1 AND r.owner = $2`, id, owner).Scan(&h.Epoch, &h.Parked, &h.Lapsed, &taken, &since)
+	if taken > 0 {
+		h.Taken = fromMillis(millis(db.now()) - since)
 	}
-	return epoch, parked, taken, db.wrap("session "+id, err)
+	return h, db.wrap("session "+id, err)
 }
 
 // Park implements Resumption.

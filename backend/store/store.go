@@ -368,6 +368,14 @@ type ResumePoint struct {
 	Number uint32
 }
 
+// Holding says who has a resumable session.
+type Holding struct {
+	Epoch  uint64
+	Parked bool      // it waits for its client, or its node has ended: nobody has a hand in it
+	Lapsed string    // else: its node, if its lease is over; it may live, and not have reached the database for a while
+	Taken  time.Time // when it was resumed for the last time, by this process's clock; zero: it was not
+}
+
 // Resumption keeps what it takes to go on with sessions whose node or connection
 // was lost.
 type Resumption interface {
@@ -381,11 +389,8 @@ type Resumption interface {
 	// NoteResumable stores somebody else's note for the next Resume, if the owner has such
 	// a session.
 	NoteResumable(ctx context.Context, id string, owner OwnerID, note []byte) error
-	// Parked tells whether an owner's resumable session waits for its client, or its
-	// node's lease is over: then nobody else has a hand in it. Else whoever has it has it
-	// at that epoch. taken is when it was resumed for the last time, by this process's clock; zero: it was not.
-	// ErrNotFound.
-	Parked(ctx context.Context, id string, owner OwnerID) (epoch uint64, parked bool, taken time.Time, err error)
+	// Holding tells who has an owner's resumable session. ErrNotFound.
+	Holding(ctx context.Context, id string, owner OwnerID) (Holding, error)
 	// Resume gives an owner's resumable session to a node: its epoch is raised, so
 	// that whoever had it is fenced, it belongs to the node's lease, and does not wait
 	// any more. The rest stays until it is saved anew. ErrNotFound when there is none;

@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -60,6 +62,25 @@ func (a *adminServer) stop() error {
 		err = errors.Join(err, served)
 	}
 	return err
+}
+
+// startingHandler answers operators while a node starts, which takes as long as its database is away: it lives, and is not ready.
+type startingHandler struct {
+	node atomic.Pointer[http.Handler]
+}
+
+// started has the node answer from now on.
+func (h *startingHandler) started(node http.Handler) { h.node.Store(&node) }
+
+func (h *startingHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch node := h.node.Load(); {
+	case node != nil:
+		(*node).ServeHTTP(w, r)
+	case r.URL.Path == "/livez":
+		_, _ = io.WriteString(w, "alive\n") // the asker has gone
+	default:
+		http.Error(w, "the node starts, and waits for its database", http.StatusServiceUnavailable)
+	}
 }
 
 func registerRuntimeMetrics(r prometheus.Registerer) {

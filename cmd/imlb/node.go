@@ -48,7 +48,7 @@ func (c *nodeCmd) Run(ctx context.Context) error {
 }
 
 // runNode opens the database and joins the bus, serves, and leaves in the
-// opposite order.
+// opposite order. Operators are answered all the time.
 func runNode(ctx context.Context, doc configs.Node) (err error) {
 	log := newLogger(os.Stderr, doc.Log, slog.String("node", doc.Name))
 	defer spareUserSignals(ctx, log)()
@@ -56,14 +56,17 @@ func runNode(ctx context.Context, doc configs.Node) (err error) {
 	defer onHangup(func() {
 		log.WarnContext(ctx, "SIGHUP changes nothing: a node reads its document when it starts, so restart it for another one")
 	})()
-	db, err := store.Open(ctx, doc.Database.URL, store.Options{Logger: log})
+	var operators startingHandler
+	admin, err := startAdmin(ctx, doc.Admin.Address, &operators, log)
 	if err != nil {
-		return fmt.Errorf("open the database: %w", err)
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	if err := claimDatabase(ctx, db, doc); err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, admin.stop()) }()
+	db, err := awaitDatabase(ctx, doc, log)
+	if err != nil {
+		return untilStopped(ctx, err)
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
 
 	// The bus hands signals to the node and the node hosts partitions on the
 	// bus. Nothing is hosted before the node serves, so the bus is quiet until
@@ -91,7 +94,34 @@ func runNode(ctx context.Context, doc configs.Node) (err error) {
 	if err != nil {
 		return err
 	}
-	return serveNode(ctx, doc, node, signals, registry, log)
+	operators.started(node.AdminHandler())
+	return untilStopped(ctx, serveNode(ctx, doc, node, signals, registry, log, admin.addr()))
+}
+
+// databasePause is how long a node waits before it looks again for a database that is away.
+const databasePause = time.Second
+
+// awaitDatabase opens the database, and makes sure that it is the node's, once it is there: who manages the services
+// would give up a node that ends each time that it is started, and the database may be back later than that.
+func awaitDatabase(ctx context.Context, doc configs.Node, log *slog.Logger) (db *store.DB, err error) {
+	err = store.Await(ctx, log, databasePause, func() error {
+		if db, err = store.Open(ctx, doc.Database.URL, store.Options{Logger: log}); err != nil {
+			return fmt.Errorf("open the database: %w", err)
+		}
+		if err = claimDatabase(ctx, db, doc); err != nil {
+			return errors.Join(err, db.Close())
+		}
+		return nil
+	})
+	return db, err
+}
+
+// untilStopped is an error, unless it is that the node was stopped while it waited for its database.
+func untilStopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
+		return nil
+	}
+	return err
 }
 
 // claimDatabase makes sure that the database is that of the nodes of the node's domain, and
@@ -211,19 +241,12 @@ func newRegistry() *prometheus.Registry {
 
 // serveNode listens, registers and serves until ctx ends. The stop order is:
 // leave Consul, so that fronts stop sending users; end the sessions; close.
-func serveNode(ctx context.Context, doc configs.Node, node *backend.Node, signals *bus.Bus, registry *prometheus.Registry, log *slog.Logger) (err error) {
+func serveNode(ctx context.Context, doc configs.Node, node *backend.Node, signals *bus.Bus, registry *prometheus.Registry, log *slog.Logger, admin string) (err error) {
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", doc.Listen)
 	if err != nil {
 		return fmt.Errorf("listen for fronts: %w", err)
 	}
-	admin, err := startAdmin(ctx, doc.Admin.Address, node.AdminHandler(), log)
-	if err != nil {
-		_ = ln.Close()
-		return err
-	}
-	defer func() { err = errors.Join(err, admin.stop()) }()
-
 	unfollow, err := followRoutes(ctx, doc, signals, log)
 	if err != nil {
 		_ = ln.Close()
@@ -246,7 +269,7 @@ func serveNode(ctx context.Context, doc configs.Node, node *backend.Node, signal
 	})
 	defer keeping.Wait()
 	defer stopServing() // before it waits
-	log.InfoContext(ctx, "serving", slog.String("listen", ln.Addr().String()), slog.String("admin", admin.addr()))
+	log.InfoContext(ctx, "serving", slog.String("listen", ln.Addr().String()), slog.String("admin", admin))
 	return node.Serve(serving, ln)
 }
 

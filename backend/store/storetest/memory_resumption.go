@@ -113,15 +113,19 @@ func (m *Memory) ofOwner(id string, owner store.OwnerID) *session {
 	return nil
 }
 
-// Parked implements store.Resumption.
-func (m *Memory) Parked(ctx context.Context, id string, owner store.OwnerID) (epoch uint64, parked bool, taken time.Time, err error) {
+// Holding implements store.Resumption.
+func (m *Memory) Holding(ctx context.Context, id string, owner store.OwnerID) (store.Holding, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.ofOwner(id, owner)
 	if s == nil {
-		return 0, false, time.Time{}, fmt.Errorf("session %s: %w", id, store.ErrNotFound)
+		return store.Holding{}, fmt.Errorf("session %s: %w", id, store.ErrNotFound)
 	}
-	return s.Epoch, !s.resumable.Parked.IsZero() || !s.lease.until.After(now()), s.taken, ctx.Err()
+	h := store.Holding{Epoch: s.Epoch, Parked: !s.resumable.Parked.IsZero() || s.lease.until.IsZero(), Taken: s.taken}
+	if !s.lease.until.IsZero() && !s.lease.until.After(now()) {
+		h.Lapsed = s.Node
+	}
+	return h, ctx.Err()
 }
 
 // Resume implements store.Resumption.

@@ -93,7 +93,7 @@ func notResumable(t suite, s store.Store) {
 	t.check(s.SaveResumable(t.Context(), "s1", 1, resumable()))
 	_, _, err = s.Resume(t.Context(), "s1", b.Owner, "node-2", 0) // somebody else's
 	t.wantErr(err, store.ErrNotFound)
-	_, _, _, err = s.Parked(t.Context(), "s1", b.Owner)
+	_, err = s.Holding(t.Context(), "s1", b.Owner)
 	t.wantErr(err, store.ErrNotFound)
 	got, err := s.Session(t.Context(), "s1")
 	t.check(err)
@@ -222,27 +222,30 @@ func parked(t suite, s store.Store) {
 	r := resumable()
 	r.Parked = time.Time{}
 	t.check(s.SaveResumable(t.Context(), "s1", 1, r))
-	wantParked := func(want bool) {
+	want := func(want store.Holding) {
 		t.Helper()
-		epoch, got, taken, err := s.Parked(t.Context(), "s1", a.Owner)
+		got, err := s.Holding(t.Context(), "s1", a.Owner)
 		t.check(err)
-		if got != want || epoch != 1 || !taken.IsZero() {
-			t.Errorf("parked %v, at epoch %d, taken at %v", got, epoch, taken)
-		}
+		t.equal("holding", got, want)
 	}
-	wantParked(false)
+	want(store.Holding{Epoch: 1})
 	t.check(s.SaveResumable(t.Context(), "s1", 1, resumable()))
-	wantParked(true)
+	want(store.Holding{Epoch: 1, Parked: true})
+	t.check(s.SaveResumable(t.Context(), "s1", 1, r))
+	t.check(s.TakeLease(t.Context(), "node-1", "run", -time.Second))
+	want(store.Holding{Epoch: 1, Lapsed: "node-1"})
+	t.check(s.SaveResumable(t.Context(), "s1", 1, resumable()))
+	want(store.Holding{Epoch: 1, Parked: true, Lapsed: "node-1"})
 	t.check(s.SaveResumable(t.Context(), "s1", 1, r))
 	t.check(s.EndLease(t.Context(), "node-1", "run"))
-	wantParked(true)
+	want(store.Holding{Epoch: 1, Parked: true})
 	t.take(s, "node-2", "run")
 	_, _, err := s.Resume(t.Context(), "s1", a.Owner, "node-2", 0)
 	t.check(err)
-	epoch, got, taken, err := s.Parked(t.Context(), "s1", a.Owner)
+	got, err := s.Holding(t.Context(), "s1", a.Owner)
 	t.check(err)
-	if got || epoch != 2 || time.Since(taken).Abs() > 20*time.Second {
-		t.Errorf("parked %v, at epoch %d, taken at %v", got, epoch, taken)
+	if got.Parked || got.Lapsed != "" || got.Epoch != 2 || time.Since(got.Taken).Abs() > 20*time.Second {
+		t.Errorf("%+v", got)
 	}
 }
 
@@ -279,9 +282,9 @@ func parkedLater(t suite, s store.Store) {
 	t.wantErr(s.Park(t.Context(), "s2", 1), store.ErrFenced)
 	t.reap(s)
 	t.check(s.Park(t.Context(), "s1", 1))
-	_, waits, _, err := s.Parked(t.Context(), "s1", a.Owner)
+	h, err := s.Holding(t.Context(), "s1", a.Owner)
 	t.check(err)
-	if !waits {
+	if !h.Parked {
 		t.Error("it does not wait")
 	}
 	made.Handled, made.State = r.Handled, string(r.State)
