@@ -261,6 +261,7 @@ func (s *session) step(ctx context.Context) bool {
 	}
 	switch tok.Kind {
 	case xmpp.KindClose:
+		s.in.wait(0, s.done) // what the client has said, which the last count includes, and what it says elsewhere comes after
 		s.end(ReasonClientClosed, nil)
 		return false
 	case xmpp.KindElement:
