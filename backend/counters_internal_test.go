@@ -31,7 +31,7 @@ func TestUnackedAgainstModel(t *testing.T) {
 			},
 			"ack": func(t *rapid.T) {
 				h := rapid.Uint64Range(acked, sent).Draw(t, "h")
-				flights, ok := u.ack(uint32(h))
+				flights, _, ok := u.ack(uint32(h))
 				if !ok {
 					t.Fatalf("ack %d of %d refused", h, sent)
 				}
@@ -51,7 +51,7 @@ func TestUnackedAgainstModel(t *testing.T) {
 			},
 			"too much": func(t *rapid.T) {
 				h := sent + rapid.Uint64Range(1, 1000).Draw(t, "more")
-				if _, ok := u.ack(uint32(h)); ok {
+				if _, _, ok := u.ack(uint32(h)); ok {
 					t.Fatalf("ack %d of %d accepted", h, sent)
 				}
 			},
@@ -72,7 +72,7 @@ func TestSkippedEntries(t *testing.T) {
 	if got := u.written(); len(got) != 0 {
 		t.Errorf("arrived without acknowledgement: %v", got)
 	}
-	if got, _ := u.ack(1); len(got) != 1 || got[0] != (flight{1, 2, 4, 4}) {
+	if got, _, _ := u.ack(1); len(got) != 1 || got[0] != (flight{1, 2, 4, 4}) {
 		t.Errorf("arrived: %v", got)
 	}
 }
@@ -256,4 +256,45 @@ func TestInboundLastCount(t *testing.T) {
 	if h, ack := in.complete(true); ack {
 		t.Errorf("%d is told afterwards", h)
 	}
+}
+
+// A client that does not count what it was asked about is not asked and does not answer without end.
+func TestStalledClientIsAskedLessAndLess(t *testing.T) {
+	t.Parallel()
+	u := &unacked{on: true}
+	asks := func(want bool) {
+		t.Helper()
+		if got := u.request(); got != want {
+			t.Fatalf("asks: %t, want %t", got, want)
+		}
+	}
+	answer := func(h uint32, want time.Duration) {
+		t.Helper()
+		if _, pause, ok := u.ack(h); pause != want || !ok {
+			t.Fatalf("an answer of %d: asks again after %v, %t; want %v", h, pause, ok, want)
+		}
+	}
+	stanza := func(seq uint64) { u.entry(seq, seq, seq, false) }
+	stanza(1)
+	stanza(2)
+	stanza(3)
+	asks(true)
+	answer(1, 0) // it goes on, so it is asked for the rest at once
+	asks(true)
+	for pause := firstStall; pause <= 32*time.Second; pause *= 2 {
+		answer(1, pause)
+		asks(false)
+		u.askAgain()
+		asks(true)
+	}
+	answer(1, 0)
+	asks(false)
+	stanza(4) // which is new
+	asks(true)
+	answer(2, 0)
+	asks(true)
+	answer(2, firstStall)
+	answer(4, 0)
+	asks(false)
+	answer(4, 0) // nobody has asked
 }

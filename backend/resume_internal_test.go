@@ -83,7 +83,7 @@ func TestReckonAgainstModel(t *testing.T) {
 			"passed entry": func(*rapid.T) { seq++; u.pass(seq) },
 			"ack": func(t *rapid.T) {
 				acked = rapid.Uint64Range(acked, sent).Draw(t, "acked")
-				if _, ok := u.ack(uint32(acked)); !ok {
+				if _, _, ok := u.ack(uint32(acked)); !ok {
 					t.Fatal("refused")
 				}
 			},

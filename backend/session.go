@@ -65,6 +65,7 @@ type session struct {
 	bed   int32       // the descriptor that it sleeps at; under dormitory.mu
 	tired bool        // the client is quiet
 	alarm *time.Timer // wakes it
+	asks  *time.Timer // has its client asked for its count
 	due   time.Time   // when a client that says nothing is asked, or given up
 
 	done    chan struct{} // closed by end
@@ -146,8 +147,10 @@ func (s *session) run(ctx context.Context) {
 
 // over is the end of it all.
 func (s *session) over() {
-	if s.alarm != nil {
-		s.alarm.Stop()
+	for _, t := range []*time.Timer{s.alarm, s.asks} {
+		if t != nil {
+			t.Stop()
+		}
 	}
 	close(s.gone)
 	s.node.untrack(s.conn)
@@ -261,6 +264,7 @@ func (s *session) step(ctx context.Context) bool {
 	}
 	switch tok.Kind {
 	case xmpp.KindClose:
+		s.in.wait(0, s.done) // what the client has said, which the last count includes, and what it says elsewhere comes after
 		s.end(ReasonClientClosed, nil)
 		return false
 	case xmpp.KindElement:

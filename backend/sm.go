@@ -162,14 +162,29 @@ func (s *session) takeAck(e xmpp.Element) error {
 		s.nonza(smFailed(xmpp.UnexpectedRequest))
 		return nil
 	}
-	arrived, ok := s.unacked.ack(uint32(h))
+	arrived, pause, ok := s.unacked.ack(uint32(h))
 	if !ok {
 		return s.unacked.outside(uint32(h))
+	}
+	if pause > 0 && !s.ended() {
+		s.askAfter(pause)
 	}
 	s.arrived(arrived)
 	s.node.points.mark(s)
 	s.out.rouse() // the writer asks again if more is on its way
 	return nil
+}
+
+// askAfter has the client asked for its count again.
+func (s *session) askAfter(pause time.Duration) {
+	if s.asks == nil {
+		s.asks = time.AfterFunc(pause, func() {
+			s.unacked.askAgain()
+			s.out.rouse()
+		})
+		return
+	}
+	s.asks.Reset(pause)
 }
 
 // outside is the stream error for a client that has counted what it cannot have: more than was sent to it, or less than it has

@@ -203,3 +203,23 @@ func TestLastCountAtTheEndOfTheConnection(t *testing.T) {
 	alice.gone()
 	c.returns(1, "alice").resumed(id, 0, 1)
 }
+
+// A client that ends its stream right behind its messages is answered when they are stored, and told that they are: else it
+// would send them again, or overtake them elsewhere.
+func TestLastCountAtTheEndOfTheStream(t *testing.T) {
+	for name, enable := range map[string]func(*client){
+		"counted": (*client).counts, "resumable": func(cl *client) { cl.resumable() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			slow := &slowStore{asked: make(chan struct{}, 10), let: make(chan struct{})}
+			c := newCluster(t, 1, func(o *backend.Options) { slow.Store, o.Store = o.Store, slow })
+			alice := c.online(0, "alice", "phone")
+			enable(alice)
+			alice.write("<message to='bob@example.com'><body>1</body></message></stream:stream>")
+			<-slow.asked
+			close(slow.let)
+			alice.expect("^<a [^>]*h='1'/>")
+			alice.end("")
+		})
+	}
+}

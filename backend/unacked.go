@@ -3,6 +3,7 @@ package backend
 import (
 	"slices"
 	"sync"
+	"time"
 
 	"imlb/backend/store"
 )
@@ -42,13 +43,15 @@ type unacked struct {
 	flights   []flight
 	claim     uint64 // all entries up to this one that are for the user had arrived when acked was, or were left to others
 	on        bool
-	requested bool // an <r/> is on its way
-	heard     bool // the client has said that it is there, or something to somebody
-	unsure    bool // the first flights are of the time before <enabled/>, and the client has not said that it has that
+	requested bool   // an <r/> is on its way
+	heard     bool   // the client has said that it is there, or something to somebody
+	unsure    bool   // the first flights are of the time before <enabled/>, and the client has not said that it has that
+	asked     uint32 // what was sent when the <r/> was
 
 	// For a session that may be resumed.
 	keeping bool
 	hasLost bool          // there is a last stanza that was not kept, and may not have arrived
+	stalls  uint8         // for how many answers to <r/> the count has not changed
 	lost    uint32        // which that is
 	pos     uint64        // all entries up to this one that are for the client had arrived when acked was
 	early   []savedFlight // entries that were written out of turn: the cursor may come to them once more
@@ -278,11 +281,36 @@ func (u *unacked) has(seq uint64) bool {
 func (u *unacked) request() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if !u.on || u.requested || u.sent == u.acked && !u.unsure || !u.waiting() {
+	if !u.on || u.requested && (u.stalls == 0 || u.sent == u.asked) || u.sent == u.acked && !u.unsure || !u.waiting() {
 		return false
 	}
-	u.requested = true
+	u.requested, u.asked = true, u.sent
 	return true
+}
+
+// A client that has not counted what it was asked about, as it counts late or wrongly, would be asked and answer without end.
+// So it is asked once more after a while, which doubles with each such answer, and no more after the last of them, but when
+// there is something new for it.
+const (
+	firstStall = time.Second
+	stallsMost = 6
+)
+
+// stall notes an answer that does not say more than was known. It returns how long to wait before the client is asked
+// again; 0: it is not.
+func (u *unacked) stall() time.Duration {
+	if !u.requested || u.stalls == stallsMost {
+		return 0
+	}
+	u.stalls++
+	return firstStall << (u.stalls - 1)
+}
+
+// askAgain has the client asked for its count once more.
+func (u *unacked) askAgain() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.requested = false
 }
 
 // crowded tells whether more than most are on their way to a client that is to acknowledge them.
@@ -329,18 +357,21 @@ func (u *unacked) written() []flight {
 	return u.arrived()
 }
 
-// ack takes the client's count (XEP-0198 §4) and returns what has arrived. ok is
-// false when the client claims more than was written.
-func (u *unacked) ack(h uint32) (arrived []flight, ok bool) {
+// ack takes the client's count (XEP-0198 §4) and returns what has arrived, and after which pause to ask
+// again if it says nothing new. ok is false when the client claims more than was written.
+func (u *unacked) ack(h uint32) (arrived []flight, pause time.Duration, ok bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if !u.on || !u.plausible(h) {
-		return nil, false
+		return nil, 0, false
+	}
+	if h == u.acked && h != u.sent && !u.unsure {
+		return u.arrived(), u.stall(), true
 	}
 	u.acked = h
-	u.requested, u.unsure = false, false
+	u.requested, u.unsure, u.stalls = false, false, 0
 	u.forget()
-	return u.arrived(), true
+	return u.arrived(), 0, true
 }
 
 // admits tells whether a client can have counted h stanzas: no less than it has acknowledged,

@@ -83,6 +83,25 @@ func settleNote(t testing.TB, h *proxyproto.Header) string {
 	return ""
 }
 
+// Where there is no other node, the one that was lost is told when it is back.
+func TestOnlyNodeLost(t *testing.T) {
+	t.Parallel()
+	one, pick := onlyNode(t)
+	f := startFront(t, pick, nil)
+	client := f.dialTLS()
+	leg := login(client, one, "alice")
+	passes(leg, client, entry("7"))
+	leg.reset()
+	client.expect(streamError("system-shutdown") + streamEnd)
+	client.send(streamEnd)
+	client.eof()
+	one.settled("alice@example.com\x007")
+	client.close()
+	if r := f.ended("node-lost"); r["settled"] != "done" {
+		t.Errorf("logged %v", r)
+	}
+}
+
 // Nothing is settled for a client that may not have received what was written.
 func TestNodeLostUnproved(t *testing.T) {
 	t.Parallel()

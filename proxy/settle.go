@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"strconv"
@@ -155,7 +154,7 @@ func (s *session) settle(ctx context.Context, lost string, received bool) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
 		defer cancel()
 		s.rec.Settled = SettleDone
-		if err := s.settleNext(ctx, s.settleNote(received), []string{lost}); err != nil {
+		if err := s.settleNext(ctx, s.settleNote(received), lost); err != nil {
 			s.rec.Settled = SettleFailed
 			s.srv.log.LogAttrs(ctx, slog.LevelWarn, "settle failed", slog.String("id", s.rec.ID.String()),
 				slog.String("user", s.rec.User), slog.Uint64("entry", s.rec.LastEntry), slog.Any("error", err))
@@ -164,14 +163,29 @@ func (s *session) settle(ctx context.Context, lost string, received bool) {
 	s.srv.metrics.settles.WithLabelValues(s.rec.Settled.String()).Inc()
 }
 
-// settleNext tries the user's nodes until one has taken the note.
-func (s *session) settleNext(ctx context.Context, note proxyproto.TLV, tried []string) error {
-	var failed error
-	pool := s.pool()
+// settleNext has one of the user's nodes take the note. When there is none, or none can be reached, the lost one may soon be
+// back, or another one come: those who want to log in wait for the same.
+func (s *session) settleNext(ctx context.Context, note proxyproto.TLV, lost string) error {
+	t := tries{nodes: []string{lost}, until: time.Now().Add(settleTime), pause: firstRetry}
+	for {
+		pool := s.pool()
+		err := s.settleRound(ctx, &t, pool, note)
+		if err == nil {
+			return nil
+		}
+		wait, again := t.again(pool, time.Now())
+		if !again || pause(ctx, wait) != nil {
+			return err
+		}
+	}
+}
+
+// settleRound tries the user's nodes until one has taken the note.
+func (s *session) settleRound(ctx context.Context, t *tries, pool Pool, note proxyproto.TLV) error {
 	for range pool.DialAttempts {
-		choice, err := pool.Picker.Pick(ctx, s.rec.User, tried)
+		choice, err := t.pick(ctx, pool, s.rec.User)
 		if err != nil {
-			return errors.Join(err, failed)
+			return errors.Join(err, t.failed)
 		}
 		err = s.settleAt(ctx, pool, choice, note)
 		choice.release()
@@ -179,10 +193,9 @@ func (s *session) settleNext(ctx context.Context, note proxyproto.TLV, tried []s
 			return nil
 		}
 		s.srv.report(choice, outcomeOf(err))
-		failed = errors.Join(failed, fmt.Errorf("settle at %s: %w", choice.Node.Name, err))
-		tried = append(tried, choice.Node.Name)
+		t.refused(choice.Node.Name, err, outcomeOf(err))
 	}
-	return failed
+	return t.failed
 }
 
 // settleAt hands the note to one node, which closes the connection in order when
