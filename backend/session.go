@@ -65,7 +65,6 @@ type session struct {
 	bed   int32       // the descriptor that it sleeps at; under dormitory.mu
 	tired bool        // the client is quiet
 	alarm *time.Timer // wakes it
-	asks  *time.Timer // has its client asked for its count
 	due   time.Time   // when a client that says nothing is asked, or given up
 
 	done    chan struct{} // closed by end
@@ -147,10 +146,8 @@ func (s *session) run(ctx context.Context) {
 
 // over is the end of it all.
 func (s *session) over() {
-	for _, t := range []*time.Timer{s.alarm, s.asks} {
-		if t != nil {
-			t.Stop()
-		}
+	if s.alarm != nil {
+		s.alarm.Stop()
 	}
 	close(s.gone)
 	s.node.untrack(s.conn)

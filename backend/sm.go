@@ -175,16 +175,14 @@ func (s *session) takeAck(e xmpp.Element) error {
 	return nil
 }
 
-// askAfter has the client asked for its count again.
+// askAfter has the client asked for its count again. The timer is not worth a field of all sessions: it does nothing to one that
+// has ended.
 func (s *session) askAfter(pause time.Duration) {
-	if s.asks == nil {
-		s.asks = time.AfterFunc(pause, func() {
-			s.unacked.askAgain()
+	time.AfterFunc(pause, func() {
+		if s.unacked.askAgain(); !s.ended() {
 			s.out.rouse()
-		})
-		return
-	}
-	s.asks.Reset(pause)
+		}
+	})
 }
 
 // outside is the stream error for a client that has counted what it cannot have: more than was sent to it, or less than it has
