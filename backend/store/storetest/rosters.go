@@ -236,11 +236,16 @@ func rosterSince(t suite, s store.Store) {
 	items, _, err := s.RosterSince(t.Context(), a.Owner, 9)
 	t.check(err)
 	t.equal("items", items, []store.RosterItem{all[4], {Contact: "a", Version: 11}})
-	_, _, err = s.UpdateRoster(t.Context(), a.Owner, "c", func(item *store.RosterItem) bool { item.InRoster = false; return true })
+	_, _, err = s.UpdateRoster(t.Context(), a.Owner, "c", func(item *store.RosterItem) bool {
+		item.InRoster, item.Approved = false, true
+		return true
+	})
 	t.check(err)
 	items, _, err = s.RosterSince(t.Context(), a.Owner, 11)
 	t.check(err)
-	t.equal("what is kept of who is taken from sight", items, []store.RosterItem{{Contact: "c", Name: "C", Version: 12}, {Contact: "c", Version: 12}})
+	t.equal("what is kept of who is taken from sight", items, []store.RosterItem{
+		{Contact: "c", Name: "C", Approved: true, Version: 12}, {Contact: "c", Version: 12},
+	})
 }
 
 func rosterRemovalsKept(t suite, s store.Store) {
