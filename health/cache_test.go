@@ -19,7 +19,7 @@ import (
 // eventually waits until a condition holds.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(patience)
 	for !holds() {
 		select {
 		case <-time.After(2 * time.Millisecond):

@@ -38,7 +38,7 @@ func server(t *testing.T, f func(conn net.Conn)) health.Endpoint {
 			return
 		}
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(5 * time.Second))
+		conn.SetDeadline(time.Now().Add(patience))
 		f(conn)
 	}()
 	t.Cleanup(func() {
@@ -75,7 +75,13 @@ func readUntil(conn net.Conn, text string) bool {
 
 func probe(t *testing.T, c health.Check, e health.Endpoint) (*health.Answer, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	return probeFor(t, patience, c, e)
+}
+
+// probeFor gives a check so much time.
+func probeFor(t *testing.T, d time.Duration, c health.Check, e health.Endpoint) (*health.Answer, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
 	defer cancel()
 	return c.Probe(ctx, e)
 }
@@ -97,15 +103,17 @@ func TestXMPPCheck(t *testing.T) {
 		{"end of stream", streamOpen + "</stream:stream>", "read features", nil},
 		{"a stanza", streamOpen + "<message/>", "<message/> instead", nil},
 		{"not a stream", "<html><body/>", "begins with <html/>", nil},
-		{"another protocol", "HTTP/1.1 400 Bad Request\r\n\r\n<", "read stream", nil},
+		{"another protocol", "HTTP/1.1 400 Bad Request\r\n\r\n<>", "read stream", nil},
 		{"silence", "", "timeout", nil},
 		{"a flood", streamOpen + strings.Repeat(" ", 100<<10), "unexpected EOF", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			e := server(t, says("to='example.com'>", c.answer))
-			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-			defer cancel()
-			answer, err := health.XMPPCheck{Domain: "example.com"}.Probe(ctx, e)
+			within := patience
+			if c.answer == "" {
+				within = 200 * time.Millisecond
+			}
+			answer, err := probeFor(t, within, health.XMPPCheck{Domain: "example.com"}, e)
 			wantError(t, err, c.failure)
 			if err == nil && !reflect.DeepEqual(answer, &health.Answer{Sessions: -1, Ready: true, Mechanisms: c.mechanisms}) {
 				t.Errorf("answer %+v", answer)
@@ -312,7 +320,7 @@ func TestTLSChecks(t *testing.T) {
 			}
 		}
 	}
-	_, err := probe(t, health.TLSCheck{}, server(t, says("never", "")))
+	_, err := probeFor(t, time.Second, health.TLSCheck{}, server(t, says("never", "")))
 	wantError(t, err, "TLS handshake")
 }
 

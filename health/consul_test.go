@@ -24,6 +24,9 @@ import (
 	"go.uber.org/goleak"
 )
 
+// patience is how long a test waits for what should come at once.
+const patience = 30 * time.Second
+
 // fakeConsul is an agent: the parts of its HTTP API that this package uses.
 type fakeConsul struct {
 	*httptest.Server
@@ -139,7 +142,7 @@ func (c *fakeConsul) service(w http.ResponseWriter, r *http.Request) {
 // until waits until what the agent has fulfils a condition.
 func (c *fakeConsul) until(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(patience)
 	for {
 		c.mu.Lock()
 		ok, changed := holds(), c.changed
@@ -217,7 +220,7 @@ func next(t *testing.T, published <-chan []health.Endpoint) string {
 			names = append(names, name)
 		}
 		return strings.Join(names, " ")
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("nothing is published")
 		return ""
 	}

@@ -253,7 +253,7 @@ func TestNobodyToAsk(t *testing.T) {
 func TestSilentNode(t *testing.T) {
 	t.Parallel()
 	n, pick := onlyNode(t)
-	f := startFresh(t, pick, func(o *proxy.Options) { o.Timeouts.Identify = 100 * time.Millisecond })
+	f := startFresh(t, pick, func(o *proxy.Options) { o.Timeouts.Identify = 2 * time.Second }) // in which the node is asked
 	client := f.asks(fresh)
 	n.accept().open()
 	client.expect(of(fresh, frontHeader) + streamError("connection-timeout") + streamEnd)

@@ -382,7 +382,7 @@ func TestBytesOfStanzas(t *testing.T) {
 // What the limits on bytes hold up does not make a session idle, whoever carries it.
 func TestThrottledIsNotIdle(t *testing.T) {
 	t.Parallel()
-	const idle, perSecond = 200 * time.Millisecond, 32 << 10
+	const idle, perSecond = 500 * time.Millisecond, 12 << 10
 	slow := func(o *proxy.Options) {
 		o.Timeouts.Idle = idle
 		o.Rules.User.In = limit.Bandwidth{PerSecond: perSecond, Burst: 1}

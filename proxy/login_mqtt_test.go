@@ -372,7 +372,7 @@ func TestMQTTLoginsLate(t *testing.T) {
 		change := func(o *proxy.Options) {
 			o.Timeouts.Identify = 300 * time.Millisecond
 			if test.answer != "" {
-				o.Timeouts.Identify = time.Second // which the answer has to come in
+				o.Timeouts.Identify = 2 * time.Second // which the answer has to come in
 			}
 		}
 		t.Run(name, func(t *testing.T) {

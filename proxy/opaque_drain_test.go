@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"runtime"
 	"testing"
 	"time"
 
@@ -194,6 +195,48 @@ func TestOpaqueDrainedTooLong(t *testing.T) {
 					t.Error(err)
 				}
 			})
+		})
+	}
+}
+
+// A node that is slow to take what its client has said after it was told gets all of it, although
+// nobody reads what it says itself.
+func TestOpaqueDrainedSlowNode(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("the system does not tell what a peer has acknowledged")
+	}
+	said := string(pattern(200 << 10)) // more than the node's kernel takes for one that does not read
+	for name, c := range map[string]struct {
+		listener proxy.Listener
+		dial     func(f *front) *stream
+	}{
+		"tcp":  {proxy.Listener{Protocol: proxy.TCP}, (*front).dial},
+		"quic": {proxy.Listener{Protocol: proxy.QUIC, ALPN: []string{"chat"}}, (*front).openOpaqueQUIC},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := startNode(t, "one")
+			f := startOpaque(t, witnessOf(n), c.listener, patient)
+			client, leg := opened(n, func() *stream { return c.dial(f) })
+			stopped := make(chan error, 1)
+			go func() { stopped <- f.Shutdown(context.WithoutCancel(t.Context())) }()
+			client.end()
+			leg.send("nobody hears that")
+			client.send(said)
+			client.closeWrite()
+			for all := int64(len("hello") + len(said)); ; runtime.Gosched() { // the front has got all, and maybe the end
+				if s := f.sessionsOf("one"); len(s) == 0 || s[0].In == all {
+					break
+				}
+			}
+			leg.recv(said)
+			leg.end()
+			leg.Close()
+			f.ended("shutdown")
+			if err := <-stopped; err != nil {
+				t.Error(err)
+			}
 		})
 	}
 }

@@ -446,7 +446,7 @@ func TestOpaqueHalfOpenIdle(t *testing.T) {
 // A side that has ended and takes its time to read what there is for it waits for nothing.
 func TestOpaqueHalfOpenSlow(t *testing.T) {
 	t.Parallel()
-	const linger = 600 * time.Millisecond
+	const linger = 2 * time.Second // in which the other begins
 	n := startNode(t, "one")
 	f := startOpaque(t, witnessOf(n), proxy.Listener{Protocol: proxy.TCP}, func(o *proxy.Options) {
 		o.Timeouts.HalfOpen = linger

@@ -266,7 +266,7 @@ func TestWSPing(t *testing.T) {
 // A client that pings is not idle.
 func TestWSPingIsLife(t *testing.T) {
 	t.Parallel()
-	const idle = time.Second
+	const idle = 2 * time.Second
 	change := func(o *proxy.Options) { o.Timeouts.Idle = idle }
 	_, opaque, leg := bareWS(t, change)
 	packed, packedLeg := compressedWS(t, change)

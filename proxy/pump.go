@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"os"
 	"sync"
@@ -88,6 +89,7 @@ func (p *pump) run(ctx context.Context) *ending {
 	}()
 	p.carry(hearing, &p.node, &p.client, &p.down)
 	<-up
+	p.settle(ctx)
 	cause := p.finish()
 	_ = p.node.Close()
 	if p.client.part != nil {
@@ -95,6 +97,42 @@ func (p *pump) run(ctx context.Context) *ending {
 	}
 	_ = p.client.Close()
 	return cause
+}
+
+// settle waits until the node has got all that the client of a drained session has said. What the node
+// says itself is read by nobody, for which there is a reset when its connection is closed: that drops
+// what it has not got. It may take nothing for as long as a node that is slow.
+func (p *pump) settle(ctx context.Context) {
+	conn := tcpOf(p.node.halfCloser)
+	if conn == nil || !p.told.Load() {
+		return
+	}
+	left, moved := math.MaxInt, time.Now()
+	for look := time.Millisecond; !p.stopping.Load(); look = min(2*look, lookAgain) {
+		switch n := loop.Unacked(conn); {
+		case n == 0:
+			return
+		case n < left:
+			left, moved = n, time.Now()
+		case time.Since(moved) >= max(p.limits.write, lingerTime):
+			return
+		}
+		_ = pause(ctx, look) // which ends with the pump
+	}
+}
+
+// tcpOf returns the TCP connection beneath another; nil if there is none that the kernel ends by itself.
+func tcpOf(conn net.Conn) *net.TCPConn {
+	switch c := conn.(type) {
+	case *net.TCPConn:
+		return c
+	case *wire:
+		return tcpOf(c.Conn)
+	case interface{ NetConn() net.Conn }: // *tls.Conn
+		return tcpOf(c.NetConn())
+	default:
+		return nil
+	}
 }
 
 // Drain ends the pump at its next pause, in order, because the front stops; see

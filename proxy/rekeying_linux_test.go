@@ -207,7 +207,7 @@ func TestRekeyingClientIsServed(t *testing.T) {
 	}()
 	r := rekey(t, conn, secrets.String())
 	go func() { _, _ = io.Copy(io.Discard, r.conn) }()
-	const most = 1 << 20
+	const most = 256 << 10
 	sent := r.flood("x", most, patience)
 	if err := r.conn.CloseWrite(); err != nil {
 		t.Fatal(err)

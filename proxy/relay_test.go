@@ -164,7 +164,7 @@ func FuzzTold(f *testing.F) {
 func TestQUICUnused(t *testing.T) {
 	t.Parallel()
 	f := startFront(t, &picker{}, func(o *proxy.Options) {
-		o.Timeouts.Handshake, o.Timeouts.Write = time.Second, 300*time.Millisecond
+		o.Timeouts.Handshake, o.Timeouts.Write = 3*time.Second, 300*time.Millisecond // in which the stream comes
 	})
 	used := f.dialQUIC()
 	client := f.openQUIC(used)

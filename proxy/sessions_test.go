@@ -279,9 +279,11 @@ func TestEndSessionAtOnce(t *testing.T) {
 	n, pick := onlyNode(t)
 	f := startFront(t, pick, nil)
 	for i := range 20 {
-		client := f.dialTLS()
+		var client *peer
 		if i%2 == 0 {
 			client = f.openQUIC(f.dialQUIC())
+		} else {
+			client = f.dialTLS()
 		}
 		client.send(streamOpen)
 		client.expect(frontHeader + frontOffer)

@@ -18,8 +18,8 @@ func TestTLSIsAcknowledged(t *testing.T) {
 		"waits for a client": {Protocol: proxy.TLS, Identify: byLine(t)},
 	} {
 		f := startOpaque(t, witnessOf(n), l, nil)
-		best := time.Hour
-		for range 20 {
+		best, most := time.Hour, 30*time.Millisecond
+		for try := 0; best > most && try < 100; try++ { // a busy machine may be slow, too
 			tcp := f.dial()
 			if err := tcp.tcp().SetNoDelay(false); err != nil {
 				t.Fatal(err)
@@ -35,7 +35,7 @@ func TestTLSIsAcknowledged(t *testing.T) {
 			best = min(best, time.Since(began))
 			f.hangsUp(client, leg)
 		}
-		if best > 30*time.Millisecond {
+		if best > most {
 			t.Errorf("%s: it took %v at least", name, best)
 		}
 	}

@@ -175,7 +175,7 @@ func TestBadInput(t *testing.T) {
 func TestTimeouts(t *testing.T) {
 	t.Parallel()
 	f := startFront(t, &picker{}, func(o *proxy.Options) {
-		o.Timeouts.Handshake, o.Timeouts.Identify = 500*time.Millisecond, 500*time.Millisecond
+		o.Timeouts.Handshake, o.Timeouts.Identify = 2*time.Second, time.Second // who identifies has made a handshake in time
 	})
 	t.Run("handshake", func(t *testing.T) {
 		client := f.dialTCP("xmpps")

@@ -259,7 +259,7 @@ func TestHostMeta(t *testing.T) {
 func TestUpgradeTimeout(t *testing.T) {
 	t.Parallel()
 	f := startOpaque(t, &picker{}, proxy.Listener{Protocol: proxy.WS}, func(o *proxy.Options) {
-		o.Timeouts.Handshake = time.Second
+		o.Timeouts.Handshake = 3 * time.Second // in which who asks is answered
 	})
 	slow := f.dialTCP("x")
 	slow.send("GET /xmpp-websocket HTTP/1.1\r\nHost: example.com\r\n")

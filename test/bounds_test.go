@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 )
 
 // testBounds: whatever a client sends that its node takes, its recipient gets, and the recipient's
@@ -78,6 +79,9 @@ func testLongRoster(t *testing.T, d *dev) {
 	const contacts = 300
 	name := strings.Repeat("&apos;", 1000) // which takes as much room as many contacts do
 	for i := range contacts {
+		if err := s.conn.(deadliner).SetDeadline(time.Now().Add(patience)); err != nil { // for each
+			t.Fatal(err)
+		}
 		s.write("<iq type='set' id='set'><query xmlns='jabber:iq:roster'><item jid='contact%d@example.net' name=\"%s\"/></query></iq>", i, name)
 		s.readUntil("the result", func(e element) bool { return e.attr("id") == "set" })
 	}

@@ -89,7 +89,8 @@ func startDev(t *testing.T, o devOptions) *dev {
 
 func (d *dev) awaitReady() {
 	d.t.Helper()
-	_, err := d.out.wait(within(d.t, 2*patience), func(l string) bool { return l == "ready" })
+	// For longer than it waits itself, since it says then for what.
+	_, err := d.out.wait(within(d.t, 4*patience), func(l string) bool { return l == "ready" })
 	if err != nil {
 		d.t.Fatalf("imlb dev did not say ready: %v\n%s", err, tail(d.out.text()))
 	}

@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -46,6 +48,19 @@ func TestOpenPostgresRefuses(t *testing.T) {
 		} else if !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%q: %v", url, err)
 		}
+	}
+}
+
+// Nobody else gets the port of a server, neither while it is made nor while it is down.
+func TestPostgresKeepsItsPort(t *testing.T) {
+	t.Parallel()
+	u, err := url.Parse(postgres(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const lowest = 32768 // of those that Linux gives to who asks for any; others begin higher
+	if port, err := strconv.Atoi(u.Port()); err != nil || port >= lowest {
+		t.Errorf("its port is %s (%v), which the system gives to others, too", u.Port(), err)
 	}
 }
 

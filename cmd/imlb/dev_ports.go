@@ -84,12 +84,15 @@ const (
 )
 
 // freePorts returns n loopback addresses on which nobody listens now and which the
-// front does not need. Two clusters that start at once look in different places.
+// front does not need: neighbours, so that two clusters that start at once hardly ever
+// find the same.
 func freePorts(ctx context.Context, n int, front frontPorts) ([]string, error) {
 	taken := []string{front.xmpp, front.xmpps, front.https, front.admin}
 	addrs := make([]string, 0, n)
-	for range 100 * n {
-		port := firstNodePort + rand.IntN(lastNodePort-firstNodePort) //nolint:gosec // Nothing secret about it.
+	const all = lastNodePort - firstNodePort
+	first := rand.IntN(all) //nolint:gosec // Nothing secret about it.
+	for i := range 100 * n {
+		port := firstNodePort + (first+i)%all
 		addr := net.JoinHostPort(devHost, strconv.Itoa(port))
 		if slices.Contains(taken, addr) || probeTCP(ctx, addr) != nil {
 			continue

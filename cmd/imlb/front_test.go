@@ -332,7 +332,7 @@ func TestExplainPool(t *testing.T) {
 // A front that has lost the nodes of one pool is ready for the others, and not for that one.
 func TestReadyForSomePools(t *testing.T) {
 	t.Parallel()
-	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", freeAddr(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -343,7 +343,7 @@ timeouts: {shutdown: 1s}
 listeners: [{name: x, protocol: tcp, address: '127.0.0.1:0', pool: a}, {name: y, protocol: tcp, address: '127.0.0.1:0', pool: b}]
 pools:
   a: {proxy_protocol: none, nodes: [{name: n, address: '%s'}], check: {rise: 1}}
-  b: {proxy_protocol: none, nodes: [{name: n, address: '%s'}], check: {rise: 1, fall: 1, interval: 100ms, fast_interval: 100ms, timeout: 100ms}}
+  b: {proxy_protocol: none, nodes: [{name: n, address: '%s'}], check: {rise: 1, fall: 1, interval: 100ms, fast_interval: 100ms}}
 `, one.addr, two.addr))
 	ready := func(query string) int {
 		resp, err := http.Get("http://" + f.admin.addr() + "/readyz" + query) //nolint:noctx // a test's

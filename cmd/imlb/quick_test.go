@@ -47,6 +47,18 @@ func startEcho(t *testing.T) *echoNode {
 	return serveEcho(t, ln)
 }
 
+// freeAddr returns an address on which nobody listens. Its host is this process's own: on one that
+// all tests share, the port is somebody else's soon.
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", fmt.Sprintf("127.%d.%d.1:0", 18+os.Getpid()%200, os.Getpid()>>8&0xff))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
 // serveEcho is such a node behind a listener.
 func serveEcho(t *testing.T, ln net.Listener) *echoNode {
 	t.Helper()
@@ -544,12 +556,7 @@ func TestQuickModeToItself(t *testing.T) {
 
 // A front whose nodes are away serves all the same, and says that it has none.
 func TestQuickModeWithoutNodes(t *testing.T) {
-	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = ln.Close()
-	f := start(t, "--listen", "tcp://127.0.0.1:0", "--to", ln.Addr().String())
+	f := start(t, "--listen", "tcp://127.0.0.1:0", "--to", freeAddr(t))
 	f.stop()
 	if said := f.stderr.String(); !strings.Contains(said, "imlb: node-1 does not answer: ") {
 		t.Errorf("it said %q", said)
@@ -595,13 +602,7 @@ func TestQuickModeWithoutHeader(t *testing.T) {
 
 // A change of how users are known counts for the next client, without a restart.
 func TestIdentifiersChangeLive(t *testing.T) {
-	node := startEcho(t)
-	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := ln.Addr().String()
-	_ = ln.Close()
+	node, addr := startEcho(t), freeAddr(t)
 	file := filepath.Join(t.TempDir(), "proxy.yaml")
 	write := func(by string) {
 		t.Helper()

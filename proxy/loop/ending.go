@@ -89,14 +89,21 @@ func (r *Relay) refuse(err error) {
 // Abort ends the session at once; both sides see a reset. It may be called from
 // any goroutine, and at any time.
 func (r *Relay) Abort(err error) {
-	r.loop().Post(func() { r.finish(Ending{Cause: Aborted, Err: err}) })
+	r.loop().Post(func() {
+		if r.lasts { // and the client is gone
+			_ = r.ends[Node].Conn.Reset()
+			r.lasted()
+			return
+		}
+		r.finish(Ending{Cause: Aborted, Err: err})
+	})
 }
 
 // Drain ends the session at its next pause, in order: when no byte has come from either side
 // for the time of Limits.Pause, and none waits, the client gets the end; what it still sends
-// goes to the node. The session is over when the client has ended, too, or after the limit of
-// lingering, if there is one: then the node sees a reset, since the client may have had more
-// to say. What the node says from then on is lost, and answered with a reset when all is over.
+// goes to the node. The session is over when the client has ended, too, and the node has got all,
+// or after the limit of lingering, if there is one: then the node sees a reset, since the client may
+// have had more to say. What the node says from then on is lost, and answered with a reset when all is over.
 //
 // A session that never pauses goes on, since nobody could tell an end in its middle from the
 // end of what the node has to say. So does one of which a side has ended, and waits for what
@@ -285,12 +292,22 @@ func (r *Relay) finish(e Ending) {
 			r.giveBack(d)
 		}
 	}
+	e.Up, e.Down = r.Bytes()
+	r.ending = e
 	for _, side := range [...]Side{Node, Client} { // the node's mostly was the last that was read
 		r.close(side, e)
 	}
-	e.Up, e.Down = r.Bytes()
-	r.ending = e
-	r.done(r, e)
+	if !r.lasts {
+		r.done(r, e)
+	}
+}
+
+// lasted tells of the end of a session of which the node's connection was the last, unless Abort has.
+func (r *Relay) lasted() {
+	if r.lasts {
+		r.lasts = false
+		r.done(r, r.ending)
+	}
 }
 
 // close closes a side the way the ending calls for. Who sent a bad record has been
@@ -310,6 +327,10 @@ func (r *Relay) close(side Side, e Ending) {
 			_ = end.Stream.CloseWrite()
 		}
 		end.Conn.Linger(nil)
+	case e.Cause == Drained && side == Node && !r.waits(side, e) && r.dirs[Node].ended && end.Conn.sock.unacked() > 0:
+		// The reset for what it has said, which nobody reads, would drop what it has not got.
+		r.lasts = true
+		end.Conn.Linger(func() { r.loop().posts = append(r.loop().posts, r.lasted) }) // not before the client's is closed, too
 	case e.Cause.inOrder() && !r.waits(side, e):
 		if end.Stream != nil && !r.dirs[side.other()].passed {
 			_ = end.Stream.CloseWrite()

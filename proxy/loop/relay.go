@@ -87,6 +87,7 @@ type Relay struct {
 	ending Ending // its cause is EOF until another is known
 	first  bool   // ending.Side is known
 	over   bool
+	lasts  bool // over, but for the node's connection; see Relay.close
 
 	draining bool // Drain was called; see pauses
 }

@@ -341,6 +341,55 @@ func TestRelayDrainDoesNotWaitForEver(t *testing.T) {
 	}
 }
 
+// A node that is slow to take what the client of a drained session has said gets all of it, whatever it says
+// itself, for which there is a reset at the end.
+func TestRelayDrainSlowNode(t *testing.T) {
+	onlyLinux(t)
+	said := pattern(200 << 10) // more than the node's kernel takes for one that does not read
+	s := newSession(t, func(cfg *loop.RelayConfig) { cfg.Limits = &loop.Limits{Linger: time.Minute} })
+	s.relay.Drain()
+	wantEOF(t, s.client)
+	mustWrite(t, s.node, []byte("nobody hears that"))
+	mustWrite(t, s.client, said)
+	s.client.Close()
+	eventually(t, "the end of the client's connection", func() bool { return s.front.group.Conns() < 2 })
+	wantRead(t, s.node, said)
+	wantEOF(t, s.node)
+	s.node.Close()
+	if e := s.end(t); e.Cause != loop.Drained || e.Up != int64(len(said)) {
+		t.Errorf("ending %+v, want drained", e)
+	}
+}
+
+// It is not waited for when there is no more time.
+func TestRelayDrainDeafNode(t *testing.T) {
+	onlyLinux(t)
+	for name, hurry := range map[string]func(*session) error{
+		"aborted":          func(s *session) error { s.relay.Abort(nil); return nil },
+		"the group closes": func(s *session) error { return s.front.group.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSession(t, func(cfg *loop.RelayConfig) { cfg.Limits = &loop.Limits{Linger: time.Minute} })
+			s.relay.Drain()
+			wantEOF(t, s.client)
+			mustWrite(t, s.client, pattern(200<<10))
+			s.client.Close()
+			eventually(t, "the end of the client's connection", func() bool { return s.front.group.Conns() < 2 })
+			select {
+			case e := <-s.front.ended:
+				t.Errorf("ended with %+v before the node had all", e)
+			default:
+			}
+			if err := hurry(s); err != nil {
+				t.Error(err)
+			}
+			if e := s.end(t); e.Cause != loop.Drained {
+				t.Errorf("ending %+v, want drained", e)
+			}
+		})
+	}
+}
+
 // A client that has ended its side before the drain gets what the node still says.
 func TestRelayDrainHalfOpen(t *testing.T) {
 	answer := pattern(1 << 20)

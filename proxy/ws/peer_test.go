@@ -25,7 +25,7 @@ import (
 	"imlb/proxy/ws"
 )
 
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // pair returns a client of another make, and our end of its WebSocket.
 func pair(t *testing.T, deflate bool) (*websocket.Conn, *ws.Conn) {

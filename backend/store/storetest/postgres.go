@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -132,17 +133,25 @@ func (p *Postgres) create(ctx context.Context) (err error) {
 	return nil
 }
 
+// The ports of servers lie below those that systems give to outgoing connections, and to
+// who asks for any: others take these while a server is made, or after it was killed, its
+// own clients among them. Nor are they those of other tests' nodes and agents.
+const (
+	postgresFrom = 7_000
+	postgresTo   = 10_000
+)
+
 func freePort(ctx context.Context) (int, error) {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
+	var failed error
+	for range 100 {
+		port := postgresFrom + rand.IntN(postgresTo-postgresFrom) //nolint:gosec // no secret
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err == nil {
+			return port, l.Close()
+		}
+		failed = err
 	}
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		return 0, errors.Join(err, l.Close())
-	}
-	n, err := strconv.Atoi(port)
-	return n, errors.Join(err, l.Close())
+	return 0, fmt.Errorf("no free port: %w", failed)
 }
 
 func (p *Postgres) data() string { return filepath.Join(p.dir, "data") }
