@@ -65,10 +65,11 @@ func (s *session) withdrawDirected(presence []byte, told []string) {
 }
 
 // withdraw sends unavailable presence to those who had directed presence and are not among
-// those that were told anyway, which are sorted. blocks is the user's list.
+// those that were told anyway, which are sorted. blocks is the user's list: who has been blocked was
+// told then.
 func (n *Node) withdraw(directed map[xmpp.JID]struct{}, presence []byte, told []string, blocks *blocklist) {
 	for to := range directed {
-		if _, ok := slices.BinarySearch(told, to.Bare().String()); !ok {
+		if _, ok := slices.BinarySearch(told, to.Bare().String()); !ok && !blocks.matches(to) {
 			n.show(to, presence, blocks)
 		}
 	}

@@ -16,10 +16,13 @@ const sessionColumns = `id, owner,
 	(SELECT name FROM accounts WHERE accounts.owner = sessions.owner), resource,
 	(SELECT node FROM leases WHERE leases.id = sessions.lease), epoch, handled, created`
 
-func scanSession(r row) (Session, error) {
+func scanSession(r row) (Session, error) { return scanSessionAnd(r) }
+
+// scanSessionAnd reads what stands behind these columns as well.
+func scanSessionAnd(r row, more ...any) (Session, error) {
 	var s Session
 	var created int64
-	err := r.Scan(&s.ID, &s.Owner, &s.User, &s.Resource, &s.Node, &s.Epoch, &s.Handled, &created)
+	err := r.Scan(append([]any{&s.ID, &s.Owner, &s.User, &s.Resource, &s.Node, &s.Epoch, &s.Handled, &created}, more...)...)
 	s.Created = fromMillis(created)
 	return s, err
 }
@@ -110,6 +113,25 @@ func (db *DB) SessionsOf(ctx context.Context, owner OwnerID) ([]Session, error) 
 		SELECT `+sessionColumns+` FROM sessions WHERE owner = $1 ORDER BY resource`, owner)
 	list, err := collect(rows, err, scanSession)
 	return list, db.wrap(fmt.Sprintf("sessions of owner %d", owner), err)
+}
+
+// StatesOf implements Sessions.
+func (db *DB) StatesOf(ctx context.Context, owner OwnerID) ([]Session, error) {
+	//nolint:gosec // made of constants
+	rows, err := db.read.QueryContext(ctx, `
+		SELECT `+sessionColumns+`, (SELECT state FROM resumables WHERE session = sessions.id),
+			EXISTS (SELECT 1 FROM leases WHERE id = sessions.lease AND until > `+db.dialect.clock+`)
+		FROM sessions WHERE owner = $1 ORDER BY resource`, owner)
+	list, err := collect(rows, err, func(r row) (s Session, err error) {
+		var state []byte
+		var lives bool
+		if s, err = scanSessionAnd(r, &state, &lives); !lives {
+			s.Node = ""
+		}
+		s.State = string(state)
+		return s, err
+	})
+	return list, db.wrap(fmt.Sprintf("states of the sessions of owner %d", owner), err)
 }
 
 // NodeOf implements Sessions.

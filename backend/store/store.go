@@ -260,7 +260,7 @@ type Session struct {
 	Epoch    uint64    // raised at each change of node or owner; starts at 1
 	Handled  uint32    // XEP-0198 inbound count, modulo 2^32
 	Created  time.Time // when the record was made; the store fills it in
-	State    string    // of one that is over, and could be resumed: the state that was saved last
+	State    string    // of one that can be resumed: the state that was saved last; told of those that are over, and by StatesOf
 }
 
 // RecentContact is a contact who is connected, or was not long ago.
@@ -290,6 +290,8 @@ type Sessions interface {
 	// SessionsOf returns the sessions of an owner on any node, sorted by the
 	// bytes of their resource; none when the owner does not exist.
 	SessionsOf(ctx context.Context, owner OwnerID) ([]Session, error)
+	// StatesOf is SessionsOf with the State of each, and no Node where its lease is over.
+	StatesOf(ctx context.Context, owner OwnerID) ([]Session, error)
 	// NodeOf returns the node that has an owner's session with a resource now; empty: there is
 	// none, it waits for whoever resumes it, or its node's lease is over.
 	NodeOf(ctx context.Context, owner OwnerID, resource string) (node string, err error)

@@ -522,6 +522,23 @@ func (m *Memory) SessionsOf(ctx context.Context, owner store.OwnerID) ([]store.S
 	return list, nil
 }
 
+// StatesOf implements store.Sessions.
+func (m *Memory) StatesOf(ctx context.Context, owner store.OwnerID) ([]store.Session, error) {
+	list, err := m.SessionsOf(ctx, owner)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range list {
+		s := m.sessions[list[i].ID]
+		if s != nil && s.resumable != nil {
+			list[i].State = string(s.resumable.State)
+		}
+		if s == nil || !s.lease.until.After(now()) {
+			list[i].Node = ""
+		}
+	}
+	return list, err
+}
+
 // NodeOf implements store.Sessions.
 func (m *Memory) NodeOf(ctx context.Context, owner store.OwnerID, resource string) (string, error) {
 	m.mu.Lock()

@@ -14,6 +14,7 @@ func sessionTests() []test {
 		{"Create", on(createSession)},
 		{"ConnectedContacts", on(connectedContacts)},
 		{"RecentContacts", on(recentContacts)},
+		{"StatesOf", on(statesOf)},
 		{"SameResource", on(sameResource)},
 		{"SameID", on(sameID)},
 		{"MissingOwner", on(sessionOfMissingOwner)},
@@ -63,6 +64,29 @@ func createSession(t suite, s store.Store) {
 	t.equal("sessions", list, []store.Session{second, want})
 	_, err = s.Session(t.Context(), "s3")
 	t.wantErr(err, store.ErrNotFound)
+}
+
+func statesOf(t suite, s store.Store) {
+	a := t.newAccount(s, "alice@example.com")
+	t.newSession(s, t.newAccount(s, bobJID).Owner, "s3", "desk", "node-1")
+	states := func(want ...store.Session) {
+		t.Helper()
+		got, err := s.StatesOf(t.Context(), a.Owner)
+		t.check(err)
+		t.equal("sessions with their states", got, want)
+	}
+	states()
+	t.take(s, "node-1", "run-1")
+	phone := t.newSession(s, a.Owner, "s1", "phone", "node-1")
+	t.check(s.SaveResumable(t.Context(), "s1", 1, store.Resumable{State: []byte("state")}))
+	phone.State = "state"
+	pad := t.newSession(s, a.Owner, "s2", "pad", "node-1")
+	states(pad, phone)
+	t.take(s, "node-1", "run-2")
+	phone.Node, pad.Node = "", ""
+	states(pad, phone)
+	t.check(s.DeleteAccount(t.Context(), a.User))
+	states()
 }
 
 func connectedContacts(t suite, s store.Store) {
