@@ -31,12 +31,12 @@ func (n *Node) absentOf(ctx context.Context, user party) ([]absent, error) {
 	}
 	var all []absent
 	for _, o := range stored {
-		jid, err := user.user.WithResource(o.Resource)
+		jid, st, err := endOf(o)
 		if err != nil || n.has(o.ID) {
 			continue
 		}
-		st, err := decodeState([]byte(o.State)) // that of one that cannot be resumed is empty
-		all = append(all, absent{jid: jid, shown: st.Presence != "" || err != nil && !n.hears(o.Node), directed: st.directed()})
+		unknown := o.State == "" && !n.hears(o.Node) // it cannot be resumed
+		all = append(all, absent{jid: jid, shown: st.Presence != "" || unknown, directed: st.directed()})
 	}
 	return all, nil
 }
