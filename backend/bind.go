@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -155,7 +156,9 @@ func (s *session) establish(ctx context.Context, jid xmpp.JID) error {
 		return &stopError{ReasonBusFailed, &xmpp.StreamError{Condition: xmpp.InternalServerError}, err}
 	}
 	n.arrive(s, s.id)
+	over := n.replacing(s.id)
 	replaced, err := s.create(ctx)
+	defer func() { over(replaced != nil && replaced.Shown != "") }()
 	if err != nil {
 		n.turnBack(s)
 		n.bus.Unhost(partition)
@@ -232,9 +235,43 @@ func (n *Node) replace(ctx context.Context, old store.Session) {
 	} else {
 		ended = n.endElsewhere(ctx, old)
 	}
-	if !ended && !n.announceEnd(ctx, old) {
+	announced := ended || n.announceEnd(ctx, old)
+	switch {
+	case announced && old.Shown != "":
+		_ = n.forgetReaped(ctx, []string{old.ID})
+	case !announced && old.Shown == "": // else it is announced with those that were reaped
 		n.refuseLeftBy(old) // the contacts know the newer one
 	}
+}
+
+// replacing notes that a session is about to be made, which may replace another one and will announce that. The returned func says
+// that this is over, and whether it was to be announced by reap if the node had died.
+func (n *Node) replacing(id string) (over func(noted bool)) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.replaces[id] = false
+	return func(noted bool) {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if n.replaces[id] = true; !noted {
+			delete(n.replaces, id)
+		}
+	}
+}
+
+// forgetReplacing forgets what is over. What is over later stays until the next time: reap may have been told of it before.
+func (n *Node) forgetReplacing() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	maps.DeleteFunc(n.replaces, func(_ string, over bool) bool { return over })
+}
+
+// isReplacing tells whether a session announces, or has announced since forgetReplacing, the one that it has replaced.
+func (n *Node) isReplacing(id string) bool {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	_, is := n.replaces[id]
+	return is
 }
 
 // endSession ends a session of this node because of a newer one. It returns false if there is

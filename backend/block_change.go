@@ -136,11 +136,7 @@ func (h *hub) seenByContacts(on, notOn *blocklist) []sight {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var all []sight
-	for _, to := range h.concerned(on) {
-		from := h.roster[to.Bare().String()].subscription&store.SubscriptionFrom != 0
-		if !from || notOn.matches(to) {
-			continue
-		}
+	for _, to := range h.seeing(on, notOn) {
 		for _, s := range h.sessions {
 			if s.presence != nil {
 				all = append(all, sight{to, s.jid, s.presence})
@@ -148,6 +144,15 @@ func (h *hub) seenByContacts(on, notOn *blocklist) []sight {
 		}
 	}
 	return all
+}
+
+// seeing returns the contacts that may see the user, as far as their addresses, or addresses of theirs, are
+// on the first list and not on the other; under hub.mu.
+func (h *hub) seeing(on, notOn *blocklist) []xmpp.JID {
+	return slices.DeleteFunc(h.concerned(on), func(to xmpp.JID) bool {
+		from := h.roster[to.Bare().String()].subscription&store.SubscriptionFrom != 0
+		return !from || notOn.matches(to)
+	})
 }
 
 // concerned returns the contacts that a list matches, and the resources of contacts that
@@ -179,17 +184,9 @@ func (h *hub) takeDirected(blocked *blocklist) []sight {
 	defer h.mu.Unlock()
 	var all []sight
 	for _, s := range h.sessions {
-		for to := range s.directed {
-			if blocked.matches(to) {
-				all = append(all, sight{to: to, from: s.jid})
-				delete(s.directed, to)
-				continue
-			}
-			for _, resource := range blocked.resourcesOf(to.String()) {
-				if one, err := to.WithResource(resource); err == nil {
-					all = append(all, sight{to: one, from: s.jid})
-				}
-			}
+		for _, to := range blocked.among(s.directed) {
+			all = append(all, sight{to: to, from: s.jid})
+			delete(s.directed, to)
 		}
 	}
 	return all

@@ -268,6 +268,7 @@ func (s *session) changeBlocklist(ctx context.Context, c *blockChange, change fu
 		s.node.blocks.remember(s.account.Owner, newBlocklist(stored), time.Now().Add(blockCacheTime))
 	}
 	s.hub.applyBlocks(*c)
+	s.hub.hideAbsent(ctx, *c)
 	return nil
 }
 

@@ -62,6 +62,23 @@ func (b *blocklist) resourcesOf(user string) []string {
 	return b.resources[user]
 }
 
+// among returns those of some addresses that are on the list, and the resources of others that are.
+func (b *blocklist) among(some map[xmpp.JID]struct{}) []xmpp.JID {
+	var all []xmpp.JID
+	for to := range some {
+		if b.matches(to) {
+			all = append(all, to)
+			continue
+		}
+		for _, resource := range b.resourcesOf(to.String()) {
+			if one, err := to.WithResource(resource); err == nil {
+				all = append(all, one)
+			}
+		}
+	}
+	return all
+}
+
 // number is the list's version; 0: there was none yet.
 func (b *blocklist) number() uint64 {
 	if b == nil {

@@ -56,6 +56,7 @@ type memBusNode struct {
 	bus    *memBus
 	handle bus.Handler
 	hosted map[uint16]int // guarded by bus.mu
+	cutOff bool           // as well: it hears nothing, and is not heard
 	queue  chan bus.Signal
 	done   sync.WaitGroup
 }
@@ -83,6 +84,13 @@ func (b *memBus) lose(which func(bus.Signal) bool) {
 	b.cut = which
 }
 
+// kill makes a node hear nothing from now on, and not be heard.
+func (b *memBus) kill(node int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.nodes[node].cutOff = true
+}
+
 // quiet tells whether all signals have been handled, and those that they have led to.
 func (b *memBus) quiet() bool {
 	b.mu.Lock()
@@ -107,11 +115,11 @@ func (n *memBusNode) Publish(sig bus.Signal) error {
 	switch {
 	case n.bus.most > 0 && len(sig.Data) > n.bus.most:
 		return bus.ErrTooLarge
-	case n.bus.cut != nil && n.bus.cut(sig):
+	case n.cutOff, n.bus.cut != nil && n.bus.cut(sig):
 		return nil
 	}
 	for _, other := range n.bus.nodes {
-		if other.hosted[sig.Partition] > 0 {
+		if other.hosted[sig.Partition] > 0 && !other.cutOff {
 			copied := sig
 			copied.Data = bytes.Clone(sig.Data)
 			n.bus.open++

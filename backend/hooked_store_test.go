@@ -98,6 +98,13 @@ func (s *hookedStore) SessionsOf(ctx context.Context, owner store.OwnerID) ([]st
 	return s.Store.SessionsOf(ctx, owner)
 }
 
+func (s *hookedStore) StatesOf(ctx context.Context, owner store.OwnerID) ([]store.Session, error) {
+	if err := s.ask("states"); err != nil {
+		return nil, err
+	}
+	return s.Store.StatesOf(ctx, owner)
+}
+
 func (s *hookedStore) UpdateRoster(
 	ctx context.Context, owner store.OwnerID, contact string, change func(*store.RosterItem) bool,
 ) (store.RosterItem, uint64, error) {

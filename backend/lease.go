@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -223,6 +224,7 @@ func (s *session) endLost(ctx context.Context, gone bool) {
 // store names again: to this node, or to another one once the lease of this one is over.
 func (n *Node) reap(ctx context.Context) {
 	for ctx.Err() == nil {
+		n.forgetReplacing()
 		query, cancel := n.storeContext(ctx)
 		dead, err := n.store.ReapSessions(query, n.opts.Name, reapAtATime)
 		cancel()
@@ -236,11 +238,7 @@ func (n *Node) reap(ctx context.Context) {
 				told = append(told, s.ID)
 			}
 		}
-		query, cancel = n.storeContext(ctx)
-		err = n.store.ForgetReaped(query, told)
-		cancel()
-		if err != nil {
-			n.opts.Logger.WarnContext(ctx, "forget reaped sessions", slog.Any("error", err))
+		if err := n.forgetReaped(ctx, told); err != nil {
 			return
 		}
 		n.metrics.reaped.Add(float64(len(told)))
@@ -250,21 +248,59 @@ func (n *Node) reap(ctx context.Context) {
 	}
 }
 
-// announceReaped is announceEnd for a session that was reaped, maybe a while ago. Where another one has the place by
+func (n *Node) forgetReaped(ctx context.Context, ids []string) error {
+	query, cancel := n.storeContext(ctx)
+	defer cancel()
+	err := n.store.ForgetReaped(query, ids)
+	if err != nil {
+		n.opts.Logger.WarnContext(ctx, "forget reaped sessions", slog.Any("error", err))
+	}
+	return err
+}
+
+// announceReaped is announceEnd for a session that was reaped or replaced, maybe a while ago. Where another one has the place by
 // now, the contacts know that one.
 func (n *Node) announceReaped(ctx context.Context, dead store.Session) bool {
 	query, cancel := n.storeContext(ctx)
 	defer cancel()
-	others, err := n.store.SessionsOf(query, dead.Owner)
+	others, err := n.store.StatesOf(query, dead.Owner)
 	if err != nil {
-		n.opts.Logger.WarnContext(ctx, "announce the end of a session", slog.String("user", dead.User), slog.Any("error", err))
+		n.notAnnounced(ctx, dead, err)
 		return false
 	}
-	if slices.ContainsFunc(others, func(o store.Session) bool { return o.Resource == dead.Resource }) {
-		n.refuseLeftBy(dead)
+	at := slices.IndexFunc(others, func(o store.Session) bool { return o.Resource == dead.Resource })
+	switch {
+	case at < 0:
+		return n.announceEnd(ctx, dead)
+	case n.isReplacing(others[at].ID):
+		return false // it is announced by who replaces it
+	}
+	return n.announceReplaced(ctx, dead, others[at])
+}
+
+// announceReplaced tells those who were shown directed presence by a session that it is gone, unless they see the one that has
+// its place.
+func (n *Node) announceReplaced(ctx context.Context, dead, now store.Session) bool {
+	from, st, err := endOf(dead)
+	if err != nil {
 		return true
 	}
-	return n.announceEnd(ctx, dead)
+	directed := st.directed()
+	if _, later, err := endOf(now); err == nil {
+		maps.DeleteFunc(directed, func(to xmpp.JID, _ struct{}) bool { return slices.Contains(later.Directed, to.String()) })
+	}
+	var told []string
+	var blocks *blocklist
+	if len(directed) > 0 {
+		if told, blocks, err = n.contactsOf(ctx, dead); err != nil {
+			n.notAnnounced(ctx, dead, err)
+			return false
+		}
+	}
+	n.refuseLeft(from, st)
+	slices.Sort(told)
+	n.withdraw(directed, unavailablePresence(from), told, blocks)
+	return true
 }
 
 // endOf returns the address of a session that is over, and what it has left.
@@ -274,6 +310,7 @@ func endOf(dead store.Session) (from xmpp.JID, st sessionState, err error) {
 		return from, st, err
 	}
 	st, _ = decodeState([]byte(dead.State)) // that of a session that could not be resumed is empty
+	st.Directed = append(st.Directed, readShown(dead.Shown)...)
 	from, err = user.WithResource(dead.Resource)
 	return from, st, err
 }
@@ -282,23 +319,16 @@ func endOf(dead store.Session) (from xmpp.JID, st sessionState, err error) {
 // directed presence, on behalf of a session that cannot do so itself. Whether one was
 // available that was not left in order nobody knows. It returns false if the store does not say who they are.
 func (n *Node) announceEnd(ctx context.Context, dead store.Session) bool {
-	query, cancel := n.storeContext(ctx)
-	defer cancel()
 	from, st, err := endOf(dead)
 	if err != nil {
 		return true
 	}
-	items, _, err := n.store.Roster(query, dead.Owner)
-	var blocks *blocklist
-	if err == nil {
-		blocks, err = n.blocksOf(query, dead.Owner)
-	}
-	if err != nil && !errors.Is(err, store.ErrNotFound) { // the account may be deleted
-		n.opts.Logger.WarnContext(ctx, "announce the end of a session", slog.String("user", dead.User), slog.Any("error", err))
+	told, blocks, err := n.contactsOf(ctx, dead)
+	if err != nil {
+		n.notAnnounced(ctx, dead, err)
 		return false
 	}
 	n.refuseLeft(from, st)
-	told := n.subscribers(items, blocks)
 	if st.Left == nil || st.Presence != "" {
 		n.broadcast(from.Bare(), told, unavailablePresence(from), blocks)
 	} else {
@@ -307,6 +337,26 @@ func (n *Node) announceEnd(ctx context.Context, dead store.Session) bool {
 	slices.Sort(told)
 	n.withdraw(st.directed(), unavailablePresence(from), told, blocks)
 	return true
+}
+
+// contactsOf returns the contacts who may see the user of a session, and its blocklist. There are none
+// if the account was deleted.
+func (n *Node) contactsOf(ctx context.Context, dead store.Session) ([]string, *blocklist, error) {
+	query, cancel := n.storeContext(ctx)
+	defer cancel()
+	items, _, err := n.store.Roster(query, dead.Owner)
+	var blocks *blocklist
+	if err == nil {
+		blocks, err = n.blocksOf(query, dead.Owner)
+	}
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return nil, nil, err
+	}
+	return n.subscribers(items, blocks), blocks, nil
+}
+
+func (n *Node) notAnnounced(ctx context.Context, dead store.Session, err error) {
+	n.opts.Logger.WarnContext(ctx, "announce the end of a session", slog.String("user", dead.User), slog.Any("error", err))
 }
 
 // refuseLeftBy answers what a session that is over has left.

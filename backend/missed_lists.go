@@ -45,6 +45,7 @@ func (h *hub) rereadBlocks(ctx context.Context) error {
 			c.Owner, c.Version, c.Addresses, c.Changed = h.owner, stored.Version, stored.Addresses, c.Items
 			h.pushBlocks(c)
 			h.applyBlocks(c)
+			h.hideAbsent(ctx, c)
 		}
 	}
 	h.toldBlocks(stored.Version, 0)
@@ -71,7 +72,7 @@ func (h *hub) rereadRoster(ctx context.Context) error {
 	}
 	for _, c := range h.untold(items, version) {
 		h.noteTold(c.rosterChange)
-		h.showChange(c) // first: somebody may see what is not meant for it
+		h.showChange(ctx, c) // first: somebody may see what is not meant for it
 		h.showRequest(c)
 		h.push(c.rosterChange, c.Version)
 	}
@@ -136,7 +137,7 @@ func isAvailable(s *session) bool { return s.presence != nil }
 // showChange shows those concerned what a change of a subscription makes of presence: a
 // contact who may not see the user any more sees it go (RFC 6121 §3.2.2, §3.3.3), one who
 // may sees it come, and so do the clients with the contact.
-func (h *hub) showChange(c missedChange) {
+func (h *hub) showChange(ctx context.Context, c missedChange) {
 	contact, err := xmpp.ParseJID(c.Contact)
 	if err != nil || !h.node.isLocal(c.Contact) {
 		return
@@ -144,6 +145,7 @@ func (h *hub) showChange(c missedChange) {
 	lost, won := c.told&^c.Subscription, c.Subscription&^c.told
 	if lost&store.SubscriptionFrom != 0 {
 		h.withdraw(c.Contact)
+		h.node.withdrawAbsent(ctx, party{h.user, h.owner}, c.Contact)
 	}
 	blocks := h.blocklist()
 	blocked := blocks.matchesUser(c.Contact)

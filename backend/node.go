@@ -84,6 +84,7 @@ type Node struct {
 	sessions map[string]*session            // by session ID
 	arriving map[*session]string            // their IDs
 	ending   map[string]chan struct{}       // sessions that other nodes are to end, by ID
+	replaces map[string]bool                // sessions that are being made, by ID; see replacing
 	yields   map[chan struct{}]yieldRequest // sessions that other nodes are asked to leave
 	open     map[net.Conn]struct{}
 }
@@ -124,6 +125,7 @@ func New(o Options) (*Node, error) {
 		sessions:  make(map[string]*session),
 		arriving:  make(map[*session]string),
 		ending:    make(map[string]chan struct{}),
+		replaces:  make(map[string]bool),
 		yields:    make(map[chan struct{}]yieldRequest),
 		open:      make(map[net.Conn]struct{}),
 	}

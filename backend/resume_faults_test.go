@@ -718,7 +718,7 @@ func TestEndIsAnnouncedLater(t *testing.T) {
 				case what == where.failing && away.Load():
 					fail()
 					return fmt.Errorf("the connection was lost: %w", store.ErrOutcomeUnknown)
-				case what == "sessions": // of somebody whose end is to be announced
+				case what == "states": // of somebody whose end is to be announced
 					looked.Store(!away.Load())
 				case what == "reaped" && looked.Load():
 					end()

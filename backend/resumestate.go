@@ -412,6 +412,9 @@ func (st sessionState) directed() map[xmpp.JID]struct{} {
 // stream it is not before it says so again (XEP-0352 §5.2). Its cursor is not running yet.
 func (s *session) apply(st sessionState) {
 	directed := st.directed()
+	for _, to := range s.hub.blocklist().among(directed) { // who was blocked meanwhile was told that the session has gone
+		delete(directed, to)
+	}
 	s.hub.mu.Lock()
 	s.interested, s.carbons, s.blockPushes = st.Interested, st.Carbons, st.Blocks
 	if st.Presence != "" {

@@ -238,8 +238,10 @@ func (n *Node) receiveSubscription(ctx context.Context, kind string, stanza []by
 	// Who could not see the presence does not see it go either.
 	case kind == presenceUnsubscribed && before&store.SubscriptionTo != 0: // §3.2.2
 		n.publishControl(from.String(), control{Withdraw: to.user.String()})
+		n.withdrawAbsentOf(ctx, from, to.user.String())
 	case kind == presenceUnsubscribe && before&store.SubscriptionFrom != 0: // §3.3.3
 		n.publishControl(to.user.String(), control{Withdraw: from.String()})
+		n.withdrawAbsent(ctx, to, from.String())
 	}
 	return nil
 }

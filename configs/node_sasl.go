@@ -80,7 +80,8 @@ type NodeOAuth struct {
 	// Audience is what a token's claim aud has to have one of.
 	Audience []string `yaml:"audience" required:"list what tokens for this service have in the claim aud"`
 	// UserClaim is the claim that names the user, by the part of the address before the @ or by
-	// the whole address. Fronts look into jid, preferred_username and sub, in this order.
+	// the whole address. Fronts look into jid, preferred_username and sub, in this order; where none of
+	// these names a user, clients have to name theirs (authzid), or say from in the header of their stream.
 	UserClaim string `yaml:"user_claim" default:"sub" is:"claim"`
 	// Leeway is by how much clocks may differ.
 	Leeway time.Duration `yaml:"leeway" default:"30s" min:"0s" max:"10m"`

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"slices"
 	"strings"
 
@@ -15,7 +16,7 @@ import (
 // the session will be the former's. Where the mechanism does not say, its client may
 // have said so in the header of its stream, or its certificate does; where that is what
 // counts, the header can only choose among those whom it names. The error is a
-// *xmpp.SASLError.
+// *xmpp.SASLError, errNobody if nobody is named.
 func (s *session) claimant(f xmpp.SASLFrame) (xmpp.JID, error) {
 	if !xmpp.NamesUser(f.Mechanism) && s.from.Local() != "" {
 		return s.from, nil
@@ -38,9 +39,12 @@ func (s *session) claimant(f xmpp.SASLFrame) (xmpp.JID, error) {
 			return user, nil
 		}
 	}
-	// No such user can exist, which is for the client like a wrong password.
-	return xmpp.JID{}, &xmpp.SASLError{Condition: xmpp.NotAuthorized}
+	return xmpp.JID{}, errNobody
 }
+
+// errNobody is the answer to a login that names no user of the stream's domain. No such
+// user can exist, which is for the client like a wrong password.
+var errNobody error = &xmpp.SASLError{Condition: xmpp.NotAuthorized}
 
 // shower returns whose credentials a client shows that claims to be user: who guesses
 // somebody's password must not be a stranger each time by naming another user to be.
@@ -72,10 +76,13 @@ func (s *session) userNamed(name string) (xmpp.JID, bool) {
 	return user.Bare(), true
 }
 
+// oauthBearer is the mechanism of RFC 7628.
+const oauthBearer = "OAUTHBEARER"
+
 // tokenNames returns whom the token of OAUTHBEARER names, if it is a JWT: by the
 // claim that XMPP servers use, then by those of OpenID Connect Core §5.1.
 func tokenNames(f xmpp.SASLFrame) []string {
-	if f.Mechanism != "OAUTHBEARER" {
+	if f.Mechanism != oauthBearer {
 		return nil
 	}
 	_, token, err := xmpp.OAuthBearer(f.Payload)
@@ -89,6 +96,23 @@ func tokenNames(f xmpp.SASLFrame) []string {
 		}
 	}
 	return all
+}
+
+// oauthRefusal is what a client is told whose token cannot be passed on (RFC 7628 §3.2.2). It says
+// that something is missing from what it has sent (RFC 6750 §3.1), and not that the token is no good,
+// after which it would get another one like it: that is for the nodes to say, which alone know, too,
+// who gives tokens out.
+const oauthRefusal = `{"status":"invalid_request"}`
+
+// refuseToken refuses a login with OAUTHBEARER of which nobody can say whom it is for. No node is asked, since which
+// one, what limits count, and what is noted when a node is lost, all go by the user. The client, which may name
+// the user in the mechanism's header or in that of its stream, is told what is wrong, and the login fails once it has
+// taken note (RFC 7628 §3.2.3). The error is a *xmpp.SASLError or an *ending, never nil.
+func (s *session) refuseToken(ctx context.Context, sasl2 bool) error {
+	if _, err := s.challenge(ctx, sasl2, []byte(oauthRefusal)); err != nil {
+		return err
+	}
+	return errNobody
 }
 
 // certifies tells whether the client's certificate names a user.

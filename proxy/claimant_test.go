@@ -61,7 +61,6 @@ func TestClaimant(t *testing.T) {
 		{name: "token's name", mechanism: "OAUTHBEARER", initial: bearer("", jwt(`{"sub":"u1","preferred_username":"alice"}`)), want: "alice"},
 		{name: "token's subject", mechanism: "OAUTHBEARER", initial: bearer("", jwt(`{"sub":"alice","jid":"x@example.net"}`)), want: "alice"},
 		{name: "opaque token, from", mechanism: "OAUTHBEARER", initial: bearer("", "abc"), from: "alice@example.com/r", want: "alice"},
-		{name: "opaque token", mechanism: "OAUTHBEARER", initial: bearer("", "abc")},
 		{name: "EXTERNAL", mechanism: "EXTERNAL", initial: "alice@example.com", from: "bob@example.com", want: "alice"},
 		{name: "EXTERNAL, from", mechanism: "EXTERNAL", from: "alice@example.com", want: "alice"},
 		{name: "EXTERNAL, from elsewhere", mechanism: "EXTERNAL", from: "alice@example.net"},
@@ -136,6 +135,65 @@ func TestClaimant(t *testing.T) {
 			f.ended("auth-failed")
 		})
 	}
+}
+
+// Whose token does not say who it is, and who does not say it otherwise, is told what is wrong before the login
+// fails, as RFC 7628 §3.2.3 wants it, and may try again with a name. No node hears of it.
+func TestTokenOfNobody(t *testing.T) {
+	t.Parallel()
+	const refusal = `{"status":"invalid_request"}`
+	n, pick := onlyNode(t)
+	f := startFront(t, pick, func(o *proxy.Options) { o.Mechanisms, o.Limits.AuthAttempts = nil, 100 })
+	offer := strings.ReplaceAll(sasl2Offer, "<mechanism>PLAIN</mechanism>", "<mechanism>PLAIN</mechanism><mechanism>OAUTHBEARER</mechanism>")
+	if err := f.Learn("nodes", "example.com", offer); err != nil {
+		t.Fatal(err)
+	}
+	const sasl = " xmlns='urn:ietf:params:xml:ns:xmpp-sasl'"
+	auth := func(initial string) string {
+		return "<auth" + sasl + " mechanism='OAUTHBEARER'>" + b64(initial) + "</auth>"
+	}
+	auth2 := func(initial string) string { return authenticate("OAUTHBEARER", initial, "") }
+	challenged := "<challenge" + sasl + ">" + b64(refusal) + "</challenge>"
+	challenged2 := "<challenge" + sasl2NS + ">" + b64(refusal) + "</challenge>"
+	noted := exchange{"<response" + sasl + ">AQ==</response>", failure("not-authorized")}
+	noted2 := exchange{"<response" + sasl2NS + ">AQ==</response>", failure2("not-authorized")}
+	client := f.dialTLS()
+	client.send(streamOpen)
+	client.open()
+	client.element()
+	for name, steps := range map[string][]exchange{
+		"opaque":                   {{auth(bearer("", "abc")), challenged}, noted},
+		"opaque, SASL2":            {{auth2(bearer("", "abc")), challenged2}, noted2},
+		"no token":                 {{auth("n,,\x01\x01"), challenged}, noted},
+		"other claims":             {{auth(bearer("", jwt(`{"email":"alice@example.com"}`))), challenged}, noted},
+		"of another domain":        {{auth(bearer("alice@example.net", jwt(`{"sub":"alice@example.net"}`))), challenged}, noted},
+		"says more":                {{auth(bearer("", "abc")), challenged}, {"<response" + sasl + ">" + b64("why?") + "</response>", failure("not-authorized")}},
+		"aborts":                   {{auth(bearer("", "abc")), challenged}, {"<abort" + sasl + "/>", failure("aborted")}},
+		"aborts, SASL2":            {{auth2(bearer("", "abc")), challenged2}, {"<abort" + sasl2NS + "/>", failure2("aborted")}},
+		"begins anew":              {{auth(bearer("", "abc")), challenged}, {auth(bearer("", "abc")), failure("malformed-request")}},
+		"no base64":                {{auth(bearer("", "abc")), challenged}, {"<response" + sasl + ">!</response>", failure("incorrect-encoding")}},
+		"no initial response":      {{"<auth" + sasl + " mechanism='OAUTHBEARER'/>", "<challenge" + sasl + "/>"}, {"<response" + sasl + ">" + b64(bearer("", "abc")) + "</response>", challenged}, noted},
+		"nothing to be understood": {{auth("abc"), "<failure" + sasl + "><malformed-request/><text xml:lang='en'>not an OAUTHBEARER message</text></failure>"}},
+	} {
+		for _, step := range steps {
+			client.send(step.send)
+			if got := client.element(); got != step.want {
+				t.Fatalf("%s: to %s: got %s, want %s", name, step.send, got, step.want)
+			}
+		}
+	}
+	named := auth(bearer("alice@example.com", "abc"))
+	client.send(named)
+	leg := n.accept()
+	leg.open()
+	leg.send(nodeHeader + offer)
+	leg.expect(named)
+	leg.send(failure("not-authorized"))
+	client.expect(failure("not-authorized"))
+	client.close()
+	leg.eof()
+	leg.close()
+	f.ended("auth-failed")
 }
 
 // dialAs returns a client on TLS that shows a certificate, if cert is not nil.

@@ -243,7 +243,7 @@ func bindsChannel(mechanism string) bool {
 // showsSecret tells whether a mechanism shows who listens what it takes to log in.
 func showsSecret(mechanism string) bool {
 	switch mechanism {
-	case "PLAIN", "LOGIN", "OAUTHBEARER", "X-OAUTH2":
+	case "PLAIN", "LOGIN", oauthBearer, "X-OAUTH2":
 		return true
 	}
 	return false

@@ -105,7 +105,7 @@ func (s *session) claimed(ctx context.Context, raw []byte, frame xmpp.SASLFrame,
 		return claim{}, &xmpp.SASLError{Condition: xmpp.InvalidMechanism}
 	case !frame.HasPayload && xmpp.NamesUser(frame.Mechanism):
 		raw = bytes.Clone(raw)
-		payload, err := s.initialResponse(ctx, frame.SASL2)
+		payload, err := s.challenge(ctx, frame.SASL2, nil) // RFC 6120 §6.4.2, XEP-0388 §2.5
 		if err != nil {
 			return claim{}, err
 		}
@@ -118,16 +118,19 @@ func (s *session) claimed(ctx context.Context, raw []byte, frame xmpp.SASLFrame,
 		}
 	}
 	user, err := s.claimant(frame)
+	if frame.Mechanism == oauthBearer && errors.Is(err, errNobody) {
+		err = s.refuseToken(ctx, frame.SASL2)
+	}
 	if err != nil {
 		return claim{}, err
 	}
 	return claim{user: user, shows: s.shower(frame, user), mechanism: frame.Mechanism, sasl2: frame.SASL2, auth: bytes.Clone(raw)}, nil
 }
 
-// initialResponse asks for the first response of a client that did not send it with
-// its choice, with an empty challenge (RFC 6120 §6.4.2, XEP-0388 §2.5).
-func (s *session) initialResponse(ctx context.Context, sasl2 bool) ([]byte, error) {
-	challenge := xmpp.SASLFrame{Kind: xmpp.SASLChallenge, SASL2: sasl2}
+// challenge sends the client a challenge, an empty one if there is no data, and returns its
+// response. The error is a *xmpp.SASLError or an *ending.
+func (s *session) challenge(ctx context.Context, sasl2 bool, data []byte) ([]byte, error) {
+	challenge := xmpp.SASLFrame{Kind: xmpp.SASLChallenge, SASL2: sasl2, Payload: data, HasPayload: len(data) > 0}
 	if err := s.send(ctx, challenge.Append(nil)); err != nil {
 		return nil, err
 	}

@@ -275,7 +275,7 @@ func undo(t *testing.T, url string) {
 const undoNewest = `ALTER TABLE purges DROP COLUMN name; DROP TABLE belongs; ALTER TABLE resumables DROP COLUMN voided; ` +
 	`ALTER TABLE resumables DROP COLUMN roster; ALTER TABLE resumables DROP COLUMN blocklist; DROP TABLE roster_removals; DROP TABLE reaped; ` +
 	`ALTER TABLE resumables DROP COLUMN point; ALTER TABLE resumables DROP COLUMN early; ALTER TABLE resumables DROP COLUMN claimed; ` +
-	`ALTER TABLE resumables DROP COLUMN taken`
+	`ALTER TABLE resumables DROP COLUMN taken; ALTER TABLE sessions DROP COLUMN shown`
 
 // undoPeerIndex takes the migration of the table peer_index back, and those after it.
 func undoPeerIndex(t *testing.T, db *sql.DB) {

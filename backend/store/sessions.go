@@ -16,11 +16,24 @@ const sessionColumns = `id, owner,
 	(SELECT name FROM accounts WHERE accounts.owner = sessions.owner), resource,
 	(SELECT node FROM leases WHERE leases.id = sessions.lease), epoch, handled, created`
 
-func scanSession(r row) (Session, error) {
+func scanSession(r row) (Session, error) { return scanSessionAnd(r) }
+
+// scanSessionAnd reads what stands behind these columns as well.
+func scanSessionAnd(r row, more ...any) (Session, error) {
 	var s Session
 	var created int64
-	err := r.Scan(&s.ID, &s.Owner, &s.User, &s.Resource, &s.Node, &s.Epoch, &s.Handled, &created)
+	err := r.Scan(append([]any{&s.ID, &s.Owner, &s.User, &s.Resource, &s.Node, &s.Epoch, &s.Handled, &created}, more...)...)
 	s.Created = fromMillis(created)
+	return s, err
+}
+
+// endedColumns are sessionColumns with what is told of a session that is over, but for its state.
+const endedColumns = sessionColumns + `, shown`
+
+func scanEnded(r row) (Session, error) {
+	var shown string
+	s, err := scanSessionAnd(r, &shown)
+	s.Shown = shown
 	return s, err
 }
 
@@ -50,7 +63,10 @@ func (db *DB) CreateSession(ctx context.Context, s Session) (replaced *Session, 
 			INSERT INTO sessions (id, owner, resource, lease, epoch, handled, created)
 			VALUES ($1, $2, $3, $4, $5, $6, $7)`,
 			s.ID, s.Owner, s.Resource, lease, 1, s.Handled, millis(db.now()))
-		return err
+		if err != nil || replaced == nil || replaced.Shown == "" {
+			return err
+		}
+		return noteReaped(ctx, tx, lease, []Session{*replaced})
 	})
 	if err != nil {
 		return nil, err
@@ -70,8 +86,8 @@ func hasSession(ctx context.Context, tx *sql.Tx, id, lock string) (bool, error) 
 
 // endResource ends the owner's session with a resource, if there is one.
 func (db *DB) endResource(ctx context.Context, tx *sql.Tx, owner OwnerID, resource string) (*Session, error) {
-	s, err := scanSession(tx.QueryRowContext(ctx, `
-		DELETE FROM sessions WHERE owner = $1 AND resource = $2 RETURNING `+sessionColumns, owner, resource))
+	s, err := scanEnded(tx.QueryRowContext(ctx, `
+		DELETE FROM sessions WHERE owner = $1 AND resource = $2 RETURNING `+endedColumns, owner, resource))
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}
@@ -110,6 +126,35 @@ func (db *DB) SessionsOf(ctx context.Context, owner OwnerID) ([]Session, error) 
 		SELECT `+sessionColumns+` FROM sessions WHERE owner = $1 ORDER BY resource`, owner)
 	list, err := collect(rows, err, scanSession)
 	return list, db.wrap(fmt.Sprintf("sessions of owner %d", owner), err)
+}
+
+// NoteShown implements Sessions.
+func (db *DB) NoteShown(ctx context.Context, id string, epoch uint64, shown string) error {
+	return db.update(ctx, fmt.Sprintf("note whom session %s has shown itself at epoch %d", id, epoch), func(tx *sql.Tx) error {
+		r, err := tx.ExecContext(ctx, `
+			UPDATE sessions SET shown = $1 WHERE id = $2 AND epoch = $3`, shown, id, storable(epoch))
+		return found(r, err, ErrFenced)
+	})
+}
+
+// StatesOf implements Sessions.
+func (db *DB) StatesOf(ctx context.Context, owner OwnerID) ([]Session, error) {
+	//nolint:gosec // made of constants
+	rows, err := db.read.QueryContext(ctx, `
+		SELECT `+endedColumns+`, (SELECT state FROM resumables WHERE session = sessions.id),
+			EXISTS (SELECT 1 FROM leases WHERE id = sessions.lease AND until > `+db.dialect.clock+`)
+		FROM sessions WHERE owner = $1 ORDER BY resource`, owner)
+	list, err := collect(rows, err, func(r row) (s Session, err error) {
+		var state []byte
+		var lives bool
+		var shown string
+		if s, err = scanSessionAnd(r, &shown, &state, &lives); !lives {
+			s.Node = ""
+		}
+		s.State, s.Shown = string(state), shown
+		return s, err
+	})
+	return list, db.wrap(fmt.Sprintf("states of the sessions of owner %d", owner), err)
 }
 
 // NodeOf implements Sessions.
@@ -335,8 +380,8 @@ func (db *DB) endOverdue(ctx context.Context, tx *sql.Tx, limit int) ([]Session,
 	rows, err := tx.QueryContext(ctx, `
 		DELETE FROM sessions WHERE id IN (
 			SELECT id FROM sessions WHERE id IN (`+db.overdue()+`) LIMIT $1`+db.dialect.locks.take+`)
-		RETURNING `+sessionColumns, limit)
-	ended, err := collect(rows, err, scanSession)
+		RETURNING `+endedColumns, limit)
+	ended, err := collect(rows, err, scanEnded)
 	if err != nil {
 		return nil, err
 	}
@@ -354,8 +399,8 @@ func (db *DB) endOverdue(ctx context.Context, tx *sql.Tx, limit int) ([]Session,
 func noteReaped(ctx context.Context, tx *sql.Tx, lease int64, ended []Session) error {
 	for _, s := range ended {
 		_, err := tx.ExecContext(ctx, `
-			INSERT INTO reaped (session, owner, resource, lease, state) VALUES ($1, $2, $3, $4, $5)
-			ON CONFLICT (session) DO NOTHING`, s.ID, s.Owner, s.Resource, lease, []byte(s.State))
+			INSERT INTO reaped (session, owner, resource, lease, state, shown) VALUES ($1, $2, $3, $4, $5, $6)
+			ON CONFLICT (session) DO NOTHING`, s.ID, s.Owner, s.Resource, lease, []byte(s.State), s.Shown)
 		if err != nil {
 			return fmt.Errorf("note the end of session %s: %w", s.ID, err)
 		}
@@ -369,10 +414,10 @@ func (db *DB) claimReaped(ctx context.Context, tx *sql.Tx, lease int64, node str
 	rows, err := tx.QueryContext(ctx, `
 		UPDATE reaped SET lease = $1 WHERE session IN (
 			SELECT session FROM reaped WHERE `+db.unclaimed("$2")+` LIMIT $3`+db.dialect.locks.take+`)
-		RETURNING session, owner, COALESCE((SELECT name FROM accounts WHERE accounts.owner = reaped.owner), ''), resource, state`,
+		RETURNING session, owner, COALESCE((SELECT name FROM accounts WHERE accounts.owner = reaped.owner), ''), resource, state, shown`,
 		lease, node, limit)
 	return collect(rows, err, func(r row) (s Session, err error) {
-		return s, r.Scan(&s.ID, &s.Owner, &s.User, &s.Resource, &s.State)
+		return s, r.Scan(&s.ID, &s.Owner, &s.User, &s.Resource, &s.State, &s.Shown)
 	})
 }
 

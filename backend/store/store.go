@@ -260,7 +260,8 @@ type Session struct {
 	Epoch    uint64    // raised at each change of node or owner; starts at 1
 	Handled  uint32    // XEP-0198 inbound count, modulo 2^32
 	Created  time.Time // when the record was made; the store fills it in
-	State    string    // of one that is over, and could be resumed: the state that was saved last
+	State    string    // of one that can be resumed: the state that was saved last; told of those that are over, and by StatesOf
+	Shown    string    // what was noted by NoteShown; told like State
 }
 
 // RecentContact is a contact who is connected, or was not long ago.
@@ -282,7 +283,8 @@ type Sessions interface {
 	// CreateSession records a session at epoch 1; Epoch, User and Created of s
 	// are not looked at. When the owner has a session with that resource it is
 	// ended in the same transaction and returned in replaced (RFC 6120
-	// §7.7.2.2), so that its node can be told. ErrExists when another session
+	// §7.7.2.2), so that its node can be told. If something was noted of it by NoteShown it
+	// is also among those whose end the node is to announce, as ReapSessions tells. ErrExists when another session
 	// has that ID, ErrNotFound when the owner does not exist.
 	CreateSession(ctx context.Context, s Session) (replaced *Session, err error)
 	// Session looks a session up; ErrNotFound.
@@ -290,6 +292,11 @@ type Sessions interface {
 	// SessionsOf returns the sessions of an owner on any node, sorted by the
 	// bytes of their resource; none when the owner does not exist.
 	SessionsOf(ctx context.Context, owner OwnerID) ([]Session, error)
+	// NoteShown notes to whom a session has shown itself, in the node's own words; ErrFenced when the
+	// record has another epoch or is gone.
+	NoteShown(ctx context.Context, id string, epoch uint64, shown string) error
+	// StatesOf is SessionsOf with the State and Shown of each, and no Node where its lease is over.
+	StatesOf(ctx context.Context, owner OwnerID) ([]Session, error)
 	// NodeOf returns the node that has an owner's session with a resource now; empty: there is
 	// none, it waits for whoever resumes it, or its node's lease is over.
 	NodeOf(ctx context.Context, owner OwnerID, resource string) (node string, err error)
@@ -324,7 +331,7 @@ type Sessions interface {
 	// ReapSessions ends up to limit sessions whose lease is over, and
 	// has been for as long as they may be resumed, or that have been parked for as
 	// long. It returns up to limit of those that have ended so, and whose end the node is to
-	// announce: with no more than ID, Owner, User, Resource and State, and until they are forgotten. As
+	// announce: with no more than ID, Owner, User, Resource, State and Shown, and until they are forgotten. As
 	// long as the node holds a lease no other gets them.
 	ReapSessions(ctx context.Context, node string, limit int) ([]Session, error)
 	// ForgetReaped forgets sessions that have been reaped, now that their ends have been announced.

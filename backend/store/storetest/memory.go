@@ -55,6 +55,7 @@ type session struct {
 	resumable *store.Resumable // nil: it cannot be resumed
 	point     store.ResumePoint
 	taken     time.Time // when it was resumed for the last time; zero: never
+	shown     string    // what was noted by NoteShown
 }
 
 // reaped is a session that was reaped, and who is about to announce its end.
@@ -402,9 +403,12 @@ func (m *Memory) CreateSession(ctx context.Context, s store.Session) (*store.Ses
 	if replaced != nil {
 		*replaced = m.remove(replaced.ID)
 	}
-	s.User, s.Epoch, s.Created = a.User, 1, now()
+	s.User, s.Epoch, s.Created, s.Shown = a.User, 1, now(), ""
 	a.LastLogin = s.Created
 	m.sessions[s.ID] = &session{Session: s, lease: m.currentLease(s.Node)}
+	if replaced != nil && replaced.Shown != "" {
+		m.noteReaped(*replaced, s.Node)
+	}
 	return replaced, nil
 }
 
@@ -520,6 +524,40 @@ func (m *Memory) SessionsOf(ctx context.Context, owner store.OwnerID) ([]store.S
 	}
 	slices.SortFunc(list, func(a, b store.Session) int { return cmp.Compare(a.Resource, b.Resource) })
 	return list, nil
+}
+
+// NoteShown implements store.Sessions.
+func (m *Memory) NoteShown(ctx context.Context, id string, epoch uint64, shown string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s, err := m.fence(id, epoch)
+	if err == nil {
+		s.shown = shown
+	}
+	return err
+}
+
+// StatesOf implements store.Sessions.
+func (m *Memory) StatesOf(ctx context.Context, owner store.OwnerID) ([]store.Session, error) {
+	list, err := m.SessionsOf(ctx, owner)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range list {
+		s := m.sessions[list[i].ID]
+		if s != nil && s.resumable != nil {
+			list[i].State = string(s.resumable.State)
+		}
+		if s != nil {
+			list[i].Shown = s.shown
+		}
+		if s == nil || !s.lease.until.After(now()) {
+			list[i].Node = ""
+		}
+	}
+	return list, err
 }
 
 // NodeOf implements store.Sessions.
@@ -661,11 +699,7 @@ func (m *Memory) ReapSessions(ctx context.Context, node string, limit int) ([]st
 	ended := 0
 	for id, s := range m.sessions {
 		if ended < limit && s.overdue(now()) {
-			was := m.remove(id)
-			m.reaped[id] = reaped{
-				Session: store.Session{ID: id, Owner: was.Owner, User: was.User, Resource: was.Resource, State: was.State},
-				node:    node, lease: m.currentLease(node),
-			}
+			m.noteReaped(m.remove(id), node)
 			ended++
 		}
 	}
@@ -677,6 +711,14 @@ func (m *Memory) ReapSessions(ctx context.Context, node string, limit int) ([]st
 		}
 	}
 	return owed, nil
+}
+
+// noteReaped notes that a node is to announce the end of a session.
+func (m *Memory) noteReaped(was store.Session, node string) {
+	m.reaped[was.ID] = reaped{
+		Session: store.Session{ID: was.ID, Owner: was.Owner, User: was.User, Resource: was.Resource, State: was.State, Shown: was.Shown},
+		node:    node, lease: m.currentLease(node),
+	}
 }
 
 // ForgetReaped implements store.Sessions.

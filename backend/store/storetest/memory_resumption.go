@@ -40,6 +40,7 @@ func (m *Memory) remove(id string) store.Session {
 		}
 	}
 	delete(m.sessions, id)
+	s.Shown = s.shown
 	return s.Session
 }
 

@@ -14,6 +14,7 @@ func sessionTests() []test {
 		{"Create", on(createSession)},
 		{"ConnectedContacts", on(connectedContacts)},
 		{"RecentContacts", on(recentContacts)},
+		{"StatesOf", on(statesOf)},
 		{"SameResource", on(sameResource)},
 		{"SameID", on(sameID)},
 		{"MissingOwner", on(sessionOfMissingOwner)},
@@ -34,6 +35,7 @@ func leaseTests() []test {
 		{"RenewedLate", on(leaseRenewedLate)},
 		{"Limit", on(reapLimit)},
 		{"ReapedUntilForgotten", on(reapedUntilForgotten)},
+		{"NoteShown", on(noteShown)},
 		{"LiveNodes", on(liveNodes)},
 		{"NodeOf", on(nodeOf)},
 	}
@@ -63,6 +65,29 @@ func createSession(t suite, s store.Store) {
 	t.equal("sessions", list, []store.Session{second, want})
 	_, err = s.Session(t.Context(), "s3")
 	t.wantErr(err, store.ErrNotFound)
+}
+
+func statesOf(t suite, s store.Store) {
+	a := t.newAccount(s, "alice@example.com")
+	t.newSession(s, t.newAccount(s, bobJID).Owner, "s3", "desk", "node-1")
+	states := func(want ...store.Session) {
+		t.Helper()
+		got, err := s.StatesOf(t.Context(), a.Owner)
+		t.check(err)
+		t.equal("sessions with their states", got, want)
+	}
+	states()
+	t.take(s, "node-1", "run-1")
+	phone := t.newSession(s, a.Owner, "s1", "phone", "node-1")
+	t.check(s.SaveResumable(t.Context(), "s1", 1, store.Resumable{State: []byte("state")}))
+	phone.State = "state"
+	pad := t.newSession(s, a.Owner, "s2", "pad", "node-1")
+	states(pad, phone)
+	t.take(s, "node-1", "run-2")
+	phone.Node, pad.Node = "", ""
+	states(pad, phone)
+	t.check(s.DeleteAccount(t.Context(), a.User))
+	states()
 }
 
 func connectedContacts(t suite, s store.Store) {
@@ -252,7 +277,7 @@ func (t suite) owes(s store.Store, node string, want ...store.Session) {
 	slices.SortFunc(got, func(a, b store.Session) int { return cmp.Compare(a.ID, b.ID) })
 	var known []store.Session
 	for _, w := range want {
-		known = append(known, store.Session{ID: w.ID, Owner: w.Owner, User: w.User, Resource: w.Resource, State: w.State})
+		known = append(known, store.Session{ID: w.ID, Owner: w.Owner, User: w.User, Resource: w.Resource, State: w.State, Shown: w.Shown})
 	}
 	t.equal("reaped sessions", got, known)
 }
@@ -447,6 +472,53 @@ func reapedUntilForgotten(t suite, s store.Store) {
 	t.owes(s, "node-3")
 	t.check(s.DeleteAccount(t.Context(), a.User))
 	t.owes(s, "node-4")
+}
+
+// noteShown checks that what is noted of a session is known to whoever announces its end, which is left to
+// whoever replaces it until it forgets that.
+func noteShown(t suite, s store.Store) {
+	a := t.newAccount(s, "alice@example.com")
+	for _, node := range []string{"node-1", "node-2", "node-3"} {
+		t.take(s, node, "run")
+	}
+	phone, pad := t.newSession(s, a.Owner, "s1", "phone", "node-1"), t.newSession(s, a.Owner, "s2", "pad", "node-1")
+	t.check(s.NoteShown(t.Context(), "s1", 1, "first"))
+	t.check(s.NoteShown(t.Context(), "s1", 1, "é"))
+	t.wantErr(s.NoteShown(t.Context(), "s1", 2, "later"), store.ErrFenced)
+	t.wantErr(s.NoteShown(t.Context(), "s3", 1, "nobody"), store.ErrFenced)
+	t.check(s.SaveResumable(t.Context(), "s2", 1, store.Resumable{State: []byte("state")}))
+	t.check(s.NoteShown(t.Context(), "s2", 1, "pad"))
+	got, err := s.SessionsOf(t.Context(), a.Owner)
+	t.check(err)
+	t.equal("sessions", got, []store.Session{pad, phone})
+	phone.Shown, pad.Shown, pad.State = "é", "pad", "state"
+	got, err = s.StatesOf(t.Context(), a.Owner)
+	t.check(err)
+	t.equal("sessions with what they have shown", got, []store.Session{pad, phone})
+
+	replaced, err := s.CreateSession(t.Context(), store.Session{ID: "s4", Owner: a.Owner, Resource: "phone", Node: "node-2"})
+	t.check(err)
+	t.equal("replaced", replaced, &phone)
+	t.owes(s, "node-1")
+	t.owes(s, "node-2", phone)
+	t.check(s.ForgetReaped(t.Context(), []string{"s1"}))
+	t.owes(s, "node-2")
+	replaced, err = s.CreateSession(t.Context(), store.Session{ID: "s5", Owner: a.Owner, Resource: "pad", Node: "node-2"})
+	t.check(err)
+	t.equal("replaced", replaced, &pad)
+	t.lasts(s, "node-2", "run", time.Minute)
+	t.owes(s, "node-3")
+	t.check(s.SaveResumable(t.Context(), "s4", 1, store.Resumable{Hold: time.Hour}))
+	t.check(s.SaveResumable(t.Context(), "s5", 1, store.Resumable{Hold: time.Hour}))
+	t.lasts(s, "node-2", "run", 0) // it dies before it has told anybody
+	t.owes(s, "node-3", pad)
+	t.check(s.ForgetReaped(t.Context(), []string{"s2"}))
+	t.check(s.NoteShown(t.Context(), "s4", 1, "again"))
+	t.check(s.EndSession(t.Context(), "s4", 1)) // by itself
+	t.owes(s, "node-3")
+	_, err = s.CreateSession(t.Context(), store.Session{ID: "s6", Owner: a.Owner, Resource: "pad", Node: "node-3"})
+	t.check(err)
+	t.owes(s, "node-3") // what was replaced had shown itself to nobody
 }
 
 func liveNodes(t suite, s store.Store) {
