@@ -144,7 +144,7 @@ type freezer struct {
 	url   string
 	nodes map[string]*process
 	front *process
-	doc   string // the front's document
+	doc   string                 // the front's document
 	fit   func(node string) bool // tells whether a node that stands still may stay so
 }
 
