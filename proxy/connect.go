@@ -20,6 +20,7 @@ func (s *session) connect(ctx context.Context, user xmpp.JID) error {
 		return nil
 	}
 	s.dropNode()
+	s.srv.settles.returned(s.rec.User)
 	if err := s.srv.settles.wait(ctx, s.rec.User); err != nil {
 		return s.shutdown()
 	}

@@ -62,6 +62,9 @@ func (s *Server) KnownFeatures() int {
 
 const MaxKnownFeatures = maxKnown
 
+// SetDoubtTime sets how long settles are kept that may be wanted. It must be called before there are any.
+func (s *Server) SetDoubtTime(d time.Duration) { s.settles.doubt = d }
+
 // SetProofTime sets how long settles of sessions that can be resumed wait for a proof. It
 // must be called before there are any.
 func (s *Server) SetProofTime(d time.Duration) { s.settles.proof = d }

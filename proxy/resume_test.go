@@ -484,3 +484,51 @@ func FuzzResumeInline(f *testing.F) {
 		}
 	})
 }
+
+// What was written to a client that is gone is told to the next node if its own was lost before it can have stored that: when the
+// user comes back, and when the node is seen to be lost. Later nobody asks.
+func TestResumeAfterReset(t *testing.T) {
+	t.Parallel()
+	const note = "alice@example.com\x000\x00a&b\x003\x007,0,9"
+	for name, tt := range map[string]struct {
+		doubt time.Duration
+		seen  bool // that the node is lost, by another session
+		told  bool
+	}{
+		"back":       {patience, false, true},
+		"seen":       {patience, true, true},
+		"back later": {0, false, false},
+		"seen later": {0, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f, nodes := nodesInTurn(t, nil)
+			f.SetDoubtTime(tt.doubt)
+			other := f.dialTLS()
+			otherLeg := login(other, nodes[0], "bob")
+			first := f.dialTLS()
+			leg := login(first, nodes[0], "alice")
+			passes(first, leg, enable)
+			passes(leg, first, enabled, item("7"), presence, item("9"))
+			first.reset()
+			leg.eof()
+			f.ended("client-reset")
+			nodes[0].ln.Close()
+			if tt.seen {
+				otherLeg.reset()
+				if tt.told {
+					nodes[1].settled(note)
+				}
+			}
+			again := f.dialTLS()
+			again.arrive()
+			if !tt.seen && tt.told {
+				nodes[1].settled(note)
+			}
+			leg = again.served(nodes[1])
+			passes(again, leg, "<resume"+smNS+" h='3' previd='a&amp;b'/>")
+			again.close()
+			other.close()
+		})
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -21,9 +22,22 @@ const settleTime = 3 * time.Second
 // would get it again.
 type settles struct {
 	proof time.Duration // proofTime, but in tests
+	doubt time.Duration // doubtTime, but in tests
 
 	mu      sync.Mutex
 	pending map[string]*pendingSettle
+	doubted map[string][]*doubtedSettle // by user
+	leaving map[string][]*doubtedSettle // the same, by the node's address
+}
+
+// doubtTime is how long a node is given to store what a session leaves that can be resumed and whose client is gone. If the node
+// is lost meanwhile only the front knows what was written.
+const doubtTime = 2 * time.Second
+
+// doubtedSettle tells the next node what one that may have stored it itself has written to a client.
+type doubtedSettle struct {
+	user, node string
+	settle     func()
 }
 
 // pendingSettle is one user's.
@@ -33,13 +47,104 @@ type pendingSettle struct {
 }
 
 func newSettles() *settles {
-	return &settles{proof: proofTime, pending: make(map[string]*pendingSettle)}
+	return &settles{
+		proof: proofTime, doubt: doubtTime, pending: make(map[string]*pendingSettle),
+		doubted: make(map[string][]*doubtedSettle), leaving: make(map[string][]*doubtedSettle),
+	}
 }
+
+// remember keeps a settle for as long as it may be wanted.
+func (t *settles) remember(d *doubtedSettle) {
+	if t.doubt <= 0 {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.doubted[d.user] = append(t.doubted[d.user], d)
+	t.leaving[d.node] = append(t.leaving[d.node], d)
+	time.AfterFunc(t.doubt, func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.forget(d)
+	})
+}
+
+// forget drops a settle; under settles.mu.
+func (t *settles) forget(d *doubtedSettle) {
+	drop(t.doubted, d.user, d)
+	drop(t.leaving, d.node, d)
+}
+
+func drop(from map[string][]*doubtedSettle, key string, d *doubtedSettle) {
+	left := from[key]
+	if i := slices.Index(left, d); i >= 0 {
+		left = slices.Delete(left, i, i+1)
+	}
+	if from[key] = left; len(left) == 0 {
+		delete(from, key)
+	}
+}
+
+// returned makes what is in doubt of a user, who wants to log in, known to the node that is next.
+func (t *settles) returned(user string) {
+	for d, done := range t.due(t.doubted, user) {
+		d.settle()
+		done()
+	}
+}
+
+// due takes what is in doubt of a user, or of a node; until the func that comes with each is called, logins of its user wait.
+func (t *settles) due(of map[string][]*doubtedSettle, key string) map[*doubtedSettle]func() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(of[key]) == 0 {
+		return nil
+	}
+	all := make(map[*doubtedSettle]func())
+	for _, d := range slices.Clone(of[key]) {
+		t.forget(d)
+		all[d] = t.pend(d.user)
+	}
+	return all
+}
+
+// lost does so with what is in doubt of a node that is lost: nobody may log in before. The returned channel is closed when
+// all is known; nil: there is nothing.
+func (t *settles) lost(node string) <-chan struct{} {
+	due := t.due(t.leaving, node)
+	if len(due) == 0 {
+		return nil
+	}
+	over := make(chan struct{})
+	var all sync.WaitGroup
+	room := make(chan struct{}, doubtedAtOnce)
+	for d, done := range due {
+		all.Go(func() {
+			room <- struct{}{}
+			d.settle()
+			done()
+			<-room
+		})
+	}
+	go func() {
+		defer close(over)
+		all.Wait()
+	}()
+	return over
+}
+
+// doubtedAtOnce is how many of these are told at the same time.
+const doubtedAtOnce = 64
 
 // begin makes logins of user wait until the returned func is called.
 func (t *settles) begin(user string) (done func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return t.pend(user)
+}
+
+// pend is begin under settles.mu.
+func (t *settles) pend(user string) (done func()) {
 	p := t.pending[user]
 	if p == nil {
 		p = &pendingSettle{done: make(chan struct{})}
@@ -92,11 +197,24 @@ func (s *session) leaveNode(ctx context.Context, end *ending) (settle func(recei
 	s.dropNode()
 	if end.reason == ReasonNodeLost {
 		s.srv.report(node.link.choice, OutcomeLost)
+		if others := s.srv.settles.lost(node.link.choice.Node.Addr); others != nil {
+			defer func() {
+				own := settle
+				settle = func(received bool) {
+					own(received)
+					<-others
+				}
+			}()
+		}
 	}
 	// A node that ends the stream, as in a planned stop, has noted what was
 	// acknowledged (XEP-0198), and not what is still on its way. One that does not read may stand still.
 	noted := !node.broken && end.reason != ReasonNodeClosed && end.reason != ReasonSlowNode
-	if noted || !node.features.settles || (s.rec.LastEntry == 0 && s.resumes == nil && !s.mayProve()) || s.pool().Header != HeaderV2 {
+	if !node.features.settles || (s.rec.LastEntry == 0 && s.resumes == nil && !s.mayProve()) || s.pool().Header != HeaderV2 {
+		return func(bool) {}
+	}
+	if noted {
+		s.doubt(ctx, node.link.choice.Node.Addr)
 		return func(bool) {}
 	}
 	done := s.srv.settles.begin(s.rec.User)
@@ -108,6 +226,29 @@ func (s *session) leaveNode(ctx context.Context, end *ending) (settle func(recei
 		return s.srv.settles.soon(settle)
 	}
 	return settle
+}
+
+// doubt keeps what the next node has to know of a session whose client is gone, if the node is lost before it has stored that.
+func (s *session) doubt(ctx context.Context, node string) {
+	if s.resumes == nil {
+		return
+	}
+	note := s.settleNote(false)
+	late := &session{ // no more than that takes, since many may go at once
+		srv: s.srv, ln: s.ln, terms: s.terms, routed: s.routed, rec: Record{ID: s.rec.ID, User: s.rec.User, Started: s.rec.Started},
+		facts: &facts{transport: s.facts.transport, source: s.facts.source, destination: s.facts.reached()},
+	}
+	s.srv.settles.remember(&doubtedSettle{user: s.rec.User, node: node, settle: func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
+		defer cancel()
+		outcome := SettleDone
+		if err := late.settleNext(ctx, note, ""); err != nil {
+			outcome = SettleFailed
+			late.srv.log.LogAttrs(ctx, slog.LevelWarn, "settle failed", slog.String("id", late.rec.ID.String()),
+				slog.String("user", late.rec.User), slog.Any("error", err))
+		}
+		late.srv.metrics.settles.WithLabelValues(outcome.String()).Inc()
+	}})
 }
 
 // leaveFar reports that the node's connection of an opaque session broke.
