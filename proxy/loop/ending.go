@@ -335,6 +335,9 @@ func (r *Relay) close(side Side, e Ending) {
 		if end.Stream != nil && !r.dirs[side.other()].passed {
 			_ = end.Stream.CloseWrite()
 		}
+		if e.Cause == Drained {
+			_ = end.Conn.CloseWrite() // or a reset for what it has said, which nobody reads, would take the place of the end
+		}
 		_ = end.Conn.Close()
 	case e.Cause == Broken && side == e.Side:
 		end.Conn.Linger(nil)
