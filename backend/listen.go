@@ -138,10 +138,10 @@ func (n *Node) trusts(peer net.Addr) bool {
 	return false
 }
 
-// Headers may be as long as they can be: a front's note of what it has written to a client is. Only fronts are read.
+// longHeaders has headers be as long as they can be: a front's note of what it has written to a client is. Only fronts are read.
 //
-//nolint:gochecknoinits // whoever reads headers has to find it set
-func init() { proxyproto.MaxV2HeaderSize = math.MaxUint16 }
+//nolint:gochecknoglobals // what it changes is the process's
+var longHeaders = sync.OnceFunc(func() { proxyproto.MaxV2HeaderSize = math.MaxUint16 })
 
 // readHeader reads the PROXY v2 header. early are the bytes of the stream that
 // came with it.

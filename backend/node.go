@@ -104,6 +104,7 @@ func New(o Options) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	longHeaders() // before anybody reads one
 	n := &Node{
 		opts:      o,
 		store:     o.Store,
