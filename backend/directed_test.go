@@ -97,16 +97,7 @@ func TestDirectedPresenceAndWhoReplacesItKilled(t *testing.T) {
 // not shown itself to.
 func TestDirectedPresenceOfBoth(t *testing.T) {
 	t.Parallel()
-	rival := &rivalStore{reaped: make(chan struct{})}
-	c := newCluster(t, 0, func(o *backend.Options) {
-		o.Timeouts.Lease = 10 * time.Minute
-		if o.Name == "node-1" { // which reaps
-			o.Timeouts.Lease = 500 * time.Millisecond
-		}
-	})
-	rival.Store, c.store = c.store, rival
-	c.startNode("node-1")
-	c.startNode("node-2")
+	c, rival := newRivalCluster(t)
 	bob, carol := c.login(0, "bob", "desk"), c.login(0, "carol", "pad")
 	const both = "<presence to='bob@example.com/desk'/><presence to='carol@example.com/pad'/>"
 	const seen = "^<presence [^>]*from='alice@example.com/phone'"

@@ -127,10 +127,9 @@ func (r *rivalStore) ReapSessions(ctx context.Context, node string, limit int) (
 	return nil, err
 }
 
-// A node that dies after it has ended the session of another dead one, and before it has told the contacts, leaves
-// that to those that live.
-func TestReaperDies(t *testing.T) {
-	t.Parallel()
+// newRivalCluster starts two nodes, of which the first reaps, on such a store.
+func newRivalCluster(t *testing.T) (*cluster, *rivalStore) {
+	t.Helper()
 	rival := &rivalStore{reaped: make(chan struct{})}
 	c := newCluster(t, 0, func(o *backend.Options) {
 		o.Timeouts.Lease = 10 * time.Minute
@@ -141,6 +140,14 @@ func TestReaperDies(t *testing.T) {
 	rival.Store, c.store = c.store, rival
 	c.startNode("node-1")
 	c.startNode("node-2")
+	return c, rival
+}
+
+// A node that dies after it has ended the session of another dead one, and before it has told the contacts, leaves
+// that to those that live.
+func TestReaperDies(t *testing.T) {
+	t.Parallel()
+	c, rival := newRivalCluster(t)
 	c.befriend("alice", "bob")
 	bob := c.online(0, "bob", "desk")
 	c.online(1, "alice", "phone")
