@@ -37,7 +37,7 @@ const doubtTime = 2 * time.Second
 // doubtedSettle tells the next node what one that may have stored it itself has written to a client.
 type doubtedSettle struct {
 	user, node string
-	settle     func()
+	settle     func(lost ...string) // not at these, unless they are back
 }
 
 // pendingSettle is one user's.
@@ -110,7 +110,7 @@ func (t *settles) due(of map[string][]*doubtedSettle, key string) map[*doubtedSe
 
 // lost does so with what is in doubt of a node that is lost: nobody may log in before. The returned channel is closed when
 // all is known; nil: there is nothing.
-func (t *settles) lost(node string) <-chan struct{} {
+func (t *settles) lost(node, name string) <-chan struct{} {
 	due := t.due(t.leaving, node)
 	if len(due) == 0 {
 		return nil
@@ -121,7 +121,7 @@ func (t *settles) lost(node string) <-chan struct{} {
 	for d, done := range due {
 		all.Go(func() {
 			room <- struct{}{}
-			d.settle()
+			d.settle(name)
 			done()
 			<-room
 		})
@@ -197,7 +197,7 @@ func (s *session) leaveNode(ctx context.Context, end *ending) (settle func(recei
 	s.dropNode()
 	if end.reason == ReasonNodeLost {
 		s.srv.report(node.link.choice, OutcomeLost)
-		if others := s.srv.settles.lost(node.link.choice.Node.Addr); others != nil {
+		if others := s.srv.settles.lost(node.link.choice.Node.Addr, node.link.name()); others != nil {
 			defer func() {
 				own := settle
 				settle = func(received bool) {
@@ -235,19 +235,11 @@ func (s *session) doubt(ctx context.Context, node string) {
 	}
 	note := s.settleNote(false)
 	late := &session{ // no more than that takes, since many may go at once
-		srv: s.srv, ln: s.ln, terms: s.terms, routed: s.routed, rec: Record{ID: s.rec.ID, User: s.rec.User, Started: s.rec.Started},
+		srv: s.srv, ln: s.ln, terms: s.terms, routed: s.routed, rec: Record{ID: s.rec.ID, User: s.rec.User, Started: s.rec.Started, LastEntry: s.rec.LastEntry},
 		facts: &facts{transport: s.facts.transport, source: s.facts.source, destination: s.facts.reached()},
 	}
-	s.srv.settles.remember(&doubtedSettle{user: s.rec.User, node: node, settle: func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
-		defer cancel()
-		outcome := SettleDone
-		if err := late.settleNext(ctx, note, ""); err != nil {
-			outcome = SettleFailed
-			late.srv.log.LogAttrs(ctx, slog.LevelWarn, "settle failed", slog.String("id", late.rec.ID.String()),
-				slog.String("user", late.rec.User), slog.Any("error", err))
-		}
-		late.srv.metrics.settles.WithLabelValues(outcome.String()).Inc()
+	s.srv.settles.remember(&doubtedSettle{user: s.rec.User, node: node, settle: func(lost ...string) {
+		late.srv.metrics.settles.WithLabelValues(late.tell(ctx, note, lost...).String()).Inc()
 	}})
 }
 
@@ -292,22 +284,27 @@ func within(d time.Duration, proof <-chan bool) bool {
 func (s *session) settle(ctx context.Context, lost string, received bool) {
 	s.rec.Settled = SettleUnproved
 	if received || s.resumes != nil {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
-		defer cancel()
-		s.rec.Settled = SettleDone
-		if err := s.settleNext(ctx, s.settleNote(received), lost); err != nil {
-			s.rec.Settled = SettleFailed
-			s.srv.log.LogAttrs(ctx, slog.LevelWarn, "settle failed", slog.String("id", s.rec.ID.String()),
-				slog.String("user", s.rec.User), slog.Uint64("entry", s.rec.LastEntry), slog.Any("error", err))
-		}
+		s.rec.Settled = s.tell(ctx, s.settleNote(received), lost)
 	}
 	s.srv.metrics.settles.WithLabelValues(s.rec.Settled.String()).Inc()
 }
 
+// tell has one of the user's nodes take the note, but not those that were lost, and returns what came of it.
+func (s *session) tell(ctx context.Context, note proxyproto.TLV, lost ...string) Settled {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
+	defer cancel()
+	if err := s.settleNext(ctx, note, lost); err != nil {
+		s.srv.log.LogAttrs(ctx, slog.LevelWarn, "settle failed", slog.String("id", s.rec.ID.String()),
+			slog.String("user", s.rec.User), slog.Uint64("entry", s.rec.LastEntry), slog.Any("error", err))
+		return SettleFailed
+	}
+	return SettleDone
+}
+
 // settleNext has one of the user's nodes take the note. When there is none, or none can be reached, the lost one may soon be
 // back, or another one come: those who want to log in wait for the same.
-func (s *session) settleNext(ctx context.Context, note proxyproto.TLV, lost string) error {
-	t := tries{nodes: []string{lost}, until: time.Now().Add(settleTime), pause: firstRetry}
+func (s *session) settleNext(ctx context.Context, note proxyproto.TLV, lost []string) error {
+	t := tries{nodes: lost, until: time.Now().Add(settleTime), pause: firstRetry}
 	for {
 		pool := s.pool()
 		err := s.settleRound(ctx, &t, pool, note)
